@@ -1,11 +1,33 @@
-"""The ``pointwise`` command: one file per subcommand."""
+"""The ``pointwise`` command: one file per subcommand.
+
+A command's file imports only the standard library and typer at the top, and everything heavy inside
+its function, so that ``pointwise --help`` answers at once.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
+
 import typer
 
-app = typer.Typer(no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Convolution at every point of an image or of a point cloud.",
+)
 
 
 def main() -> None:
-    app()
+    """Runs the command line; what is wrong with the input becomes one plain line on stderr."""
+    try:
+        app()
+    except (ValueError, OSError, ImportError) as error:
+        if os.environ.get("POINTWISE_DEBUG"):
+            raise
+        print(f"pointwise: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("pointwise: interrupted", file=sys.stderr)
+        sys.exit(130)
