@@ -1,0 +1,148 @@
+"""A grid launch, as on a GPU: one function pointer, called once for every program id.
+
+A kernel is a ``numba.cfunc`` of ``(arguments, program, thread)``, all int64: the address of an int64
+table (pointers and sizes), which piece of the work to do, and which thread does it (for scratch
+memory only: a result must never depend on it). Kernels compile serially, which is quick; only
+``_launch`` below pays for Numba's parallel compiler, once.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from functools import cached_property
+
+import numba
+import numpy as np
+import torch  # before Numba's pool starts, so that both bind to one OpenMP runtime
+from llvmlite import ir
+from numba import carray, njit, prange, types
+from numba.extending import intrinsic
+
+if numba.config.THREADING_LAYER == "default":
+    numba.config.THREADING_LAYER = "omp"
+
+_KERNEL = types.void(types.int64, types.int64, types.int64)
+_workqueue_lock = threading.Lock()
+_compile_lock = threading.RLock()
+_forked = False
+
+
+def _mark_forked() -> None:
+    global _forked
+    _forked = True
+
+
+# A forked child (a DataLoader worker) inherits an OpenMP runtime whose threads did not come along.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_mark_forked)
+
+
+class kernel:
+    """Marks ``function(arguments, program, thread)`` for ``launch``.
+
+    It compiles at first use, not at import, and the result is cached on disk.
+    """
+
+    def __init__(self, function) -> None:
+        self.function = function
+        self.__doc__ = function.__doc__
+
+    @cached_property
+    def compiled(self):
+        # The attribute keeps the machine code alive as long as its address is in use.
+        return numba.cfunc(_KERNEL, cache=True, nogil=True, error_model="numpy")(self.function)
+
+    @property
+    def address(self) -> int:
+        with _compile_lock:
+            return self.compiled.address
+
+
+@intrinsic
+def slot(typingctx, arguments, index):
+    """Entry ``index`` of a kernel's argument table."""
+
+    def codegen(context, builder, signature, values):
+        table = builder.inttoptr(values[0], ir.IntType(64).as_pointer())
+        return builder.load(builder.gep(table, [values[1]]))
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def _as_pointer(typingctx, address):
+    def codegen(context, builder, signature, values):
+        return builder.inttoptr(values[0], ir.IntType(8).as_pointer())
+
+    return types.voidptr(types.int64), codegen
+
+
+@njit(cache=True)
+def array(address, count, dtype):
+    """The ``count`` elements of ``dtype`` at ``address`` as a NumPy array (no copy)."""
+    return carray(_as_pointer(address), (count,), dtype)
+
+
+@intrinsic
+def _call(typingctx, address, arguments, program, thread):
+    def codegen(context, builder, signature, values):
+        i64 = ir.IntType(64)
+        shape = ir.FunctionType(ir.VoidType(), [i64, i64, i64])
+        builder.call(builder.inttoptr(values[0], shape.as_pointer()), values[1:])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def _take(typingctx, counter):
+    """Adds one to the int64 at ``counter`` and returns what it was, atomically."""
+
+    def codegen(context, builder, signature, values):
+        pointer = builder.inttoptr(values[0], ir.IntType(64).as_pointer())
+        return builder.atomic_rmw("add", pointer, ir.IntType(64)(1), "monotonic")
+
+    return types.int64(types.int64), codegen
+
+
+@njit(nogil=True, cache=True)
+def _work(address, arguments, programs, counter, thread):
+    program = _take(counter)
+    while program < programs:
+        _call(address, arguments, program, thread)
+        program = _take(counter)
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def _launch(address, arguments, programs, counter, threads):
+    for thread in prange(threads):
+        _work(address, arguments, programs, counter, thread)
+
+
+def threads() -> int:
+    """How many threads a launch may use here and now: torch's number, or one in a forked process."""
+    return 1 if _forked else min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
+
+
+def launch(compiled, arguments, programs: int) -> None:
+    """Runs ``compiled`` for every program id below ``programs``, on torch's number of threads.
+
+    ``arguments`` is a sequence of integers (addresses and sizes). Threads take program ids from a
+    common counter, so that a slow core does less.
+    """
+    if programs <= 0:
+        return
+    table = np.array(arguments, dtype=np.int64)
+    counter = np.zeros(1, dtype=np.int64)
+    team = min(threads(), programs)
+    where = (compiled.address, table.ctypes.data, programs, counter.ctypes.data)
+    if team == 1:
+        _work(*where, 0)
+        return
+    numba.set_num_threads(team)
+    if numba.config.THREADING_LAYER == "workqueue":  # the one layer that is not thread-safe
+        with _workqueue_lock:
+            _launch(*where, team)
+    else:
+        _launch(*where, team)

@@ -1,0 +1,366 @@
+"""A vector type for Numba: one register of floats, and the instructions that kernels are made of.
+
+A Numba value of type ``Vector(float32, 16)`` is LLVM's ``<16 x float>``; each function below becomes
+one or two instructions. Pointers are plain int64 addresses. The element type is chosen by an
+argument, as in ``load(address, like)`` where ``like`` is any float of the wanted type, so that one
+kernel source serves float32 and float64.
+"""
+
+from __future__ import annotations
+
+import operator
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.datamodel import models
+from numba.extending import intrinsic, overload, register_model
+
+
+def _register_bytes() -> int:
+    """The widest vector register of this machine, in bytes: 64 (AVX-512), 32 (AVX) or 16."""
+    try:
+        features = llvm.get_host_cpu_features()
+    except RuntimeError:  # LLVM cannot tell on some platforms
+        return 16
+    if features.get("avx512f"):
+        return 64
+    return 32 if features.get("avx") else 16
+
+
+REGISTER_BYTES = _register_bytes()
+
+
+def lanes(dtype) -> int:
+    """How many floats of a NumPy or Numba type fit in one register."""
+    bits = dtype.bitwidth if hasattr(dtype, "bitwidth") else dtype.itemsize * 8
+    return REGISTER_BYTES * 8 // bits
+
+
+@intrinsic
+def lanes_of(typingctx, like):
+    """``lanes`` inside a kernel: a constant of the compiled code."""
+
+    def codegen(context, builder, signature, arguments):
+        return ir.IntType(64)(lanes(like))
+
+    return types.int64(like), codegen
+
+
+@intrinsic
+def bytes_of(typingctx, like):
+    """The size of one element in bytes, a constant of the compiled code."""
+
+    def codegen(context, builder, signature, arguments):
+        return ir.IntType(64)(like.bitwidth // 8)
+
+    return types.int64(like), codegen
+
+
+class Vector(types.Type):
+    """The Numba type of one register."""
+
+    def __init__(self, dtype, count: int) -> None:
+        self.dtype = dtype
+        self.count = count
+        super().__init__(name=f"Vector({dtype}, {count})")
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, dmm, fe_type) -> None:
+        super().__init__(dmm, fe_type, ir.VectorType(_element(fe_type.dtype), fe_type.count))
+
+
+def _element(dtype) -> ir.Type:
+    if dtype == types.boolean:
+        return ir.IntType(1)
+    if isinstance(dtype, types.Integer):
+        return ir.IntType(dtype.bitwidth)
+    return ir.FloatType() if dtype == types.float32 else ir.DoubleType()
+
+
+def vector_of(like) -> Vector:
+    """The vector type for a scalar type, or the type itself if it is a vector."""
+    return like if isinstance(like, Vector) else Vector(like, lanes(like))
+
+
+def _llvm_type(vector: Vector) -> ir.VectorType:
+    return ir.VectorType(_element(vector.dtype), vector.count)
+
+
+def _pointer(builder, address, element):
+    return builder.inttoptr(address, element.as_pointer())
+
+
+def _suffix(vector: Vector) -> str:
+    kind = "i" if isinstance(vector.dtype, types.Integer) else "f"
+    return f"v{vector.count}{kind}{vector.dtype.bitwidth}"
+
+
+def call(builder, name: str, result, arguments):
+    """Calls an LLVM intrinsic by its full name (llvmlite's own helper knows no vectors)."""
+    signature = ir.FunctionType(result, [argument.type for argument in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, signature, name), arguments)
+
+
+def splat(builder, scalar, count: int):
+    """LLVM's way to say: this scalar in every lane."""
+    shape = ir.VectorType(scalar.type, count)
+    first = builder.insert_element(ir.Constant(shape, ir.Undefined), scalar, ir.IntType(32)(0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), count), [0] * count)
+    return builder.shuffle_vector(first, ir.Constant(shape, ir.Undefined), zeros)
+
+
+def first_lanes(builder, many, count: int):
+    """The mask of the first ``many`` lanes."""
+    i64 = ir.IntType(64)
+    iota = ir.Constant(ir.VectorType(i64, count), list(range(count)))
+    return builder.icmp_signed("<", iota, splat(builder, many, count))
+
+
+def masked_load(builder, address, mask, shape):
+    """Loads the lanes of ``mask``, zeros elsewhere; never touches memory outside the mask."""
+    zero = ir.Constant(shape, [0] * shape.count)
+    if isinstance(shape.element, (ir.FloatType, ir.DoubleType)):
+        zero = ir.Constant(shape, [0.0] * shape.count)
+    pointer = _pointer(builder, address, shape)
+    align = ir.IntType(32)(_bytes(shape.element))
+    return call(
+        builder, f"llvm.masked.load.{_name(shape)}.p0", shape, [pointer, align, mask, zero]
+    )
+
+
+def masked_store(builder, address, value, mask) -> None:
+    pointer = _pointer(builder, address, value.type)
+    align = ir.IntType(32)(_bytes(value.type.element))
+    name = f"llvm.masked.store.{_name(value.type)}.p0"
+    call(builder, name, ir.VoidType(), [value, pointer, align, mask])
+
+
+def _bytes(element) -> int:
+    if isinstance(element, ir.IntType):
+        return element.width // 8
+    return 4 if isinstance(element, ir.FloatType) else 8
+
+
+def _name(shape) -> str:
+    kind = "i" if isinstance(shape.element, ir.IntType) else "f"
+    return f"v{shape.count}{kind}{8 * _bytes(shape.element)}"
+
+
+@intrinsic
+def load(typingctx, address, like):
+    """The register at ``address`` (any alignment)."""
+    vector = vector_of(like)
+
+    def codegen(context, builder, signature, arguments):
+        pointer = _pointer(builder, arguments[0], _llvm_type(vector))
+        return builder.load(pointer, align=vector.dtype.bitwidth // 8)
+
+    return vector(types.int64, like), codegen
+
+
+@intrinsic
+def load_first(typingctx, address, count, like):
+    """The first ``count`` lanes from ``address``, zeros behind them; reads nothing beyond."""
+    vector = vector_of(like)
+
+    def codegen(context, builder, signature, arguments):
+        mask = first_lanes(builder, arguments[1], vector.count)
+        return masked_load(builder, arguments[0], mask, _llvm_type(vector))
+
+    return vector(types.int64, types.int64, like), codegen
+
+
+@intrinsic
+def store(typingctx, address, value):
+    """Writes a register to ``address`` (any alignment)."""
+
+    def codegen(context, builder, signature, arguments):
+        pointer = _pointer(builder, arguments[0], _llvm_type(value))
+        builder.store(arguments[1], pointer, align=value.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, value), codegen
+
+
+@intrinsic
+def store_first(typingctx, address, value, count):
+    """Writes the first ``count`` lanes to ``address`` and nothing beyond."""
+
+    def codegen(context, builder, signature, arguments):
+        mask = first_lanes(builder, arguments[2], value.count)
+        masked_store(builder, arguments[0], arguments[1], mask)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, value, types.int64), codegen
+
+
+@intrinsic
+def broadcast(typingctx, scalar):
+    """A scalar in every lane."""
+    vector = vector_of(scalar)
+
+    def codegen(context, builder, signature, arguments):
+        return splat(builder, arguments[0], vector.count)
+
+    return vector(scalar), codegen
+
+
+@intrinsic
+def fma(typingctx, a, b, c):
+    """``a * b + c`` lane by lane, rounded once."""
+
+    def codegen(context, builder, signature, arguments):
+        return call(builder, f"llvm.fma.{_suffix(a)}", _llvm_type(a), arguments)
+
+    return a(a, b, c), codegen
+
+
+@intrinsic
+def floor(typingctx, a):
+    """The largest whole number not above each lane."""
+
+    def codegen(context, builder, signature, arguments):
+        return call(builder, f"llvm.floor.{_suffix(a)}", _llvm_type(a), arguments)
+
+    return a(a), codegen
+
+
+def _binary(instruction: str, doc: str):
+    @intrinsic
+    def operation(typingctx, a, b):
+        def codegen(context, builder, signature, arguments):
+            return getattr(builder, instruction)(*arguments)
+
+        return a(a, b), codegen
+
+    operation.__doc__ = doc
+    return operation
+
+
+_add = _binary("fadd", "a + b")
+_sub = _binary("fsub", "a - b")
+_mul = _binary("fmul", "a * b")
+_and = _binary("and_", "a & b")
+
+
+def _operator(symbol, operation) -> None:
+    @overload(symbol)
+    def implementation(a, b):
+        if isinstance(a, Vector) and isinstance(b, Vector):
+            return lambda a, b: operation(a, b)
+
+
+_operator(operator.add, _add)
+_operator(operator.sub, _sub)
+_operator(operator.mul, _mul)
+_operator(operator.and_, _and)
+
+
+@intrinsic
+def less(typingctx, a, b):
+    """The mask of the lanes where ``a < b``."""
+    mask = Vector(types.boolean, a.count)
+
+    def codegen(context, builder, signature, arguments):
+        return builder.fcmp_ordered("<", *arguments)
+
+    return mask(a, b), codegen
+
+
+@intrinsic
+def at_most(typingctx, a, b):
+    """The mask of the lanes where ``a <= b``."""
+    mask = Vector(types.boolean, a.count)
+
+    def codegen(context, builder, signature, arguments):
+        return builder.fcmp_ordered("<=", *arguments)
+
+    return mask(a, b), codegen
+
+
+@intrinsic
+def first(typingctx, count, like):
+    """The mask of the first ``count`` lanes of a vector of ``like``."""
+    mask = Vector(types.boolean, vector_of(like).count)
+
+    def codegen(context, builder, signature, arguments):
+        return first_lanes(builder, arguments[0], mask.count)
+
+    return mask(types.int64, like), codegen
+
+
+@intrinsic
+def bits(typingctx, mask):
+    """A mask as an integer, lane 0 in the lowest bit."""
+
+    def codegen(context, builder, signature, arguments):
+        whole = builder.bitcast(arguments[0], ir.IntType(mask.count))
+        return builder.zext(whole, ir.IntType(64))
+
+    return types.int64(mask), codegen
+
+
+@intrinsic
+def count_bits(typingctx, value):
+    """How many bits of an integer are set."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.ctpop(arguments[0])
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def to_uint32(typingctx, a):
+    """Whole numbers held as floats, as unsigned 32-bit integers."""
+    vector = Vector(types.uint32, a.count)
+
+    def codegen(context, builder, signature, arguments):
+        return builder.fptoui(arguments[0], _llvm_type(vector))
+
+    return vector(a), codegen
+
+
+@intrinsic
+def compress_store(typingctx, address, value, mask):
+    """Writes the lanes of ``mask`` next to each other; the rest of the register follows as garbage.
+
+    The caller's buffer must have a whole register of room. (Compressing in the register and storing
+    all of it is several times faster on Zen 4 than the instruction that compresses into memory.)
+    """
+
+    def codegen(context, builder, signature, arguments):
+        shape = _llvm_type(value)
+        name = f"llvm.experimental.vector.compress.{_suffix(value)}"
+        passthru = ir.Constant(shape, ir.Undefined)
+        packed = call(builder, name, shape, [arguments[1], arguments[2], passthru])
+        pointer = _pointer(builder, arguments[0], shape)
+        builder.store(packed, pointer, align=value.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, value, mask), codegen
+
+
+@intrinsic
+def peek(typingctx, address, like):
+    """The scalar of ``like``'s type at ``address``."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.load(_pointer(builder, arguments[0], _element(like)))
+
+    return like(types.int64, like), codegen
+
+
+@intrinsic
+def poke(typingctx, address, value):
+    """Writes a scalar to ``address``."""
+
+    def codegen(context, builder, signature, arguments):
+        builder.store(arguments[1], _pointer(builder, arguments[0], _element(value)))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, value), codegen
