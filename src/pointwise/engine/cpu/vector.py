@@ -210,6 +210,16 @@ def broadcast(typingctx, scalar):
 
 
 @intrinsic
+def number(typingctx, value, like):
+    """A scalar of ``like``'s type. (Numba widens float32 to float64 where an integer meets it.)"""
+
+    def codegen(context, builder, signature, arguments):
+        return context.cast(builder, arguments[0], value, like)
+
+    return like(value, like), codegen
+
+
+@intrinsic
 def fma(typingctx, a, b, c):
     """``a * b + c`` lane by lane, rounded once."""
 
@@ -229,6 +239,32 @@ def floor(typingctx, a):
     return a(a), codegen
 
 
+@intrinsic
+def magnitude(typingctx, a):
+    """|a| lane by lane."""
+
+    def codegen(context, builder, signature, arguments):
+        return call(builder, f"llvm.fabs.{_suffix(a)}", _llvm_type(a), arguments)
+
+    return a(a), codegen
+
+
+def _selection(name: str, doc: str):
+    @intrinsic
+    def operation(typingctx, a, b):
+        def codegen(context, builder, signature, arguments):
+            return call(builder, f"llvm.{name}.{_suffix(a)}", _llvm_type(a), arguments)
+
+        return a(a, b), codegen
+
+    operation.__doc__ = doc
+    return operation
+
+
+smaller = _selection("minnum", "The smaller of a and b, lane by lane.")
+larger = _selection("maxnum", "The larger of a and b, lane by lane.")
+
+
 def _binary(instruction: str, doc: str):
     @intrinsic
     def operation(typingctx, a, b):
@@ -245,6 +281,7 @@ _add = _binary("fadd", "a + b")
 _sub = _binary("fsub", "a - b")
 _mul = _binary("fmul", "a * b")
 _and = _binary("and_", "a & b")
+_or = _binary("or_", "a | b")
 
 
 def _operator(symbol, operation) -> None:
@@ -258,14 +295,17 @@ _operator(operator.add, _add)
 _operator(operator.sub, _sub)
 _operator(operator.mul, _mul)
 _operator(operator.and_, _and)
+_operator(operator.or_, _or)
 
 
 @intrinsic
 def less(typingctx, a, b):
-    """The mask of the lanes where ``a < b``."""
+    """The mask of the lanes where ``a < b`` (floats, or unsigned integers)."""
     mask = Vector(types.boolean, a.count)
 
     def codegen(context, builder, signature, arguments):
+        if isinstance(a.dtype, types.Integer):
+            return builder.icmp_unsigned("<", *arguments)
         return builder.fcmp_ordered("<", *arguments)
 
     return mask(a, b), codegen
@@ -278,6 +318,17 @@ def at_most(typingctx, a, b):
 
     def codegen(context, builder, signature, arguments):
         return builder.fcmp_ordered("<=", *arguments)
+
+    return mask(a, b), codegen
+
+
+@intrinsic
+def equal(typingctx, a, b):
+    """The mask of the lanes where ``a == b``."""
+    mask = Vector(types.boolean, a.count)
+
+    def codegen(context, builder, signature, arguments):
+        return builder.fcmp_ordered("==", *arguments)
 
     return mask(a, b), codegen
 
@@ -343,6 +394,34 @@ def compress_store(typingctx, address, value, mask):
         return context.get_dummy_value()
 
     return types.void(types.int64, value, mask), codegen
+
+
+@intrinsic
+def resize(typingctx, address, size):
+    """C's ``realloc``: a kernel's own memory, for results whose size is not known beforehand."""
+
+    def codegen(context, builder, signature, arguments):
+        raw = ir.IntType(8).as_pointer()
+        shape = ir.FunctionType(raw, [raw, ir.IntType(64)])
+        function = cgutils.get_or_insert_function(builder.module, shape, "realloc")
+        old = builder.inttoptr(arguments[0], raw)
+        return builder.ptrtoint(builder.call(function, [old, arguments[1]]), ir.IntType(64))
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def release(typingctx, address):
+    """C's ``free``."""
+
+    def codegen(context, builder, signature, arguments):
+        raw = ir.IntType(8).as_pointer()
+        shape = ir.FunctionType(ir.VoidType(), [raw])
+        function = cgutils.get_or_insert_function(builder.module, shape, "free")
+        builder.call(function, [builder.inttoptr(arguments[0], raw)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
 
 
 @intrinsic

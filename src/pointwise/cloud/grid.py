@@ -1,0 +1,225 @@
+"""Points sorted into the rows of a grid: what makes a search for neighbours a linear walk.
+
+A *row* is the square prism of points that share the grid indices (z, y); within a row, points are in
+the order of their x index. Rows are found by binary search among those that hold a point, so memory
+follows the points and never the bounding box.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+from pointwise.engine.cpu.launch import array, kernel, launch, slot
+
+_CHUNK = 1 << 15
+_DIGIT = 11  # bits sorted in one pass: 2,048 counters stay in the first-level cache
+_KEY_BITS = 62
+# What vector loads may read past the last point.
+PADDING = 16
+
+
+@dataclass
+class Frame:
+    """Where the grid lies: shared by the points and the queries of one search."""
+
+    origin: np.ndarray  # [B, 3] float64, the lowest corner of each cloud
+    edge: float  # of a row's cross-section
+    step: float  # of the index along x
+    bits: tuple[int, int, int]  # of the indices x, y, z in a key
+
+
+@dataclass
+class Grid:
+    """One set of points in the order of a frame."""
+
+    frame: Frame
+    order: np.ndarray  # [N + padding] uint32, the original index of each sorted point
+    position: np.ndarray  # [3, N + padding] float64, sorted
+    column: np.ndarray  # [N] int32, the x index of each sorted point
+    row_key: np.ndarray  # [R] int64, (cloud, z, y) of each row, ascending
+    row_start: np.ndarray  # [R + 1] int64
+
+
+@kernel
+def _bounds(arguments, program, thread):
+    """The corners of one cloud, and its first coordinate that is not finite."""
+    offsets = array(slot(arguments, 1), program + 2, np.int64)
+    first, last = offsets[program], offsets[program + 1]
+    points = array(slot(arguments, 0), 3 * last, np.float64)
+    corners = array(slot(arguments, 2) + 48 * program, 6, np.float64)
+    bad = array(slot(arguments, 3) + 8 * program, 1, np.int64)
+    bad[0] = -1
+    for axis in range(3):
+        low, high = np.inf, -np.inf
+        for i in range(first, last):
+            value = points[3 * i + axis]
+            if not np.isfinite(value):
+                if bad[0] < 0 or i < bad[0]:
+                    bad[0] = i
+                break
+            low = min(low, value)
+            high = max(high, value)
+        corners[axis] = low
+        corners[3 + axis] = high
+
+
+def bounds(points: Tensor, offsets: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Corners ``[B, 2, 3]`` of each cloud and the index ``[B]`` of its first bad point, or -1.
+
+    ``points`` is contiguous float64 on the CPU. An empty cloud has corners (∞, -∞).
+    """
+    clouds = len(offsets) - 1
+    corners = np.empty((clouds, 2, 3))
+    bad = np.empty(clouds, dtype=np.int64)
+    where = [points.data_ptr(), offsets.data_ptr(), corners.ctypes.data, bad.ctypes.data]
+    launch(_bounds, where, clouds)
+    return corners, bad
+
+
+def make_frame(corners: np.ndarray, edge: float, step: float) -> Frame:
+    """A frame over the clouds' ``corners``, coarsened until an index triple fits one key."""
+    occupied = corners[np.isfinite(corners[:, 0, 0])]
+    extent = (occupied[:, 1] - occupied[:, 0]).max(axis=0, initial=0.0)
+    clouds = max(1, (len(corners) - 1).bit_length())
+    while True:
+        cells = np.floor(extent / [step, edge, edge])
+        widths = tuple(int(n).bit_length() + 1 for n in cells)
+        if sum(widths) + clouds <= _KEY_BITS:
+            origin = np.where(np.isfinite(corners[:, 0]), corners[:, 0], 0.0)
+            return Frame(np.ascontiguousarray(origin), edge, step, widths)  # type: ignore[arg-type]
+        edge, step = 2 * edge, 2 * step
+
+
+@kernel
+def _make_keys(arguments, program, thread):
+    count, clouds = slot(arguments, 3), slot(arguments, 4)
+    first = program * _CHUNK
+    last = min(first + _CHUNK, count)
+    points = array(slot(arguments, 0), 3 * count, np.float64)
+    offsets = array(slot(arguments, 1), clouds + 1, np.int64)
+    origin = array(slot(arguments, 2), 3 * clouds, np.float64)
+    scale = array(slot(arguments, 5), 2, np.float64)
+    bits_x, bits_y, bits_z = slot(arguments, 6), slot(arguments, 7), slot(arguments, 8)
+    keys = array(slot(arguments, 9), count, np.int64)
+    order = array(slot(arguments, 10), count, np.uint32)
+    cloud = np.searchsorted(offsets, first, side="right") - 1
+    for i in range(first, last):
+        while i >= offsets[cloud + 1]:
+            cloud += 1
+        x = np.int64((points[3 * i] - origin[3 * cloud]) * scale[0])
+        y = np.int64((points[3 * i + 1] - origin[3 * cloud + 1]) * scale[1])
+        z = np.int64((points[3 * i + 2] - origin[3 * cloud + 2]) * scale[1])
+        keys[i] = ((((cloud << bits_z) | z) << bits_y | y) << bits_x) | x
+        order[i] = i
+
+
+@njit(cache=True)
+def _digits(arguments, program):
+    count = slot(arguments, 0)
+    chunk = slot(arguments, 1)
+    first = program * chunk
+    return first, min(first + chunk, count), slot(arguments, 2), (1 << slot(arguments, 3)) - 1
+
+
+@kernel
+def _count_digits(arguments, program, thread):
+    first, last, shift, mask = _digits(arguments, program)
+    keys = array(slot(arguments, 4), last, np.int64)
+    counts = array(slot(arguments, 8) + 8 * program * (mask + 1), mask + 1, np.int64)
+    counts[:] = 0
+    for i in range(first, last):
+        counts[(keys[i] >> shift) & mask] += 1
+
+
+@kernel
+def _scatter_digits(arguments, program, thread):
+    first, last, shift, mask = _digits(arguments, program)
+    count = slot(arguments, 0)
+    keys = array(slot(arguments, 4), count, np.int64)
+    order = array(slot(arguments, 5), count, np.uint32)
+    new_keys = array(slot(arguments, 6), count, np.int64)
+    new_order = array(slot(arguments, 7), count, np.uint32)
+    target = array(slot(arguments, 8) + 8 * program * (mask + 1), mask + 1, np.int64)
+    for i in range(first, last):
+        digit = (keys[i] >> shift) & mask
+        new_keys[target[digit]] = keys[i]
+        new_order[target[digit]] = order[i]
+        target[digit] += 1
+
+
+def _sort(keys: np.ndarray, order: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Both arrays in the order of the keys' lowest ``bits``: a stable parallel radix sort."""
+    count = len(keys)
+    passes = -(-bits // _DIGIT)
+    digit = -(-bits // passes)
+    chunk = max(_CHUNK, -(-count // 64))
+    chunks = -(-count // chunk)
+    counts = np.empty((chunks, 1 << digit), dtype=np.int64)
+    spare_keys, spare_order = np.empty_like(keys), np.empty_like(order)
+    for number in range(passes):
+        where = [count, chunk, number * digit, digit]
+        where += [a.ctypes.data for a in (keys, order, spare_keys, spare_order, counts)]
+        launch(_count_digits, where, chunks)
+        # Where each chunk's run of each digit starts: all smaller digits, then earlier chunks.
+        flat = counts.T.ravel()
+        counts[:] = (np.cumsum(flat) - flat).reshape(counts.T.shape).T
+        launch(_scatter_digits, where, chunks)
+        keys, spare_keys = spare_keys, keys
+        order, spare_order = spare_order, order
+    return keys, order
+
+
+@kernel
+def _permute(arguments, program, thread):
+    count = slot(arguments, 2)
+    first = program * _CHUNK
+    last = min(first + _CHUNK, count)
+    points = array(slot(arguments, 0), 3 * count, np.float64)
+    order = array(slot(arguments, 1), count, np.uint32)
+    stride = slot(arguments, 4)
+    position = array(slot(arguments, 3), 3 * stride, np.float64)
+    keys = array(slot(arguments, 5), count, np.int64)
+    column = array(slot(arguments, 6), count, np.int32)
+    mask = (1 << slot(arguments, 7)) - 1
+    for i in range(first, last):
+        source = 3 * np.int64(order[i])
+        position[i] = points[source]
+        position[stride + i] = points[source + 1]
+        position[2 * stride + i] = points[source + 2]
+        column[i] = keys[i] & mask
+
+
+def build(points: Tensor, offsets: Tensor, frame: Frame) -> Grid:
+    """Sorts contiguous float64 ``points [N, 3]`` of clouds ``offsets [B+1]`` into ``frame``."""
+    count, clouds = len(points), len(offsets) - 1
+    keys = np.empty(count, dtype=np.int64)
+    order = np.empty(count, dtype=np.uint32)
+    scale = np.array([1 / frame.step, 1 / frame.edge])
+    chunks = -(-count // _CHUNK)
+    where = [points.data_ptr(), offsets.data_ptr(), frame.origin.ctypes.data, count, clouds]
+    where += [scale.ctypes.data, *frame.bits, keys.ctypes.data, order.ctypes.data]
+    launch(_make_keys, where, chunks)
+    keys, order = _sort(keys, order, sum(frame.bits) + max(1, (clouds - 1).bit_length()))
+    stride = count + PADDING
+    position = np.empty((3, stride))
+    position[:, count:] = np.nan
+    column = np.empty(count, dtype=np.int32)
+    where = [points.data_ptr(), order.ctypes.data, count, position.ctypes.data, stride]
+    where += [keys.ctypes.data, column.ctypes.data, frame.bits[0]]
+    launch(_permute, where, chunks)
+    rows = keys >> frame.bits[0]
+    starts = np.flatnonzero(np.concatenate(([True], rows[1:] != rows[:-1]))) if count else []
+    row_start = np.append(np.asarray(starts, dtype=np.int64), count)
+    padded = np.zeros(stride, dtype=np.uint32)
+    padded[:count] = order
+    return Grid(frame, padded, position, column, rows[row_start[:-1]], row_start)
+
+
+def as_float64(points: Tensor) -> Tensor:
+    """The coordinates as the search reads them."""
+    return points.detach().to(device="cpu", dtype=torch.float64).contiguous()

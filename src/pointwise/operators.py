@@ -1,0 +1,436 @@
+"""The operators as PyTorch knows them: schema, CPU kernels, a plain form for every other device,
+shapes for tracing, and gradients.
+
+All of a convolution's gradients are convolutions again: the input's is one over the transposed
+table, the weight's gathers once more and multiplies from the other side.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pointwise import conv
+from pointwise.cloud.search import grid_search, index_bits
+from pointwise.conv import CELLS, CELLS_DEPTHWISE, IDENTITY, Gather
+from pointwise.engine.cpu.launch import launch
+from pointwise.gathers import cells, cells_depthwise
+
+_library = torch.library.Library("pointwise", "DEF")
+_TABLE = "Tensor row_start, Tensor pairs"
+
+
+def _define(schema: str, cpu, plain, fake) -> None:
+    name = schema.split("(")[0]
+    _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    _library.impl(name, cpu, "CPU")
+    if plain is not None:
+        _library.impl(name, plain, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"pointwise::{name}", fake, lib=_library)
+
+
+# --- search -------------------------------------------------------------------------------------
+
+
+def _search_anywhere(points, point_offsets, queries, query_offsets, *kernel):
+    row_start, pairs = grid_search(
+        points.cpu(), point_offsets.cpu(), queries.cpu(), query_offsets.cpu(), *kernel
+    )
+    return row_start.to(points.device), pairs.to(points.device)
+
+
+def _search_fake(
+    points, point_offsets, queries, query_offsets, cell_size, kernel_size, dilation, transposed
+):
+    rows = points.shape[0] if transposed else queries.shape[0]
+    found = torch.library.get_ctx().new_dynamic_size()
+    row_start = points.new_empty(rows + 1, dtype=torch.int64)
+    return row_start, points.new_empty(found, dtype=torch.int32)
+
+
+_define(
+    "cell_search(Tensor points, Tensor point_offsets, Tensor queries, Tensor query_offsets, "
+    "float cell_size, int kernel_size, int dilation, bool transposed) -> (Tensor, Tensor)",
+    grid_search,
+    _search_anywhere,
+    _search_fake,
+)
+
+
+# --- pieces that the kernels share ---------------------------------------------------------------
+
+
+def _cell_counts(row_start: Tensor, pairs: Tensor, bits: int, kernel_cells: int) -> Tensor:
+    """How many neighbours each query has in each cell, ``[N, M]`` int32."""
+    rows = len(row_start) - 1
+    counts = torch.zeros(rows, kernel_cells, dtype=torch.int32)
+    arguments = [row_start.data_ptr(), pairs.data_ptr(), bits, rows, kernel_cells]
+    launch(cells.count_cells, [*arguments, counts.data_ptr()], cells.count_programs(rows))
+    return counts
+
+
+def _gather(kind, x, row_start, pairs, kernel_cells, mean, weight=None) -> Gather:
+    """The gather of ``x [Np, C]`` over a table of neighbours."""
+    return Gather(
+        kind,
+        x.contiguous(),
+        len(row_start) - 1,
+        row_start.contiguous(),
+        pairs.contiguous(),
+        index_bits(len(x)),
+        cells.MEAN if mean else cells.SUM,
+        cells=kernel_cells,
+        weight=weight,
+    )
+
+
+def _adjoint(kind, grad, table, transposed, kernel_cells, mean, points, weight=None) -> Gather:
+    """The gather of ``grad [Nq, C]`` over the transposed table: the other gather's adjoint."""
+    gather = _gather(kind, grad, *transposed, kernel_cells, False, weight)
+    if gather.rows != points:
+        raise RuntimeError(
+            "the neighbourhood's transposed table is missing: build it with "
+            "Neighborhood.transposed before the forward pass"
+        )
+    if mean:
+        gather.mode = cells.ADJOINT_OF_MEAN
+        row_start, pairs = table
+        gather.counts = _cell_counts(
+            row_start.contiguous(), pairs.contiguous(), index_bits(points), kernel_cells
+        )
+    return gather
+
+
+def _matrix(weight: Tensor) -> Tensor:
+    """``[C_out, C_in, k, k, k]`` as the mix ``[M·C_in, C_out]``, cell by cell."""
+    return weight.flatten(2).permute(2, 1, 0).reshape(-1, len(weight))
+
+
+def _pair_weights(table, rows: int, points: int, kernel_cells: int, mean: bool, dtype):
+    """For the plain form: (query·M + cell, point, weight of the pair)."""
+    query, cell, point = cells.decode(*table, index_bits(points))
+    where = query * kernel_cells + cell
+    if not mean:
+        return where, point, torch.ones(len(where), dtype=dtype, device=where.device)
+    count = torch.bincount(where, minlength=rows * kernel_cells)
+    return where, point, 1 / count[where].to(dtype)
+
+
+# --- cell_conv ------------------------------------------------------------------------------------
+
+
+def _cell_conv_cpu(features, weight, bias, row_start, pairs, back_row_start, back_pairs, mean):
+    kernel_cells = weight[0, 0].numel()
+    gather = _gather(CELLS, features, row_start, pairs, kernel_cells, mean)
+    return conv.forward(gather, _matrix(weight), bias)
+
+
+def _cell_conv_plain(features, weight, bias, row_start, pairs, back_row_start, back_pairs, mean):
+    kernel_cells = weight[0, 0].numel()
+    bits = index_bits(len(features))
+    gathered = cells.reference(features, row_start, pairs, bits, kernel_cells, mean)
+    out = gathered.flatten(1) @ _matrix(weight)
+    return out if bias is None else out + bias
+
+
+def _cell_conv_fake(features, weight, bias, row_start, *rest):
+    return features.new_empty(row_start.shape[0] - 1, weight.shape[0])
+
+
+_define(
+    f"cell_conv(Tensor features, Tensor weight, Tensor? bias, {_TABLE}, Tensor back_row_start, "
+    "Tensor back_pairs, bool mean) -> Tensor",
+    _cell_conv_cpu,
+    _cell_conv_plain,
+    _cell_conv_fake,
+)
+
+
+def _cell_conv_grad_input_cpu(
+    grad, weight, row_start, pairs, back_row_start, back_pairs, mean, points
+):
+    kernel_cells = weight[0, 0].numel()
+    back = (back_row_start, back_pairs)
+    gather = _adjoint(CELLS, grad, (row_start, pairs), back, kernel_cells, mean, points)
+    return conv.forward(gather, _matrix(weight.transpose(0, 1)), None)
+
+
+def _cell_conv_grad_input_plain(
+    grad, weight, row_start, pairs, back_row_start, back_pairs, mean, points
+):
+    kernel_cells = weight[0, 0].numel()
+    where, point, scale = _pair_weights(
+        (row_start, pairs), len(grad), points, kernel_cells, mean, grad.dtype
+    )
+    gathered = (grad @ _matrix(weight).t()).view(len(grad) * kernel_cells, -1)
+    out = grad.new_zeros(points, weight.shape[1])
+    return out.index_add(0, point, gathered[where] * scale[:, None])
+
+
+_define(
+    f"cell_conv_grad_input(Tensor grad, Tensor weight, {_TABLE}, Tensor back_row_start, "
+    "Tensor back_pairs, bool mean, SymInt points) -> Tensor",
+    _cell_conv_grad_input_cpu,
+    _cell_conv_grad_input_plain,
+    lambda grad, weight, a, b, c, d, mean, points: grad.new_empty(points, weight.shape[1]),
+)
+
+
+def _cell_conv_grad_weight_cpu(grad, features, weight, row_start, pairs, mean):
+    kernel_cells = weight[0, 0].numel()
+    gather = _gather(CELLS, features, row_start, pairs, kernel_cells, mean)
+    total, bias = conv.weight_gradient(gather, grad.contiguous())
+    total = total.reshape(kernel_cells, weight.shape[1], len(weight)).permute(2, 1, 0)
+    return total.reshape(weight.shape).contiguous(), bias.clone()
+
+
+def _cell_conv_grad_weight_plain(grad, features, weight, row_start, pairs, mean):
+    kernel_cells = weight[0, 0].numel()
+    bits = index_bits(len(features))
+    gathered = cells.reference(features, row_start, pairs, bits, kernel_cells, mean)
+    total = (gathered.flatten(1).t() @ grad).view(kernel_cells, weight.shape[1], len(weight))
+    return total.permute(2, 1, 0).reshape(weight.shape).contiguous(), grad.sum(0)
+
+
+_define(
+    f"cell_conv_grad_weight(Tensor grad, Tensor features, Tensor weight, {_TABLE}, bool mean)"
+    " -> (Tensor, Tensor)",
+    _cell_conv_grad_weight_cpu,
+    _cell_conv_grad_weight_plain,
+    lambda grad, features, weight, a, b, mean: (
+        torch.empty_like(weight, memory_format=torch.contiguous_format),
+        grad.new_empty(grad.shape[1]),
+    ),
+)
+
+
+def _cell_conv_setup(ctx, inputs, output) -> None:
+    features, weight, bias, *tables, mean = inputs
+    ctx.save_for_backward(features, weight, *tables)
+    ctx.mean, ctx.with_bias = mean, bias is not None
+
+
+def _cell_conv_backward(ctx, grad):
+    features, weight, *tables = ctx.saved_tensors
+    wants = ctx.needs_input_grad
+    ops = torch.ops.pointwise
+    d_features = d_weight = d_bias = None
+    if wants[0]:
+        d_features = ops.cell_conv_grad_input(grad, weight, *tables, ctx.mean, features.shape[0])
+    if wants[1] or wants[2]:
+        d_weight, d_bias = ops.cell_conv_grad_weight(
+            grad, features, weight, tables[0], tables[1], ctx.mean
+        )
+    return d_features, d_weight, d_bias if ctx.with_bias else None, None, None, None, None, None
+
+
+torch.library.register_autograd(
+    "pointwise::cell_conv", _cell_conv_backward, setup_context=_cell_conv_setup, lib=_library
+)
+
+
+# --- cell_depthwise_conv --------------------------------------------------------------------------
+
+
+def _depthwise_matrix(weight: Tensor) -> Tensor:
+    """``[C, 1, k, k, k]`` as ``[M, C]``."""
+    return weight.flatten(1).t().contiguous()
+
+
+def _depthwise_cpu(features, weight, row_start, pairs, back_row_start, back_pairs, mean):
+    kernel_cells = weight[0].numel()
+    matrix = _depthwise_matrix(weight)
+    gather = _gather(CELLS_DEPTHWISE, features, row_start, pairs, kernel_cells, mean, matrix)
+    return conv.forward(gather, None, None)
+
+
+def _depthwise_plain(features, weight, row_start, pairs, back_row_start, back_pairs, mean):
+    bits = index_bits(len(features))
+    return cells_depthwise.reference(features, weight, row_start, pairs, bits, mean)
+
+
+_define(
+    f"cell_depthwise_conv(Tensor features, Tensor weight, {_TABLE}, Tensor back_row_start, "
+    "Tensor back_pairs, bool mean) -> Tensor",
+    _depthwise_cpu,
+    _depthwise_plain,
+    lambda features, weight, row_start, *rest: features.new_empty(
+        row_start.shape[0] - 1, features.shape[1]
+    ),
+)
+
+
+def _depthwise_grad_input_cpu(
+    grad, weight, row_start, pairs, back_row_start, back_pairs, mean, points
+):
+    table, back = (row_start, pairs), (back_row_start, back_pairs)
+    matrix = _depthwise_matrix(weight)
+    gather = _adjoint(
+        CELLS_DEPTHWISE, grad, table, back, weight[0].numel(), mean, points, matrix
+    )
+    return conv.forward(gather, None, None)
+
+
+def _depthwise_grad_input_plain(
+    grad, weight, row_start, pairs, back_row_start, back_pairs, mean, points
+):
+    kernel_cells = weight[0].numel()
+    where, point, scale = _pair_weights(
+        (row_start, pairs), len(grad), points, kernel_cells, mean, grad.dtype
+    )
+    pair = grad[where // kernel_cells] * weight.flatten(1).t()[where % kernel_cells]
+    return grad.new_zeros(points, grad.shape[1]).index_add(0, point, pair * scale[:, None])
+
+
+_define(
+    f"cell_depthwise_conv_grad_input(Tensor grad, Tensor weight, {_TABLE}, Tensor back_row_start, "
+    "Tensor back_pairs, bool mean, SymInt points) -> Tensor",
+    _depthwise_grad_input_cpu,
+    _depthwise_grad_input_plain,
+    lambda grad, weight, a, b, c, d, mean, points: grad.new_empty(points, grad.shape[1]),
+)
+
+
+def _depthwise_grad_weight_cpu(grad, features, weight, row_start, pairs, mean):
+    gather = _gather(CELLS_DEPTHWISE, features, row_start, pairs, weight[0].numel(), mean)
+    total = conv.depthwise_gradient(gather, grad.contiguous())
+    return total.t().reshape(weight.shape).contiguous()
+
+
+def _depthwise_grad_weight_plain(grad, features, weight, row_start, pairs, mean):
+    bits = index_bits(len(features))
+    gathered = cells.reference(features, row_start, pairs, bits, weight[0].numel(), mean)
+    total = (gathered * grad[:, None]).sum(0)
+    return total.t().reshape(weight.shape).contiguous()
+
+
+_define(
+    f"cell_depthwise_conv_grad_weight(Tensor grad, Tensor features, Tensor weight, {_TABLE}, "
+    "bool mean) -> Tensor",
+    _depthwise_grad_weight_cpu,
+    _depthwise_grad_weight_plain,
+    lambda grad, features, weight, a, b, mean: torch.empty_like(
+        weight, memory_format=torch.contiguous_format
+    ),
+)
+
+
+def _depthwise_setup(ctx, inputs, output) -> None:
+    features, weight, *tables, mean = inputs
+    ctx.save_for_backward(features, weight, *tables)
+    ctx.mean = mean
+
+
+def _depthwise_backward(ctx, grad):
+    features, weight, *tables = ctx.saved_tensors
+    ops = torch.ops.pointwise
+    d_features = d_weight = None
+    if ctx.needs_input_grad[0]:
+        d_features = ops.cell_depthwise_conv_grad_input(
+            grad, weight, *tables, ctx.mean, features.shape[0]
+        )
+    if ctx.needs_input_grad[1]:
+        d_weight = ops.cell_depthwise_conv_grad_weight(
+            grad, features, weight, tables[0], tables[1], ctx.mean
+        )
+    return d_features, d_weight, None, None, None, None, None
+
+
+torch.library.register_autograd(
+    "pointwise::cell_depthwise_conv",
+    _depthwise_backward,
+    setup_context=_depthwise_setup,
+    lib=_library,
+)
+
+
+# --- pointwise_conv -------------------------------------------------------------------------------
+
+
+def _pointwise_cpu(features, weight, bias):
+    gather = Gather(IDENTITY, features.contiguous(), len(features))
+    return conv.forward(gather, weight.t(), bias)
+
+
+def _pointwise_plain(features, weight, bias):
+    out = features @ weight.t()
+    return out if bias is None else out + bias
+
+
+_define(
+    "pointwise_conv(Tensor features, Tensor weight, Tensor? bias) -> Tensor",
+    _pointwise_cpu,
+    _pointwise_plain,
+    lambda features, weight, bias: features.new_empty(features.shape[0], weight.shape[0]),
+)
+
+
+def _pointwise_grad_weight_cpu(grad, features):
+    gather = Gather(IDENTITY, features.contiguous(), len(features))
+    total, bias = conv.weight_gradient(gather, grad.contiguous())
+    return total.t().contiguous(), bias.clone()
+
+
+_define(
+    "pointwise_conv_grad_weight(Tensor grad, Tensor features) -> (Tensor, Tensor)",
+    _pointwise_grad_weight_cpu,
+    lambda grad, features: ((features.t() @ grad).t().contiguous(), grad.sum(0)),
+    lambda grad, features: (
+        grad.new_empty(grad.shape[1], features.shape[1]),
+        grad.new_empty(grad.shape[1]),
+    ),
+)
+
+
+def _pointwise_setup(ctx, inputs, output) -> None:
+    features, weight, bias = inputs
+    ctx.save_for_backward(features, weight)
+    ctx.with_bias = bias is not None
+
+
+def _pointwise_backward(ctx, grad):
+    features, weight = ctx.saved_tensors
+    ops = torch.ops.pointwise
+    d_features = d_weight = d_bias = None
+    if ctx.needs_input_grad[0]:
+        d_features = ops.pointwise_conv(grad, weight.t(), None)
+    if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
+        d_weight, d_bias = ops.pointwise_conv_grad_weight(grad, features)
+    return d_features, d_weight, d_bias if ctx.with_bias else None
+
+
+torch.library.register_autograd(
+    "pointwise::pointwise_conv", _pointwise_backward, setup_context=_pointwise_setup, lib=_library
+)
+
+# --- cell_separable_conv: both halves in one tile loop, for inference -----------------------------
+
+
+def _separable_cpu(features, depthwise, pointwise, bias, row_start, pairs, mean):
+    kernel_cells = depthwise[0].numel()
+    matrix = _depthwise_matrix(depthwise)
+    gather = _gather(CELLS_DEPTHWISE, features, row_start, pairs, kernel_cells, mean, matrix)
+    return conv.forward(gather, pointwise.t(), bias)
+
+
+def _separable_plain(features, depthwise, pointwise, bias, row_start, pairs, mean):
+    gathered = _depthwise_plain(features, depthwise, row_start, pairs, None, None, mean)
+    return _pointwise_plain(gathered, pointwise, bias)
+
+
+_define(
+    "cell_separable_conv(Tensor features, Tensor depthwise, Tensor pointwise, Tensor? bias, "
+    f"{_TABLE}, bool mean) -> Tensor",
+    _separable_cpu,
+    _separable_plain,
+    lambda features, depthwise, pointwise, bias, row_start, *rest: features.new_empty(
+        row_start.shape[0] - 1, pointwise.shape[0]
+    ),
+)
+
+# Under autocast the kernels compute in float32: sums over neighbours in half precision lose too much.
+for _name in ("cell_conv", "cell_depthwise_conv", "cell_separable_conv", "pointwise_conv"):
+    for _device in ("cpu", "cuda"):
+        torch.library.register_autocast(
+            f"pointwise::{_name}", _device, torch.float32, lib=_library
+        )
