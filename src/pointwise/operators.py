@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pointwise import conv
 from pointwise.cloud.search import grid_search, index_bits
+from pointwise.cloud.voxels import voxel_grid
 from pointwise.conv import CELLS, CELLS_DEPTHWISE, IDENTITY, Gather
 from pointwise.engine.cpu.launch import launch
 from pointwise.gathers import cells, cells_depthwise
@@ -54,6 +55,20 @@ _define(
     grid_search,
     _search_anywhere,
     _search_fake,
+)
+
+
+def _voxels_fake(points, offsets, size):
+    count = torch.library.get_ctx().new_dynamic_size()
+    parent = points.new_empty(points.shape[0], dtype=torch.int64)
+    return points.new_empty(count, 3), torch.empty_like(offsets), parent
+
+
+_define(
+    "voxel_grid(Tensor points, Tensor offsets, float size) -> (Tensor, Tensor, Tensor)",
+    voxel_grid,
+    voxel_grid,
+    _voxels_fake,
 )
 
 

@@ -14,6 +14,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from pointwise import checks
 from pointwise.engine.cpu.launch import array, kernel, launch, slot
 
 _CHUNK = 1 << 15
@@ -38,6 +39,7 @@ class Grid:
     """One set of points in the order of a frame."""
 
     frame: Frame
+    key: np.ndarray  # [N] int64, (cloud, z, y, x), ascending
     order: np.ndarray  # [N + padding] uint32, the original index of each sorted point
     position: np.ndarray  # [3, N + padding] float64, sorted
     column: np.ndarray  # [N] int32, the x index of each sorted point
@@ -68,8 +70,8 @@ def _bounds(arguments, program, thread):
         corners[3 + axis] = high
 
 
-def bounds(points: Tensor, offsets: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Corners ``[B, 2, 3]`` of each cloud and the index ``[B]`` of its first bad point, or -1.
+def bounds(caller: str, points: Tensor, offsets: Tensor) -> np.ndarray:
+    """Corners ``[B, 2, 3]`` of each cloud; refuses coordinates that are not finite.
 
     ``points`` is contiguous float64 on the CPU. An empty cloud has corners (∞, -∞).
     """
@@ -78,7 +80,10 @@ def bounds(points: Tensor, offsets: Tensor) -> tuple[np.ndarray, np.ndarray]:
     bad = np.empty(clouds, dtype=np.int64)
     where = [points.data_ptr(), offsets.data_ptr(), corners.ctypes.data, bad.ctypes.data]
     launch(_bounds, where, clouds)
-    return corners, bad
+    first = int(bad[bad >= 0].min(initial=np.iinfo(np.int64).max))
+    if first < len(points):
+        checks.finite(caller, "points", first, points[first])
+    return corners
 
 
 def make_frame(corners: np.ndarray, edge: float, step: float) -> Frame:
@@ -217,7 +222,7 @@ def build(points: Tensor, offsets: Tensor, frame: Frame) -> Grid:
     row_start = np.append(np.asarray(starts, dtype=np.int64), count)
     padded = np.zeros(stride, dtype=np.uint32)
     padded[:count] = order
-    return Grid(frame, padded, position, column, rows[row_start[:-1]], row_start)
+    return Grid(frame, keys, padded, position, column, rows[row_start[:-1]], row_start)
 
 
 def as_float64(points: Tensor) -> Tensor:

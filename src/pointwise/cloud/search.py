@@ -18,6 +18,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from pointwise import checks
 from pointwise.cloud import grid
 from pointwise.engine.cpu.launch import array, kernel, launch, slot
 from pointwise.engine.cpu.vector import (
@@ -365,8 +366,19 @@ def grid_search(
     ascending order. ``transposed`` turns the table round: row j holds ``cell << index_bits(Nq) |
     query`` for each query that has point j as a neighbour.
 
-    Everything is checked beforehand (``pointwise.checks``): shapes, offsets, finite coordinates.
+    The search is a kernel on raw addresses, so everything is checked here, whoever calls.
     """
+    checks.positions("cell_search", "points", points)
+    checks.positions("cell_search", "queries", queries)
+    checks.offsets("cell_search", "point_offsets", point_offsets, len(points))
+    checks.offsets("cell_search", "query_offsets", query_offsets, len(queries))
+    checks.kernel("cell_search", cell_size, kernel_size, dilation)
+    checks.table_width("cell_search", max(len(points), len(queries)), kernel_size)
+    if len(point_offsets) != len(query_offsets):
+        raise ValueError(
+            f"cell_search: {len(point_offsets) - 1} clouds of points but "
+            f"{len(query_offsets) - 1} of queries; every query searches the cloud of its own number"
+        )
     same = points is queries and point_offsets is query_offsets
     points = grid.as_float64(points)
     point_offsets = point_offsets.to("cpu").contiguous()
@@ -378,9 +390,9 @@ def grid_search(
     # A contiguous kernel needs 3 × 3 rows of half its width; one with gaps looks only at the rows
     # that its cells touch, for which narrower rows are better.
     edge = reach * (1 + _MARGIN) if dilation == 1 else 1.5 * cell_size
-    corners, _ = grid.bounds(points, point_offsets)
+    corners = grid.bounds("cell_search", points, point_offsets)
     if not same:
-        others, _ = grid.bounds(queries, query_offsets)
+        others = grid.bounds("cell_search", queries, query_offsets)
         corners[:, 0] = np.minimum(corners[:, 0], others[:, 0])
         corners[:, 1] = np.maximum(corners[:, 1], others[:, 1])
     frame = grid.make_frame(corners, edge, cell_size / 2)

@@ -1,0 +1,138 @@
+"""What users can get wrong, one function per rule: what was given, what was expected, how to mend it.
+
+``caller`` is the function the user called, so that the message begins with their own words. Checks
+of values (rather than shapes) are skipped while a graph is being traced: there are no values yet,
+and the operators check again when they run.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+def describe(tensor) -> str:
+    """A tensor as a message shows it: shape, type and device."""
+    if not isinstance(tensor, Tensor):
+        return type(tensor).__name__
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')} on {tensor.device}"
+
+
+def positions(caller: str, name: str, points) -> None:
+    """``points`` is a tensor [N, 3] of float32 or float64."""
+    if not isinstance(points, Tensor) or points.dim() != 2 or points.shape[1] != 3:
+        raise ValueError(f"{caller}: {name} must be a tensor [N, 3], got {describe(points)}")
+    if points.dtype not in (torch.float32, torch.float64):
+        raise TypeError(
+            f"{caller}: {name} must be float32 or float64, got {describe(points)}; "
+            f"convert with {name}.float()"
+        )
+
+
+def offsets(caller: str, name: str, given, count: int) -> None:
+    """``given`` is int64 [B+1], starts at 0, never falls, and ends at ``count``."""
+    if not isinstance(given, Tensor) or given.dim() != 1 or given.dtype != torch.int64:
+        raise ValueError(f"{caller}: {name} must be an int64 tensor [B+1], got {describe(given)}")
+    if torch.compiler.is_compiling() or len(given) == 0:
+        if len(given) == 0:
+            raise ValueError(f"{caller}: {name} is empty; one cloud of N points is [0, N]")
+        return
+    if int(given[0]) != 0 or int(given[-1]) != count or bool((given.diff() < 0).any()):
+        shown = given.tolist() if len(given) <= 6 else [*given[:3].tolist(), "…", int(given[-1])]
+        raise ValueError(
+            f"{caller}: {name} must start at 0, never fall and end at the number of points "
+            f"{count}, got {shown}"
+        )
+
+
+def finite(caller: str, name: str, index: int, row) -> None:
+    """Refuses the point at ``index`` (negative: all are finite)."""
+    if index >= 0:
+        raise ValueError(
+            f"{caller}: {name}[{index}] is {[float(value) for value in row]}; coordinates must be "
+            f"finite: drop such points first, as in {name}[{name}.isfinite().all(1)]"
+        )
+
+
+def kernel(caller: str, cell_size, kernel_size, dilation) -> None:
+    """A positive cell size, an odd kernel size, a dilation of at least 1."""
+    if (
+        not isinstance(cell_size, (int, float))
+        or not math.isfinite(cell_size)
+        or not cell_size > 0
+    ):
+        raise ValueError(
+            f"{caller}: cell_size must be a positive length in the unit of the points, "
+            f"got {cell_size!r}"
+        )
+    if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(
+            f"{caller}: kernel_size must be an odd whole number, so that a cell lies on the point "
+            f"itself, got {kernel_size!r}"
+        )
+    if not isinstance(dilation, int) or dilation < 1:
+        raise ValueError(f"{caller}: dilation must be a whole number from 1, got {dilation!r}")
+
+
+def table_width(caller: str, points: int, kernel_size: int) -> None:
+    """A pair is 32 bits: enough of them for the kernel cell and for the point's index."""
+    need = (kernel_size**3 - 1).bit_length() + max(1, (points - 1).bit_length())
+    if need > 32:
+        raise ValueError(
+            f"{caller}: {points:,} points with kernel_size={kernel_size} need {need} bits per "
+            f"neighbour and there are 32; cut the cloud into blocks or use a smaller kernel"
+        )
+
+
+def features(caller: str, given, points: int) -> None:
+    """``given`` is a floating tensor [N, C] with one row for each point."""
+    if not isinstance(given, Tensor) or given.dim() != 2:
+        raise ValueError(
+            f"{caller}: features must be a tensor [N={points}, C], got {describe(given)}"
+        )
+    if given.dtype not in FLOATS:
+        raise TypeError(
+            f"{caller}: features must be floating point, got {describe(given)}; "
+            "convert with features.float()"
+        )
+    if given.shape[0] != points:
+        raise ValueError(
+            f"{caller}: features must have one row for each of the {points} points, "
+            f"got {describe(given)}"
+        )
+
+
+def weight(caller: str, name: str, given, expected: tuple, words: str) -> None:
+    """``given`` has the shape ``expected`` (None: any size), which ``words`` spell out."""
+    fits = isinstance(given, Tensor) and given.dim() == len(expected)
+    if fits:
+        fits = all(e is None or n == e for n, e in zip(given.shape, expected, strict=True))
+    if not fits:
+        raise ValueError(f"{caller}: {name} must be {words}, got {describe(given)}")
+
+
+def alike(caller: str, **tensors) -> None:
+    """All tensors have the type and device of the first (None is passed over)."""
+    (first_name, first), *rest = [(n, t) for n, t in tensors.items() if t is not None]
+    for name, tensor in rest:
+        if tensor.dtype != first.dtype:
+            raise TypeError(
+                f"{caller}: {name} is {describe(tensor)} but {first_name} is {describe(first)}; "
+                f"convert one, as in {name}.to({first_name}.dtype)"
+            )
+        if tensor.device != first.device:
+            raise ValueError(
+                f"{caller}: {name} is on {tensor.device} but {first_name} is on {first.device}; "
+                f"move one, as in {name}.to({first_name}.device)"
+            )
+
+
+def one_of(caller: str, name: str, given, choices: tuple[str, ...]) -> None:
+    """``given`` is one of ``choices``."""
+    if given not in choices:
+        shown = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"{caller}: {name} must be one of {shown}, got {given!r}")

@@ -1,0 +1,73 @@
+"""Who lies in which kernel cell of whom: built once, used by every layer that shares it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from pointwise.cloud.search import index_bits
+
+_SEARCHES = ("grid", "kdtree")
+
+
+@dataclass
+class Neighborhood:
+    """The neighbours of each query, by kernel cell, for one cell size, kernel size and dilation.
+
+    ``row_start [Nq+1]`` int64 and ``pairs [P]`` int32: row i holds, for each neighbour of query i,
+    ``cell << index_bits | point`` in ascending order; cell ``(z·k + y)·k + x`` counts from the
+    lowest corner. Four bytes per pair, and four more for the transposed table once a backward pass
+    needs it.
+    """
+
+    points: Tensor  # [Np, 3]
+    point_offsets: Tensor  # [B+1]
+    queries: Tensor  # [Nq, 3]
+    query_offsets: Tensor  # [B+1]
+    cell_size: float
+    kernel_size: int
+    dilation: int
+    search: str = "grid"
+    row_start: Tensor = field(init=False)
+    pairs: Tensor = field(init=False)
+    _transposed: tuple[Tensor, Tensor] | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self.row_start, self.pairs = self._table(transposed=False)
+
+    def _table(self, transposed: bool) -> tuple[Tensor, Tensor]:
+        where = (self.points, self.point_offsets, self.queries, self.query_offsets)
+        how = (float(self.cell_size), self.kernel_size, self.dilation, transposed)
+        if self.search == "kdtree":
+            from pointwise.cloud.kdtree import kdtree_search
+
+            return kdtree_search(*where, *how)
+        return torch.ops.pointwise.cell_search(*where, *how)
+
+    @property
+    def transposed(self) -> tuple[Tensor, Tensor]:
+        """The table the other way round: for each point, the queries it is a neighbour of."""
+        if self._transposed is None:
+            self._transposed = self._table(transposed=True)
+        return self._transposed
+
+    @property
+    def cells(self) -> int:
+        """M = k³, the number of kernel cells."""
+        return self.kernel_size**3
+
+    def decode(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(query, cell, point) of every pair, each ``[P]`` int64."""
+        from pointwise.gathers.cells import decode
+
+        return decode(self.row_start, self.pairs, index_bits(len(self.points)))
+
+    def __repr__(self) -> str:
+        mean = len(self.pairs) / max(1, len(self.queries))
+        return (
+            f"Neighborhood({len(self.queries):,} queries among {len(self.points):,} points, "
+            f"cell_size={self.cell_size:g}, kernel_size={self.kernel_size}, "
+            f"dilation={self.dilation}: {len(self.pairs):,} pairs, {mean:.1f} per query)"
+        )
