@@ -1,0 +1,65 @@
+"""Our segmentation network: a U-Net of separable point-cloud convolutions on voxel grids."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from pointwise.cloud.point_cloud import PointCloud
+from pointwise.layers import PointwiseConv
+from pointwise.networks.blocks import Encoder, Norm, Residual
+
+
+class _Up(nn.Module):
+    """Back to the finer grid: each fine point takes its voxel's features, beside its own."""
+
+    def __init__(self, coarse_channels: int, fine_channels: int, cell_size: float) -> None:
+        super().__init__()
+        self.from_coarse = PointwiseConv(coarse_channels, fine_channels, bias=False)
+        self.from_fine = PointwiseConv(fine_channels, fine_channels, bias=False)
+        self.norm = Norm(fine_channels)
+        self.block = Residual(fine_channels, cell_size)
+
+    def forward(self, coarse: Tensor, parent: Tensor, fine: Tensor, cloud: PointCloud) -> Tensor:
+        x = self.from_fine(fine) + self.from_coarse(coarse)[parent]
+        return self.block(self.norm(x).relu_(), cloud)
+
+
+class CellUNet(nn.Module):
+    """A score for each point and class.
+
+    ``points [N, 3]``, ``features [N, in_channels]``, ``offsets [B+1]`` to logits ``[N, classes]``;
+    any number of points. ``cell_size`` is the edge of the finest voxels, in the unit of the points;
+    details smaller than that share a label. ``width`` is the number of channels there.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        classes: int,
+        cell_size: float,
+        width: int = 32,
+        depths: tuple[int, ...] = (1, 1, 2, 2, 1),
+    ) -> None:
+        super().__init__()
+        widths = tuple(width * factor for factor in (1, 2, 4, 6, 8, 8, 8)[: len(depths)])
+        self.encoder = Encoder(in_channels, widths, tuple(depths), cell_size)
+        self.ups = nn.ModuleList(
+            _Up(wide, narrow, size)
+            for wide, narrow, size in zip(
+                widths[1:], widths[:-1], self.encoder.sizes[:-1], strict=True
+            )
+        )
+        self.dropout = nn.Dropout(0.2)
+        self.head = PointwiseConv(width, classes)
+
+    def forward(self, points: Tensor, features: Tensor, offsets: Tensor) -> Tensor:
+        levels = self.encoder(features, PointCloud(points, offsets))
+        x, _, parent = levels[-1]
+        for up, (fine, cloud, finer_parent) in zip(
+            reversed(self.ups), reversed(levels[:-1]), strict=True
+        ):
+            x = up(x, parent, fine, cloud)
+            parent = finer_parent
+        return self.head(self.dropout(x))[parent]
+
+
