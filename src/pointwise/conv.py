@@ -18,11 +18,10 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from pointwise.engine.cpu.gemm import ROWS, multiply
+from pointwise.engine.cpu.gemm import ELEMENT, GENERAL, ROWS, TILE, TILE_ROW, multiply
 from pointwise.engine.cpu.launch import kernel, launch, slot, threads
 from pointwise.engine.cpu.pack import pack, pad_row, padded_columns
 from pointwise.engine.cpu.vector import (
-    REGISTER_BYTES,
     broadcast,
     bytes_of,
     lanes_of,
@@ -54,6 +53,7 @@ class Gather:
     pairs: Tensor | None = None  # [P] int32
     bits: int = 0
     mode: int = cells.SUM
+    mirrored: bool = False  # read the table as its own transpose: cell m stands for cell M-1-m
     counts: Tensor | None = None  # [Np, M] int32, for ADJOINT_OF_MEAN
     cells: int = 1
     weight: Tensor | None = None  # [M, C], for CELLS_DEPTHWISE
@@ -72,10 +72,11 @@ class Gather:
         ]
         row_start, pairs, counts, weight = addresses
         return [self.kind, self.x.data_ptr(), row_bytes, self.x.shape[1], row_start, pairs,
-                self.bits, self.mode, counts, self.cells, weight, self.rows]  # fmt: skip
+                self.bits, self.mode, counts, self.cells, weight, self.rows,
+                int(self.mirrored)]  # fmt: skip
 
 
-_OWN = 12  # the first slot behind the gather's part
+_OWN = 13  # the first slot behind the gather's part
 
 
 @njit(cache=True)
@@ -89,12 +90,14 @@ def _fill(arguments, target, target_row, first, rows, like):
     )
     row_start, pairs, bits = slot(arguments, 4), slot(arguments, 5), slot(arguments, 6)
     mode, counts, count = slot(arguments, 7), slot(arguments, 8), slot(arguments, 9)
+    mirrored = slot(arguments, 12)
     if kind == CELLS:
         cells.fill(target, target_row, first, rows, x, x_row, channels, row_start, pairs, bits,
-                   mode, counts, count, like)  # fmt: skip
+                   mode, counts, count, mirrored, like)  # fmt: skip
     elif kind == CELLS_DEPTHWISE:
         cells_depthwise.fill(target, target_row, first, rows, x, x_row, channels, row_start, pairs,
-                             bits, mode, counts, count, slot(arguments, 10), like)  # fmt: skip
+                             bits, mode, counts, count, mirrored, slot(arguments, 10),
+                             like)  # fmt: skip
     else:
         identity.fill(target, target_row, first, rows, x, x_row, channels, like)
 
@@ -116,6 +119,7 @@ def _forward(arguments, program, thread, like):
     if weight == 0:  # a gather without a mix
         _fill(arguments, out, out_row, first, rows, like)
         return
+    stride = GENERAL
     if slot(arguments, 0) == IDENTITY:
         a_row = slot(arguments, 2)
         a = slot(arguments, 1) + first * a_row
@@ -123,9 +127,11 @@ def _forward(arguments, program, thread, like):
         a_row = slot(arguments, _OWN + 7)
         a = slot(arguments, _OWN + 6) + thread * tile * a_row
         _fill(arguments, a, a_row, first, rows, like)
+        if a_row == TILE_ROW:
+            stride = TILE
     start = 0 if bias == 0 else 2
-    multiply(a, a_row, size, weight, width * size, depth * width * size, depth, out, out_row, rows,
-             columns, start, bias, like)  # fmt: skip
+    multiply(a, a_row, stride, size, weight, width * size, depth * width * size, depth, out, out_row,
+             rows, columns, start, bias, like)  # fmt: skip
 
 
 @kernel
@@ -140,6 +146,11 @@ def forward_float64(arguments, program, thread):
     _forward(arguments, program, thread, np.float64(0))
 
 
+def _row_bytes(needed: int) -> int:
+    """What lies between the rows of a gathered tile: an odd number of cache lines in any case."""
+    return TILE_ROW if needed <= TILE_ROW else (-(-needed // 64) | 1) * 64
+
+
 def forward(gather: Gather, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     """``A @ weight + bias`` for the gathered A ``[rows, K]`` and ``weight [K, C_out]``.
 
@@ -152,8 +163,7 @@ def forward(gather: Gather, weight: Tensor | None, bias: Tensor | None) -> Tenso
     if out.numel() == 0:
         return out
     tile = ROWS * max(1, min(8, _TILE_BYTES // (ROWS * max(1, depth) * size)))
-    # An odd number of cache lines between rows: rows a power of two apart would share cache sets.
-    row_bytes = (-(-depth * size // 64) | 1) * 64
+    row_bytes = _row_bytes(depth * size)
     scratch = torch.empty(threads() * tile * row_bytes, dtype=torch.uint8)
     packed = None if weight is None else pack(weight)
     padded = None if bias is None else pad_row(bias)
@@ -199,8 +209,8 @@ def _weight_gradient(arguments, program, thread, like):
                 source = gradient + ((first + r) * columns + c) * size
                 place = b + (r * padded + c) * size
                 store(place, load_first(source, columns - c, like))
-        multiply(scratch, size, a_row, b, padded * size, width * size, rows, total, padded * size,
-                 depth + 1, padded, 1, 0, like)  # fmt: skip
+        multiply(scratch, size, ELEMENT, a_row, b, padded * size, width * size, rows, total,
+                 padded * size, depth + 1, padded, 1, 0, like)  # fmt: skip
 
 
 @kernel
@@ -299,10 +309,11 @@ def weight_gradient(gather: Gather, gradient: Tensor) -> tuple[Tensor, Tensor]:
     if gather.rows == 0 or columns == 0:
         return torch.zeros(depth, columns, dtype=dtype), torch.zeros(columns, dtype=dtype)
     slabs, per_slab = _slabs(gather.rows, (depth + 1) * padded, size)
-    row_bytes = (-(-(depth + 1) * size // 64) | 1) * 64
+    row_bytes = _row_bytes((depth + 1) * size)
     tile = max(16, min(128, _GRADIENT_TILE_BYTES // row_bytes))
+    # The kernel reads A's columns ROWS at a time, past the last one too.
     scratch = torch.empty(
-        threads() * tile * (row_bytes + padded * size) + REGISTER_BYTES, dtype=torch.uint8
+        threads() * tile * (row_bytes + padded * size) + ROWS * size, dtype=torch.uint8
     )
     totals = torch.empty(slabs, (depth + 1) * padded, dtype=dtype)
     arguments = gather.arguments() + [

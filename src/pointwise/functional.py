@@ -189,9 +189,11 @@ def _tiles(
     if torch.compiler.is_compiling():
         return 1
     most = int((cloud.offsets.diff() * asked.offsets.diff()).sum())
-    if most <= _PAIRS_AT_ONCE or len(asked) == 0:
+    if most <= 4 * _PAIRS_AT_ONCE or len(asked) == 0:  # not worth a look
         return 1
-    sample = torch.linspace(0, len(asked) - 1, 512, device=asked.points.device).long().unique()
+    # float64: float32 would round the last of more than 2**25 points to one past the end.
+    sample = torch.linspace(0, len(asked) - 1, 512, dtype=torch.float64).long().unique()
+    sample = sample.to(asked.points.device)
     offsets = torch.searchsorted(sample, asked.offsets)
     part = PointCloud(asked.points[sample], offsets)
     where = (cloud.points, cloud.offsets, part.points, part.offsets)
@@ -208,9 +210,9 @@ def _in_float(features: Tensor, *parameters):
     return features, *parameters
 
 
-def _tables(features: Tensor, neighborhood: Neighborhood) -> tuple[Tensor, ...]:
+def _tables(features: Tensor, neighborhood: Neighborhood) -> tuple[Tensor | None, ...]:
     """The table, and the transposed one where the backward pass will ask for it."""
     table = (neighborhood.row_start, neighborhood.pairs)
     if torch.is_grad_enabled() and features.requires_grad:
-        return *table, *neighborhood.transposed
-    return *table, neighborhood.row_start[:0], neighborhood.pairs[:0]
+        return *table, *neighborhood.backward_table()
+    return *table, None, None

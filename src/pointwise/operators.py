@@ -34,10 +34,10 @@ def _define(schema: str, cpu, plain, fake) -> None:
 
 
 def _search_anywhere(points, point_offsets, queries, query_offsets, *kernel):
-    row_start, pairs = grid_search(
-        points.cpu(), point_offsets.cpu(), queries.cpu(), query_offsets.cpu(), *kernel
-    )
-    return row_start.to(points.device), pairs.to(points.device)
+    here = (points.cpu(), point_offsets.cpu())
+    same = points is queries and point_offsets is query_offsets
+    there = here if same else (queries.cpu(), query_offsets.cpu())
+    return tuple(result.to(points.device) for result in grid_search(*here, *there, *kernel))
 
 
 def _search_fake(
@@ -46,12 +46,13 @@ def _search_fake(
     rows = points.shape[0] if transposed else queries.shape[0]
     found = torch.library.get_ctx().new_dynamic_size()
     row_start = points.new_empty(rows + 1, dtype=torch.int64)
-    return row_start, points.new_empty(found, dtype=torch.int32)
+    pairs = points.new_empty(found, dtype=torch.int32)
+    return row_start, pairs, points.new_empty((), dtype=torch.bool)
 
 
 _define(
     "cell_search(Tensor points, Tensor point_offsets, Tensor queries, Tensor query_offsets, "
-    "float cell_size, int kernel_size, int dilation, bool transposed) -> (Tensor, Tensor)",
+    "float cell_size, int kernel_size, int dilation, bool transposed) -> (Tensor, Tensor, Tensor)",
     grid_search,
     _search_anywhere,
     _search_fake,
@@ -100,12 +101,17 @@ def _gather(kind, x, row_start, pairs, kernel_cells, mean, weight=None) -> Gathe
 
 
 def _adjoint(kind, grad, table, transposed, kernel_cells, mean, points, weight=None) -> Gather:
-    """The gather of ``grad [Nq, C]`` over the transposed table: the other gather's adjoint."""
-    gather = _gather(kind, grad, *transposed, kernel_cells, False, weight)
+    """The gather of ``grad [Nq, C]`` over the transposed table: the other gather's adjoint.
+
+    Without a transposed table, the table itself is read from the other side (``mirrored``).
+    """
+    mirrored = transposed[0] is None
+    gather = _gather(kind, grad, *(table if mirrored else transposed), kernel_cells, False, weight)
+    gather.mirrored = mirrored
     if gather.rows != points:
-        raise RuntimeError(
-            "the neighbourhood's transposed table is missing: build it with "
-            "Neighborhood.transposed before the forward pass"
+        raise ValueError(
+            f"{gather.rows} rows in the transposed table for {points} points; only where the "
+            "queries are the points can the table stand for its own transpose"
         )
     if mean:
         gather.mode = cells.ADJOINT_OF_MEAN
@@ -153,8 +159,8 @@ def _cell_conv_fake(features, weight, bias, row_start, *rest):
 
 
 _define(
-    f"cell_conv(Tensor features, Tensor weight, Tensor? bias, {_TABLE}, Tensor back_row_start, "
-    "Tensor back_pairs, bool mean) -> Tensor",
+    f"cell_conv(Tensor features, Tensor weight, Tensor? bias, {_TABLE}, Tensor? back_row_start, "
+    "Tensor? back_pairs, bool mean) -> Tensor",
     _cell_conv_cpu,
     _cell_conv_plain,
     _cell_conv_fake,
@@ -183,8 +189,8 @@ def _cell_conv_grad_input_plain(
 
 
 _define(
-    f"cell_conv_grad_input(Tensor grad, Tensor weight, {_TABLE}, Tensor back_row_start, "
-    "Tensor back_pairs, bool mean, SymInt points) -> Tensor",
+    f"cell_conv_grad_input(Tensor grad, Tensor weight, {_TABLE}, Tensor? back_row_start, "
+    "Tensor? back_pairs, bool mean, SymInt points) -> Tensor",
     _cell_conv_grad_input_cpu,
     _cell_conv_grad_input_plain,
     lambda grad, weight, a, b, c, d, mean, points: grad.new_empty(points, weight.shape[1]),
@@ -265,8 +271,8 @@ def _depthwise_plain(features, weight, row_start, pairs, back_row_start, back_pa
 
 
 _define(
-    f"cell_depthwise_conv(Tensor features, Tensor weight, {_TABLE}, Tensor back_row_start, "
-    "Tensor back_pairs, bool mean) -> Tensor",
+    f"cell_depthwise_conv(Tensor features, Tensor weight, {_TABLE}, Tensor? back_row_start, "
+    "Tensor? back_pairs, bool mean) -> Tensor",
     _depthwise_cpu,
     _depthwise_plain,
     lambda features, weight, row_start, *rest: features.new_empty(
@@ -298,8 +304,8 @@ def _depthwise_grad_input_plain(
 
 
 _define(
-    f"cell_depthwise_conv_grad_input(Tensor grad, Tensor weight, {_TABLE}, Tensor back_row_start, "
-    "Tensor back_pairs, bool mean, SymInt points) -> Tensor",
+    f"cell_depthwise_conv_grad_input(Tensor grad, Tensor weight, {_TABLE}, Tensor? back_row_start, "
+    "Tensor? back_pairs, bool mean, SymInt points) -> Tensor",
     _depthwise_grad_input_cpu,
     _depthwise_grad_input_plain,
     lambda grad, weight, a, b, c, d, mean, points: grad.new_empty(points, grad.shape[1]),

@@ -20,6 +20,8 @@ from pointwise.engine.cpu.launch import array, kernel, launch, slot
 _CHUNK = 1 << 15
 _DIGIT = 11  # bits sorted in one pass: 2,048 counters stay in the first-level cache
 _KEY_BITS = 62
+# An index along one axis: it fits int32, and rounding stays far below the search's margin.
+_INDEX_BITS = 31
 # What vector loads may read past the last point.
 PADDING = 16
 
@@ -94,7 +96,7 @@ def make_frame(corners: np.ndarray, edge: float, step: float) -> Frame:
     while True:
         cells = np.floor(extent / [step, edge, edge])
         widths = tuple(int(n).bit_length() + 1 for n in cells)
-        if sum(widths) + clouds <= _KEY_BITS:
+        if sum(widths) + clouds <= _KEY_BITS and max(widths) <= _INDEX_BITS:
             origin = np.where(np.isfinite(corners[:, 0]), corners[:, 0], 0.0)
             return Frame(np.ascontiguousarray(origin), edge, step, widths)  # type: ignore[arg-type]
         edge, step = 2 * edge, 2 * step

@@ -22,7 +22,7 @@ def kdtree_search(
     kernel_size: int,
     dilation: int,
     transposed: bool = False,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """The same table as ``grid_search``, bit for bit, from one kd-tree per cloud."""
     tree_of = import_extra("scipy.spatial", "bench").cKDTree
     at, seek = grid.as_float64(points).numpy(), grid.as_float64(queries).numpy()
@@ -36,6 +36,7 @@ def kdtree_search(
     pitch = dilation * cell_size
     radius = (centre * pitch + cell_size / 2) * (1 + 1e-6)
     shift = index_bits(len(sources[0]))
+    symmetric = points is queries and point_offsets is query_offsets
     found: list[np.ndarray] = []
     counts = np.zeros(len(seekers[0]), dtype=np.int64)
     for cloud in range(len(seekers[1]) - 1):
@@ -59,10 +60,16 @@ def kdtree_search(
             x, y, z = (cell[inside].astype(np.int64) + centre).T
             number = (z * kernel_size + y) * kernel_size + x
             packed = (number << shift) | index[inside]
+            if symmetric:
+                back = np.floor(0.5 - delta[inside] * (1 / pitch))
+                symmetric = bool((back == -cell[inside]).all())
+                if dilation > 1:
+                    symmetric &= bool((rest[inside] > -cell_size / 2).all())
             row = row[inside]
             found.append(packed[np.lexsort((packed, row))].astype(np.uint32))
             counts[start : start + len(here)] = np.bincount(row, minlength=len(here))
     row_start = np.concatenate(([0], np.cumsum(counts)))
     pairs = np.concatenate(found) if found else np.empty(0, dtype=np.uint32)
     device = points.device
-    return torch.from_numpy(row_start).to(device), torch.from_numpy(pairs.view(np.int32)).to(device)
+    table = torch.from_numpy(row_start), torch.from_numpy(pairs.view(np.int32))
+    return table[0].to(device), table[1].to(device), torch.tensor(symmetric, device=device)

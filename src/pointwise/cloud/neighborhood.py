@@ -18,8 +18,9 @@ class Neighborhood:
 
     ``row_start [Nq+1]`` int64 and ``pairs [P]`` int32: row i holds, for each neighbour of query i,
     ``cell << index_bits | point`` in ascending order; cell ``(z·k + y)·k + x`` counts from the
-    lowest corner. Four bytes per pair, and four more for the transposed table once a backward pass
-    needs it.
+    lowest corner. Four bytes per pair. A backward pass reads the same table from the other side
+    where the points are their own queries and none lies on the border of another's cell
+    (``symmetric``); otherwise it needs the transposed table, four more.
     """
 
     points: Tensor  # [Np, 3]
@@ -32,12 +33,13 @@ class Neighborhood:
     search: str = "grid"
     row_start: Tensor = field(init=False)
     pairs: Tensor = field(init=False)
+    symmetric: Tensor = field(init=False)  # bool, no dimensions
     _transposed: tuple[Tensor, Tensor] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self.row_start, self.pairs = self._table(transposed=False)
+        self.row_start, self.pairs, self.symmetric = self._table(transposed=False)
 
-    def _table(self, transposed: bool) -> tuple[Tensor, Tensor]:
+    def _table(self, transposed: bool) -> tuple[Tensor, Tensor, Tensor]:
         where = (self.points, self.point_offsets, self.queries, self.query_offsets)
         how = (float(self.cell_size), self.kernel_size, self.dilation, transposed)
         if self.search == "kdtree":
@@ -50,8 +52,14 @@ class Neighborhood:
     def transposed(self) -> tuple[Tensor, Tensor]:
         """The table the other way round: for each point, the queries it is a neighbour of."""
         if self._transposed is None:
-            self._transposed = self._table(transposed=True)
+            self._transposed = self._table(transposed=True)[:2]
         return self._transposed
+
+    def backward_table(self) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """What the operators need for the features' gradient: nothing where ``symmetric``."""
+        if not torch.compiler.is_compiling() and bool(self.symmetric):
+            return None, None
+        return self.transposed
 
     @property
     def cells(self) -> int:

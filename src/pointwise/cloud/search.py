@@ -27,6 +27,7 @@ from pointwise.engine.cpu.vector import (
     broadcast,
     compress_store,
     count_bits,
+    equal,
     first,
     floor,
     lanes_of,
@@ -165,6 +166,8 @@ def _search(arguments, program, thread):
     out_room = 16 * _QUERIES_PER_TILE
     out = resize(0, 4 * out_room)
     written = 0
+    lopsided = np.int64(0)
+    zero = broadcast(0.0)
     mask_y = (1 << bits_y) - 1
     mask_z = (1 << bits_z) - 1
     slack = _MARGIN * edge
@@ -295,6 +298,17 @@ def _search(arguments, program, thread):
                         inside = inside & at_most(low_half, rx) & less(rx, half_)
                         inside = inside & at_most(low_half, ry) & less(ry, half_)
                         inside = inside & at_most(low_half, rz) & less(rz, half_)
+                    # Seen from the other side, is this pair in the opposite cell? All are but
+                    # those on a border, which half-open cells give to one side.
+                    opposite = (
+                        equal(floor(half_up - dx * inverse_), zero - tx)
+                        & equal(floor(half_up - dy * inverse_), zero - ty)
+                        & equal(floor(half_up - dz * inverse_), zero - tz)
+                    )
+                    if gaps:
+                        opposite = opposite & less(low_half, rx)
+                        opposite = opposite & less(low_half, ry) & less(low_half, rz)
+                    lopsided |= bits(inside) & ~bits(opposite)
                     cell = (tz * size_ + ty) * size_ + tx + middle
                     packed = to_uint32(cell * shift_)
                     packed = packed | load(near_order + 4 * p, packed)
@@ -312,6 +326,8 @@ def _search(arguments, program, thread):
     release(near_order)
     release(hits)
     buffers[0] = out
+    symmetric = array(slot(arguments, 24) + 8 * program, 1, np.int64)
+    symmetric[0] = lopsided == 0
 
 
 @kernel
@@ -359,12 +375,14 @@ def grid_search(
     kernel_size: int,
     dilation: int,
     transposed: bool = False,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """The table of a neighbourhood: ``row_start [Nq+1]`` int64 and ``pairs [P]`` int32.
 
     Row i of the table holds ``cell << index_bits(N) | point`` for each neighbour of query i, in
     ascending order. ``transposed`` turns the table round: row j holds ``cell << index_bits(Nq) |
-    query`` for each query that has point j as a neighbour.
+    query`` for each query that has point j as a neighbour. The third result is true where the table
+    is its own transpose but for the numbering of the cells (m for M-1-m): the queries are the
+    points, and no pair lies on a border, as in nearly all measured clouds.
 
     The search is a kernel on raw addresses, so everything is checked here, whoever calls.
     """
@@ -414,6 +432,7 @@ def grid_search(
     row_start = np.zeros(count_seekers + 1, dtype=np.int64)
     counts = row_start[1:]
     buffers = np.zeros(len(tiles), dtype=np.int64)
+    symmetric = np.zeros(len(tiles) - 1, dtype=np.int64)
     arguments = [len(source.row_key), source.position.shape[1]]
     arguments += [source.row_key.ctypes.data, source.row_start.ctypes.data]
     arguments += [source.column.ctypes.data, source.order.ctypes.data, source.position.ctypes.data]
@@ -423,7 +442,7 @@ def grid_search(
     arguments += [seekers.position.ctypes.data, frame.bits[1], frame.bits[2]]
     arguments += [frame.origin.ctypes.data, len(spans), spans.ctypes.data, numbers.ctypes.data]
     arguments += [math.ceil(reach / frame.edge), tiles.ctypes.data, counts.ctypes.data]
-    arguments += [buffers.ctypes.data]
+    arguments += [buffers.ctypes.data, symmetric.ctypes.data]
     launch(_search, arguments, len(tiles) - 1)
 
     np.cumsum(counts, out=counts)
@@ -432,4 +451,5 @@ def grid_search(
     collected = [tiles.ctypes.data, seekers.row_start.ctypes.data, seekers.order.ctypes.data]
     collected += [row_start.ctypes.data, pairs.data_ptr(), buffers.ctypes.data, count_seekers]
     launch(_collect, collected, len(tiles) - 1)
-    return torch.from_numpy(row_start), pairs
+    mirror = torch.tensor(same and bool(symmetric.all()))
+    return torch.from_numpy(row_start), pairs, mirror

@@ -53,8 +53,11 @@ def reference(
 
 @njit(cache=True)
 def fill(target, target_row, first, rows, x, x_row, channels, row_start, pairs, bits, mode, counts,
-         cells, like):  # fmt: skip
-    """Writes rows ``first … first + rows`` of A to ``target``; strides and addresses in bytes."""
+         cells, mirrored, like):  # fmt: skip
+    """Writes rows ``first … first + rows`` of A to ``target``; strides and addresses in bytes.
+
+    ``mirrored`` reads the table as its own transpose: cell m stands for cell M-1-m.
+    """
     size = bytes_of(like)
     width = lanes_of(like)
     mask = (1 << bits) - 1
@@ -71,12 +74,13 @@ def fill(target, target_row, first, rows, x, x_row, channels, row_start, pairs, 
             left = channels - c
             p = begin
             while p < end:
-                cell = np.int64(peek(pairs + 4 * p, packed)) >> bits
+                key = np.int64(peek(pairs + 4 * p, packed)) >> bits
+                cell = cells - 1 - key if mirrored else key
                 run = p
                 s0, s1, s2, s3 = zero, zero, zero, zero
                 while p < end:
                     entry = np.int64(peek(pairs + 4 * p, packed))
-                    if entry >> bits != cell:
+                    if entry >> bits != key:
                         break
                     source = x + (entry & mask) * x_row + c * size
                     if mode == ADJOINT_OF_MEAN:

@@ -36,7 +36,7 @@ def reference(
 
 @njit(cache=True)
 def fill(target, target_row, first, rows, x, x_row, channels, row_start, pairs, bits, mode, counts,
-         cells, weight, like):  # fmt: skip
+         cells, mirrored, weight, like):  # fmt: skip
     """Writes rows ``first … first + rows`` to ``target``; ``weight`` is ``[M, C]``."""
     size = bytes_of(like)
     width = lanes_of(like)
@@ -52,12 +52,13 @@ def fill(target, target_row, first, rows, x, x_row, channels, row_start, pairs, 
             t0, t1 = zero, zero
             p = begin
             while p < end:
-                cell = np.int64(peek(pairs + 4 * p, packed)) >> bits
+                key = np.int64(peek(pairs + 4 * p, packed)) >> bits
+                cell = cells - 1 - key if mirrored else key
                 run = p
                 s0, s1 = zero, zero
                 while p < end:
                     entry = np.int64(peek(pairs + 4 * p, packed))
-                    if entry >> bits != cell:
+                    if entry >> bits != key:
                         break
                     source = x + (entry & mask) * x_row + c * size
                     if mode == ADJOINT_OF_MEAN:

@@ -27,8 +27,19 @@ from pointwise.engine.cpu.vector import (
 ROWS = 14 if REGISTER_BYTES == 64 else 6
 
 
-def microkernel(rows: int, vectors: int):
+# Rows of a gathered tile lie this many bytes apart where they fit: an odd number of cache lines, so
+# that rows do not share cache sets, and a constant, so that every operand of the inner loop is one
+# register plus a number known to the assembler.
+TILE_ROW = 65 * 64
+# Strides of A that are compiled in; the others are read from an argument.
+GENERAL, TILE, ELEMENT = 0, 1, 2
+
+
+def microkernel(rows: int, vectors: int, stride: int):
     """C[rows, vectors·lanes] (+)= Σ_k A[r, k] · B[k, :], for addresses and strides in bytes.
+
+    ``stride`` says what lies between the rows of A: ``a_row`` bytes, ``TILE_ROW``, or one element.
+    With the last two, A must be readable over all ``rows``.
 
     ``valid_rows`` and ``valid_columns`` limit what is stored; rows beyond are computed from the last
     valid one and dropped. The register of B for step k and vector v is at
@@ -74,10 +85,14 @@ def microkernel(rows: int, vectors: int):
 
             # Row addresses: rows past the last valid one read the last valid one again.
             last = builder.sub(valid_rows, i64(1))
-            row_offsets = []
-            for r in range(rows):
-                inside = builder.icmp_signed("<", i64(r), valid_rows)
-                row_offsets.append(builder.mul(builder.select(inside, i64(r), last), a_row))
+            if stride == GENERAL:
+                row_offsets = []
+                for r in range(rows):
+                    inside = builder.icmp_signed("<", i64(r), valid_rows)
+                    row_offsets.append(builder.mul(builder.select(inside, i64(r), last), a_row))
+            else:
+                between = TILE_ROW if stride == TILE else size
+                row_offsets = [i64(r * between) for r in range(rows)]
 
             entry = builder.block
             from_c = builder.append_basic_block("start_from_c")
@@ -181,32 +196,50 @@ def microkernel(rows: int, vectors: int):
     return run
 
 
-_wide = microkernel(ROWS, 2)
-_narrow = microkernel(ROWS, 1)
+_wide = microkernel(ROWS, 2, GENERAL)
+_narrow = microkernel(ROWS, 1, GENERAL)
+_wide_tile = microkernel(ROWS, 2, TILE)
+_narrow_tile = microkernel(ROWS, 1, TILE)
+_wide_element = microkernel(ROWS, 2, ELEMENT)
+_narrow_element = microkernel(ROWS, 1, ELEMENT)
 
 
 @njit(cache=True)
-def multiply(a, a_row, a_step, b, b_step, b_next, depth, c, c_row, rows, columns, start, bias, like):
+def multiply(a, a_row, stride, a_step, b, b_step, b_next, depth, c, c_row, rows, columns, start,
+             bias, like):  # fmt: skip
     """The microkernel over a whole tile: C[rows, columns] (+)= A·B, all strides in bytes.
 
-    ``start`` and ``bias`` are the microkernel's.
+    ``stride``, ``start`` and ``bias`` are the microkernel's. Unless ``stride`` is GENERAL, A must be
+    readable up to the next multiple of ``ROWS``.
     """
     size = bytes_of(like)
     width = lanes_of(like)
     column = 0
     while column < columns:
-        b_here = b + (column // width) * b_next
-        two = columns - column > width
+        b_ = b + (column // width) * b_next
+        left = columns - column
         for row in range(0, rows, ROWS):
-            a_here = a + row * a_row
-            c_here = c + row * c_row + column * size
+            a_ = a + row * a_row
+            c_ = c + row * c_row + column * size
             valid = min(ROWS, rows - row)
-            here = bias + column * size
-            left = columns - column
-            if two:
-                _wide(a_here, a_row, a_step, b_here, b_step, b_next, depth, c_here, c_row, valid,
-                      left, start, here, like)  # fmt: skip
+            bias_ = bias + column * size
+            if left > width:
+                if stride == TILE:
+                    _wide_tile(a_, a_row, a_step, b_, b_step, b_next, depth, c_, c_row, valid, left,
+                               start, bias_, like)  # fmt: skip
+                elif stride == ELEMENT:
+                    _wide_element(a_, a_row, a_step, b_, b_step, b_next, depth, c_, c_row, valid,
+                                  left, start, bias_, like)  # fmt: skip
+                else:
+                    _wide(a_, a_row, a_step, b_, b_step, b_next, depth, c_, c_row, valid, left,
+                          start, bias_, like)  # fmt: skip
+            elif stride == TILE:
+                _narrow_tile(a_, a_row, a_step, b_, b_step, b_next, depth, c_, c_row, valid, left,
+                             start, bias_, like)  # fmt: skip
+            elif stride == ELEMENT:
+                _narrow_element(a_, a_row, a_step, b_, b_step, b_next, depth, c_, c_row, valid,
+                                left, start, bias_, like)  # fmt: skip
             else:
-                _narrow(a_here, a_row, a_step, b_here, b_step, b_next, depth, c_here, c_row, valid,
-                        left, start, here, like)  # fmt: skip
-        column += 2 * width if two else width
+                _narrow(a_, a_row, a_step, b_, b_step, b_next, depth, c_, c_row, valid, left, start,
+                        bias_, like)  # fmt: skip
+        column += 2 * width if left > width else width
