@@ -1,0 +1,59 @@
+"""``pointwise bench``: how fast, and against whom, on this machine."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def bench(
+    name: Annotated[str, typer.Argument(help="Which comparison, such as 'cloud'.")],
+    json: Annotated[
+        Path | None, typer.Option(help="Also write the numbers to this JSON file.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each is timed.")] = 7,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Tiny cases, to see that it runs; the times say nothing")
+    ] = False,
+) -> None:
+    """Times pointwise against other tools, after checking that they all give the same results."""
+    import importlib
+    import sys
+
+    from pointwise.extras import import_extra
+
+    folder = benchmarks()
+    known = names(folder)
+    if name not in known:
+        raise ValueError(f"bench: there is no {name!r}; there are {', '.join(known)}")
+    import_extra("scipy", "bench")
+    # The files import one another by their plain names, as they do when run as scripts.
+    sys.path.insert(0, str(folder))
+    importlib.import_module(name).main(json=json, rounds=rounds, quick=quick)
+
+
+def benchmarks() -> Path:
+    """The folder of the benchmarks: inside an installed package, or beside ``src`` in a checkout.
+
+    Raises OSError where there is none.
+    """
+    here = Path(__file__)
+    places = here.parents[1] / "benchmarks", here.parents[3] / "benchmarks"
+    for place in places:
+        if (place / "frame.py").is_file():
+            return place
+    raise FileNotFoundError(
+        f"bench: no benchmarks in {places[0]} or {places[1]}; install pointwise again"
+    )
+
+
+def names(folder: Path) -> list[str]:
+    """The benchmarks in a folder: the files with a ``main``."""
+    return sorted(
+        file.stem
+        for file in folder.glob("*.py")
+        if re.search(r"^def main\(", file.read_text(encoding="utf-8"), re.MULTILINE)
+    )

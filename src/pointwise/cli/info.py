@@ -1,0 +1,223 @@
+"""``pointwise info``: what is in a file of point clouds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import numpy as np
+    from rich.table import Table
+
+    from pointwise.cloud.scan import Scan
+
+METRES = (".e57", ".bin")  # formats that define their unit; LAS states it in the file
+
+
+def info(
+    files: Annotated[list[Path], typer.Argument(help="Point clouds, or folders of S3DIS rooms.")],
+) -> None:
+    """Prints points, extent, density, fields and labels of point-cloud files."""
+    from rich.console import Console
+
+    from pointwise.cloud.files import read_scans
+
+    console = Console()
+    for i, path in enumerate(files):
+        scans = read_scans(path)
+        if i:
+            console.print()
+        console.print(f"[bold]{_escape(path)}[/bold]", soft_wrap=True)
+        if len(scans) == 1:
+            _print_scan(console, scans[0], _unit(path))
+        else:
+            _print_scans(console, scans)
+
+
+def _print_scan(console, scan: Scan, unit: str) -> None:
+    console.print(_facts(scan, unit))
+    if scan.fields and len(scan):
+        console.print()
+        console.print(_fields(scan))
+    if scan.labels is not None and len(scan):
+        import numpy as np
+
+        codes, counts = np.unique(scan.labels, return_counts=True)
+        console.print()
+        console.print(_classes(codes, counts, scan.classes, "points"))
+
+
+def _print_scans(console, scans: list[Scan]) -> None:
+    import numpy as np
+
+    table = _plain_table()
+    table.add_row("clouds", f"{len(scans):,}")
+    if scans:
+        sizes = np.array([len(scan) for scan in scans])
+        table.add_row(
+            "points", f"{sizes.min():,} to {sizes.max():,} a cloud, median {np.median(sizes):,.0f}"
+        )
+        if groups := {scan.group for scan in scans if scan.group}:
+            table.add_row(
+                "groups", f"{len(groups):,}, each kept whole when training and test are divided"
+            )
+        if fields := scans[0].fields:
+            table.add_row("fields", _escape(", ".join(fields)))
+    console.print(table)
+    labels = [scan.label for scan in scans if scan.label is not None]
+    if labels:
+        console.print()
+        codes, counts = np.unique(np.array(labels), return_counts=True)
+        console.print(_classes(codes, counts, scans[0].classes, "clouds"))
+    per_point = [scan.labels for scan in scans if scan.labels is not None]
+    if per_point:
+        console.print()
+        codes, counts = np.unique(np.concatenate(per_point), return_counts=True)
+        console.print(_classes(codes, counts, scans[0].classes, "points"))
+
+
+def _facts(scan: Scan, unit: str) -> Table:
+    table = _plain_table()
+    table.add_row("points", f"{len(scan):,}")
+    if not len(scan):
+        return table
+    low, high = scan.points.min(axis=0), scan.points.max(axis=0)
+    for axis, a, b in zip("xyz", low, high, strict=True):
+        table.add_row(axis, f"{_number(a, b - a)} to {_number(b, b - a)}, {b - a:.6g} {unit}")
+    edge, cells = occupied_cells(scan.points)
+    if edge:
+        density = len(scan) / (cells * edge**2)
+        table.add_row(
+            "density", f"{density:.4g} points/{unit}² on {cells:,} cells of {edge:g} {unit}"
+        )
+    if len(scan) > 1:
+        table.add_row("spacing", f"{mean_spacing(scan.points):.4g} {unit} to the nearest point")
+    if scan.label is not None:
+        table.add_row("label", _escape(scan.classes.get(scan.label, str(scan.label))))
+    if scan.group:
+        table.add_row("group", _escape(scan.group))
+    return table
+
+
+def occupied_cells(points: np.ndarray) -> tuple[float, int]:
+    """Edge and number of the square cells in x, y that hold points ``[N, 3]``; (0, 0) of a line.
+
+    The edge is 1, or, in clouds that are sparser or smaller, a power of ten (or two or five of it)
+    that gives about ten points a cell, so that the gaps between points do not count as empty.
+    """
+    import numpy as np
+
+    low = points[:, :2].min(axis=0)
+    area = float(np.prod(points[:, :2].max(axis=0) - low))
+    if area == 0:
+        return 0.0, 0
+    wanted = float(np.sqrt(10 * area / len(points)))
+    decade = 10.0 ** np.floor(np.log10(wanted))
+    edge = next(step * decade for step in (1, 2, 5, 10) if step * decade >= wanted)
+    if wanted < 1 and area >= 100:  # enough of it to count whole units
+        edge = 1.0
+    cells = np.floor((points[:, :2] - low) / edge).astype(np.int64)
+    keys = cells[:, 0] * (cells[:, 1].max() + 1) + cells[:, 1]
+    return float(edge), len(np.unique(keys))
+
+
+def mean_spacing(points: np.ndarray, sample: int = 500) -> float:
+    """Mean distance to the nearest other point ``[N, 3]``, over a fixed sample of the points.
+
+    The points are sorted along their longest axis, so that only a slab around each has to be looked
+    at; it is widened until it is sure to hold the nearest.
+    """
+    import numpy as np
+
+    extents = points.max(axis=0) - points.min(axis=0)
+    axis, extent = int(extents.argmax()), float(extents.max())
+    ordered = points[np.argsort(points[:, axis], kind="stable")]
+    x = ordered[:, axis]
+    chosen = np.unique(np.linspace(0, len(points) - 1, min(sample, len(points))).astype(np.int64))
+    distances = []
+    for i in chosen:
+        width = max(extent / len(points) ** 0.5, np.spacing(abs(x).max()))
+        while True:
+            first = np.searchsorted(x, x[i] - width)
+            last = np.searchsorted(x, x[i] + width, side="right")
+            squares = ((ordered[first:last] - ordered[i]) ** 2).sum(axis=1)
+            squares[i - first] = np.inf
+            nearest = float(np.sqrt(squares.min()))
+            if nearest <= width or last - first == len(points):
+                break
+            width = min(2 * width, nearest)
+        distances.append(nearest)
+    return float(np.mean(distances))
+
+
+def _fields(scan: Scan) -> Table:
+    table = _headed_table("field", "type", "range")
+    for name, values in scan.fields.items():
+        shape = f" × {values.shape[1]}" if values.ndim == 2 else ""
+        low, high = (f"{value:.6g}" for value in _finite_range(values))
+        table.add_row(
+            _escape(name), f"{values.dtype}{shape}", low if low == high else f"{low} to {high}"
+        )
+    return table
+
+
+def _finite_range(values: np.ndarray) -> tuple[float, float]:
+    import numpy as np
+
+    finite = values[np.isfinite(values)]
+    return (finite.min(), finite.max()) if finite.size else (float("nan"), float("nan"))
+
+
+def _classes(codes: np.ndarray, counts: np.ndarray, names: dict[int, str], counted: str) -> Table:
+    from pointwise.cloud.scan import UNLABELLED
+
+    table = _headed_table("class", "code", counted, "share", "")
+    for column in table.columns[1:4]:
+        column.justify = "right"
+    total = counts.sum()
+    for code, count in zip(codes.tolist(), counts.tolist(), strict=True):
+        name = "(unlabelled)" if code == UNLABELLED else names.get(code, f"class {code}")
+        bar = "█" * round(20 * count / total) or "▏"
+        table.add_row(_escape(name), str(code), f"{count:,}", f"{count / total:.1%}", bar)
+    return table
+
+
+def _plain_table() -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim")
+    table.add_column()
+    return table
+
+
+def _headed_table(*names: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    return Table(*names, box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), show_edge=False)
+
+
+def _unit(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix in (".las", ".laz"):
+        from pointwise.cloud.files.las import linear_unit
+
+        return linear_unit(path) or "units"
+    return "m" if suffix in METRES or path.is_dir() else "units"
+
+
+def _number(value: float, extent: float) -> str:
+    """With as many digits as tell a thousandth of the extent apart."""
+    import math
+
+    digits = max(0, 3 - math.floor(math.log10(extent))) if extent > 0 else 3
+    return f"{value:,.{min(digits, 9)}f}"
+
+
+def _escape(text: object) -> str:
+    from rich.markup import escape
+
+    return escape(str(text))

@@ -1,0 +1,142 @@
+"""``pointwise label``: the classes of new scans, by a trained run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pointwise.training.run import Run
+
+
+WRITABLE = (".las", ".laz", ".ply", ".npz")  # what write_labels writes
+
+
+def label(
+    run: Annotated[Path, typer.Argument(help="The folder of a run, from 'pointwise train'.")],
+    inputs: Annotated[
+        list[Path], typer.Argument(help="Clouds, or folders of them.", metavar="INPUT...")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The labelled file, or a folder for several."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
+    device: Annotated[
+        str | None, typer.Option(help="cpu or cuda.", show_default="cuda if there is one")
+    ] = None,
+) -> None:
+    """Labels every point of clouds, or says which class whole clouds are of."""
+    import torch
+    from rich.console import Console
+
+    from pointwise.training.run import load_run
+    from pointwise.training.sources import files_of
+
+    console = Console(highlight=False)
+    trained = load_run(run, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    files = [file for path in inputs for file in files_of(path)]
+    if trained.recipe.task == "classification":
+        if out is not None:
+            raise ValueError(
+                "label: a run that classifies whole clouds writes no file; leave -o away"
+            )
+        _classify(console, trained, files)
+        return
+    if out is None:
+        raise ValueError("label: give the file, or the folder for several, to write with -o OUT")
+    # All is checked before the first scan is read: labelling can take an hour.
+    targets = _targets(files, out, several=len(inputs) > 1 or inputs[0].is_dir(), force=force)
+    for file, target in zip(files, targets, strict=True):
+        _label_file(console, trained, file, target)
+
+
+def _targets(files: Sequence[Path], out: Path, *, several: bool, force: bool) -> list[Path]:
+    """The file to write for each input; raises ValueError where one would be lost."""
+    into_folder = several or out.is_dir() or not out.suffix
+    targets = [out / _writable(file).name if into_folder else out for file in files]
+    if into_folder and out.is_file():
+        raise ValueError(f"label: {out} is a file, but several inputs need a folder")
+    inputs = {file.resolve() for file in files}
+    for target in targets:
+        if target.suffix.lower() not in WRITABLE:
+            raise ValueError(f"label: {target} must end in {', '.join(WRITABLE)}")
+        if target.resolve() in inputs:
+            raise ValueError(
+                f"label: {target} is an input, which is never written to; choose another -o"
+            )
+        if targets.count(target) > 1:
+            raise ValueError(
+                f"label: two inputs are called {target.name}; label them one at a time"
+            )
+        if target.exists() and not force:
+            raise ValueError(
+                f"label: {target} exists; choose another -o, or replace it with --force"
+            )
+    return targets
+
+
+def _writable(file: Path) -> Path:
+    """The file's own name where its format can hold labels, else that of a PLY file."""
+    return file if file.suffix.lower() in WRITABLE else file.with_name(f"{file.name}.ply")
+
+
+def _label_file(console: Console, run: Run, file: Path, target: Path) -> None:
+    from dataclasses import replace
+
+    import numpy as np
+    from rich.progress import Progress
+
+    from pointwise.cloud.files import read_scan, write_labels
+    from pointwise.training.label import label_scan
+
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(file.name, total=None)
+        scan = read_scan(file)
+        codes = label_scan(
+            run, scan, lambda done, total: bar.update(task, completed=done, total=total)
+        )
+        classes = dict(zip(run.recipe.classes.codes, run.recipe.classes.names, strict=True))
+        write_labels(replace(scan, classes=classes), codes, target)
+    console.print(f"[bold]{target}[/bold]  {len(scan):,} points")
+    found, counts = np.unique(codes, return_counts=True)
+    console.print(_shares([classes[int(c)] for c in found], counts.tolist()))
+
+
+def _shares(names: Sequence[str], counts: Sequence[int]):
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    for _ in range(2):
+        table.add_column(justify="right")
+    for count, name in sorted(zip(counts, names, strict=True), reverse=True):
+        table.add_row(f"  {100 * count / sum(counts):.1f} %", f"{count:,}", name)
+    return table
+
+
+def _classify(console: Console, run: Run, files: Sequence[Path]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    from pointwise.training.label import classify_scans
+    from pointwise.training.sources import read_clouds
+
+    names = run.recipe.classes.names
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("cloud", overflow="fold")
+    table.add_column("class", style="bold")
+    table.add_column("probability", justify="right")
+    table.add_column("next", style="dim")
+    for file in files:
+        scans = read_clouds(file)
+        for scan, probabilities in zip(scans, classify_scans(run, scans), strict=True):
+            order = probabilities.argsort()[::-1]
+            rest = ", ".join(f"{names[i]} {100 * probabilities[i]:.0f} %" for i in order[1:3])
+            cloud = file.name if len(scans) == 1 else scan.name
+            table.add_row(cloud, names[order[0]], f"{100 * probabilities[order[0]]:.1f} %", rest)
+    console.print(table)

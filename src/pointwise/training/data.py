@@ -1,0 +1,206 @@
+"""Scans as PyTorch data sets: random blocks to train on, tiles to validate on, whole clouds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from pointwise.cloud.scan import Scan
+from pointwise.training.augment import Augmentation
+from pointwise.training.classes import IGNORED
+from pointwise.training.columns import blocks
+from pointwise.training.recipe import Prepared, Recipe
+
+
+class Batch(NamedTuple):
+    """Packed clouds, and one target per row of the network's output."""
+
+    points: torch.Tensor  # [N, 3] float32
+    features: torch.Tensor  # [N, C] float32
+    offsets: torch.Tensor  # [B + 1] int64
+    labels: torch.Tensor  # [N] or [B] int64, IGNORED where there is none
+
+
+FEWEST = 16  # blocks in an epoch
+Sample = tuple[np.ndarray, np.ndarray, np.ndarray]  # points, features, labels of one block or cloud
+
+
+def pack(samples: Sequence[Sample]) -> Batch:
+    """Puts blocks or clouds one after the other."""
+    points, features, labels = (
+        torch.from_numpy(np.concatenate(part)) for part in zip(*samples, strict=True)
+    )
+    offsets = np.cumsum([0, *(len(sample[0]) for sample in samples)], dtype=np.int64)
+    return Batch(points, features, torch.from_numpy(offsets), labels)
+
+
+class RandomBlocks(Dataset[Sample]):
+    """Blocks about random points of scans; an epoch reads about as many points as there are.
+
+    It has ``FEWEST`` blocks at least, since a validation follows each.
+
+    Every scan has its turns in each epoch, and the class of the point in the middle is drawn evenly
+    from the scan's classes, so that rare classes are seen. Item ``n`` depends on the seed and on
+    ``n`` alone, whichever worker makes it.
+    """
+
+    def __init__(
+        self, recipe: Recipe, scans: Sequence[Scan], augmentation: Augmentation | None, seed: int
+    ) -> None:
+        self.recipe, self.augmentation, self.seed = recipe, augmentation, seed
+        self.scans = [recipe.prepare(scan, "train") for scan in scans]
+        self.labels = [recipe.targets(scan) for scan in scans]
+        self.by_class = [_by_class(labels) for labels in self.labels]
+        turns = np.repeat(np.arange(len(scans)), [self._turns(i) for i in range(len(scans))])
+        self.turns = np.tile(turns, -(-FEWEST // len(turns)))
+
+    def __len__(self) -> int:
+        return len(self.turns)
+
+    def __getitem__(self, n: int) -> Sample:
+        epoch, turn = divmod(n, len(self))
+        order = np.random.default_rng((self.seed, epoch)).permutation(self.turns)
+        scan, rng = int(order[turn]), np.random.default_rng((self.seed, epoch, turn))
+        index = self._block(scan, rng)
+        if self.augmentation is not None:
+            index = index[self.augmentation.kept(len(index), rng)]
+        points, features = self.recipe.sample(self.scans[scan], index, self.augmentation, rng)
+        return points, features, self.labels[scan][index]
+
+    def _block(self, scan: int, rng: np.random.Generator) -> np.ndarray:
+        columns, most = self.scans[scan].columns, self.recipe.most
+        centre = columns.xy[rng.choice(self.by_class[scan][rng.integers(len(self.by_class[scan]))])]
+        side = self.recipe.block
+        while True:
+            # Moved inwards at the scan's edge: labelling, too, reads few half-empty blocks.
+            low = np.clip(
+                centre - side / 2, columns.low, np.maximum(columns.low, columns.high - side)
+            )
+            index = columns.rectangle(low, low + side)
+            if len(index) <= most:
+                return index
+            if side < self.recipe.block / 1024:  # a pole or a wall seen from above
+                return rng.permutation(index)[:most]
+            side *= min(0.9, (most / len(index)) ** 0.5)
+
+    def _turns(self, scan: int) -> int:
+        rng = np.random.default_rng(self.seed)
+        held = np.median([len(self._block(scan, rng)) for _ in range(5)])
+        return int(np.ceil(len(self.labels[scan]) / held))
+
+
+def _by_class(labels: np.ndarray) -> list[np.ndarray]:
+    order = np.argsort(labels, kind="stable")
+    starts = np.flatnonzero(np.diff(labels[order], prepend=IGNORED))
+    return [part for part in np.split(order, starts)[1:] if len(part)]
+
+
+class Tiles(Dataset[Sample]):
+    """Scans cut as labelling cuts them; the points of the margins have no label here."""
+
+    def __init__(self, recipe: Recipe, scans: Sequence[Scan]) -> None:
+        self.recipe = recipe
+        self.tiles: list[tuple[Prepared, np.ndarray, np.ndarray]] = []
+        for scan in scans:
+            prepared = recipe.prepare(scan, "train")
+            labels = recipe.targets(scan)
+            for index, core in cut(recipe, prepared):
+                self.tiles.append((prepared, index, np.where(core, labels[index], IGNORED)))
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    def __getitem__(self, n: int) -> Sample:
+        prepared, index, labels = self.tiles[n]
+        return *self.recipe.sample(prepared, index), labels
+
+
+def cut(recipe: Recipe, prepared: Prepared) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields ``(index [n], core [n])`` of blocks whose cores together hold every point once."""
+    return blocks(prepared.columns, recipe.block, recipe.margin, recipe.most)
+
+
+class Clouds(Dataset[Sample]):
+    """Whole clouds and the class of each; with an augmentation, in a new order each epoch."""
+
+    def __init__(
+        self, recipe: Recipe, scans: Sequence[Scan], augmentation: Augmentation | None, seed: int
+    ) -> None:
+        self.recipe, self.augmentation, self.seed = recipe, augmentation, seed
+        self.scans = [recipe.prepare(scan, "train") for scan in scans]
+        self.labels = [recipe.targets(scan) for scan in scans]
+
+    def __len__(self) -> int:
+        return len(self.scans)
+
+    def __getitem__(self, n: int) -> Sample:
+        epoch, turn = divmod(n, len(self))
+        rng = np.random.default_rng((self.seed, epoch, turn))
+        if self.augmentation is not None:
+            turn = int(np.random.default_rng((self.seed, epoch)).permutation(len(self))[turn])
+        prepared = self.scans[turn]
+        index = np.arange(len(prepared.scan))
+        if self.augmentation is not None:
+            index = index[self.augmentation.kept(len(index), rng)]
+        index = self.recipe.thin(index, rng)
+        points, features = self.recipe.sample(prepared, index, self.augmentation, rng)
+        return points, features, self.labels[turn]
+
+
+class Epochs(Sampler[int]):
+    """Numbers that go on from epoch to epoch, so that no epoch repeats another's random draws."""
+
+    def __init__(self, length: int) -> None:
+        self.length, self.epoch = length, 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[int]:
+        first = self.epoch * self.length
+        self.epoch += 1
+        return iter(range(first, first + self.length))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch; after a resumption it is not 0."""
+        self.epoch = epoch
+
+
+def train_loader(
+    recipe: Recipe,
+    scans: Sequence[Scan],
+    *,
+    augmentation: Augmentation | None,
+    batch: int,
+    workers: int,
+    seed: int,
+) -> DataLoader:
+    """Batches to train on, without end in their variety."""
+    kind = RandomBlocks if recipe.task == "segmentation" else Clouds
+    data = kind(recipe, scans, augmentation, seed)
+    return DataLoader(
+        data,
+        batch_size=min(batch, len(data)),
+        sampler=Epochs(len(data)),
+        # A last batch of a single cloud would leave a norm over the batch without a variance.
+        drop_last=True,
+        collate_fn=pack,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def validation_loader(
+    recipe: Recipe, scans: Sequence[Scan], *, batch: int, workers: int
+) -> DataLoader:
+    """The labelled scans once, the same each time."""
+    if recipe.task == "segmentation":
+        data: Dataset[Sample] = Tiles(recipe, scans)
+    else:
+        data = Clouds(recipe, scans, None, seed=0)
+    return DataLoader(data, batch_size=batch, collate_fn=pack, num_workers=workers)

@@ -1,0 +1,70 @@
+"""The scores of a run on scans with labels, and their record in the run's folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pointwise.atomic import replacing
+from pointwise.cloud.scan import Scan
+from pointwise.training.classes import IGNORED
+from pointwise.training.label import classify_scans, label_scan
+from pointwise.training.metrics import Scores, scores
+from pointwise.training.run import Run
+
+
+def evaluate(
+    run: Run, scans: Sequence[Scan], progress: Callable[[int, int], object] | None = None
+) -> np.ndarray:
+    """Counts truth against prediction int64 ``[K, K]``, over every labelled point or cloud.
+
+    Labels as ``pointwise label`` does. What has no class, or one the run does not know, is not
+    counted.
+    """
+    classes, matrix = run.recipe.classes, np.zeros((len(run.recipe.classes),) * 2, dtype=np.int64)
+    if run.recipe.task == "classification":
+        for i, probabilities in enumerate(classify_scans(run, scans)):
+            _count(matrix, run.recipe.targets(scans[i]), np.atleast_1d(probabilities.argmax()))
+            if progress is not None:
+                progress(i + 1, len(scans))
+        return matrix
+    done, total = 0, sum(len(scan) for scan in scans)
+    for scan in scans:
+        _count(matrix, run.recipe.targets(scan), classes.index(label_scan(run, scan)))
+        done += len(scan)
+        if progress is not None:
+            progress(done, total)
+    return matrix
+
+
+def _count(matrix: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> None:
+    known = truth != IGNORED
+    pairs = truth[known] * len(matrix) + predicted[known]
+    matrix += np.bincount(pairs, minlength=matrix.size).reshape(matrix.shape)
+
+
+def write_metrics(run: Run, matrix: np.ndarray, folder: Path, *, seconds: float) -> Scores:
+    """Writes ``metrics.json`` and ``confusion.png``; returns the scores they hold."""
+    from pointwise.report.confusion import write_confusion
+
+    result, names = scores(matrix), run.recipe.classes.names
+    record = {
+        "overall_accuracy": _number(result.overall_accuracy),
+        "mean_class_accuracy": _number(result.mean_class_accuracy),
+        "mean_iou": _number(result.mean_iou),
+        "iou": {name: _number(value) for name, value in zip(names, result.iou, strict=True)},
+        "counts": {name: int(count) for name, count in zip(names, result.counts, strict=True)},
+        "parameters": sum(p.numel() for p in run.network.parameters()),
+        "seconds": round(seconds, 1),
+    }
+    with replacing(folder / "metrics.json") as part:
+        part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_confusion(matrix, list(names), folder / "confusion.png")
+    return result
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else round(float(value), 6)  # JSON knows no NaN

@@ -1,0 +1,173 @@
+"""What the network is told of each point: fields chosen by name, brought to one scale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pointwise.cloud.scan import Scan
+from pointwise.training.augment import Augmentation
+from pointwise.training.ground import Ground
+
+FIELDS = (
+    "color",
+    "intensity",
+    "velocity",
+    "time",
+    "return_number",
+    "number_of_returns",
+    "normal",
+)  # used by default where every scan has them
+COMPUTED = {"height": 1, "xyz": 3}  # known of any scan: above the ground, and in the block
+
+
+@dataclass(frozen=True)
+class Features:
+    """The names of the features, how many channels each has, and each channel's normalisation.
+
+    A channel is ``(value - centre) / scale``, clipped at ±3.
+    """
+
+    names: tuple[str, ...]
+    widths: tuple[int, ...]
+    centre: tuple[float, ...]
+    scale: tuple[float, ...]
+
+    @property
+    def channels(self) -> int:
+        return sum(self.widths)
+
+    def check(self, scan: Scan, command: str) -> None:
+        """Raises ValueError where the scan lacks a feature, or has it with another width."""
+        for name, width in zip(self.names, self.widths, strict=True):
+            if name not in COMPUTED and _width(scan, name) != width:
+                raise ValueError(
+                    f"{command}: {_named(scan)} must have {name} with {width} value(s) per point;"
+                    f" it has {_fields(scan)}. Choose others when training, with --features"
+                )
+
+    def values(
+        self,
+        scan: Scan,
+        index: np.ndarray,
+        local: np.ndarray,
+        ground: Ground | None,
+        augmentation: Augmentation | None = None,
+        turn: np.ndarray | None = None,
+        scale: float = 1.0,
+        rng: np.random.Generator | None = None,
+    ) -> np.ndarray:
+        """The features float32 ``[n, C]`` of the points ``index``, whose place in the block is
+        ``local [n, 3]``; ``turn`` and ``scale`` are what the augmentation did to the block."""
+        out = np.empty((len(index), self.channels), dtype=np.float32)
+        start = 0
+        for name, width in zip(self.names, self.widths, strict=True):
+            channels = slice(start, start + width)
+            raw = _raw(scan, name, index, local, ground)
+            if name == "height":
+                raw = raw * scale
+            if name == "normal" and turn is not None:
+                raw = raw @ turn
+            out[:, channels] = raw.reshape(len(index), width)
+            out[:, channels] -= np.array(self.centre[channels], dtype=np.float32)
+            out[:, channels] /= np.array(self.scale[channels], dtype=np.float32)
+            if name == "color" and augmentation is not None and rng is not None:
+                out[:, channels] = augmentation.tint(out[:, channels], rng)
+            start += width
+        np.nan_to_num(out, copy=False, nan=0.0)
+        return np.clip(out, -3, 3, out=out)
+
+
+def default_features(scans: Sequence[Scan], task: str) -> tuple[str, ...]:
+    """The fields of ``FIELDS`` that all scans have, the height, and for whole clouds the shape."""
+    common = [name for name in FIELDS if all(name in scan.fields for scan in scans)]
+    return (*common, "height", *(["xyz"] if task == "classification" else []))
+
+
+def fit_features(
+    names: Sequence[str], scans: Sequence[Scan], *, seed: int = 0, radius: float = 1.0
+) -> Features:
+    """Normalises by median and by the range that holds nine tenths of the values of ``scans``.
+
+    Directions (``normal``) stay as they are; ``xyz`` is divided by ``radius``, the same along all
+    axes, so that a turned cloud is the same cloud. Raises ValueError for a name that not all scans
+    have.
+    """
+    _check_names(names, scans)
+    rng = np.random.default_rng(seed)
+    used = [scans[i] for i in rng.permutation(len(scans))[:64]]
+    widths, centre, scale = [], [], []
+    for name in names:
+        width = COMPUTED.get(name) or _width(scans[0], name)
+        if name in ("normal", "xyz"):
+            middle, spread = np.zeros(width), np.full(width, radius if name == "xyz" else 1.0)
+        else:
+            middle, spread = _statistics(name, used, rng)
+        widths.append(width)
+        centre += middle.tolist()
+        scale += spread.tolist()
+    return Features(tuple(names), tuple(widths), tuple(centre), tuple(scale))
+
+
+def _check_names(names: Sequence[str], scans: Sequence[Scan]) -> None:
+    if not names:
+        raise ValueError("train: --features must name at least one feature, such as height")
+    for name in names:
+        if name in COMPUTED:
+            continue
+        for scan in scans:
+            if name not in scan.fields:
+                raise ValueError(
+                    f"train: {_named(scan)} has no feature {name!r}; it has {_fields(scan)}"
+                )
+            if _width(scan, name) != _width(scans[0], name):
+                raise ValueError(
+                    f"train: {name!r} has {_width(scan, name)} value(s) per point in {_named(scan)}"
+                    f" and {_width(scans[0], name)} in {_named(scans[0])}; choose other --features"
+                )
+
+
+def _statistics(
+    name: str, scans: Sequence[Scan], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    samples = []
+    for scan in scans:
+        index = rng.integers(len(scan), size=min(len(scan), 4096))
+        ground = Ground(scan.points) if name == "height" and len(scan) else None
+        values = _raw(scan, name, index, scan.points[index], ground)
+        samples.append(np.asarray(values, dtype=np.float64).reshape(len(index), -1))
+    sample = np.concatenate(samples)
+    sample = np.where(np.isfinite(sample), sample, np.nan)
+    if np.isnan(sample).all():
+        raise ValueError(f"train: {name!r} has no finite value; choose other --features")
+    low, middle, high = np.nanquantile(sample, [0.05, 0.5, 0.95], axis=0)
+    spread = (high - low) / 2
+    full = np.nanmax(sample, axis=0) - np.nanmin(sample, axis=0)
+    return middle, np.where(spread > 0, spread, np.where(full > 0, full, 1.0))
+
+
+def _raw(
+    scan: Scan, name: str, index: np.ndarray, local: np.ndarray, ground: Ground | None
+) -> np.ndarray:
+    if name == "xyz":
+        return local
+    if name == "height":
+        assert ground is not None
+        return ground.height(scan.points[index])
+    return scan.fields[name][index]
+
+
+def _width(scan: Scan, name: str) -> int:
+    if name not in scan.fields:
+        return 0
+    return int(np.prod(scan.fields[name].shape[1:]))
+
+
+def _named(scan: Scan) -> str:
+    return str(scan.source or scan.name or "a scan")
+
+
+def _fields(scan: Scan) -> str:
+    return ", ".join((*scan.fields, *COMPUTED))

@@ -1,0 +1,61 @@
+"""The ground under a scan, and the height of its points above it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+class Ground:
+    """A coarse grid of low percentiles of z, interpolated between the cells' centres.
+
+    A percentile, not the minimum: scanners see ghosts below the floor. A cell holds thousands of
+    points, so that it is wider than the furniture or the house that stands in it.
+    """
+
+    def __init__(
+        self,
+        points: np.ndarray,  # [N, 3] float64
+        *,
+        per_cell: int = 4096,
+        percentile: float = 2.0,
+        most_cells: int = 64,  # along an axis
+    ) -> None:
+        points = points[:: max(1, len(points) // 1_000_000)]
+        self.low = points[:, :2].min(axis=0)
+        extent = points[:, :2].max(axis=0) - self.low
+        area = max(float(extent.prod()), 1e-12)
+        side = max(np.sqrt(area * per_cell / len(points)), float(extent.max()) / most_cells)
+        # Cells that divide the extent evenly: a sliver at the edge may hold a roof and no ground.
+        self.shape = np.floor(extent / (side or 1.0)).astype(np.int64).clip(1)  # along x and y
+        self.side = np.where(extent > 0, extent / self.shape, 1.0)
+
+        cell = np.minimum((points[:, :2] - self.low) / self.side, self.shape - 1).astype(np.int64)
+        key = cell[:, 0] * self.shape[1] + cell[:, 1]
+        order = np.lexsort((points[:, 2], key))
+        occupied, first, count = np.unique(key[order], return_index=True, return_counts=True)
+        lowest = order[first + (count * percentile / 100).astype(np.int64)]
+        grid = np.full(int(self.shape.prod()), np.nan)
+        grid[occupied] = points[lowest, 2]
+        self.grid = _filled(grid.reshape(self.shape))
+
+    def height(self, points: np.ndarray) -> np.ndarray:
+        """The height float32 ``[N]`` of points ``[N, 3]`` above the ground, in their unit."""
+        place = ((points[:, :2] - self.low) / self.side - 0.5).clip(0, self.shape - 1)
+        cell = place.astype(np.int64)
+        following = np.minimum(cell + 1, self.shape - 1)
+        (x0, y0), (x1, y1) = cell.T, following.T
+        fx, fy = (place - cell).T
+        west = self.grid[x0, y0] * (1 - fy) + self.grid[x0, y1] * fy
+        east = self.grid[x1, y0] * (1 - fy) + self.grid[x1, y1] * fy
+        return (points[:, 2] - west * (1 - fx) - east * fx).astype(np.float32)
+
+
+def _filled(grid: np.ndarray) -> np.ndarray:
+    """The grid with its empty (NaN) cells grown from the neighbours that are known."""
+    while np.isnan(grid).any():
+        padded = np.pad(grid, 1, constant_values=np.nan)
+        sides = np.stack([padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]])
+        known = np.isfinite(sides)
+        mean = np.where(known, sides, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+        grid = np.where(np.isnan(grid) & known.any(axis=0), mean, grid)
+    return grid

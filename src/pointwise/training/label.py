@@ -1,0 +1,84 @@
+"""The classes of the points of a scan, and of whole clouds, by a trained network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, overload
+
+import numpy as np
+import torch
+
+from pointwise.cloud.scan import Scan
+from pointwise.training.data import Sample, cut, pack
+from pointwise.training.run import Run
+
+Progress = Callable[[int, int], object]  # called with what is done and what there is to do
+
+
+@overload
+def label_scan(
+    run: Run, scan: Scan, progress: Progress | None = None, confidence: Literal[False] = False
+) -> np.ndarray: ...
+
+
+@overload
+def label_scan(
+    run: Run, scan: Scan, progress: Progress | None = None, *, confidence: Literal[True]
+) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+def label_scan(
+    run: Run, scan: Scan, progress: Progress | None = None, confidence: bool = False
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+    """The class codes int64 ``[N]`` of a scan's points, one each.
+
+    Reads the scan block by block, in memory that grows only by the codes and one sort. With
+    ``confidence`` also the probability float32 ``[N]`` of each point's class; ``progress`` is
+    called with the points done and ``N``. Raises ValueError where the scan lacks a feature that the
+    run was trained with.
+    """
+    codes = np.empty(len(scan), dtype=np.int64)
+    certain = np.empty(len(scan) if confidence else 0, dtype=np.float32)
+    done = 0
+    if len(scan):
+        prepared = run.recipe.prepare(scan)
+        for index, core in cut(run.recipe, prepared):
+            kept = index[core]
+            points, features = run.recipe.sample(prepared, index)
+            logits = _logits(run, [(points, features, kept)])[torch.from_numpy(core)]
+            codes[kept] = run.recipe.classes.code(logits.argmax(dim=1).numpy())
+            if confidence:
+                certain[kept] = logits.softmax(dim=1).amax(dim=1).numpy()
+            done += len(kept)
+            if progress is not None:
+                progress(done, len(scan))
+    return (codes, certain) if confidence else codes
+
+
+def classify_scan(run: Run, scan: Scan) -> np.ndarray:
+    """The probabilities float32 ``[classes]`` of one cloud, in the order of the run's classes."""
+    return next(classify_scans(run, [scan]))
+
+
+def classify_scans(run: Run, scans: Sequence[Scan], batch: int = 16) -> Iterator[np.ndarray]:
+    """The probabilities of many clouds, ``batch`` at a time; raises ValueError for an empty one."""
+    for first in range(0, len(scans), batch):
+        samples = [_cloud(run, scan) for scan in scans[first : first + batch]]
+        yield from _logits(run, samples).softmax(dim=1).numpy()
+
+
+def _cloud(run: Run, scan: Scan) -> Sample:
+    if not len(scan):
+        raise ValueError(f"label: {scan.source or scan.name} has no points to classify")
+    prepared = run.recipe.prepare(scan)
+    # The same points each time, so that a cloud's answer does not change.
+    index = run.recipe.thin(np.arange(len(scan)), np.random.default_rng(0))
+    return *run.recipe.sample(prepared, index), index
+
+
+@torch.inference_mode()
+def _logits(run: Run, samples: Sequence[Sample]) -> torch.Tensor:
+    run.network.eval()
+    batch = pack(samples)
+    inputs = (part.to(run.device) for part in (batch.points, batch.features, batch.offsets))
+    return run.network(*inputs).float().cpu()

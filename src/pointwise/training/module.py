@@ -1,0 +1,127 @@
+"""The one Lightning module: rows of logits against rows of labels, whatever the task."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from math import cos, pi
+
+import lightning.pytorch as lightning
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from pointwise.training.classes import IGNORED
+from pointwise.training.data import Batch
+from pointwise.training.metrics import scores
+
+PATIENCE_FOR_NAN = 5  # batches in a row; one alone may be bad luck in half precision
+
+
+class TrainingModule(lightning.LightningModule):
+    """Cross entropy, AdamW, a warm-up and a cosine to zero, and a moving average of the weights.
+
+    ``progress`` says how much of the training is done, in 0..1: of its time or of its epochs. The
+    average (``average.module``) is what is validated and kept: it is worth a longer annealing.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        classes: int,
+        *,
+        progress: Callable[[], float],
+        weights: Sequence[float] | None = None,
+        learning_rate: float = 0.005,
+        weight_decay: float = 0.01,
+        label_smoothing: float = 0.05,
+        decay: float = 0.99,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.average = AveragedModel(
+            copy.deepcopy(network), multi_avg_fn=_moving(decay), use_buffers=True
+        )
+        self.progress = progress
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.label_smoothing = label_smoothing
+        self.register_buffer(
+            "weights", None if weights is None else torch.tensor(weights, dtype=torch.float32)
+        )
+        self.confusion = MulticlassConfusionMatrix(classes, ignore_index=IGNORED)
+        self.lost = 0
+
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Weighted cross entropy over the rows that have a label; NaN where none has."""
+        return functional.cross_entropy(
+            logits.float(),
+            labels,
+            weight=self.get_buffer("weights") if self.weights is not None else None,
+            ignore_index=IGNORED,
+            label_smoothing=self.label_smoothing,
+        )
+
+    def training_step(self, batch: Batch, step: int) -> torch.Tensor | None:
+        if not bool((batch.labels != IGNORED).any()):
+            return None
+        loss = self.loss(self.network(batch.points, batch.features, batch.offsets), batch.labels)
+        if not bool(torch.isfinite(loss)):
+            self.lost += 1
+            if self.lost >= PATIENCE_FOR_NAN:
+                raise ValueError(
+                    f"train: the loss was {loss.item()} in {self.lost} batches in a row;"
+                    f" lower --learning-rate, which is {self.learning_rate:g}"
+                )
+            return None
+        self.lost = 0
+        self.log("loss", loss, prog_bar=True, batch_size=len(batch.offsets) - 1)
+        return loss
+
+    def on_train_batch_end(self, *_) -> None:
+        self.average.update_parameters(self.network)
+
+    def validation_step(self, batch: Batch, step: int) -> None:
+        logits = self.average(batch.points, batch.features, batch.offsets)
+        self.confusion.update(logits.argmax(dim=1), batch.labels)
+
+    def on_validation_epoch_end(self) -> None:
+        result = scores(self.confusion.compute().cpu().numpy())
+        self.confusion.reset()
+        self.log("accuracy", result.overall_accuracy, prog_bar=True)
+        self.log("class_accuracy", result.mean_class_accuracy)
+        self.log("iou", result.mean_iou, prog_bar=True)
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
+        )
+        # The step number is not asked: in minutes, nobody knows how many there will be.
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: rate(self.progress()))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+
+def rate(progress: float, *, warm_up: float = 0.05) -> float:
+    """The share of the learning rate at ``progress`` in 0..1: a rise, then a cosine to zero."""
+    if progress < warm_up:
+        return max(progress / warm_up, 0.05)
+    return 0.5 * (1 + cos(pi * min(1.0, (progress - warm_up) / (1 - warm_up))))
+
+
+def _moving(decay: float):
+    """An exponential moving average that starts short, so that short trainings profit as well."""
+
+    @torch.no_grad()
+    def update(averaged, current, count) -> None:
+        share = min(decay, (1 + int(count)) / (10 + int(count)))
+        for old, now in zip(averaged, current, strict=True):
+            if old.is_floating_point():
+                old.lerp_(now, 1 - share)
+            else:
+                old.copy_(now)  # counters of batch norm
+
+    return update

@@ -1,0 +1,69 @@
+"""A run that has not been trained yet: network and recipe, chosen by what the data are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from pointwise.training.classes import find_classes
+from pointwise.training.features import default_features, fit_features
+from pointwise.training.recipe import Recipe, sizes_differ, to_unit_sphere
+from pointwise.training.run import Run, build_network
+from pointwise.training.sources import Data
+from pointwise.training.spacing import default_block, default_cell_size
+
+NETWORKS = {"segmentation": "CellUNet", "classification": "CellPyramid"}
+BLOCK_POINTS = 40_000  # what a block holds about; a scan is not cut at all below MOST_POINTS
+MOST_POINTS = 60_000
+CLOUD_POINTS = 8192  # what is read of a cloud that is classified
+
+
+def plan(
+    data: Data,
+    *,
+    network: str | None = None,
+    features: Sequence[str] | None = None,
+    cell_size: float | None = None,
+    block: float | None = None,
+    seed: int = 0,
+    options: dict[str, Any] | None = None,
+) -> Run:
+    """Makes the network and the recipe for the training part of ``data``.
+
+    Whatever is not given follows from the data: the features all scans have, a cell size of about
+    twice the spacing, blocks of some 40,000 points. ``options`` are kept with the run. Raises
+    ValueError where something given does not fit the data.
+    """
+    for option, value in (("--cell-size", cell_size), ("--block", block)):
+        if value is not None and not value > 0:
+            raise ValueError(f"train: {option} must be greater than 0, got {value:g}")
+    name = network or NETWORKS[data.task]
+    classes = find_classes(data.train)
+    scans = data.train
+    classification = data.task == "classification"
+    unit_sphere = classification and sizes_differ(scans)
+    if unit_sphere:
+        scans = [to_unit_sphere(scan) for scan in scans]
+    cell_size = cell_size or default_cell_size(scans)
+    block = block or default_block(scans, points=BLOCK_POINTS, most=MOST_POINTS)
+    names = tuple(features) if features else default_features(scans, data.task)
+    radius = float(np.median([np.ptp(scan.points, axis=0).max() / 2 for scan in scans])) or 1.0
+    recipe = Recipe(
+        task=data.task,
+        classes=classes,
+        features=fit_features(names, scans, seed=seed, radius=radius),
+        block=block,
+        margin=block / 8,
+        most=CLOUD_POINTS if classification else MOST_POINTS,
+        unit_sphere=unit_sphere,
+    )
+    arguments = {
+        "in_channels": recipe.features.channels,
+        "classes": len(classes),
+        "cell_size": cell_size,
+    }
+    torch.manual_seed(seed)  # of the weights that build_network draws
+    return Run(recipe, build_network(name, arguments), arguments, options or {})

@@ -1,0 +1,113 @@
+"""How a scan becomes what a network reads: the same steps in training and in labelling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal, get_args
+
+import numpy as np
+
+from pointwise.cloud.scan import Scan
+from pointwise.training.augment import Augmentation
+from pointwise.training.classes import IGNORED, Classes
+from pointwise.training.columns import Columns
+from pointwise.training.features import Features
+from pointwise.training.ground import Ground
+
+Task = Literal["segmentation", "classification"]
+TASKS = get_args(Task)
+
+
+class Prepared:
+    """A scan with what its blocks need, each made when it is first asked for."""
+
+    def __init__(self, scan: Scan, side: float) -> None:
+        self.scan = scan
+        self.side = side
+
+    @cached_property
+    def ground(self) -> Ground:
+        return Ground(self.scan.points)
+
+    @cached_property
+    def columns(self) -> Columns:
+        return Columns(self.scan.points, self.side)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The task, the classes, the features, and how scans are cut.
+
+    Segmentation reads square columns ``block`` wide (in the scans' unit), of which the outer
+    ``margin`` is only seen, not labelled, and which hold at most ``most`` points. Classification
+    reads whole clouds, thinned at random to ``most`` points; ``unit_sphere`` says that each cloud
+    is brought to the same size first.
+    """
+
+    task: Task
+    classes: Classes
+    features: Features
+    block: float
+    margin: float
+    most: int
+    unit_sphere: bool = False
+
+    def targets(self, scan: Scan) -> np.ndarray:
+        """The class indices to be found: int64 ``[N]`` of points, or ``[1]`` of a cloud."""
+        if self.task == "segmentation":
+            labels = scan.labels
+        else:
+            labels = None if scan.label is None else np.array([scan.label])
+        if labels is None:
+            return np.full(len(scan) if self.task == "segmentation" else 1, IGNORED)
+        return self.classes.index(labels)
+
+    def prepare(self, scan: Scan, command: str = "label") -> Prepared:
+        """Checks that the scan has the features, and brings it to the size the network knows."""
+        self.features.check(scan, command)
+        scan = to_unit_sphere(scan) if self.unit_sphere else scan
+        return Prepared(scan, self.block / 8)
+
+    def sample(
+        self,
+        prepared: Prepared,
+        index: np.ndarray,
+        augmentation: Augmentation | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The points float32 ``[n, 3]`` about their centre, and the features float32 ``[n, C]``."""
+        absolute = prepared.scan.points[index]
+        # Centred in float64: a metre in UTM coordinates leaves float32 with centimetres only.
+        local = (absolute - absolute.mean(axis=0)).astype(np.float32)
+        turn, scale = None, 1.0
+        if augmentation is not None and rng is not None:
+            local, turn, scale = augmentation.move(local, rng)
+        ground = prepared.ground if "height" in self.features.names else None
+        features = self.features.values(
+            prepared.scan, index, local, ground, augmentation, turn, scale, rng
+        )
+        return local, features
+
+    def thin(self, index: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """At most ``most`` of the points ``index``, in their order."""
+        if len(index) <= self.most:
+            return index
+        return index[np.sort(rng.permutation(len(index))[: self.most])]
+
+
+def to_unit_sphere(scan: Scan) -> Scan:
+    """The scan moved and scaled so that it just fits into a sphere of radius 1 about the origin."""
+    centred = scan.points - scan.points.mean(axis=0)
+    radius = np.sqrt((centred**2).sum(axis=1).max())
+    return replace(scan, points=centred / (radius or 1.0))
+
+
+def sizes_differ(scans: list[Scan]) -> bool:
+    """Whether the clouds are of such different sizes that no one cell size can serve them.
+
+    So it is with models in whatever unit their author drew them in, and never with scans.
+    """
+    extents = [np.linalg.norm(np.ptp(scan.points, axis=0)) for scan in scans]
+    small, large = np.quantile(extents, [0.05, 0.95])
+    return bool(large > 5 * small)

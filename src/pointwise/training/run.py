@@ -1,0 +1,123 @@
+"""The folder of a training: what was trained, how, and the weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pointwise.atomic import replacing
+from pointwise.training.classes import Classes
+from pointwise.training.features import Features
+from pointwise.training.recipe import TASKS, Recipe
+
+
+@dataclass
+class Run:
+    """A network and the recipe that feeds it, ready for labelling.
+
+    ``arguments`` are what the network's class was called with; ``options`` is what the training was
+    told, so that it can be continued.
+    """
+
+    recipe: Recipe
+    network: nn.Module
+    arguments: dict[str, Any]
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+
+def build_network(name: str, arguments: dict[str, Any]) -> nn.Module:
+    """Makes a network of ``pointwise.networks`` by the name of its class.
+
+    Raises ValueError for a name that is none, or for arguments the class does not take.
+    """
+    network = network_class(name)
+    try:
+        return network(**arguments)
+    except TypeError as error:
+        given = ", ".join(f"{key}={value}" for key, value in arguments.items())
+        raise ValueError(f"{name} cannot be made with {given}: {error}") from None
+
+
+def network_class(name: str) -> type[nn.Module]:
+    """The class of ``pointwise.networks`` with this name, or a ValueError that lists them."""
+    import pointwise.networks as networks
+
+    found = getattr(networks, name, None)
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        known = [n for n, c in vars(networks).items() if isinstance(c, type)]
+        raise ValueError(f"no network is called {name!r}; there are {', '.join(sorted(known))}")
+    return found
+
+
+def save_run(run: Run, folder: Path) -> None:
+    """Writes ``run.json``; the weights are written by ``save_weights`` when there are any."""
+    described = {
+        "network": type(run.network).__name__,
+        "arguments": run.arguments,
+        "recipe": asdict(run.recipe),
+        "options": run.options,
+    }
+    with replacing(folder / "run.json") as part:
+        part.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+
+
+def save_weights(run: Run, folder: Path) -> None:
+    """Writes ``weights.pt``: the network's ``state_dict`` and nothing else."""
+    with replacing(folder / "weights.pt") as part:
+        torch.save({k: v.cpu() for k, v in run.network.state_dict().items()}, part)
+
+
+def read_run(folder: str | Path) -> Run:
+    """Reads ``run.json`` and makes the network, with random weights.
+
+    Raises ValueError where the file is broken, OSError where there is none.
+    """
+    path = Path(folder) / "run.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} is no run: it has no run.json, which 'train' writes")
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+        recipe = dict(described["recipe"])
+        recipe["classes"] = Classes(**{k: tuple(v) for k, v in recipe["classes"].items()})
+        recipe["features"] = Features(**{k: tuple(v) for k, v in recipe["features"].items()})
+        name, arguments = described["network"], dict(described["arguments"])
+        loaded, options = Recipe(**recipe), dict(described["options"])
+        if loaded.task not in TASKS:
+            raise ValueError(f"the task is {loaded.task!r}, not one of {', '.join(TASKS)}")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"{path} is broken: {reason}; train again") from None
+    try:
+        network = build_network(name, arguments)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return Run(loaded, network, arguments, options)
+
+
+def load_run(folder: str | Path, device: str = "cpu") -> Run:
+    """Reads a finished run, its network in evaluation mode and on ``device``.
+
+    Raises ValueError where a file is broken or does not fit, OSError where one is missing.
+    """
+    run = read_run(folder)
+    path = Path(folder) / "weights.pt"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{folder} has no weights.pt yet; finish it with: pointwise train --resume {folder}"
+        )
+    try:
+        run.network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+    except Exception as error:  # pickle, zip and torch raise a dozen types for a broken file
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"{path} cannot be loaded: {reason}; train again") from None
+    run.network.to(device).eval()
+    return run

@@ -1,0 +1,146 @@
+"""Scans held out of training: by group, or by a straight cut through the scene."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from pointwise.cloud.scan import UNLABELLED, Scan
+from pointwise.training.classes import codes_of
+from pointwise.training.recipe import Task
+
+HOWS = ("group", "space")
+
+
+def hold_out(
+    scans: Sequence[Scan], task: Task, share: float, *, seed: int = 0, how: str | None = None
+) -> tuple[list[Scan], list[Scan]]:
+    """Divides scans into those to keep and those held out, which are at least ``share`` of all.
+
+    By group where there are several (``how="group"``): no group is ever on both sides. A scene that
+    stands alone is cut in two (``how="space"``). Raises ValueError where neither is possible.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"train: --hold-out must lie between 0 and 1, got {share:g}")
+    groups = {group_of(scan, i) for i, scan in enumerate(scans)}
+    if how == "space" or (how is None and len(groups) == 1 and task == "segmentation"):
+        if task == "classification":
+            raise ValueError(
+                "train: --split space cuts scenes with labelled points, not whole clouds"
+            )
+        kept, held = zip(*(cut_in_space(scan, share) for scan in scans), strict=True)
+        return list(kept), list(held)
+    if len(groups) < 2:
+        raise ValueError(
+            "train: all clouds are of one group (one recording, one building), which is never"
+            " divided; give other clouds with --test"
+        )
+    return by_group(scans, task, share, seed)
+
+
+def group_of(scan: Scan, place: int) -> str:
+    """The scan's group; a scan that names none is a group of its own."""
+    return scan.group or f"\0{place}"
+
+
+def by_group(
+    scans: Sequence[Scan], task: Task, share: float, seed: int
+) -> tuple[list[Scan], list[Scan]]:
+    """Holds out whole groups: for classification of each class, else such that none is missing.
+
+    The only group of a class is kept, since nothing can be learned of a class that is held out.
+    """
+    members: dict[str, list[int]] = defaultdict(list)
+    for i, scan in enumerate(scans):
+        members[group_of(scan, i)].append(i)
+    rng = np.random.default_rng(seed)
+    if task == "classification":
+        held = _stratified(scans, members, share, rng)
+    else:
+        held = _balanced(scans, members, share, rng)
+    return (
+        [scan for i, scan in enumerate(scans) if i not in held],
+        [scan for i, scan in enumerate(scans) if i in held],
+    )
+
+
+def _stratified(
+    scans: Sequence[Scan], members: dict[str, list[int]], share: float, rng: np.random.Generator
+) -> set[int]:
+    strata: dict[int, list[list[int]]] = defaultdict(list)
+    for group in members.values():
+        labels = [label for i in group if (label := scans[i].label) is not None]
+        if labels:
+            strata[max(sorted(set(labels)), key=labels.count)].append(group)
+    held: set[int] = set()
+    for label in sorted(strata):
+        groups = strata[label]
+        order = [groups[i] for i in rng.permutation(len(groups))]
+        held.update(i for g in order[: _enough([len(g) for g in order], share)] for i in g)
+    return held
+
+
+def _balanced(
+    scans: Sequence[Scan], members: dict[str, list[int]], share: float, rng: np.random.Generator
+) -> set[int]:
+    groups = list(members.values())
+    sizes = [sum(len(scans[i]) for i in group) for group in groups]
+    codes = [set[int]().union(*(codes_of(scans[i]).tolist() for i in g)) for g in groups]
+    best: tuple[int, list[int]] = (-1, [])
+    for _ in range(100):
+        order = rng.permutation(len(groups)).tolist()
+        count = _enough([sizes[g] for g in order], share)
+        sides = (
+            set[int]().union(*(codes[g] for g in side)) for side in (order[:count], order[count:])
+        )
+        both = len(set.intersection(*sides))
+        if both > best[0]:
+            best = both, order[:count]
+    return {i for g in best[1] for i in groups[g]}
+
+
+def _enough(sizes: Sequence[int], share: float) -> int:
+    """How many of the first groups hold ``share`` of all, one being left at least."""
+    count = int(np.searchsorted(np.cumsum(sizes), share * sum(sizes) - 1e-9)) + 1
+    return min(count, len(sizes) - 1)
+
+
+def cut_in_space(scan: Scan, share: float) -> tuple[Scan, Scan]:
+    """Cuts a scene across its longer horizontal axis into a part to keep and one to hold out.
+
+    The cut lies where most classes are on both sides (a twentieth of each at least) and, of such
+    places, where the part held out is nearest to ``share``, and not below it.
+    """
+    labelled = np.ones(len(scan), bool) if scan.labels is None else scan.labels != UNLABELLED
+    axis = int(np.argmax(np.ptp(scan.points[:, :2], axis=0)))
+    along = scan.points[:, axis]
+    if not labelled.any() or np.ptp(along[labelled]) == 0:
+        raise ValueError(f"train: {scan.source or scan.name} cannot be cut in two; give --test")
+    held_shares = np.linspace(share, min(1.6 * share, 0.9), 26)  # more would be missed in training
+    best = None
+    for sign in (1, -1):  # hold out the far end, or the near one
+        cuts = np.quantile(sign * along[labelled], 1 - held_shares)
+        both = _classes_on_both_sides(scan, sign * along, cuts)
+        place = int(np.argmax(both))  # the first, so nearest to the share
+        if best is None or (both[place], -place) > best[:2]:
+            best = both[place], -place, sign, cuts[place]
+    assert best is not None
+    held = best[2] * along >= best[3]
+    return _part(scan, ~held), _part(scan, held)
+
+
+def _classes_on_both_sides(scan: Scan, along: np.ndarray, cuts: np.ndarray) -> np.ndarray:
+    both = np.zeros(len(cuts), dtype=np.int64)
+    for code in codes_of(scan):
+        assert scan.labels is not None
+        low, high = np.quantile(along[scan.labels == code], [0.05, 0.95])
+        both += (cuts > low) & (cuts <= high)
+    return both
+
+
+def _part(scan: Scan, mask: np.ndarray) -> Scan:
+    # Both parts are of one recording, but the cut has made them what training may tell apart.
+    return replace(scan.select(mask), group="")

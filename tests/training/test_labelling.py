@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import tracemalloc
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from toys import cloud, scene
+
+from pointwise.cloud.scan import UNLABELLED, Scan
+from pointwise.training.evaluate import evaluate
+from pointwise.training.label import classify_scan, classify_scans, label_scan
+from pointwise.training.plan import plan
+from pointwise.training.run import Run
+from pointwise.training.sources import Data
+
+
+def a_run(**more) -> Run:
+    return plan(Data("segmentation", [scene(0)], [], []), network="TinyPoints", **more)
+
+
+class BySide(torch.nn.Module):
+    """Class 0 left of the block's centre and class 1 right of it, and counts its points."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.read: list[int] = []
+
+    def forward(self, points, features, offsets):
+        self.read.append(len(points))
+        right = (features[:, 0] > 0).float()
+        return torch.stack([1 - right, right, torch.full_like(right, -1)], dim=1)
+
+
+def by_intensity(**more) -> Run:
+    run = a_run(features=["intensity"], **more)
+    return replace(run, network=BySide())
+
+
+@pytest.mark.parametrize("block", [0.7, 3.0, 50.0])
+def test_every_point_gets_the_label_of_its_own_features(block):
+    run, scan = by_intensity(block=block), scene(3)
+    codes = label_scan(run, scan)
+    centre = run.recipe.features.centre[0]
+    expected = np.where(scan.fields["intensity"] > centre, 20, 10)
+    near = np.abs(scan.fields["intensity"] - centre) < 1e-3
+    assert codes.dtype == np.int64
+    np.testing.assert_array_equal(codes[~near], expected[~near])
+
+
+def test_labels_do_not_depend_on_the_order_of_the_points():
+    run, scan = a_run(block=2.0), scene(4)
+    order = np.random.default_rng(0).permutation(len(scan))
+    np.testing.assert_array_equal(label_scan(run, scan)[order], label_scan(run, scan.select(order)))
+
+
+def test_a_denser_scan_is_read_in_smaller_blocks():
+    run = by_intensity()
+    run = replace(run, recipe=replace(run.recipe, most=500))
+    label_scan(run, scene(5, 20_000))
+    assert max(run.network.read) <= 500
+    assert len(run.network.read) > 40
+
+
+def test_confidence_is_the_probability_of_the_class():
+    run, scan = by_intensity(), scene(6)
+    codes, confidence = label_scan(run, scan, confidence=True)
+    np.testing.assert_array_equal(codes, label_scan(run, scan))
+    expected = torch.tensor([1.0, 0.0, -1.0]).softmax(dim=0)[0]
+    np.testing.assert_allclose(confidence, float(expected), rtol=1e-6)
+
+
+def test_progress_counts_every_point():
+    calls: list[tuple[int, int]] = []
+    label_scan(a_run(block=2.0), scene(7), lambda *done: calls.append(done))
+    assert calls[-1] == (2000, 2000)
+    assert [done for done, _ in calls] == sorted({done for done, _ in calls})
+
+
+def test_nothing_to_label():
+    assert label_scan(a_run(), scene(0).select(np.arange(0))).shape == (0,)
+
+
+def test_memory_grows_little_with_the_scan():
+    """What is needed beyond the scan: codes and one sort, and no [N, classes] nor [N, C] array."""
+    run = by_intensity(block=2.0)
+    rng = np.random.default_rng(0)
+    peaks = []
+    for count in (200_000, 600_000):
+        side = np.sqrt(count / 20)
+        points = rng.uniform(0, 1, size=(count, 3)) * (side, side, 1)
+        scan = Scan(points, {"intensity": np.zeros(count, np.float32)})
+        tracemalloc.start()
+        label_scan(replace(run, recipe=replace(run.recipe, block=40.0)), scan)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert (peaks[1] - peaks[0]) / 400_000 < 100  # bytes per point
+
+
+def test_a_missing_feature():
+    scan = replace(scene(0), fields={})
+    with pytest.raises(ValueError, match="label: scene 0 must have color with 3 value"):
+        label_scan(a_run(), scan)
+
+
+def test_clouds_are_classified_alike_alone_and_together():
+    clouds = [cloud(label, i, 50 + 10 * i) for label in (0, 1) for i in range(4)]
+    run = plan(Data("classification", clouds, [], []), network="TinyClouds")
+    together = list(classify_scans(run, clouds, batch=3))
+    assert len(together) == 8
+    for scan, probabilities in zip(clouds, together, strict=True):
+        assert probabilities.shape == (2,)
+        assert probabilities.sum() == pytest.approx(1)
+        np.testing.assert_allclose(classify_scan(run, scan), probabilities, rtol=1e-5)
+
+
+def test_an_empty_cloud_has_no_class():
+    clouds = [cloud(0, 0), cloud(1, 0)]
+    run = plan(Data("classification", clouds, [], []), network="TinyClouds")
+    with pytest.raises(ValueError, match="label: cloud 0 has no points to classify"):
+        classify_scan(run, clouds[0].select(np.arange(0)))
+
+
+def test_evaluation_counts_what_is_labelled_and_known():
+    run = by_intensity(block=3.0)
+    scan = scene(8)
+    scan.labels[:7] = 99  # a class that training has not seen
+    matrix = evaluate(run, [scan, scene(9)])
+    for i, code in enumerate(run.recipe.classes.codes):
+        counted = (scan.labels == code).sum() + (scene(9).labels == code).sum()
+        assert matrix[i].sum() == counted
+    known = ~np.isin(scan.labels, (99, UNLABELLED))
+    agreed = (label_scan(run, scan) == scan.labels)[known].sum()
+    other = scene(9)
+    agreed += (label_scan(run, other) == other.labels)[other.labels != UNLABELLED].sum()
+    assert np.trace(matrix) == agreed
+
+
+def test_evaluation_of_clouds():
+    clouds = [cloud(label, i) for label in (0, 1) for i in range(4)]
+    run = plan(Data("classification", clouds, [], []), network="TinyClouds")
+    calls: list[tuple[int, int]] = []
+    matrix = evaluate(run, clouds, lambda *done: calls.append(done))
+    said = [int(p.argmax()) for p in classify_scans(run, clouds)]
+    for truth in (0, 1):
+        for answer in (0, 1):
+            expected = sum(
+                c.label == truth and s == answer for c, s in zip(clouds, said, strict=True)
+            )
+            assert matrix[truth, answer] == expected
+    assert calls[-1] == (8, 8)
