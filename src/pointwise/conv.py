@@ -15,11 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from pointwise.engine.cpu.gemm import ELEMENT, GENERAL, ROWS, TILE, TILE_ROW, multiply
-from pointwise.engine.cpu.launch import kernel, launch, slot, threads
+from pointwise.engine.cpu.launch import device, kernel, launch, slot, threads
 from pointwise.engine.cpu.pack import pack, pad_row, padded_columns
 from pointwise.engine.cpu.vector import (
     broadcast,
@@ -79,7 +78,7 @@ class Gather:
 _OWN = 13  # the first slot behind the gather's part
 
 
-@njit(cache=True)
+@device
 def _fill(arguments, target, target_row, first, rows, like):
     """Gathers rows ``first … first + rows`` into ``target``."""
     kind, x, x_row, channels = (
@@ -102,7 +101,7 @@ def _fill(arguments, target, target_row, first, rows, like):
         identity.fill(target, target_row, first, rows, x, x_row, channels, like)
 
 
-@njit(cache=True)
+@device
 def _forward(arguments, program, thread, like):
     tile, depth = slot(arguments, _OWN), slot(arguments, _OWN + 1)
     weight, bias, columns = (
@@ -148,7 +147,7 @@ def forward_float64(arguments, program, thread):
 
 def _row_bytes(needed: int) -> int:
     """What lies between the rows of a gathered tile: an odd number of cache lines in any case."""
-    return TILE_ROW if needed <= TILE_ROW else (-(-needed // 64) | 1) * 64
+    return TILE_ROW if needed <= TILE_ROW - 64 else (-(-needed // 64) | 1) * 64
 
 
 def forward(gather: Gather, weight: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -182,7 +181,7 @@ def forward(gather: Gather, weight: Tensor | None, bias: Tensor | None) -> Tenso
     return out
 
 
-@njit(cache=True)
+@device
 def _weight_gradient(arguments, program, thread, like):
     """One slab of rows: Aᵀ·gradient and, in the row behind, the column sums of the gradient."""
     tile, depth = slot(arguments, _OWN), slot(arguments, _OWN + 1)
@@ -225,7 +224,7 @@ def weight_gradient_float64(arguments, program, thread):
     _weight_gradient(arguments, program, thread, np.float64(0))
 
 
-@njit(cache=True)
+@device
 def _depthwise_gradient(arguments, program, thread, like):
     size = bytes_of(like)
     width = lanes_of(like)
@@ -256,7 +255,7 @@ def depthwise_gradient_float64(arguments, program, thread):
     _depthwise_gradient(arguments, program, thread, np.float64(0))
 
 
-@njit(cache=True)
+@device
 def _sum_slabs(arguments, program, thread, like):
     """Adds the slabs of one stretch of the result, in the order of the slabs."""
     size = bytes_of(like)

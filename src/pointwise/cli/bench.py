@@ -23,13 +23,10 @@ def bench(
     import importlib
     import sys
 
-    from pointwise.extras import import_extra
-
     folder = benchmarks()
     known = names(folder)
     if name not in known:
         raise ValueError(f"bench: there is no {name!r}; there are {', '.join(known)}")
-    import_extra("scipy", "bench")
     # The files import one another by their plain names, as they do when run as scripts.
     sys.path.insert(0, str(folder))
     importlib.import_module(name).main(json=json, rounds=rounds, quick=quick)

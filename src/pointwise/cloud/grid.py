@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from pointwise import checks
-from pointwise.engine.cpu.launch import array, kernel, launch, slot
+from pointwise.engine.cpu.launch import array, device, kernel, launch, slot
 
 _CHUNK = 1 << 15
 _DIGIT = 11  # bits sorted in one pass: 2,048 counters stay in the first-level cache
@@ -125,7 +124,7 @@ def _make_keys(arguments, program, thread):
         order[i] = i
 
 
-@njit(cache=True)
+@device
 def _digits(arguments, program):
     count = slot(arguments, 0)
     chunk = slot(arguments, 1)

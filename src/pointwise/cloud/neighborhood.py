@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from pointwise import operators  # noqa: F401  (registers torch.ops.pointwise)
 from pointwise.cloud.search import index_bits
 
 _SEARCHES = ("grid", "kdtree")

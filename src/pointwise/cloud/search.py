@@ -15,12 +15,11 @@ import math
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from pointwise import checks
 from pointwise.cloud import grid
-from pointwise.engine.cpu.launch import array, kernel, launch, slot
+from pointwise.engine.cpu.launch import array, device, kernel, launch, slot
 from pointwise.engine.cpu.vector import (
     at_most,
     bits,
@@ -59,7 +58,7 @@ def index_bits(count: int) -> int:
     return max(1, (count - 1).bit_length())
 
 
-@njit(cache=True)
+@device
 def _sort(hits, count, target):
     """Writes ``count`` distinct uint32 from ``hits`` to ``target``, ascending.
 
@@ -103,7 +102,7 @@ def _sort(hits, count, target):
     array(target, count, np.uint32)[:] = found if ascending else np.sort(found)
 
 
-@njit(cache=True)
+@device
 def _near(low, high, pitch, half, centre):
     """Whether the offsets [low, high] along one axis meet a band of the kernel."""
     middle, extent = 0.5 * (low + high), 0.5 * (high - low)

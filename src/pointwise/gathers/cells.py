@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
-from pointwise.engine.cpu.launch import array, kernel, slot
+from pointwise.engine.cpu.launch import array, device, kernel, slot
 from pointwise.engine.cpu.vector import (
     broadcast,
     bytes_of,
+    fma,
+    keep,
     lanes_of,
     load_first,
     number,
     peek,
+    store,
     store_first,
 )
 
@@ -51,72 +53,71 @@ def reference(
     return gathered.view(rows, cells, channels)
 
 
-@njit(cache=True)
+@device
 def fill(target, target_row, first, rows, x, x_row, channels, row_start, pairs, bits, mode, counts,
          cells, mirrored, like):  # fmt: skip
     """Writes rows ``first … first + rows`` of A to ``target``; strides and addresses in bytes.
 
-    ``mirrored`` reads the table as its own transpose: cell m stands for cell M-1-m.
+    Each row has room up to the next whole register. ``mirrored`` reads the table as its own transpose: cell m stands for cell M-1-m.
     """
     size = bytes_of(like)
     width = lanes_of(like)
     mask = (1 << bits) - 1
-    packed = np.uint32(0)
     zero = broadcast(number(0, like))
     for r in range(rows):
         row = target + r * target_row
         for k in range(0, cells * channels, width):
-            store_first(row + k * size, zero, cells * channels - k)
+            store(row + k * size, zero)
         begin = slot(row_start, first + r)
         end = slot(row_start, first + r + 1)
         for c in range(0, channels, 4 * width):
             # Up to four registers of channels at a time; lanes past the last channel stay zero.
             left = channels - c
-            p = begin
-            while p < end:
-                key = np.int64(peek(pairs + 4 * p, packed)) >> bits
+            s0, s1, s2, s3 = zero, zero, zero, zero
+            before = np.int64(-1)
+            run = 0
+            for p in range(begin, end):
+                # Neighbours come cell by cell. Where a cell ends cannot be predicted, so there is no
+                # branch: every neighbour writes its cell's mean so far, and the last one stays.
+                entry = np.int64(peek(pairs + 4 * p, np.uint32(0)))
+                key = entry >> bits
+                same = key == before
+                before = key
+                run = run * same + 1
                 cell = cells - 1 - key if mirrored else key
-                run = p
-                s0, s1, s2, s3 = zero, zero, zero, zero
-                while p < end:
-                    entry = np.int64(peek(pairs + 4 * p, packed))
-                    if entry >> bits != key:
-                        break
-                    source = x + (entry & mask) * x_row + c * size
-                    if mode == ADJOINT_OF_MEAN:
-                        count = peek(counts + 4 * ((entry & mask) * cells + cell), np.int32(0))
-                        weight = broadcast(reciprocal(count, like))
-                        s0 = s0 + weight * load_first(source, left, like)
-                        if left > width:
-                            s1 = s1 + weight * load_first(source + width * size, left - width, like)
-                        if left > 2 * width:
-                            s2 = s2 + weight * load_first(
-                                source + 2 * width * size, left - 2 * width, like
-                            )
-                            s3 = s3 + weight * load_first(
-                                source + 3 * width * size, left - 3 * width, like
-                            )
-                    else:
-                        s0 = s0 + load_first(source, left, like)
-                        if left > width:
-                            s1 = s1 + load_first(source + width * size, left - width, like)
-                        if left > 2 * width:
-                            s2 = s2 + load_first(source + 2 * width * size, left - 2 * width, like)
-                            s3 = s3 + load_first(source + 3 * width * size, left - 3 * width, like)
-                    p += 1
-                if mode == MEAN:
-                    weight = broadcast(reciprocal(p - run, like))
-                    s0, s1, s2, s3 = s0 * weight, s1 * weight, s2 * weight, s3 * weight
+                source = x + (entry & mask) * x_row + c * size
                 place = row + (cell * channels + c) * size
-                store_first(place, s0, left)
+                inward, outward = number(1, like), number(1, like)
+                if mode == MEAN:
+                    outward = reciprocal(run, like)
+                elif mode == ADJOINT_OF_MEAN:
+                    count = peek(counts + 4 * ((entry & mask) * cells + cell), np.int32(0))
+                    inward = reciprocal(count, like)
+                scale, weight = broadcast(outward), broadcast(inward)
+                s0 = fma(load_first(source, left, like), weight, keep(same, s0))
+                store_first(place, s0 * scale, left)
                 if left > width:
-                    store_first(place + width * size, s1, left - width)
+                    s1 = fma(
+                        load_first(source + width * size, left - width, like),
+                        weight,
+                        keep(same, s1),
+                    )
+                    store_first(place + width * size, s1 * scale, left - width)
                 if left > 2 * width:
-                    store_first(place + 2 * width * size, s2, left - 2 * width)
-                    store_first(place + 3 * width * size, s3, left - 3 * width)
+                    at = 2 * width
+                    s2 = fma(
+                        load_first(source + at * size, left - at, like), weight, keep(same, s2)
+                    )
+                    store_first(place + at * size, s2 * scale, left - at)
+                if left > 3 * width:
+                    at = 3 * width
+                    s3 = fma(
+                        load_first(source + at * size, left - at, like), weight, keep(same, s3)
+                    )
+                    store_first(place + at * size, s3 * scale, left - at)
 
 
-@njit(cache=True)
+@device
 def reciprocal(count, like):
     """1 / count in the kernel's own precision."""
     return number(1, like) / number(count, like)

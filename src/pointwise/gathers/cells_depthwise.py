@@ -7,10 +7,9 @@ its own this is the depthwise convolution; followed by a mix it is the separable
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from torch import Tensor
 
-from pointwise.engine.cpu.launch import slot
+from pointwise.engine.cpu.launch import device, slot
 from pointwise.engine.cpu.vector import (
     broadcast,
     bytes_of,
@@ -34,7 +33,7 @@ def reference(
     return (gathered * weight.reshape(len(weight), kernel_cells).t()).sum(dim=1)
 
 
-@njit(cache=True)
+@device
 def fill(target, target_row, first, rows, x, x_row, channels, row_start, pairs, bits, mode, counts,
          cells, mirrored, weight, like):  # fmt: skip
     """Writes rows ``first … first + rows`` to ``target``; ``weight`` is ``[M, C]``."""
@@ -85,7 +84,7 @@ def fill(target, target_row, first, rows, x, x_row, channels, row_start, pairs, 
                 store_first(place + width * size, t1, left - width)
 
 
-@njit(cache=True)
+@device
 def add_weight_gradient(total, first, rows, x, x_row, channels, row_start, pairs, bits, mode, cells,
                         gradient, gradient_row, like):  # fmt: skip
     """Adds Σ_i (reduced features of cell m) ⊙ gradient_i over some rows to ``total [M, C]``."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from numba import njit
-
+from pointwise.engine.cpu.launch import device
 from pointwise.engine.cpu.vector import bytes_of, lanes_of, load_first, store_first
 
 
-@njit(cache=True)
+@device
 def fill(target, target_row, first, rows, x, x_row, channels, like):
     """Copies rows ``first … first + rows`` of x to ``target``; strides and addresses in bytes."""
     size = bytes_of(like)

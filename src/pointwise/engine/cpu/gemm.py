@@ -8,9 +8,10 @@ source computes ``A·B`` (rows of A are points) and ``Aᵀ·B`` (rows of A are c
 from __future__ import annotations
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
+from pointwise.engine.cpu.launch import device
 from pointwise.engine.cpu.vector import (
     REGISTER_BYTES,
     bytes_of,
@@ -204,7 +205,7 @@ _wide_element = microkernel(ROWS, 2, ELEMENT)
 _narrow_element = microkernel(ROWS, 1, ELEMENT)
 
 
-@njit(cache=True)
+@device
 def multiply(a, a_row, stride, a_step, b, b_step, b_next, depth, c, c_row, rows, columns, start,
              bias, like):  # fmt: skip
     """The microkernel over a whole tile: C[rows, columns] (+)= A·B, all strides in bytes.

@@ -8,21 +8,27 @@ memory only: a result must never depend on it). Kernels compile serially, which 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
-from functools import cached_property
+from functools import cached_property, lru_cache
+from pathlib import Path
 
 import numba
 import numpy as np
 import torch  # before Numba's pool starts, so that both bind to one OpenMP runtime
 from llvmlite import ir
 from numba import carray, njit, prange, types
+from numba.core.caching import FunctionCache
+from numba.core.ccallback import CFunc
 from numba.extending import intrinsic
+
+import pointwise
 
 if numba.config.THREADING_LAYER == "default":
     numba.config.THREADING_LAYER = "omp"
 
-_KERNEL = types.void(types.int64, types.int64, types.int64)
+_KERNEL = ((types.int64, types.int64, types.int64), types.void)
 _workqueue_lock = threading.Lock()
 _compile_lock = threading.RLock()
 _forked = False
@@ -38,6 +44,29 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_mark_forked)
 
 
+device = njit(nogil=True, error_model="numpy")
+"""Marks a function that kernels call. It is compiled into each of them, and cached with them."""
+
+
+@lru_cache
+def _fingerprint() -> str:
+    """Of all the package's kernel sources: what a cached kernel has to agree with.
+
+    Numba looks only at the file a kernel stands in, and would go on using machine code from before
+    a change in a file that the kernel calls.
+    """
+    package = Path(pointwise.__file__).parent
+    files = [package / "conv.py"]
+    for folder in ("engine/cpu", "gathers", "cloud"):
+        files += sorted((package / folder).glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+class _Cache(FunctionCache):
+    def _index_key(self, sig, codegen):
+        return *super()._index_key(sig, codegen), _fingerprint()
+
+
 class kernel:
     """Marks ``function(arguments, program, thread)`` for ``launch``.
 
@@ -49,9 +78,13 @@ class kernel:
         self.__doc__ = function.__doc__
 
     @cached_property
-    def compiled(self):
+    def compiled(self) -> CFunc:
         # The attribute keeps the machine code alive as long as its address is in use.
-        return numba.cfunc(_KERNEL, cache=True, nogil=True, error_model="numpy")(self.function)
+        options = {"nogil": True, "error_model": "numpy"}
+        compiled = CFunc(self.function, _KERNEL, {}, options)
+        compiled._cache = _Cache(self.function)
+        compiled.compile()
+        return compiled
 
     @property
     def address(self) -> int:
@@ -78,7 +111,7 @@ def _as_pointer(typingctx, address):
     return types.voidptr(types.int64), codegen
 
 
-@njit(cache=True)
+@device
 def array(address, count, dtype):
     """The ``count`` elements of ``dtype`` at ``address`` as a NumPy array (no copy)."""
     return carray(_as_pointer(address), (count,), dtype)

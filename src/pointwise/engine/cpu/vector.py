@@ -115,9 +115,11 @@ def splat(builder, scalar, count: int):
 
 def first_lanes(builder, many, count: int):
     """The mask of the first ``many`` lanes."""
-    i64 = ir.IntType(64)
-    iota = ir.Constant(ir.VectorType(i64, count), list(range(count)))
-    return builder.icmp_signed("<", iota, splat(builder, many, count))
+    i32, i64 = ir.IntType(32), ir.IntType(64)
+    iota = ir.Constant(ir.VectorType(i32, count), list(range(count)))
+    most = builder.icmp_signed("<", many, i64(count))
+    within = builder.trunc(builder.select(most, many, i64(count)), i32)
+    return builder.icmp_signed("<", iota, splat(builder, within, count))
 
 
 def masked_load(builder, address, mask, shape):
@@ -207,6 +209,18 @@ def broadcast(typingctx, scalar):
         return splat(builder, arguments[0], vector.count)
 
     return vector(scalar), codegen
+
+
+@intrinsic
+def keep(typingctx, condition, a):
+    """``a`` where the scalar ``condition`` holds, else zeros: a mask, not a branch."""
+
+    def codegen(context, builder, signature, arguments):
+        shape = _llvm_type(a)
+        mask = splat(builder, arguments[0], a.count)
+        return builder.select(mask, arguments[1], ir.Constant(shape, [0.0] * a.count))
+
+    return a(types.boolean, a), codegen
 
 
 @intrinsic

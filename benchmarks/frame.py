@@ -1,0 +1,263 @@
+"""One frame for every comparison: shown to agree first, then timed in turns, in one process.
+
+Whoever takes part in a case is one ``Contestant``. Each runs once before anything is timed, and the
+case's ``check`` looks at the results: what is not correct is not timed. Then come the rounds, in
+each of which every contestant of every case runs once, starting with the next one each round, so
+that a machine that warms up or is disturbed is disturbed for all alike.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from memory import peak_growth, resident_peak
+from rich import box
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from pointwise.atomic import replacing
+
+OURS = "pointwise"
+# Who takes longer than this, preparation included, runs in two of the rounds only.
+SLOW_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the machine can do at most, with the threads in use."""
+
+    cpu: str
+    threads: int
+    fma_gflops: float  # 10⁹ float32 operations per second, a fused multiply-add being two
+    bandwidth_gbs: float  # 10⁹ bytes per second to and from memory
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """``run`` is timed; ``prepare`` is not, and makes its argument anew before every run.
+
+    With ``alone``, peak memory is that of a whole fresh process (see ``memory.resident_peak``).
+    """
+
+    who: str
+    run: Callable[[Any], Any]
+    prepare: Callable[[], Any] = lambda: None
+    alone: Callable[[], Callable[[], Any]] | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """One job and who does it.
+
+    ``check`` gets everyone's results by name, and says what is wrong with them, or None. ``flops``
+    and ``bytes`` are what the job needs by its definition, whoever does it; None for no bound.
+    """
+
+    name: str
+    contestants: Sequence[Contestant]
+    check: Callable[[dict[str, Any]], str | None]
+    flops: float | None = None
+    bytes: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured of one contestant in one case."""
+
+    case: str
+    who: str
+    median_ms: float
+    min_ms: float
+    share_of_limit: float | None = None
+    peak_mb: float | None = None
+
+
+def agree(tolerance: float) -> Callable[[dict[str, Any]], str | None]:
+    """A check: everyone's arrays equal the first one's, but for ``tolerance`` times its largest."""
+
+    def check(results: dict[str, Any]) -> str | None:
+        first, *others = results
+        for who in others:
+            pairs = zip(results[first], results[who], strict=True)
+            for number, (mine, theirs) in enumerate(pairs):
+                mine, theirs = np.asarray(mine), np.asarray(theirs)
+                if mine.shape != theirs.shape:
+                    return f"{who} gives shape {theirs.shape} where {first} gives {mine.shape}"
+                error = np.abs(mine - theirs).max(initial=0)
+                allowed = tolerance * np.abs(mine).max(initial=0)
+                if not error <= allowed:
+                    return (
+                        f"{who} differs from {first} by {error:.2g} in result {number}, "
+                        f"more than {allowed:.2g}"
+                    )
+        return None
+
+    return check
+
+
+def measure(cases: Sequence[Case], rounds: int, console: Console | None = None) -> list[Row]:
+    """Checks every case, then times all of them; raises ValueError for results that are wrong."""
+    if rounds < 1:
+        raise ValueError(f"bench: rounds must be 1 or more, got {rounds}")
+    entries: list[tuple[Case, Contestant]] = []
+    peaks: list[float | None] = []
+    slow: list[bool] = []
+    with _bar(console, "checking", sum(len(case.contestants) for case in cases)) as advance:
+        for case in cases:
+            first = check(case)
+            for contestant in case.contestants:
+                seconds, peak = _second_run(contestant)
+                entries.append((case, contestant))
+                peaks.append(peak)
+                slow.append(min(first[contestant.who], seconds) > SLOW_SECONDS)
+                advance()
+    times: list[list[float]] = [[] for _ in entries]
+    turns = list(_turns(slow, rounds))
+    with _bar(console, "timing", len(turns)) as advance:
+        for turn in turns:
+            times[turn].append(_seconds(entries[turn][1]))
+            advance()
+    return [
+        Row(
+            case.name,
+            contestant.who,
+            1e3 * statistics.median(seconds),
+            1e3 * min(seconds),
+            peak_mb=peak,
+        )
+        for (case, contestant), seconds, peak in zip(entries, times, peaks, strict=True)
+    ]
+
+
+def check(case: Case) -> dict[str, float]:
+    """Runs everyone once, and returns the seconds that took, preparation included.
+
+    Raises ValueError where the case's check finds something wrong with the results.
+    """
+    results, seconds = {}, {}
+    for one in case.contestants:
+        start = time.perf_counter()
+        results[one.who] = one.run(one.prepare())
+        seconds[one.who] = time.perf_counter() - start
+    if reason := case.check(results):
+        raise ValueError(f"bench: {case.name} is not timed, since it is not correct: {reason}")
+    return seconds
+
+
+def _second_run(contestant: Contestant) -> tuple[float, float | None]:
+    """Seconds, preparation included, and peak MB of a run that no longer compiles anything."""
+    start = time.perf_counter()
+    if contestant.alone is not None:
+        peak = resident_peak(contestant.alone)
+    else:
+        state = contestant.prepare()
+        peak = peak_growth(lambda: contestant.run(state))
+    return time.perf_counter() - start, peak
+
+
+def _seconds(contestant: Contestant) -> float:
+    state = contestant.prepare()
+    gc.collect()
+    start = time.perf_counter()
+    result = contestant.run(state)
+    seconds = time.perf_counter() - start
+    del result  # freeing it is not part of the work
+    return seconds
+
+
+def _turns(slow: Sequence[bool], rounds: int) -> Iterator[int]:
+    """Whose turn it is, over all rounds; the slow take part in the first and the middle one."""
+    count = len(slow)
+    for number in range(rounds):
+        for place in range(count):
+            turn = (number + place) % count
+            if not slow[turn] or number in (0, rounds // 2):
+                yield turn
+
+
+def with_limits(rows: Sequence[Row], cases: Sequence[Case], machine: Machine) -> list[Row]:
+    """The rows with ``share_of_limit``: the time the machine needs at least, over the median."""
+    least = {case.name: least_ms(case, machine) for case in cases}
+    return [
+        replace(row, share_of_limit=None if limit is None else limit / row.median_ms)
+        for row in rows
+        for limit in [least[row.case]]
+    ]
+
+
+def least_ms(case: Case, machine: Machine) -> float | None:
+    """No implementation can be faster: the larger of the times for arithmetic and for memory."""
+    if case.flops is None and case.bytes is None:
+        return None
+    arithmetic = (case.flops or 0) / (1e6 * machine.fma_gflops)
+    memory = (case.bytes or 0) / (1e6 * machine.bandwidth_gbs)
+    return max(arithmetic, memory)
+
+
+def show(rows: Sequence[Row], machine: Machine, console: Console, note: str = "") -> None:
+    """Prints the rows as a table that fits 80 columns."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column("case", overflow="fold")
+    table.add_column("who", overflow="fold")
+    for name in ("median ms", "min ms", "ratio", "limit", "peak MB"):
+        table.add_column(name, justify="right", no_wrap=True)
+    ours = {row.case: row.median_ms for row in rows if row.who == OURS}
+    last = None
+    for row in rows:
+        if last is not None and row.case != last:
+            table.add_section()
+        table.add_row(
+            row.case if row.case != last else "",
+            row.who,
+            _number(row.median_ms),
+            _number(row.min_ms),
+            f"{row.median_ms / ours[row.case]:.2f}" if row.case in ours else "",
+            "" if row.share_of_limit is None else f"{100 * row.share_of_limit:.1f} %",
+            "" if row.peak_mb is None else f"{row.peak_mb:,.0f}",
+        )
+        last = row.case
+    console.print(table)
+    console.print(
+        f"\n{machine.cpu}, {machine.threads} threads: {machine.fma_gflops:.0f} GFLOP/s, "
+        f"{machine.bandwidth_gbs:.1f} GB/s.\nratio: time over that of {OURS}; limit: the least "
+        "time this machine needs, over the time taken."
+    )
+    if note:
+        console.print(note)
+
+
+def _number(milliseconds: float) -> str:
+    digits = 0 if milliseconds >= 100 else 1 if milliseconds >= 10 else 3
+    return f"{milliseconds:,.{digits}f}"
+
+
+def write(rows: Sequence[Row], machine: Machine, path: str | Path) -> None:
+    """Writes machine and rows as JSON; the file appears whole or not at all."""
+    result = {"machine": asdict(machine), "rows": [asdict(row) for row in rows]}
+    with replacing(path) as part:
+        part.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+class _bar:
+    """A progress bar that is gone when done, and silent where there is no terminal."""
+
+    def __init__(self, console: Console | None, title: str, total: int) -> None:
+        quiet = console is None or not console.is_terminal
+        self.progress = Progress(console=console, transient=True, disable=quiet)
+        self.task = self.progress.add_task(title, total=total)
+
+    def __enter__(self) -> Callable[[], None]:
+        self.progress.start()
+        return lambda: self.progress.advance(self.task)
+
+    def __exit__(self, *problem: object) -> None:
+        self.progress.stop()

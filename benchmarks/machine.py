@@ -1,0 +1,168 @@
+"""What the machine can do: its fused multiply-adds, and its memory's bandwidth.
+
+Both are measured with the threads that everything else uses, right beside what is compared with
+them; the data sheet's numbers are of no use on a shared or a virtual machine.
+"""
+
+# mypy: disable-error-code="call-arg, var-annotated"
+# Numba's intrinsics are called without the typing context that their definition names first.
+
+from __future__ import annotations
+
+import json as json_format
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from frame import Machine
+
+from pointwise.atomic import replacing
+from pointwise.engine.cpu.launch import kernel, launch, slot, threads
+from pointwise.engine.cpu.vector import REGISTER_BYTES, broadcast, fma, load, peek, store
+
+CHAINS = 12  # two units of four cycles' latency need eight; sixteen registers hold no more
+_LANES = REGISTER_BYTES // 4
+_SMALLEST_CACHE = 32 * 2**20
+
+
+@kernel
+def _multiply_add(arguments, program, thread):
+    """``steps`` rounds of twelve independent chains; chain i starts from its own register."""
+    steps, values = slot(arguments, 0), slot(arguments, 1)
+    row = slot(arguments, 2)  # bytes of one register
+    like = peek(values, np.float32(0))
+    here = values + (1 + program) * CHAINS * row
+    a = broadcast(like)
+    c0, c1, c2 = load(here, like), load(here + row, like), load(here + 2 * row, like)
+    c3, c4 = load(here + 3 * row, like), load(here + 4 * row, like)
+    c5, c6 = load(here + 5 * row, like), load(here + 6 * row, like)
+    c7, c8 = load(here + 7 * row, like), load(here + 8 * row, like)
+    c9, c10 = load(here + 9 * row, like), load(here + 10 * row, like)
+    c11 = load(here + 11 * row, like)
+    for _ in range(steps):
+        c0, c1, c2, c3 = fma(c0, a, a), fma(c1, a, a), fma(c2, a, a), fma(c3, a, a)
+        c4, c5, c6, c7 = fma(c4, a, a), fma(c5, a, a), fma(c6, a, a), fma(c7, a, a)
+        c8, c9, c10, c11 = fma(c8, a, a), fma(c9, a, a), fma(c10, a, a), fma(c11, a, a)
+    # Stored, so that the compiler cannot leave them out.
+    store(here, c0)
+    store(here + row, c1)
+    store(here + 2 * row, c2)
+    store(here + 3 * row, c3)
+    store(here + 4 * row, c4)
+    store(here + 5 * row, c5)
+    store(here + 6 * row, c6)
+    store(here + 7 * row, c7)
+    store(here + 8 * row, c8)
+    store(here + 9 * row, c9)
+    store(here + 10 * row, c10)
+    store(here + 11 * row, c11)
+
+
+def run_chains(steps: int, programs: int, factor: float = 0.5) -> np.ndarray:
+    """``[programs, 12, lanes]`` float32: each x of ``starts`` after ``steps`` of x·f + f."""
+    values = np.empty((1 + programs) * CHAINS * _LANES, dtype=np.float32)
+    values[: CHAINS * _LANES] = factor
+    values[CHAINS * _LANES :] = starts(programs).ravel()
+    launch(_multiply_add, [steps, values.ctypes.data, REGISTER_BYTES], programs)
+    return values[CHAINS * _LANES :].reshape(programs, CHAINS, _LANES)
+
+
+def starts(programs: int) -> np.ndarray:
+    """What the chains start from: all different, or the compiler would merge them."""
+    count = programs * CHAINS * _LANES
+    return np.linspace(1, 2, count, dtype=np.float32).reshape(programs, CHAINS, _LANES)
+
+
+def fma_gflops(seconds: float = 0.5) -> float:
+    """10⁹ float32 operations per second, on all threads; an addition and a product are two."""
+    programs, steps = 8 * threads(), 1 << 17
+    operations = 2 * CHAINS * _LANES * programs * steps
+    return operations / _best(lambda: run_chains(steps, programs), seconds) / 1e9
+
+
+def bandwidth_gbs(seconds: float = 1.0) -> float:
+    """10⁹ bytes per second: the better of STREAM's copy and triad.
+
+    Each array is eight times the last cache. Bytes are counted as STREAM does, each array once.
+    """
+    size = 8 * last_cache()
+    a, b, c = (torch.ones(size // 4) for _ in range(3))
+    copy = 2 * size / _best(lambda: a.copy_(b), seconds / 2)
+    triad = 3 * size / _best(lambda: torch.add(b, c, alpha=3.0, out=a), seconds / 2)
+    return max(copy, triad) / 1e9
+
+
+def last_cache() -> int:
+    """Bytes of the largest cache that Linux reports, or 32 MB where it reports less or nothing."""
+    found = [_SMALLEST_CACHE]
+    for file in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        text = file.read_text(encoding="ascii").strip()
+        if text[-1:] in "KM" and text[:-1].isdigit():
+            found.append(int(text[:-1]) * {"K": 2**10, "M": 2**20}[text[-1]])
+    return max(found)
+
+
+def _best(work: Callable[[], object], seconds: float) -> float:
+    """The shortest of as many runs as fit into ``seconds``, three at least."""
+    work()
+    best, count, end = float("inf"), 0, time.perf_counter() + seconds
+    while count < 3 or time.perf_counter() < end:
+        start = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - start)
+        count += 1
+    return best
+
+
+def cpu_name() -> str:
+    """What the processor calls itself."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def measured(quick: bool = False) -> Machine:
+    """Measures this machine, which takes about two seconds."""
+    seconds = 0.05 if quick else 1.0
+    return Machine(cpu_name(), threads(), fma_gflops(seconds), bandwidth_gbs(seconds))
+
+
+def better(one: Machine, other: Machine) -> Machine:
+    """The higher of two measurements: a limit is what can be reached at all."""
+    return Machine(
+        one.cpu,
+        one.threads,
+        max(one.fma_gflops, other.fma_gflops),
+        max(one.bandwidth_gbs, other.bandwidth_gbs),
+    )
+
+
+def main(json: Path | None = None, rounds: int = 3, quick: bool = False) -> None:
+    """Prints what the machine can do, the best of ``rounds`` measurements."""
+    if rounds < 1:
+        raise ValueError(f"bench: rounds must be 1 or more, got {rounds}")
+    machine = measured(quick)
+    for _ in range(rounds - 1):
+        machine = better(machine, measured(quick))
+    print(f"{machine.cpu}, {os.cpu_count()} CPUs, {machine.threads} threads in use")
+    print(f"{machine.fma_gflops:8.1f} GFLOP/s  fused multiply-adds, float32")
+    print(f"{machine.bandwidth_gbs:8.1f} GB/s     memory")
+    if json is not None:
+        with replacing(json) as part:
+            part.write_text(
+                json_format.dumps({"machine": asdict(machine), "rows": []}, indent=2) + "\n",
+                encoding="utf-8",
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""HDF5 as ModelNet40, ShapeNet parts, ScanObjectNN and S3DIS are prepared for training."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from pointwise.cloud.files.columns import to_color
+from pointwise.cloud.files.s3dis import CLASSES
+from pointwise.cloud.scan import Scan
+from pointwise.extras import import_extra
+
+
+def read(path: Path) -> list[Scan]:
+    """The clouds of ``data [n, P, 3]`` (or ``[n, P, 9]``, S3DIS), with their labels.
+
+    ``label [n]`` or ``[n, 1]`` labels whole clouds, ``label [n, P]`` or ``pid [n, P]`` points;
+    other arrays ``[n, P]`` or ``[n, P, K]`` are fields. Class names come from ``shape_names.txt``
+    beside the file. Of S3DIS, ``room_position`` is the place in the room (0 to 1), and the group
+    is the area where ``room_filelist.txt`` lies beside.
+    """
+    h5py = import_extra("h5py", "files")
+    with h5py.File(path, "r") as file:
+        arrays = {name: item[()] for name, item in file.items() if isinstance(item, h5py.Dataset)}
+    data = arrays.pop("data", None)
+    if data is None or data.ndim != 3 or data.shape[2] not in (3, 6, 9) or data.dtype.kind != "f":
+        found = "none" if data is None else f"{data.dtype} {list(data.shape)}"
+        raise ValueError(
+            f"needs a dataset 'data' of floats [n, P, 3], [n, P, 6] or [n, P, 9], got {found}"
+        )
+    n, p, width = data.shape
+    fields = {
+        name: values
+        for name, values in arrays.items()
+        if name not in ("label", "pid")
+        and values.shape[:2] == (n, p)
+        and values.ndim <= 3
+        and values.dtype.kind in "buif"
+    }
+    if width == 6:
+        fields["normal"] = data[:, :, 3:].astype(np.float32)
+    if width == 9:
+        fields["color"] = np.stack([to_color(colors) for colors in data[:, :, 3:6]])
+        fields["room_position"] = data[:, :, 6:].astype(np.float32)
+    label, labels, classes = _labels(path, arrays, n, p, rooms=width == 9)
+    groups = _areas(path, n) if width == 9 else [""] * n
+    return [
+        Scan(
+            points=data[i, :, :3].astype(np.float64),
+            fields={name: values[i] for name, values in fields.items()},
+            labels=None if labels is None else labels[i],
+            classes=classes,
+            label=None if label is None else int(label[i]),
+            group=groups[i],
+        )
+        for i in range(n)
+    ]
+
+
+def _labels(
+    path: Path, arrays: dict[str, np.ndarray], n: int, p: int, rooms: bool
+) -> tuple[np.ndarray | None, np.ndarray | None, dict[int, str]]:
+    """Labels of the clouds, labels of the points, class names."""
+    label, labels = None, None
+    if "label" in arrays:
+        given = arrays["label"]
+        if given.size == n and given.dtype.kind in "ui":
+            label = given.reshape(n)
+        elif given.shape == (n, p) and given.dtype.kind in "ui":
+            labels = given.astype(np.int64)
+        else:
+            raise ValueError(
+                f"label must be whole numbers [{n}], [{n}, 1] or [{n}, {p}], "
+                f"got {given.dtype} {list(given.shape)}"
+            )
+    if "pid" in arrays and arrays["pid"].shape == (n, p):
+        labels = arrays["pid"].astype(np.int64)
+    names = path.parent / "shape_names.txt"
+    if rooms:
+        return label, labels, dict(CLASSES)
+    if label is not None and names.is_file():
+        return label, labels, dict(enumerate(names.read_text(encoding="utf-8").split()))
+    return label, labels, {}
+
+
+def _areas(path: Path, n: int) -> list[str]:
+    """The area of every block: ``room_filelist.txt`` has a line for each, through all the files."""
+    rooms = path.parent / "room_filelist.txt"
+    if not rooms.is_file():
+        return [""] * n
+    lines = rooms.read_text(encoding="utf-8").split()
+    h5py = import_extra("h5py", "files")
+    siblings = sorted(path.parent.glob("*.h5"), key=_number)
+    start = 0
+    for sibling in siblings[: siblings.index(path)]:
+        with h5py.File(sibling, "r") as file:
+            start += len(file["data"])
+    lines = lines[start : start + n]
+    if len(lines) < n:
+        raise ValueError(f"room_filelist.txt ends before block {start + n}, the last of this file")
+    return ["_".join(line.split("_")[:2]) for line in lines]
+
+
+def _number(path: Path) -> int:
+    numbers = re.findall(r"\d+", path.stem)
+    return int(numbers[-1]) if numbers else -1

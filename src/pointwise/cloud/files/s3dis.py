@@ -1,0 +1,75 @@
+"""S3DIS as it is published: a folder for every room, a text file for every object in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from pointwise.cloud.scan import Scan
+
+NAMES = (
+    "ceiling",
+    "floor",
+    "wall",
+    "beam",
+    "column",
+    "window",
+    "door",
+    "table",
+    "chair",
+    "sofa",
+    "bookcase",
+    "board",
+    "clutter",
+)
+CLASSES = dict(enumerate(NAMES))
+
+
+def read(folder: Path) -> list[Scan]:
+    """The labelled cloud of one room, such as ``Area_1/office_1``; its group is the area.
+
+    Coordinates are metres; the field ``instance`` numbers the objects. Objects of other names
+    (``stairs``) are clutter, as is usual.
+    """
+    annotations = folder / "Annotations"
+    if not annotations.is_dir():
+        raise ValueError("is a folder without a folder Annotations, so no room of S3DIS")
+    files = sorted(f for f in annotations.glob("*.txt") if not f.name.startswith("."))
+    if not files:
+        raise ValueError("has no object files (chair_1.txt …) in its folder Annotations")
+    tables, labels = [], []
+    for file in files:
+        name = file.stem.split("_")[0].lower()
+        tables.append(_read_object(file))
+        labels.append(NAMES.index(name if name in NAMES else "clutter"))
+    counts = [len(table) for table in tables]
+    whole = np.concatenate(tables)
+    area = folder.absolute().parent.name
+    return [
+        Scan(
+            points=whole[:, :3],
+            fields={
+                "color": whole[:, 3:].astype(np.uint8),
+                "instance": np.repeat(np.arange(len(files), dtype=np.int32), counts),
+            },
+            labels=np.repeat(np.array(labels, dtype=np.int64), counts),
+            classes=dict(CLASSES),
+            name=f"{area}_{folder.name}",
+            group=area,
+        )
+    ]
+
+
+def _read_object(file: Path) -> np.ndarray:
+    # The published Area_5/hallway_6 has a control character where a space should be.
+    text = file.read_text(encoding="latin-1").replace("\x10", " ")
+    if not text.strip():
+        return np.empty((0, 6))
+    try:
+        table = np.loadtxt(text.splitlines(), ndmin=2)
+    except ValueError as error:
+        raise ValueError(f"{file.name}: {str(error).partition(';')[0]}") from None
+    if table.shape[1] != 6:
+        raise ValueError(f"{file.name}: a line must be x y z r g b, got {table.shape[1]} numbers")
+    return table

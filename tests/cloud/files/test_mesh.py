@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pointwise.cloud.files import read_scan, sample_surface
+
+SQUARE = "OFF\n# a unit square of one face\n4 1 0\n0 0 5\n1 0 5\n1 1 5\n0 1 5\n4 0 1 2 3\n"
+
+
+def test_vertices(data, tmp_path):
+    path = data("ply/ballA.off")
+    lines = path.read_text().splitlines()[2 : 2 + 1900]
+    np.testing.assert_array_equal(read_scan(path).points, np.loadtxt(lines))
+
+
+def test_counts_behind_the_word(tmp_path):
+    (tmp_path / "a.off").write_text("OFF3 1 0\n0 0 0\n1 0 0\n0 2 0\n3 0 1 2\n")  # as in ModelNet
+    assert read_scan(tmp_path / "a.off").points.tolist() == [[0, 0, 0], [1, 0, 0], [0, 2, 0]]
+
+
+def test_sampling_is_even_and_on_the_surface(tmp_path):
+    (tmp_path / "a.off").write_text(SQUARE)
+    scan = sample_surface(tmp_path / "a.off", 4000, seed=1)
+    assert (len(scan), scan.name, scan.source) == (4000, "a", tmp_path / "a.off")
+    assert (scan.points[:, 2] == 5).all()
+    counts, _, _ = np.histogram2d(scan.points[:, 0], scan.points[:, 1], bins=2, range=[[0, 1]] * 2)
+    assert abs(counts - 1000).max() < 5 * np.sqrt(750)  # five standard deviations
+    np.testing.assert_array_equal(scan.fields["normal"], np.float32([[0, 0, 1]] * 4000))
+
+
+def test_a_seed_repeats(tmp_path):
+    (tmp_path / "a.off").write_text(SQUARE)
+    one, same, other = (sample_surface(tmp_path / "a.off", 9, seed=s).points for s in (0, 0, 1))
+    np.testing.assert_array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+def test_sampling_a_real_ply(data):
+    scan = sample_surface(data("ply/suzanne.ply"), 500)
+    vertices = read_scan(data("ply/suzanne.ply")).points
+    assert (scan.points >= vertices.min(axis=0) - 1e-9).all()
+    assert (scan.points <= vertices.max(axis=0) + 1e-9).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("hello\n", "not an OFF file: its first line does not say OFF"),
+        ("OFF\nmany\n", "an OFF file begins with its counts, got 'many'"),
+        (SQUARE.rpartition("4 0")[0], "the header says 4 vertices and 1 faces, 4 lines follow"),
+        ("OFF\n1000000000000 0 0\n0 0 0\n", "truncated: the header says 1000000000000 vertices"),
+    ],
+)
+def test_broken(tmp_path, content, message):
+    (tmp_path / "a.off").write_text(content)
+    with pytest.raises(ValueError, match=rf"a\.off: .*{message}"):
+        read_scan(tmp_path / "a.off")
+
+
+def test_what_cannot_be_sampled(tmp_path):
+    path = tmp_path / "a.off"
+    path.write_text("OFF\n3 0 0\n0 0 0\n1 0 0\n0 1 0\n")
+    with pytest.raises(ValueError, match=r"a\.off: has no faces to sample; read its points"):
+        sample_surface(path, 5)
+    path.write_text("OFF\n3 1 0\n0 0 0\n1 0 0\n2 0 0\n3 0 1 2\n")
+    with pytest.raises(ValueError, match="has faces without any area"):
+        sample_surface(path, 5)
+    with pytest.raises(ValueError, match="sample_surface: n must be 1 or more, got 0"):
+        sample_surface(path, 0)
+    with pytest.raises(ValueError, match=r"surfaces are sampled from \.off and \.ply, not '\.las'"):
+        sample_surface(tmp_path / "a.las", 5)
+    with pytest.raises(FileNotFoundError, match=r"b\.off: no such file"):
+        sample_surface(tmp_path / "b.off", 5)

@@ -1,0 +1,161 @@
+"""KITTI, HDF5 and S3DIS: the forms in which data sets for training are published."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import pytest
+
+from pointwise.cloud.files import read_scan, read_scans
+
+
+@pytest.fixture
+def sweep():
+    return np.random.default_rng(0).random((6, 4), np.float32)
+
+
+def test_kitti(tmp_path, sweep):
+    folder = tmp_path / "sequences" / "08"
+    (folder / "velodyne").mkdir(parents=True)
+    (folder / "labels").mkdir()
+    path = folder / "velodyne" / "000001.bin"
+    sweep.tofile(path)
+    scan = read_scan(path)
+    np.testing.assert_array_equal(scan.points, sweep[:, :3])
+    np.testing.assert_array_equal(scan.fields["intensity"], sweep[:, 3])
+    assert (scan.group, scan.name, scan.labels) == ("08", "000001", None)
+
+    values = np.array([0, 40, 10 | 7 << 16, 252, 99, 40], "<u4")
+    values.tofile(folder / "labels" / "000001.label")
+    scan = read_scan(path)
+    assert scan.labels.tolist() == [-1, 40, 10, 252, 99, 40]
+    assert scan.fields["instance"].tolist() == [0, 0, 7, 0, 0, 0]
+    assert (scan.classes[10], scan.classes[252]) == ("car", "moving-car")
+
+    values[:5].tofile(path.with_suffix(".label"))  # beside the file comes first
+    with pytest.raises(ValueError, match=r"000001\.label has 5 labels for 6 points"):
+        read_scan(path)
+
+
+def test_nuscenes(tmp_path):
+    table = np.arange(10, dtype=np.float32).reshape(2, 5)
+    table.tofile(tmp_path / "a.pcd.bin")
+    scan = read_scan(tmp_path / "a.pcd.bin")
+    assert scan.points.tolist() == [[0, 1, 2], [5, 6, 7]]
+    assert scan.fields["ring"].tolist() == [4, 9]
+
+
+def test_kitti_of_another_size(tmp_path, sweep):
+    (tmp_path / "a.bin").write_bytes(sweep.tobytes()[:-2])
+    with pytest.raises(ValueError, match=r"not a \.bin of 16 bytes a point, .* it has 94 bytes"):
+        read_scan(tmp_path / "a.bin")
+
+
+def test_modelnet(tmp_path):
+    random = np.random.default_rng(0)
+    data = random.random((3, 20, 3), np.float32)
+    with h5py.File(tmp_path / "train0.h5", "w") as file:
+        file["data"] = data
+        file["label"] = np.array([[2], [0], [2]], np.uint8)
+        file["normal"] = data
+        file["faceId"] = np.zeros((3, 20), np.int32)
+    (tmp_path / "shape_names.txt").write_text("airplane\nbathtub\nbed\n")
+    scans = read_scans(tmp_path / "train0.h5")
+    assert [scan.label for scan in scans] == [2, 0, 2]
+    assert [scan.name for scan in scans] == ["train0[0]", "train0[1]", "train0[2]"]
+    assert scans[0].classes == {0: "airplane", 1: "bathtub", 2: "bed"}
+    np.testing.assert_array_equal(scans[1].points, data[1])
+    np.testing.assert_array_equal(scans[1].fields["normal"], data[1])
+    assert scans[1].fields["faceId"].shape == (20,)
+
+
+def test_shapenet_parts(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["data"] = np.zeros((2, 4, 3), np.float32)
+        file["label"] = np.array([5, 6])
+        file["pid"] = np.arange(8).reshape(2, 4)
+    scans = read_scans(tmp_path / "a.h5")
+    assert [scan.label for scan in scans] == [5, 6]
+    assert scans[1].labels.tolist() == [4, 5, 6, 7]
+
+
+def test_s3dis_blocks(tmp_path):
+    random = np.random.default_rng(0)
+    data = random.random((2, 8, 9), np.float32)
+    data[..., 3:6] = np.array([1.0, 0.5, 0.0])
+    labels = random.integers(0, 13, (2, 8))
+    for number, blocks in ((0, 1), (1, 2), (10, 2)):
+        with h5py.File(tmp_path / f"ply_data_all_{number}.h5", "w") as file:
+            file["data"] = data[:blocks]
+            file["label"] = labels[:blocks].astype(np.uint8)
+    path = tmp_path / "ply_data_all_1.h5"
+    scans = read_scans(path)
+    assert [scan.group for scan in scans] == ["", ""]
+    np.testing.assert_array_equal(scans[1].points, data[1, :, :3])
+    np.testing.assert_array_equal(scans[1].fields["color"], [[255, 128, 0]] * 8)
+    np.testing.assert_array_equal(scans[1].fields["room_position"], data[1, :, 6:])
+    np.testing.assert_array_equal(scans[1].labels, labels[1])
+    assert (len(scans[0].classes), scans[0].classes[12]) == (13, "clutter")
+
+    rooms = [f"Area_{area}_office_1" for area in (1, 2, 5, 6, 6)]
+    (tmp_path / "room_filelist.txt").write_text("\n".join(rooms))
+    assert [scan.group for scan in read_scans(path)] == ["Area_2", "Area_5"]
+    (tmp_path / "room_filelist.txt").write_text("\n".join(rooms[:2]))
+    with pytest.raises(ValueError, match=r"room_filelist\.txt ends before block 3"):
+        read_scans(path)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x": np.zeros(3)}, "needs a dataset 'data' .*, got none"),
+        ({"data": np.zeros((2, 4))}, r"needs a dataset 'data' .*, got float64 \[2, 4\]"),
+        (
+            {"data": np.zeros((2, 4, 3)), "label": np.zeros((2, 3), np.int64)},
+            r"label must be whole numbers \[2\], \[2, 1\] or \[2, 4\], got int64 \[2, 3\]",
+        ),
+    ],
+)
+def test_other_hdf5(tmp_path, arrays, message):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name, values in arrays.items():
+            file[name] = values
+    with pytest.raises(ValueError, match=rf"a\.h5: {message}"):
+        read_scans(tmp_path / "a.h5")
+
+
+@pytest.fixture
+def room(tmp_path):
+    annotations = tmp_path / "Area_5" / "hallway_6" / "Annotations"
+    annotations.mkdir(parents=True)
+    (annotations / "chair_1.txt").write_text("1 2 3 10 20 30\n4 5 6 40 50 60\n")
+    (annotations / "ceiling_1.txt").write_text("0 0 3 185\x10187 182\n")  # as published
+    (annotations / "stairs_1.txt").write_text("7 8 9 0 0 0\n")
+    (annotations / "._chair_1.txt").write_bytes(b"\0\1\2")
+    return annotations.parent
+
+
+def test_s3dis_room(room):
+    scan = read_scan(room)
+    assert (scan.name, scan.group, scan.source) == ("Area_5_hallway_6", "Area_5", room)
+    assert [scan.classes[code] for code in scan.labels] == ["ceiling", "chair", "chair", "clutter"]
+    assert scan.fields["instance"].tolist() == [0, 1, 1, 2]
+    assert scan.points.tolist() == [[0, 0, 3], [1, 2, 3], [4, 5, 6], [7, 8, 9]]
+    assert scan.fields["color"][:2].tolist() == [[185, 187, 182], [10, 20, 30]]
+
+
+def test_s3dis_room_with_a_broken_object(room):
+    (room / "Annotations" / "wall_1.txt").write_text("1 2 3\n")
+    with pytest.raises(ValueError, match=r"wall_1\.txt: a line must be x y z r g b, got 3 numbers"):
+        read_scan(room)
+    (room / "Annotations" / "wall_1.txt").write_text("1 2 3 a b c\n")
+    with pytest.raises(ValueError, match=r"hallway_6: wall_1\.txt: could not convert string 'a'"):
+        read_scan(room)
+
+
+def test_folders_that_are_no_room(tmp_path):
+    with pytest.raises(ValueError, match="is a folder without a folder Annotations, so no room"):
+        read_scan(tmp_path)
+    (tmp_path / "Annotations").mkdir()
+    with pytest.raises(ValueError, match=r"has no object files \(chair_1\.txt …\)"):
+        read_scan(tmp_path)

@@ -1,0 +1,64 @@
+"""What all tests share: the ``--slow`` option, the ``gpu`` marker, and the real data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Before Numba starts: results must not depend on the number of threads, also not on more threads
+# than a small machine has cores. (pointwise still follows torch.get_num_threads().)
+os.environ.setdefault("NUMBA_NUM_THREADS", str(max(4, os.cpu_count() or 1)))
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("pointwise", deadline=None, max_examples=30, derandomize=True)
+settings.load_profile("pointwise")
+
+DATA = Path(__file__).parents[1] / "../shared/data"
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
+
+
+def pytest_collection_modifyitems(config, items):
+    slow = pytest.mark.skip(reason="slow; run with --slow")
+    gpu = pytest.mark.skip(reason="needs a CUDA device")
+    for item in items:
+        if "slow" in item.keywords and not config.getoption("--slow"):
+            item.add_marker(slow)
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(gpu)
+
+
+@pytest.fixture
+def shared_data():
+    """The folder of real files; skips the test where it is missing."""
+    if not DATA.is_dir():
+        pytest.skip("the real data is not here: ../shared/data")
+    return DATA
+
+
+@pytest.fixture
+def threads():
+    """Sets torch's number of threads; puts the old one back."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    """``torch.empty`` full of NaN: an element of an output that nobody writes shows itself."""
+    empty = torch.empty
+
+    def full_of_nan(*shape, **options):
+        made = empty(*shape, **options)
+        if made.dtype.is_floating_point:
+            return made.fill_(float("nan"))
+        # Scratch memory is bytes; all ones is NaN in every floating type.
+        return made.fill_(255) if made.dtype == torch.uint8 else made
+
+    monkeypatch.setattr(torch, "empty", full_of_nan)

@@ -1,0 +1,138 @@
+"""The matrix product under every convolution against NumPy: odd shapes, strides, starts."""
+
+from __future__ import annotations
+
+import numpy as np
+import oracle
+import pytest
+import torch
+
+from pointwise.engine.cpu.gemm import ROWS, TILE_ROW, multiply
+from pointwise.engine.cpu.launch import kernel, launch, slot
+from pointwise.engine.cpu.pack import pack, pad_row, padded_columns
+from pointwise.engine.cpu.vector import REGISTER_BYTES
+
+ZEROS, KEEP, BIAS = 0, 1, 2
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+
+
+@kernel
+def _multiply_float32(arguments, program, thread):
+    """``multiply`` with its arguments from a table."""
+    multiply(slot(arguments, 0), slot(arguments, 1), slot(arguments, 2), slot(arguments, 3),
+             slot(arguments, 4), slot(arguments, 5), slot(arguments, 6), slot(arguments, 7),
+             slot(arguments, 8), slot(arguments, 9), slot(arguments, 10), slot(arguments, 11),
+             slot(arguments, 12), np.float32(0))  # fmt: skip
+
+
+@kernel
+def _multiply_float64(arguments, program, thread):
+    """``multiply`` with its arguments from a table."""
+    multiply(slot(arguments, 0), slot(arguments, 1), slot(arguments, 2), slot(arguments, 3),
+             slot(arguments, 4), slot(arguments, 5), slot(arguments, 6), slot(arguments, 7),
+             slot(arguments, 8), slot(arguments, 9), slot(arguments, 10), slot(arguments, 11),
+             slot(arguments, 12), np.float64(0))  # fmt: skip
+
+
+class Matrices:
+    """A, B, bias and C for one product, with NaN wherever nothing may be read or kept."""
+
+    def __init__(self, rows, columns, depth, dtype, row_bytes=None, turned=False) -> None:
+        generator = np.random.default_rng(rows * 10_000 + columns * 100 + depth)
+        size = dtype.itemsize
+        self.dtype, self.rows, self.columns, self.depth = dtype, rows, columns, depth
+        a = torch.from_numpy(generator.standard_normal((rows, depth))).to(dtype)
+        b = torch.from_numpy(generator.standard_normal((depth, columns))).to(dtype)
+        # Rows past the last one are read and dropped: a whole block of ROWS is there, full of NaN.
+        whole = -(-rows // ROWS) * ROWS
+        if turned:  # A's rows are the columns of what lies in memory
+            self.stored_a = torch.full((depth, whole), float("nan"), dtype=dtype)
+            self.stored_a[:, :rows] = a.t()
+            self.a_row, self.a_step = size, whole * size
+        else:
+            self.a_row, self.a_step = row_bytes or max(1, depth) * size, size
+            self.stored_a = torch.full((whole, self.a_row // size), float("nan"), dtype=dtype)
+            self.stored_a[:rows, :depth] = a
+        self.b = pack(b)
+        self.bias = torch.from_numpy(generator.standard_normal(columns)).to(dtype)
+        self.padded_bias = pad_row(self.bias)
+        # C lies inside a larger array: a guard column behind each row and a guard row behind all.
+        self.c = torch.from_numpy(generator.standard_normal((rows + 1, columns + 1))).to(dtype)
+        self.exact = a.double().numpy() @ b.double().numpy()
+
+    def run(self, start: int) -> np.ndarray:
+        """C after the product; checks that the guards are untouched."""
+        size = self.dtype.itemsize
+        c = self.c.clone()
+        width = REGISTER_BYTES
+        table = [self.stored_a.data_ptr(), self.a_row, self.a_step]
+        table += [self.b.data_ptr(), width, self.depth * width, self.depth]
+        table += [c.data_ptr(), (self.columns + 1) * size, self.rows, self.columns]
+        table += [start, self.padded_bias.data_ptr()]
+        launch(_multiply_float32 if size == 4 else _multiply_float64, table, 1)
+        assert torch.equal(c[-1], self.c[-1]), "wrote below the last row"
+        assert torch.equal(c[:, -1], self.c[:, -1]), "wrote behind the last column"
+        return c[:-1, :-1].numpy()
+
+    def expected(self, start: int) -> np.ndarray:
+        if start == KEEP:
+            return self.exact + self.c[:-1, :-1].double().numpy()
+        return self.exact + (self.bias.double().numpy() if start == BIAS else 0)
+
+
+@DTYPES
+@pytest.mark.parametrize("start", [ZEROS, KEEP, BIAS], ids=["zeros", "keep", "bias"])
+@pytest.mark.parametrize("rows", [1, ROWS - 1, ROWS, ROWS + 1, 3 * ROWS + 5])
+@pytest.mark.parametrize("columns", [1, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 64, 70])
+def test_against_numpy(rows, columns, start, dtype):
+    for depth in (1, 2, 27, 65):
+        case = Matrices(rows, columns, depth, dtype)
+        oracle.assert_close(case.run(start), case.expected(start), terms=depth + 1)
+
+
+@DTYPES
+@pytest.mark.parametrize("start", [ZEROS, KEEP, BIAS], ids=["zeros", "keep", "bias"])
+@pytest.mark.parametrize("rows", [1, ROWS, 2 * ROWS + 3])
+@pytest.mark.parametrize("columns", [5, 16, 40])
+def test_every_stride_of_a(rows, columns, start, dtype):
+    for case in (
+        Matrices(rows, columns, 30, dtype, row_bytes=TILE_ROW),
+        Matrices(rows, columns, 30, dtype, row_bytes=31 * 64),
+        Matrices(rows, columns, 30, dtype, turned=True),
+    ):
+        oracle.assert_close(case.run(start), case.expected(start), terms=31)
+
+
+@DTYPES
+def test_nothing_to_add_up(dtype):
+    case = Matrices(5, 9, 0, dtype)
+    np.testing.assert_array_equal(case.run(ZEROS), np.zeros((5, 9)))
+    np.testing.assert_array_equal(case.run(KEEP), case.c[:-1, :-1])
+    np.testing.assert_array_equal(case.run(BIAS), np.broadcast_to(case.bias, (5, 9)))
+
+
+@DTYPES
+@pytest.mark.parametrize("columns", [1, 7, 8, 16, 17, 70])
+def test_pack_puts_each_register_of_columns_together(columns, dtype):
+    matrix = torch.rand(5, columns, dtype=dtype)
+    width = REGISTER_BYTES // dtype.itemsize
+    packed = pack(matrix)
+    padded = padded_columns(columns, dtype)
+    assert packed.shape == (padded // width, 5, width)
+    assert packed.is_contiguous()
+    assert padded % width == 0
+    assert 0 <= padded - columns < width
+    wide = packed.permute(1, 0, 2).reshape(5, padded)
+    assert torch.equal(wide[:, :columns], matrix)
+    assert not wide[:, columns:].any()
+    row = pad_row(matrix[0])
+    assert torch.equal(row[:columns], matrix[0])
+    assert len(row) == padded
+    assert not row[columns:].any()
+
+
+@DTYPES
+def test_pack_reads_any_strides(dtype):
+    matrix = torch.rand(40, 9, dtype=dtype)
+    assert torch.equal(pack(matrix.t()), pack(matrix.t().contiguous()))
+    assert torch.equal(pack(matrix[::2, 1::3]), pack(matrix[::2, 1::3].contiguous()))

@@ -1,0 +1,167 @@
+"""The grid launch: every program once, on any number of threads, in any process."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from pointwise.cloud.point_cloud import PointCloud
+from pointwise.engine.cpu import launch as engine
+from pointwise.engine.cpu.launch import array, kernel, launch, slot
+from pointwise.layers import CellConv
+
+
+@kernel
+def _count(arguments, program, thread):
+    """Adds one for this program, and notes the thread."""
+    size = slot(arguments, 2)
+    array(slot(arguments, 0), size, np.int64)[program] += 1
+    array(slot(arguments, 1), size, np.int64)[program] = thread
+
+
+@kernel
+def _spin(arguments, program, thread):
+    """Keeps a thread busy."""
+    total = array(slot(arguments, 0), 1, np.float64)
+    for i in range(slot(arguments, 1)):
+        total[0] += np.sqrt(total[0] + i)
+
+
+@pytest.mark.parametrize("team", [1, 2, 3])
+@pytest.mark.parametrize("programs", [0, 1, 2, 3, 1000])
+def test_every_program_runs_once(programs, team, threads):
+    threads(team)
+    done, by = np.zeros(1000, np.int64), np.full(1000, -1)
+    launch(_count, [done.ctypes.data, by.ctypes.data, 1000], programs)
+    assert (done[:programs] == 1).all()
+    assert (done[programs:] == 0).all()
+    assert (by[:programs] >= 0).all()
+    assert (by[:programs] < min(team, max(1, programs))).all()
+
+
+def test_threads_follow_torch(threads):
+    for count in (1, 2, 3):
+        threads(count)
+        assert engine.threads() == count
+
+
+def _seconds(programs: int, size: int) -> float:
+    total = np.ones(1)
+    begin = time.perf_counter()
+    launch(_spin, [total.ctypes.data, size], programs)
+    return time.perf_counter() - begin
+
+
+@pytest.mark.parametrize("team", [1, 2])
+def test_other_python_threads_run_meanwhile(team, threads):
+    threads(team)
+    size = 20_000_000  # tens of milliseconds at the least
+    _seconds(2, 1)
+    seen = []
+    stop = threading.Event()
+
+    def tick():
+        while not stop.is_set():
+            seen.append(time.perf_counter())
+            time.sleep(0.001)
+
+    ticking = threading.Thread(target=tick)
+    ticking.start()
+    begin = time.perf_counter()
+    _seconds(2, size)
+    end = time.perf_counter()
+    stop.set()
+    ticking.join()
+    middle = [t for t in seen if begin + 0.2 * (end - begin) < t < end - 0.2 * (end - begin)]
+    assert len(middle) >= 3, f"{len(middle)} ticks of 1 ms in {0.6 * (end - begin):.3f} s"
+
+
+def _convolve() -> torch.Tensor:
+    torch.manual_seed(0)
+    points, features = torch.rand(300, 3), torch.rand(300, 5)
+    conv = CellConv(5, 9, cell_size=0.1)
+    out = conv(features.requires_grad_(), PointCloud(points))
+    out.square().sum().backward()
+    return torch.cat([out.flatten(), features.grad.flatten(), conv.weight.grad.flatten()]).detach()
+
+
+def test_several_python_threads_at_once(threads):
+    threads(2)
+    torch.manual_seed(0)
+    jobs = [(torch.rand(400, 3), torch.rand(400, 7)) for _ in range(6)]
+    conv = CellConv(7, 11, cell_size=0.1)
+
+    def work(job):
+        points, features = job
+        with torch.no_grad():
+            return conv(features, PointCloud(points))
+
+    expected = [work(job) for job in jobs]
+    results: list = [None] * len(jobs)
+
+    def run(i):
+        results[i] = [work(jobs[i]) for _ in range(5)]
+
+    team = [threading.Thread(target=run, args=(i,)) for i in range(len(jobs))]
+    for thread in team:
+        thread.start()
+    for thread in team:
+        thread.join()
+    for wanted, found in zip(expected, results, strict=True):
+        assert found is not None
+        assert all(torch.equal(wanted, each) for each in found)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork") or sys.platform == "darwin", reason="needs os.fork")
+def test_in_a_forked_process(threads):
+    threads(2)
+    expected = _convolve()  # the pool is up before the fork
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:  # a failure here must end the child, never run on into the other tests
+        code = 1
+        try:
+            torch.set_num_threads(1)
+            found = _convolve()
+            alone = engine.threads() == 1
+            code = 0 if alone and torch.equal(found, expected) else 2
+        finally:
+            os.write(writer, bytes([code]))
+            os._exit(code)
+    os.close(writer)
+    deadline = time.monotonic() + 60
+    while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
+        if time.monotonic() > deadline:
+            os.kill(child, 9)
+            os.waitpid(child, 0)
+            pytest.fail("the forked process hangs")
+        time.sleep(0.01)
+    os.close(reader)
+    assert os.waitstatus_to_exitcode(ended[1]) == 0
+
+
+class Clouds(Dataset):
+    """Neighbourhoods that are built by whoever loads them."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        points = torch.rand(200, 3, generator=torch.Generator().manual_seed(index))
+        return PointCloud(points).neighborhood(0.1).pairs
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs forked workers")
+def test_in_the_workers_of_a_data_loader(threads):
+    threads(2)
+    expected = [Clouds()[i] for i in range(4)]
+    options = {"batch_size": None, "num_workers": 2, "multiprocessing_context": "fork", "timeout": 60}
+    found = list(DataLoader(Clouds(), **options))
+    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))

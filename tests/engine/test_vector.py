@@ -1,0 +1,210 @@
+"""The vector type: every operation lane by lane, and nothing touched outside its lanes."""
+
+from __future__ import annotations
+
+import mmap
+
+import numpy as np
+import pytest
+from numba import njit
+
+from pointwise.engine.cpu import vector as v
+
+FLOATS = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+
+
+def address(values: np.ndarray) -> int:
+    return values.ctypes.data
+
+
+def some(dtype, count, seed=0):
+    return np.random.default_rng(seed).normal(0, 3, count).astype(dtype)
+
+
+def width(dtype) -> int:
+    return v.lanes(np.dtype(dtype))
+
+
+@njit
+def _copy_first(source, target, count, like):
+    v.store_first(target, v.load_first(source, count, like), count)
+
+
+@njit
+def _copy_first_whole(source, target, count, like):
+    v.store(target, v.load_first(source, count, like))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint32])
+def test_first_lanes_only(dtype):
+    lanes = width(dtype)
+    source = (some(np.float64, lanes) * 100).astype(dtype)
+    for count in range(-1, lanes + 3):
+        inside = min(max(count, 0), lanes)
+        target = np.full(lanes + 8, 77, dtype)
+        _copy_first(address(source), address(target), count, dtype(0))
+        np.testing.assert_array_equal(target[:inside], source[:inside])
+        assert (target[inside:] == 77).all(), "store_first wrote behind its lanes"
+        _copy_first_whole(address(source), address(target), count, dtype(0))
+        np.testing.assert_array_equal(target[:inside], source[:inside])
+        assert (target[inside:lanes] == 0).all(), "load_first has to leave zeros"
+
+
+@pytest.mark.skipif(not hasattr(mmap, "PROT_READ"), reason="needs POSIX memory protection")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint32])
+def test_first_lanes_at_the_end_of_a_page(dtype):
+    # The page behind may not be touched: reading or writing there ends the process.
+    import ctypes
+
+    page = mmap.PAGESIZE
+    memory = mmap.mmap(-1, 2 * page)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    protect = ctypes.CDLL(None, use_errno=True).mprotect
+    protect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    assert protect(start + page, page, 0) == 0
+    values = np.frombuffer(memory, dtype, count=page // np.dtype(dtype).itemsize)
+    lanes = width(dtype)
+    values[-2 * lanes :] = np.arange(2 * lanes)
+    size = values.itemsize
+    for count in range(lanes + 1):
+        place = start + page - count * size
+        _copy_first(place, place, count, dtype(0))
+        target = np.zeros(lanes, dtype)
+        _copy_first(place, address(target), count, dtype(0))
+        np.testing.assert_array_equal(target[:count], values[len(values) - count :])
+    protect(start + page, page, mmap.PROT_READ | mmap.PROT_WRITE)
+
+
+@njit
+def _arithmetic(a, b, c, out, like):
+    size = v.bytes_of(like) * v.lanes_of(like)
+    x, y, z = v.load(a, like), v.load(b, like), v.load(c, like)
+    v.store(out, x + y)
+    v.store(out + size, x - y)
+    v.store(out + 2 * size, x * y)
+    v.store(out + 3 * size, v.fma(x, y, z))
+    v.store(out + 4 * size, v.floor(x))
+    v.store(out + 5 * size, v.magnitude(x))
+    v.store(out + 6 * size, v.smaller(x, y))
+    v.store(out + 7 * size, v.larger(x, y))
+    v.store(out + 8 * size, v.broadcast(v.number(3, like)))
+
+
+@FLOATS
+def test_arithmetic(dtype):
+    lanes = width(dtype)
+    a, b, c = (some(dtype, lanes, seed) for seed in range(3))
+    out = np.zeros((9, lanes), dtype)
+    _arithmetic(address(a), address(b), address(c), address(out), dtype(0))
+    expected = [a + b, a - b, a * b, None, np.floor(a), np.abs(a), np.minimum(a, b)]
+    expected += [np.maximum(a, b), np.full(lanes, 3, dtype)]
+    for row, wanted in enumerate(expected):
+        if wanted is not None:
+            np.testing.assert_array_equal(out[row], wanted)
+    if dtype == np.float32:  # the product of two float32 is exact in float64: one rounding
+        once = (a.astype(np.float64) * b + c).astype(np.float32)
+        np.testing.assert_array_equal(out[3], once)
+    else:
+        np.testing.assert_allclose(out[3], a * b + c, rtol=1e-14, atol=1e-14)
+
+
+@njit
+def _masks(a, b, count, like):
+    x, y = v.load(a, like), v.load(b, like)
+    return (
+        v.bits(v.less(x, y)),
+        v.bits(v.at_most(x, y)),
+        v.bits(v.equal(x, y)),
+        v.bits(v.first(count, like)),
+        v.bits(v.less(x, y) & v.first(count, like)),
+        v.count_bits(v.bits(v.at_most(x, y))),
+    )
+
+
+def _bits(mask) -> int:
+    return sum(1 << lane for lane, value in enumerate(mask) if value)
+
+
+@FLOATS
+def test_masks(dtype):
+    lanes = width(dtype)
+    a, b = some(dtype, lanes, 3), some(dtype, lanes, 4)
+    b[1] = a[1]
+    a[0] = np.nan
+    for count in (0, 1, lanes - 1, lanes):
+        found = _masks(address(a), address(b), count, dtype(0))
+        front = np.arange(lanes) < count
+        assert found == (
+            _bits(a < b),
+            _bits(a <= b),
+            _bits(a == b),
+            _bits(front),
+            _bits((a < b) & front),
+            (a <= b).sum(),
+        )
+
+
+@njit
+def _unsigned_less(a, b):
+    like = np.uint32(0)
+    return v.bits(v.less(v.load(a, like), v.load(b, like)))
+
+
+def test_unsigned_integers_compare_as_unsigned():
+    lanes = width(np.uint32)
+    a = np.full(lanes, 1, np.uint32)
+    b = np.full(lanes, 0xFFFFFFFF, np.uint32)
+    b[0] = 0
+    assert _unsigned_less(address(a), address(b)) == (1 << lanes) - 2
+
+
+@njit
+def _compress(source, target, limit, like):
+    value = v.load(source, like)
+    v.compress_store(target, value, v.less(value, v.broadcast(limit)))
+
+
+@FLOATS
+def test_compress_store(dtype):
+    lanes = width(dtype)
+    for seed in range(5):
+        values = some(dtype, lanes, seed)
+        target = np.zeros(lanes, dtype)
+        _compress(address(values), address(target), dtype(0.5), dtype(0))
+        kept = values[values < 0.5]
+        np.testing.assert_array_equal(target[: len(kept)], kept)
+
+
+@njit
+def _to_integers(source, target):
+    whole = v.to_uint32(v.load(source, 0.0))
+    v.store(target, whole | v.broadcast(np.uint32(0)) if False else whole)
+
+
+def test_to_uint32_keeps_all_32_bits():
+    lanes = width(np.float64)
+    values = np.linspace(0, 0xFFFFFFFF, lanes).round()
+    target = np.zeros(lanes, np.uint32)
+    _to_integers(address(values), address(target))
+    np.testing.assert_array_equal(target, values.astype(np.uint32))
+
+
+@njit
+def _grow(count):
+    memory = v.resize(0, 8)
+    v.poke(memory, 1)
+    for i in range(1, count):
+        memory = v.resize(memory, 8 * (i + 1))
+        v.poke(memory + 8 * i, 2 * v.peek(memory + 8 * (i - 1), 1))
+    last = v.peek(memory + 8 * (count - 1), 1)
+    v.release(memory)
+    return last
+
+
+def test_memory_of_its_own_keeps_what_it_held():
+    assert _grow(40) == 1 << 39
+
+
+def test_lanes_fill_a_register():
+    assert v.REGISTER_BYTES in (16, 32, 64)
+    assert v.lanes(np.dtype(np.float32)) == 2 * v.lanes(np.dtype(np.float64))
