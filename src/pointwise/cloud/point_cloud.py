@@ -54,10 +54,10 @@ class PointCloud:
         checks.kernel("neighborhood", cell_size, kernel_size, dilation)
         checks.one_of("neighborhood", "search", search, _SEARCHES)
         asked = self if queries is None else queries
-        key = (float(cell_size), kernel_size, dilation, id(asked), search)
+        # The key holds the queries themselves, so that no other object takes their place; and not
+        # this cloud, which would then keep itself and its tables alive.
+        key = (float(cell_size), kernel_size, dilation, None if asked is self else asked, search)
         if key not in self._built:
-            # The neighbourhood keeps the queries' tensors, not their PointCloud: hold that one too,
-            # so that its id stays its own.
             self._built[key] = Neighborhood(
                 self.points,
                 self.offsets,
@@ -68,7 +68,6 @@ class PointCloud:
                 dilation,
                 search,
             )
-            self._built[key].asked = asked  # type: ignore[attr-defined]
         return self._built[key]
 
     def voxels(self, size: float) -> tuple[PointCloud, Tensor]:

@@ -18,18 +18,16 @@ def voxel_grid(points: Tensor, offsets: Tensor, size: float) -> tuple[Tensor, Te
     exact = grid.as_float64(points)
     offsets_here = offsets.cpu().contiguous()
     corners = grid.bounds("voxel_grid", exact, offsets_here)
-    sorted_points = grid.build(exact, offsets_here, grid.make_frame(corners, size, size))
     count = len(points)
     if count == 0:
         parent = torch.zeros(0, dtype=torch.int64, device=points.device)
         return points.new_zeros(0, 3), torch.zeros_like(offsets), parent
-    keys = sorted_points.key
-    new = np.concatenate(([True], keys[1:] != keys[:-1]))
+    order, position, new = _sorted(exact, offsets_here, corners, size)
     starts = np.flatnonzero(new)
     parent = np.empty(count, dtype=np.int64)
-    parent[sorted_points.order[:count]] = np.cumsum(new) - 1
+    parent[order] = np.cumsum(new) - 1
     sizes = np.diff(np.append(starts, count))
-    sums = np.add.reduceat(sorted_points.position[:, :count], starts, axis=1)
+    sums = np.add.reduceat(position, starts, axis=1)
     mean = torch.from_numpy(np.ascontiguousarray((sums / sizes).T)).to(points)
     coarse = np.searchsorted(starts, offsets_here.numpy())
     return (
@@ -37,3 +35,23 @@ def voxel_grid(points: Tensor, offsets: Tensor, size: float) -> tuple[Tensor, Te
         torch.from_numpy(coarse).to(offsets.device, torch.int64),
         torch.from_numpy(parent).to(points.device),
     )
+
+
+def _sorted(
+    points: Tensor, offsets: Tensor, corners: np.ndarray, size: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(order ``[N]``, positions ``[3, N]`` in that order, whether each begins a new voxel)."""
+    count = len(points)
+    frame = grid.make_frame(corners, size, size)
+    if frame.edge == size:
+        built = grid.build(points, offsets, frame)
+        new = np.concatenate(([True], built.key[1:] != built.key[:-1]))
+        return built.order[:count], built.position[:, :count], new
+    # Some point is so far away that the indices do not fit one key: the same in NumPy, slower.
+    cloud = np.repeat(np.arange(len(offsets) - 1), offsets.diff().numpy())
+    position = points.numpy()
+    index = np.floor((position - frame.origin[cloud]) * (1 / size))
+    order = np.lexsort((*index.T, cloud))
+    sorted_index = np.column_stack([cloud, index])[order]
+    new = np.concatenate(([True], (sorted_index[1:] != sorted_index[:-1]).any(axis=1)))
+    return order, position[order].T, new
