@@ -27,9 +27,21 @@ _WHERE = {
     "pointwise_conv": "pointwise.functional",
 }
 
-__all__ = [  # noqa: PLE0604
-    *sorted(_WHERE),
+__all__ = [
+    "CellConv",
+    "CellDepthwiseConv",
+    "CellSeparableConv",
+    "Neighborhood",
+    "PointCloud",
+    "PointwiseConv",
+    "Scan",
     "__version__",
+    "cell_conv",
+    "cell_depthwise_conv",
+    "cell_separable_conv",
+    "pack_padded",
+    "pad_packed",
+    "pointwise_conv",
 ]
 
 if TYPE_CHECKING:

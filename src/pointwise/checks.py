@@ -1,4 +1,4 @@
-"""What users can get wrong, one function per rule: what was given, what was expected, how to mend it.
+"""What users can get wrong, one function per rule: what was given, what is right, how to mend it.
 
 ``caller`` is the function the user called, so that the message begins with their own words. Checks
 of values (rather than shapes) are skipped while a graph is being traced: there are no values yet,
@@ -60,11 +60,7 @@ def finite(caller: str, name: str, index: int, row) -> None:
 
 def kernel(caller: str, cell_size, kernel_size, dilation) -> None:
     """A positive cell size, an odd kernel size, a dilation of at least 1."""
-    if (
-        not isinstance(cell_size, (int, float))
-        or not math.isfinite(cell_size)
-        or not cell_size > 0
-    ):
+    if not isinstance(cell_size, (int, float)) or not math.isfinite(cell_size) or not cell_size > 0:
         raise ValueError(
             f"{caller}: cell_size must be a positive length in the unit of the points, "
             f"got {cell_size!r}"

@@ -129,8 +129,8 @@ def _forward(arguments, program, thread, like):
         if a_row == TILE_ROW:
             stride = TILE
     start = 0 if bias == 0 else 2
-    multiply(a, a_row, stride, size, weight, width * size, depth * width * size, depth, out, out_row,
-             rows, columns, start, bias, like)  # fmt: skip
+    multiply(a, a_row, stride, size, weight, width * size, depth * width * size, depth,
+             out, out_row, rows, columns, start, bias, like)  # fmt: skip
 
 
 @kernel

@@ -17,8 +17,8 @@ from pointwise.cloud.point_cloud import PointCloud
 
 _REDUCTIONS = ("mean", "sum")
 
-# A table of this many pairs (4 bytes each, 8 with its transpose) is built whole; beyond, the queries
-# are worked off in tiles.
+# A table of this many pairs (4 bytes each, 8 with its transpose) is built whole; beyond, the
+# queries are worked off in tiles.
 _PAIRS_AT_ONCE = 1 << 28
 
 

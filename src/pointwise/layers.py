@@ -15,9 +15,7 @@ from pointwise.cloud.point_cloud import PointCloud
 class _CellKernel(nn.Module):
     """What the cloud convolutions share: the kernel's geometry, and its neighbourhoods."""
 
-    def __init__(
-        self, cell_size: float, kernel_size: int, dilation: int, reduction: str
-    ) -> None:
+    def __init__(self, cell_size: float, kernel_size: int, dilation: int, reduction: str) -> None:
         super().__init__()
         checks.kernel(type(self).__name__, cell_size, kernel_size, dilation)
         checks.one_of(type(self).__name__, "reduction", reduction, ("mean", "sum"))
@@ -32,7 +30,7 @@ class _CellKernel(nn.Module):
     def forward(
         self, features: Tensor, cloud: PointCloud, queries: PointCloud | None = None
     ) -> Tensor:
-        """``features [N, C_in]`` of ``cloud``'s points to ``[Nq, C_out]`` at ``queries``' points."""
+        """``features [N, C_in]`` of ``cloud``'s points to ``[Nq, C_out]`` at the queries."""
         checks.features(type(self).__name__, features, len(cloud.points))
         return functional.over_queries(
             self.convolve,

@@ -106,7 +106,8 @@ def _adjoint(kind, grad, table, transposed, kernel_cells, mean, points, weight=N
     Without a transposed table, the table itself is read from the other side (``mirrored``).
     """
     mirrored = transposed[0] is None
-    gather = _gather(kind, grad, *(table if mirrored else transposed), kernel_cells, False, weight)
+    row_start, pairs = table if mirrored else transposed
+    gather = _gather(kind, grad, row_start, pairs, kernel_cells, False, weight)
     gather.mirrored = mirrored
     if gather.rows != points:
         raise ValueError(
@@ -129,7 +130,8 @@ def _matrix(weight: Tensor) -> Tensor:
 
 def _pair_weights(table, rows: int, points: int, kernel_cells: int, mean: bool, dtype):
     """For the plain form: (query·M + cell, point, weight of the pair)."""
-    query, cell, point = cells.decode(*table, index_bits(points))
+    row_start, pairs = table
+    query, cell, point = cells.decode(row_start, pairs, index_bits(points))
     where = query * kernel_cells + cell
     if not mean:
         return where, point, torch.ones(len(where), dtype=dtype, device=where.device)
@@ -286,9 +288,7 @@ def _depthwise_grad_input_cpu(
 ):
     table, back = (row_start, pairs), (back_row_start, back_pairs)
     matrix = _depthwise_matrix(weight)
-    gather = _adjoint(
-        CELLS_DEPTHWISE, grad, table, back, weight[0].numel(), mean, points, matrix
-    )
+    gather = _adjoint(CELLS_DEPTHWISE, grad, table, back, weight[0].numel(), mean, points, matrix)
     return conv.forward(gather, None, None)
 
 
@@ -449,9 +449,8 @@ _define(
     ),
 )
 
-# Under autocast the kernels compute in float32: sums over neighbours in half precision lose too much.
+# Under autocast the kernels compute in float32: sums over neighbours in half precision lose too
+# much.
 for _name in ("cell_conv", "cell_depthwise_conv", "cell_separable_conv", "pointwise_conv"):
     for _device in ("cpu", "cuda"):
-        torch.library.register_autocast(
-            f"pointwise::{_name}", _device, torch.float32, lib=_library
-        )
+        torch.library.register_autocast(f"pointwise::{_name}", _device, torch.float32, lib=_library)

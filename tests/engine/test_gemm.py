@@ -7,7 +7,7 @@ import oracle
 import pytest
 import torch
 
-from pointwise.engine.cpu.gemm import ROWS, TILE_ROW, multiply
+from pointwise.engine.cpu.gemm import ELEMENT, GENERAL, ROWS, TILE, TILE_ROW, multiply
 from pointwise.engine.cpu.launch import kernel, launch, slot
 from pointwise.engine.cpu.pack import pack, pad_row, padded_columns
 from pointwise.engine.cpu.vector import REGISTER_BYTES
@@ -22,7 +22,7 @@ def _multiply_float32(arguments, program, thread):
     multiply(slot(arguments, 0), slot(arguments, 1), slot(arguments, 2), slot(arguments, 3),
              slot(arguments, 4), slot(arguments, 5), slot(arguments, 6), slot(arguments, 7),
              slot(arguments, 8), slot(arguments, 9), slot(arguments, 10), slot(arguments, 11),
-             slot(arguments, 12), np.float32(0))  # fmt: skip
+             slot(arguments, 12), slot(arguments, 13), np.float32(0))  # fmt: skip
 
 
 @kernel
@@ -31,7 +31,7 @@ def _multiply_float64(arguments, program, thread):
     multiply(slot(arguments, 0), slot(arguments, 1), slot(arguments, 2), slot(arguments, 3),
              slot(arguments, 4), slot(arguments, 5), slot(arguments, 6), slot(arguments, 7),
              slot(arguments, 8), slot(arguments, 9), slot(arguments, 10), slot(arguments, 11),
-             slot(arguments, 12), np.float64(0))  # fmt: skip
+             slot(arguments, 12), slot(arguments, 13), np.float64(0))  # fmt: skip
 
 
 class Matrices:
@@ -48,8 +48,9 @@ class Matrices:
         if turned:  # A's rows are the columns of what lies in memory
             self.stored_a = torch.full((depth, whole), float("nan"), dtype=dtype)
             self.stored_a[:, :rows] = a.t()
-            self.a_row, self.a_step = size, whole * size
+            self.a_row, self.a_step, self.stride = size, whole * size, ELEMENT
         else:
+            self.stride = TILE if row_bytes == TILE_ROW else GENERAL
             self.a_row, self.a_step = row_bytes or max(1, depth) * size, size
             self.stored_a = torch.full((whole, self.a_row // size), float("nan"), dtype=dtype)
             self.stored_a[:rows, :depth] = a
@@ -65,7 +66,7 @@ class Matrices:
         size = self.dtype.itemsize
         c = self.c.clone()
         width = REGISTER_BYTES
-        table = [self.stored_a.data_ptr(), self.a_row, self.a_step]
+        table = [self.stored_a.data_ptr(), self.a_row, self.stride, self.a_step]
         table += [self.b.data_ptr(), width, self.depth * width, self.depth]
         table += [c.data_ptr(), (self.columns + 1) * size, self.rows, self.columns]
         table += [start, self.padded_bias.data_ptr()]

@@ -160,8 +160,7 @@ class Clouds(Dataset):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs forked workers")
 def test_in_the_workers_of_a_data_loader(threads):
-    threads(2)
-    expected = [Clouds()[i] for i in range(4)]
-    options = {"batch_size": None, "num_workers": 2, "multiprocessing_context": "fork", "timeout": 60}
-    found = list(DataLoader(Clouds(), **options))
-    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+    threads(2) expected = [Clouds()[i] for i in range(4)] options = {"batch_size": None,
+    "num_workers": 2, "multiprocessing_context": "fork", "timeout": 60} found =
+    list(DataLoader(Clouds(), **options)) assert all(torch.equal(a, b) for a, b in zip(expected,
+    found, strict=True))

@@ -8,8 +8,16 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 
 import typer
+
+from pointwise.cli.bench import bench
+from pointwise.cli.demo import demo
+from pointwise.cli.info import info
+from pointwise.cli.label import label
+from pointwise.cli.train import train
+from pointwise.cli.view import view
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,10 +25,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Convolution at every point of an image or of a point cloud.",
 )
+for command in (train, label, view, info, demo, bench):
+    app.command()(command)
 
 
 def main() -> None:
     """Runs the command line; what is wrong with the input becomes one plain line on stderr."""
+    warnings.showwarning = _show_warning
     try:
         app()
     except (ValueError, OSError, ImportError) as error:
@@ -31,3 +42,8 @@ def main() -> None:
     except KeyboardInterrupt:
         print("pointwise: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    """A warning as one plain line; where in the code it arose helps nobody here."""
+    print(f"pointwise: {message}", file=sys.stderr)

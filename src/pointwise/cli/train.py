@@ -146,7 +146,7 @@ def train(
     elif not data:
         raise ValueError("train: give DATA (rooms, files or folders), or --resume RUN")
     else:
-        folder = out or _free(Path("runs") / Path(data[0]).stem)
+        folder = out or free(Path("runs") / Path(data[0]).stem)
         if (folder / "run.json").exists():
             raise ValueError(
                 f"train: {folder} holds a run already; choose another --out, or --resume {folder}"
@@ -167,7 +167,8 @@ def _resumed(folder: Path, *changed: Any) -> dict[str, Any]:
     return {**options, "devices": devices, "workers": workers}
 
 
-def _free(folder: Path) -> Path:
+def free(folder: Path) -> Path:
+    """``folder``, with a number behind its name if that exists already."""
     count = 1
     named = folder
     while named.exists():

@@ -1,6 +1,6 @@
 """Points sorted into the rows of a grid: what makes a search for neighbours a linear walk.
 
-A *row* is the square prism of points that share the grid indices (z, y); within a row, points are in
+A *row* is the square prism of points that share the grid indices (z, y); in a row, points are in
 the order of their x index. Rows are found by binary search among those that hold a point, so memory
 follows the points and never the bounding box.
 """
@@ -219,8 +219,8 @@ def build(points: Tensor, offsets: Tensor, frame: Frame) -> Grid:
     where += [keys.ctypes.data, column.ctypes.data, frame.bits[0]]
     launch(_permute, where, chunks)
     rows = keys >> frame.bits[0]
-    starts = np.flatnonzero(np.concatenate(([True], rows[1:] != rows[:-1]))) if count else []
-    row_start = np.append(np.asarray(starts, dtype=np.int64), count)
+    starts = np.flatnonzero(np.concatenate(([True], rows[1:] != rows[:-1]))[:count])
+    row_start = np.append(starts, count)
     padded = np.zeros(stride, dtype=np.uint32)
     padded[:count] = order
     return Grid(frame, keys, padded, position, column, rows[row_start[:-1]], row_start)

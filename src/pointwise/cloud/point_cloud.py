@@ -114,7 +114,8 @@ def pack_padded(values: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, 
         lengths = torch.full((clouds,), most, device=values.device)
     if lengths.shape != (clouds,) or bool((lengths > most).any()) or bool((lengths < 0).any()):
         raise ValueError(
-            f"pack_padded: lengths must be [B={clouds}] between 0 and {most}, got {lengths.tolist()}"
+            f"pack_padded: lengths must be [B={clouds}] between 0 and {most}, "
+            f"got {lengths.tolist()}"
         )
     inside = torch.arange(most, device=values.device) < lengths[:, None]
     offsets = torch.cat((lengths.new_zeros(1), lengths.cumsum(0)))

@@ -1,8 +1,8 @@
 """Grid search: which points lie in which kernel cell of which query.
 
 The predicate is the definition, in float64 and in this order of operations, so that every search
-gives the same answer: along each axis, with δ = point - query, the cell is t = ⌊δ·(1/(d·s)) + ½⌋ and
-must satisfy |t| ≤ (k-1)/2; for a dilation d > 1 also -s/2 ≤ δ - t·(d·s) < s/2.
+gives the same answer: along each axis, with δ = point - query, the cell is t = ⌊δ·(1/(d·s)) + ½⌋
+and must satisfy |t| ≤ (k-1)/2; for a dilation d > 1 also -s/2 ≤ δ - t·(d·s) < s/2.
 
 Queries are taken in the order of the grid. The rows of points around a row of queries are looked up
 once, and in each of them a window moves forward as the queries' x index grows, so a search is one
@@ -353,7 +353,7 @@ def _collect(arguments, program, thread):
 
 
 def _spans(pitch: float, half: float, centre: int, dilation: int, step: float) -> np.ndarray:
-    """For each stretch of the kernel along x, the first and last x index relative to the query's."""
+    """For each stretch of the kernel along x, its first and last x index from the query's."""
     if dilation == 1:
         stretches = [(-centre * pitch - half, centre * pitch + half)]
     else:

@@ -24,8 +24,8 @@ def voxel_grid(points: Tensor, offsets: Tensor, size: float) -> tuple[Tensor, Te
         return points.new_zeros(0, 3), torch.zeros_like(offsets), parent
     order, position, new = _sorted(exact, offsets_here, corners, size)
     starts = np.flatnonzero(new)
-    parent = np.empty(count, dtype=np.int64)
-    parent[order] = np.cumsum(new) - 1
+    voxel = np.empty(count, dtype=np.int64)
+    voxel[order] = np.cumsum(new) - 1
     sizes = np.diff(np.append(starts, count))
     sums = np.add.reduceat(position, starts, axis=1)
     mean = torch.from_numpy(np.ascontiguousarray((sums / sizes).T)).to(points)
@@ -33,7 +33,7 @@ def voxel_grid(points: Tensor, offsets: Tensor, size: float) -> tuple[Tensor, Te
     return (
         mean,
         torch.from_numpy(coarse).to(offsets.device, torch.int64),
-        torch.from_numpy(parent).to(points.device),
+        torch.from_numpy(voxel).to(points.device),
     )
 
 

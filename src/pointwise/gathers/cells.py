@@ -1,9 +1,9 @@
 """The gather of the point-cloud convolution: one mean (or sum) of features per kernel cell.
 
-Row i of the gathered matrix A ``[N, M·C]`` holds, for each of the M kernel cells around query i, the
-C features of the neighbours in that cell, reduced; an empty cell holds zeros. Its adjoint is the
-same gather over the transposed table, with each pair weighted by one over the number of points in
-its cell (Hua, Tran, Yeung, CVPR 2018, section 3).
+Row i of the gathered matrix A ``[N, M·C]`` holds, for each of the M kernel cells around query i,
+the C features of the neighbours in that cell, reduced; an empty cell holds zeros. Its adjoint is
+the same gather over the transposed table, with each pair weighted by one over the number of points
+in its cell (Hua, Tran, Yeung, CVPR 2018, section 3).
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def fill(target, target_row, first, rows, x, x_row, channels, row_start, pairs, 
          cells, mirrored, like):  # fmt: skip
     """Writes rows ``first … first + rows`` of A to ``target``; strides and addresses in bytes.
 
-    Each row has room up to the next whole register. ``mirrored`` reads the table as its own transpose: cell m stands for cell M-1-m.
+    Each row has room up to the next whole register. ``mirrored`` reads the table as its own
+    transpose: cell m stands for cell M-1-m.
     """
     size = bytes_of(like)
     width = lanes_of(like)
@@ -77,8 +78,8 @@ def fill(target, target_row, first, rows, x, x_row, channels, row_start, pairs, 
             before = np.int64(-1)
             run = 0
             for p in range(begin, end):
-                # Neighbours come cell by cell. Where a cell ends cannot be predicted, so there is no
-                # branch: every neighbour writes its cell's mean so far, and the last one stays.
+                # Neighbours come cell by cell. Where a cell ends cannot be predicted, so there is
+                # no branch: every neighbour writes its cell's mean so far, and the last one stays.
                 entry = np.int64(peek(pairs + 4 * p, np.uint32(0)))
                 key = entry >> bits
                 same = key == before

@@ -32,9 +32,7 @@ class Stem(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, cell_size: float) -> None:
         super().__init__()
-        self.conv = CellConv(
-            in_channels + self._MOMENTS, out_channels, cell_size, bias=False
-        )
+        self.conv = CellConv(in_channels + self._MOMENTS, out_channels, cell_size, bias=False)
         self.norm = Norm(out_channels)
 
     def forward(
@@ -110,7 +108,7 @@ class Encoder(nn.Module):
                 coarse, parent = voxels.voxels(self.sizes[number])
                 x = self.downs[number - 1](x, voxels, coarse)
                 voxels = coarse
-            for block in blocks:
+            for block in blocks:  # type: ignore[attr-defined]
                 x = block(x, voxels)
             outputs.append((x, voxels, parent))
         return outputs

@@ -61,5 +61,3 @@ class CellUNet(nn.Module):
             x = up(x, parent, fine, cloud)
             parent = finer_parent
         return self.head(self.dropout(x))[parent]
-
-

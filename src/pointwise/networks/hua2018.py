@@ -1,8 +1,8 @@
 """The networks of "Pointwise Convolutional Neural Networks" (Hua, Tran, Yeung, CVPR 2018), as is.
 
-Four à-trous convolutions of 9 channels with dilations 1 to 4, SELU behind each, concatenated; then a
-fifth convolution to the classes (segmentation), or fully connected layers over the points in a fixed
-order (classification). No bias, and SELU behind the last layer too, as in the authors' code.
+Four à-trous convolutions of 9 channels with dilations 1 to 4, SELU behind each, concatenated; then
+a fifth convolution to the classes (segmentation), or fully connected layers over the points in a
+fixed order (classification). No bias, and SELU behind the last layer too, as in the authors' code.
 """
 
 from __future__ import annotations
@@ -93,8 +93,10 @@ class Hua2018Classification(nn.Module):
     def forward(self, points: Tensor, features: Tensor, offsets: Tensor) -> Tensor:
         cloud = PointCloud(points, offsets)
         x = self.trunk(features, cloud)
-        x = x[self._places(cloud)].flatten(1) if len(points) else x.new_zeros(
-            len(offsets) - 1, self.hidden.in_features
+        x = (
+            x[self._places(cloud)].flatten(1)
+            if len(points)
+            else x.new_zeros(len(offsets) - 1, self.hidden.in_features)
         )
         return F.selu(self.head(self.dropout(F.selu(self.hidden(x)))))
 
@@ -113,5 +115,3 @@ class Hua2018Classification(nn.Module):
         steps = torch.arange(self.sample, device=order.device) / self.sample
         place = cloud.offsets[:-1, None] + (steps * checks_of[:, None]).long()
         return order[place]
-
-

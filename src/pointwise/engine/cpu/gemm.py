@@ -1,8 +1,8 @@
 """The matrix product under every convolution: a register-blocked microkernel emitted through LLVM.
 
 ``microkernel(rows, vectors)`` makes a Numba function that adds ``rows × (vectors · lanes)`` outputs
-over ``depth`` steps, all accumulators in registers. Both operands are walked by strides, so that one
-source computes ``A·B`` (rows of A are points) and ``Aᵀ·B`` (rows of A are channels).
+over ``depth`` steps, all accumulators in registers. Both operands are walked by strides, so that
+one source computes ``A·B`` (rows of A are points) and ``Aᵀ·B`` (rows of A are channels).
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def microkernel(rows: int, vectors: int, stride: int):
     ``stride`` says what lies between the rows of A: ``a_row`` bytes, ``TILE_ROW``, or one element.
     With the last two, A must be readable over all ``rows``.
 
-    ``valid_rows`` and ``valid_columns`` limit what is stored; rows beyond are computed from the last
-    valid one and dropped. The register of B for step k and vector v is at
-    ``b + k·b_step + v·b_next``. ``start`` is what the
-    sum starts from: 0 zeros, 1 what C holds, 2 the row of ``vectors`` registers at ``bias``.
+    ``valid_rows`` and ``valid_columns`` limit what is stored; rows beyond are computed from the
+    last valid one and dropped. The register of B for step k and vector v is at ``b + k·b_step +
+    v·b_next``. ``start`` is what the sum starts from: 0 zeros, 1 what C holds, 2 the row of
+    ``vectors`` registers at ``bias``.
     """
 
     @intrinsic
@@ -120,9 +120,7 @@ def microkernel(rows: int, vectors: int, stride: int):
             builder.branch(ready)
 
             builder.position_at_end(from_row)
-            biases = [
-                builder.load(at(bias, column(v), shape), align=size) for v in range(vectors)
-            ]
+            biases = [builder.load(at(bias, column(v), shape), align=size) for v in range(vectors)]
             builder.branch(ready)
 
             builder.position_at_end(ready)
@@ -210,8 +208,8 @@ def multiply(a, a_row, stride, a_step, b, b_step, b_next, depth, c, c_row, rows,
              bias, like):  # fmt: skip
     """The microkernel over a whole tile: C[rows, columns] (+)= A·B, all strides in bytes.
 
-    ``stride``, ``start`` and ``bias`` are the microkernel's. Unless ``stride`` is GENERAL, A must be
-    readable up to the next multiple of ``ROWS``.
+    ``stride``, ``start`` and ``bias`` are the microkernel's. Unless ``stride`` is GENERAL, A must
+    be readable up to the next multiple of ``ROWS``.
     """
     size = bytes_of(like)
     width = lanes_of(like)

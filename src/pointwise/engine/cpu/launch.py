@@ -1,7 +1,7 @@
 """A grid launch, as on a GPU: one function pointer, called once for every program id.
 
-A kernel is a ``numba.cfunc`` of ``(arguments, program, thread)``, all int64: the address of an int64
-table (pointers and sizes), which piece of the work to do, and which thread does it (for scratch
+A kernel is a ``numba.cfunc`` of ``(arguments, program, thread)``, all int64: the address of a table
+of int64 (pointers and sizes), which piece of the work to do, and which thread does it (for scratch
 memory only: a result must never depend on it). Kernels compile serially, which is quick; only
 ``_launch`` below pays for Numba's parallel compiler, once.
 """
@@ -82,14 +82,14 @@ class kernel:
         # The attribute keeps the machine code alive as long as its address is in use.
         options = {"nogil": True, "error_model": "numpy"}
         compiled = CFunc(self.function, _KERNEL, {}, options)
-        compiled._cache = _Cache(self.function)
+        compiled._cache = _Cache(self.function)  # type: ignore[attr-defined]
         compiled.compile()
         return compiled
 
     @property
     def address(self) -> int:
         with _compile_lock:
-            return self.compiled.address
+            return int(self.compiled.address)  # type: ignore[arg-type]
 
 
 @intrinsic
@@ -154,7 +154,7 @@ def _launch(address, arguments, programs, counter, threads):
 
 
 def threads() -> int:
-    """How many threads a launch may use here and now: torch's number, or one in a forked process."""
+    """How many threads a launch may use here and now: torch's number; one in a forked process."""
     return 1 if _forked else min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
 
 

@@ -1,6 +1,6 @@
 """A vector type for Numba: one register of floats, and the instructions that kernels are made of.
 
-A Numba value of type ``Vector(float32, 16)`` is LLVM's ``<16 x float>``; each function below becomes
+A Numba value of type ``Vector(float32, 16)`` is LLVM's ``<16 x float>``; each function here becomes
 one or two instructions. Pointers are plain int64 addresses. The element type is chosen by an
 argument, as in ``load(address, like)`` where ``like`` is any float of the wanted type, so that one
 kernel source serves float32 and float64.
@@ -129,9 +129,7 @@ def masked_load(builder, address, mask, shape):
         zero = ir.Constant(shape, [0.0] * shape.count)
     pointer = _pointer(builder, address, shape)
     align = ir.IntType(32)(_bytes(shape.element))
-    return call(
-        builder, f"llvm.masked.load.{_name(shape)}.p0", shape, [pointer, align, mask, zero]
-    )
+    return call(builder, f"llvm.masked.load.{_name(shape)}.p0", shape, [pointer, align, mask, zero])
 
 
 def masked_store(builder, address, value, mask) -> None:

@@ -1,0 +1,54 @@
+"""``pointwise demo``: the whole way from labelled clouds to a labelled scan, on built-in rooms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="The folder for everything it makes.", show_default="demo"
+        ),
+    ] = None,
+    minutes: Annotated[float, typer.Option(help="How long to train.")] = 2.0,
+    rooms: Annotated[int, typer.Option(min=1, help="How many rooms to learn from.")] = 60,
+) -> None:
+    """Trains on simulated rooms, tests on unseen ones, labels one more, and shows it."""
+    from dataclasses import replace
+
+    import numpy as np
+    from rich.console import Console
+
+    from pointwise.cli.label import label
+    from pointwise.cli.train import free, train
+    from pointwise.cli.view import view
+    from pointwise.cloud.files import read_scan, write_scan
+    from pointwise.rooms import room
+    from pointwise.rooms.generate import room_numbers
+
+    console = Console(highlight=False)
+    out = out or free(Path("demo"))
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"demo: {out} is not an empty folder; choose another --out")
+    run, new, labelled = out / "run", out / "room.ply", out / "room-labelled.ply"
+
+    console.rule(f"Training on {rooms} rooms for {minutes:g} minutes", align="left")
+    train(["rooms"], out=run, rooms=rooms, minutes=minutes)
+
+    console.rule("Labelling a room it has never seen", align="left")
+    # A room of another seed, that neither training, validation nor test has had.
+    scan = room(room_numbers(1, "test", seed=1)[0])
+    write_scan(replace(scan, labels=None), new)
+    label(run, [new], out=labelled)
+    right = np.mean(read_scan(labelled).labels == scan.labels)
+    console.print(f"{100 * right:.1f} % of its points are labelled as they should be.")
+
+    console.rule("Pictures", align="left")
+    view(labelled, output=out / "room.html")
+    console.print(f"\nThe run: {run}\nThe labelled scan: {labelled}", soft_wrap=True)
+    console.print(f"Open {out / 'room.html'} in a browser.", soft_wrap=True)
