@@ -3,9 +3,11 @@
 The setting is the paper's (Hua, Tran, Yeung, CVPR 2018): 128 clouds of 2,048 points in the unit
 sphere, cells of 0.1, its segmentation network of five layers with dilations 1, 2, 3, 4 and 1.
 
-``paper_forward``  from raw points to logits as in training: the four neighbourhoods are found, and
-                   ours also makes their transposed tables here, which the backward pass reads.
-``paper_backward`` from the logits' gradient to the weights' gradients.
+``paper_forward``  from raw points to logits as in training, the four neighbourhoods included.
+``paper_backward`` from the logits' gradient to the weights' gradients. Ours reads the forward
+                   pass's tables from the other side, and counts the neighbours in each cell again.
+                   (Transposed tables would be made in the forward pass, if two points of this batch
+                   lay just on the border of each other's cells; none do.)
 ``search``         the neighbourhoods of all five layers, of which two are the same. Ours finds who
                    is in which kernel cell. The others list who is in the cube around all cells, no
                    more: putting neighbours into cells would cost them extra and is not timed.
@@ -169,29 +171,17 @@ def search_case(sizes: Sizes) -> Case:
         cloud = PointCloud(points, offsets)
         return [cloud.neighborhood(CELL_SIZE, KERNEL_SIZE, d) for d in DILATIONS]
 
-    # All clouds are searched, and the first one's lists are kept for the check.
-    def kdtree(_: object) -> list[tuple[np.ndarray, list[list[int]]]]:
-        kept = []
-        for number, part in enumerate(parts):
-            tree = KdTree(part)
-            for radius in radii:
-                found = tree.lists(radius, kept=0 if number else _CHECKED)
-                kept += [] if number else [found]
-        return kept
-
-    def kdtree_pairs(_: object) -> list[np.ndarray]:
-        kept = []
-        for number, part in enumerate(parts):
-            tree = KdTree(part)
-            for radius in radii:
-                found = tree.pairs(radius)
-                kept += [] if number else [found]
+    def by_trees(ask: Callable[[KdTree, float], Any], _: object) -> list[Any]:
+        kept: list[Any] = []  # what is found in the first cloud, for the check
+        for tree in map(KdTree, parts):
+            found = [ask(tree, radius) for radius in radii]
+            kept = kept or found
         return kept
 
     contestants = [
         Contestant(OURS, grid),
-        Contestant("ckdtree", kdtree),
-        Contestant("ckdtree_pairs", kdtree_pairs),
+        Contestant("ckdtree", partial(by_trees, partial(KdTree.lists, kept=_CHECKED))),
+        Contestant("ckdtree_pairs", partial(by_trees, KdTree.pairs)),
     ]
     if (hashed := hashed_grid()) is not None:
 
@@ -238,12 +228,15 @@ def scaling_cases(count: int) -> list[Case]:
     def grid(_: object = None) -> Neighborhood:
         return PointCloud(points).neighborhood(LANDSCAPE_CELL, KERNEL_SIZE)
 
+    def by_tree(ask: Callable[[KdTree, float], Any], positions: np.ndarray) -> Any:
+        return ask(KdTree(positions), radius)
+
     peers = {
-        "ckdtree": lambda points: KdTree(points).lists(radius, kept=_CHECKED),
-        "ckdtree_pairs": lambda points: KdTree(points).pairs(radius),
+        "ckdtree": partial(by_tree, partial(KdTree.lists, kept=_CHECKED)),
+        "ckdtree_pairs": partial(by_tree, KdTree.pairs),
     }
     contestants = [Contestant(OURS, grid)] + [
-        Contestant(who, lambda _, search=search: search(positions))
+        Contestant(who, search, prepare=lambda: positions)
         for who, search in peers.items()
         if expected_seconds(search, count) < KDTREE_SECONDS
     ]

@@ -13,6 +13,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -205,7 +206,7 @@ def least_ms(case: Case, machine: Machine) -> float | None:
 
 def show(rows: Sequence[Row], machine: Machine, console: Console, note: str = "") -> None:
     """Prints the rows as a table that fits 80 columns."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     table.add_column("case", overflow="fold")
     table.add_column("who", overflow="fold")
     for name in ("median ms", "min ms", "ratio", "limit", "peak MB"):
@@ -227,9 +228,9 @@ def show(rows: Sequence[Row], machine: Machine, console: Console, note: str = ""
         last = row.case
     console.print(table)
     console.print(
-        f"\n{machine.cpu}, {machine.threads} threads: {machine.fma_gflops:.0f} GFLOP/s, "
-        f"{machine.bandwidth_gbs:.1f} GB/s.\nratio: time over that of {OURS}; limit: the least "
-        "time this machine needs, over the time taken."
+        f"\n{machine.cpu}\n{machine.threads} threads, {machine.fma_gflops:.0f} GFLOP/s, "
+        f"{machine.bandwidth_gbs:.1f} GB/s\nratio: time over that of {OURS}; limit: the least "
+        "time this machine needs, over the time taken"
     )
     if note:
         console.print(note)
@@ -247,17 +248,10 @@ def write(rows: Sequence[Row], machine: Machine, path: str | Path) -> None:
         part.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
-class _bar:
+@contextmanager
+def _bar(console: Console | None, title: str, total: int) -> Iterator[Callable[[], None]]:
     """A progress bar that is gone when done, and silent where there is no terminal."""
-
-    def __init__(self, console: Console | None, title: str, total: int) -> None:
-        quiet = console is None or not console.is_terminal
-        self.progress = Progress(console=console, transient=True, disable=quiet)
-        self.task = self.progress.add_task(title, total=total)
-
-    def __enter__(self) -> Callable[[], None]:
-        self.progress.start()
-        return lambda: self.progress.advance(self.task)
-
-    def __exit__(self, *problem: object) -> None:
-        self.progress.stop()
+    quiet = console is None or not console.is_terminal
+    with Progress(console=console, transient=True, disable=quiet) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda: progress.advance(task)

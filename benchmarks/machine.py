@@ -9,19 +9,16 @@ them; the data sheet's numbers are of no use on a shared or a virtual machine.
 
 from __future__ import annotations
 
-import json as json_format
 import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
-from frame import Machine
+from frame import Machine, write
 
-from pointwise.atomic import replacing
 from pointwise.engine.cpu.launch import kernel, launch, slot, threads
 from pointwise.engine.cpu.vector import REGISTER_BYTES, broadcast, fma, load, peek, store
 
@@ -157,12 +154,10 @@ def main(json: Path | None = None, rounds: int = 3, quick: bool = False) -> None
     print(f"{machine.fma_gflops:8.1f} GFLOP/s  fused multiply-adds, float32")
     print(f"{machine.bandwidth_gbs:8.1f} GB/s     memory")
     if json is not None:
-        with replacing(json) as part:
-            part.write_text(
-                json_format.dumps({"machine": asdict(machine), "rows": []}, indent=2) + "\n",
-                encoding="utf-8",
-            )
+        write([], machine, json)
 
 
 if __name__ == "__main__":
-    main()
+    import typer
+
+    typer.run(main)

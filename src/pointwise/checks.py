@@ -2,7 +2,8 @@
 
 ``caller`` is the function the user called, so that the message begins with their own words. Checks
 of values (rather than shapes) are skipped while a graph is being traced: there are no values yet,
-and the operators check again when they run.
+and the operators check again when they run. Sizes of tensors are read as
+``shape[0]``: ``len`` would fix the number of points of an exported graph.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ def offsets(caller: str, name: str, given, count: int) -> None:
     """``given`` is int64 [B+1], starts at 0, never falls, and ends at ``count``."""
     if not isinstance(given, Tensor) or given.dim() != 1 or given.dtype != torch.int64:
         raise ValueError(f"{caller}: {name} must be an int64 tensor [B+1], got {describe(given)}")
-    if torch.compiler.is_compiling() or len(given) == 0:
-        if len(given) == 0:
+    if torch.compiler.is_compiling() or given.shape[0] == 0:
+        if given.shape[0] == 0:
             raise ValueError(f"{caller}: {name} is empty; one cloud of N points is [0, N]")
         return
     if int(given[0]) != 0 or int(given[-1]) != count or bool((given.diff() < 0).any()):
@@ -60,7 +61,7 @@ def finite(caller: str, name: str, index: int, row) -> None:
 
 def kernel(caller: str, cell_size, kernel_size, dilation) -> None:
     """A positive cell size, an odd kernel size, a dilation of at least 1."""
-    if not isinstance(cell_size, (int, float)) or not math.isfinite(cell_size) or not cell_size > 0:
+    if not isinstance(cell_size, (int, float)) or not 0 < cell_size < math.inf:
         raise ValueError(
             f"{caller}: cell_size must be a positive length in the unit of the points, "
             f"got {cell_size!r}"

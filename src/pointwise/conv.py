@@ -159,8 +159,8 @@ def forward(gather: Gather, weight: Tensor | None, bias: Tensor | None) -> Tenso
     depth = gather.width
     columns = depth if weight is None else weight.shape[1]
     out = torch.empty(gather.rows, columns, dtype=dtype)
-    if out.numel() == 0:
-        return out
+    if out.numel() == 0 or depth == 0:  # nothing to add up; an empty weight has no address
+        return out.zero_() if bias is None else out.copy_(bias)
     tile = ROWS * max(1, min(8, _TILE_BYTES // (ROWS * max(1, depth) * size)))
     row_bytes = _row_bytes(depth * size)
     scratch = torch.empty(threads() * tile * row_bytes, dtype=torch.uint8)

@@ -45,7 +45,7 @@ def cell_conv(
     """
     channels = features.shape[1] if isinstance(features, Tensor) and features.dim() == 2 else None
     k = neighborhood.kernel_size
-    checks.features("cell_conv", features, len(neighborhood.points))
+    checks.features("cell_conv", features, neighborhood.points.shape[0])
     words = f"[C_out, C_in={channels}, {k}, {k}, {k}]"
     checks.weight("cell_conv", "weight", weight, (None, channels, k, k, k), words)
     if bias is not None:
@@ -68,7 +68,7 @@ def cell_depthwise_conv(
     """
     channels = features.shape[1] if isinstance(features, Tensor) and features.dim() == 2 else None
     k = neighborhood.kernel_size
-    checks.features("cell_depthwise_conv", features, len(neighborhood.points))
+    checks.features("cell_depthwise_conv", features, neighborhood.points.shape[0])
     words = f"[C={channels}, 1, {k}, {k}, {k}]"
     checks.weight("cell_depthwise_conv", "weight", weight, (channels, 1, k, k, k), words)
     checks.one_of("cell_depthwise_conv", "reduction", reduction, _REDUCTIONS)
@@ -101,7 +101,7 @@ def cell_separable_conv(
     caller = "cell_separable_conv"
     channels = features.shape[1] if isinstance(features, Tensor) and features.dim() == 2 else None
     k = neighborhood.kernel_size
-    checks.features(caller, features, len(neighborhood.points))
+    checks.features(caller, features, neighborhood.points.shape[0])
     words = f"[C_in={channels}, 1, {k}, {k}, {k}]"
     checks.weight(caller, "depthwise", depthwise, (channels, 1, k, k, k), words)
     words = f"[C_out, C_in={channels}]"

@@ -31,7 +31,7 @@ class _CellKernel(nn.Module):
         self, features: Tensor, cloud: PointCloud, queries: PointCloud | None = None
     ) -> Tensor:
         """``features [N, C_in]`` of ``cloud``'s points to ``[Nq, C_out]`` at the queries."""
-        checks.features(type(self).__name__, features, len(cloud.points))
+        checks.features(type(self).__name__, features, cloud.points.shape[0])
         return functional.over_queries(
             self.convolve,
             features,

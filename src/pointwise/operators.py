@@ -7,8 +7,12 @@ table, the weight's gathers once more and multiplies from the other side.
 
 from __future__ import annotations
 
+import functools
+import sys
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from pointwise import conv
 from pointwise.cloud.search import grid_search, index_bits
@@ -21,12 +25,31 @@ _library = torch.library.Library("pointwise", "DEF")
 _TABLE = "Tensor row_start, Tensor pairs"
 
 
+def _untraced(function):
+    """Keeps Dynamo out of ``function``, also where the caller's graph breaks.
+
+    It would trace the arrays whose addresses the kernels are given, and pass on addresses of nothing.
+    """
+
+    disabled = None
+
+    @functools.wraps(function)
+    def call(*arguments):
+        nonlocal disabled
+        if "torch._dynamo" not in sys.modules:  # it takes a second to import: never for this
+            return function(*arguments)
+        if disabled is None:
+            disabled = torch.compiler.disable(function)
+        return disabled(*arguments)
+
+    return call
+
+
 def _define(schema: str, cpu, plain, fake) -> None:
     name = schema.split("(")[0]
     _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-    _library.impl(name, cpu, "CPU")
-    if plain is not None:
-        _library.impl(name, plain, "CompositeExplicitAutograd")
+    _library.impl(name, _untraced(cpu), "CPU")
+    _library.impl(name, _untraced(plain), "CompositeExplicitAutograd")
     torch.library.register_fake(f"pointwise::{name}", fake, lib=_library)
 
 
@@ -233,6 +256,7 @@ def _cell_conv_setup(ctx, inputs, output) -> None:
     ctx.mean, ctx.with_bias = mean, bias is not None
 
 
+@once_differentiable
 def _cell_conv_backward(ctx, grad):
     features, weight, *tables = ctx.saved_tensors
     wants = ctx.needs_input_grad
@@ -342,6 +366,7 @@ def _depthwise_setup(ctx, inputs, output) -> None:
     ctx.mean = mean
 
 
+@once_differentiable
 def _depthwise_backward(ctx, grad):
     features, weight, *tables = ctx.saved_tensors
     ops = torch.ops.pointwise
@@ -392,10 +417,14 @@ def _pointwise_grad_weight_cpu(grad, features):
     return total.t().contiguous(), bias.clone()
 
 
+def _pointwise_grad_weight_plain(grad, features):
+    return (features.t() @ grad).t().contiguous(), grad.sum(0)
+
+
 _define(
     "pointwise_conv_grad_weight(Tensor grad, Tensor features) -> (Tensor, Tensor)",
     _pointwise_grad_weight_cpu,
-    lambda grad, features: ((features.t() @ grad).t().contiguous(), grad.sum(0)),
+    _pointwise_grad_weight_plain,
     lambda grad, features: (
         grad.new_empty(grad.shape[1], features.shape[1]),
         grad.new_empty(grad.shape[1]),
@@ -409,6 +438,7 @@ def _pointwise_setup(ctx, inputs, output) -> None:
     ctx.with_bias = bias is not None
 
 
+@once_differentiable
 def _pointwise_backward(ctx, grad):
     features, weight = ctx.saved_tensors
     ops = torch.ops.pointwise

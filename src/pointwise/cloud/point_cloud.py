@@ -25,8 +25,8 @@ class PointCloud:
     def __init__(self, points: Tensor, offsets: Tensor | None = None) -> None:
         checks.positions("PointCloud", "points", points)
         if offsets is None:
-            offsets = torch.tensor([0, len(points)], device=points.device)
-        checks.offsets("PointCloud", "offsets", offsets, len(points))
+            offsets = torch.tensor([0, points.shape[0]], device=points.device)
+        checks.offsets("PointCloud", "offsets", offsets, points.shape[0])
         self.points = points
         self.offsets = offsets
         self._built: dict[tuple, Neighborhood] = {}
@@ -81,8 +81,8 @@ class PointCloud:
     @property
     def batch(self) -> Tensor:
         """The number of the cloud of each point, ``[N]`` int64 (PyTorch Geometric's ``batch``)."""
-        clouds = torch.arange(len(self.offsets) - 1, device=self.offsets.device)
-        return torch.repeat_interleave(clouds, self.offsets.diff(), output_size=len(self.points))
+        clouds = torch.arange(self.offsets.shape[0] - 1, device=self.offsets.device)
+        return torch.repeat_interleave(clouds, self.offsets.diff(), output_size=self.points.shape[0])
 
     @classmethod
     def from_batch(cls, points: Tensor, batch: Tensor) -> PointCloud:

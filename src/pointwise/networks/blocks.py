@@ -12,12 +12,17 @@ from pointwise.layers import CellConv, CellDepthwiseConv, CellSeparableConv, Poi
 class Norm(nn.BatchNorm1d):
     """Batch norm over points; a level with a single point takes the running statistics."""
 
+    weight: nn.Parameter
+    bias: nn.Parameter
+    running_mean: Tensor
+    running_var: Tensor
+
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and len(x) < 2:
-            return nn.functional.batch_norm(
-                x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
-            )
-        return super().forward(x)
+        if self.training and len(x) > 1:
+            return super().forward(x)
+        # Written out, because PyTorch's cannot be exported for a number of points known only later.
+        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+        return torch.addcmul(self.bias - self.running_mean * scale, x, scale)
 
 
 class Stem(nn.Module):

@@ -93,25 +93,21 @@ class Hua2018Classification(nn.Module):
     def forward(self, points: Tensor, features: Tensor, offsets: Tensor) -> Tensor:
         cloud = PointCloud(points, offsets)
         x = self.trunk(features, cloud)
-        x = (
-            x[self._places(cloud)].flatten(1)
-            if len(points)
-            else x.new_zeros(len(offsets) - 1, self.hidden.in_features)
-        )
+        x = x[self._places(cloud)].flatten(1)
         return F.selu(self.head(self.dropout(F.selu(self.hidden(x)))))
 
     def _places(self, cloud: PointCloud) -> Tensor:
         """Which points each cloud's ``sample`` inputs are, ``[B, sample]``."""
-        order = torch.arange(len(cloud), device=cloud.points.device)
+        order = torch.arange(cloud.points.shape[0], device=cloud.points.device)
         for axis in (2, 1, 0):
             order = order[torch.sort(cloud.points[order, axis], stable=True).indices]
         order = order[torch.sort(cloud.batch[order], stable=True).indices]
-        checks_of = cloud.offsets.diff()
-        if not torch.compiler.is_compiling() and bool((checks_of == 0).any()):
+        sizes = cloud.offsets.diff()
+        if not torch.compiler.is_compiling() and bool((sizes == 0).any()):
             raise ValueError(
-                "Hua2018Classification: cloud "
-                f"{int((checks_of == 0).nonzero()[0])} is empty; its layers need points to read"
+                f"Hua2018Classification: cloud {int((sizes == 0).nonzero()[0])} is empty; its fully "
+                "connected layers need points to read: leave such clouds out"
             )
         steps = torch.arange(self.sample, device=order.device) / self.sample
-        place = cloud.offsets[:-1, None] + (steps * checks_of[:, None]).long()
+        place = cloud.offsets[:-1, None] + (steps * sizes[:, None]).long()
         return order[place]

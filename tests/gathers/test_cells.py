@@ -1,0 +1,134 @@
+"""The gather of the point-cloud convolution: A and its adjoint, against the oracle's loops."""
+
+from __future__ import annotations
+
+import numpy as np
+import oracle
+import pytest
+import torch
+from cases import Case, each, named, walls
+
+from pointwise import conv, operators
+from pointwise.conv import CELLS
+from pointwise.gathers import cells
+
+FEW = named("batch, down", "kernel 5, dilation 2, sum", "17 channels, float64", "duplicates")
+
+
+def operands(case: Case) -> tuple:
+    """Features, and a weight that passes each gathered value on: the convolution is the gather."""
+    channels = case.channels[0]
+    through = torch.eye(case.cells * channels, dtype=case.dtype)
+    kernel = [case.kernel_size] * 3
+    weight = through.view(-1, case.cells, channels).transpose(1, 2).reshape(-1, channels, *kernel)
+    return case.features(), weight
+
+
+def tables(case: Case) -> tuple:
+    neighborhood = case.neighborhood()
+    return (neighborhood.row_start, neighborhood.pairs), neighborhood.backward_table()
+
+
+def gathered(case: Case) -> torch.Tensor:
+    features, weight = operands(case)
+    table, back = tables(case)
+    return operators._cell_conv_cpu(features, weight, None, *table, *back, case.mean)
+
+
+@each()
+def test_gather_is_the_oracle(case, poisoned):
+    expected = oracle.gather(case.features().numpy(), case.table, case.rows, case.cells, case.mean)
+    found = gathered(case).numpy().reshape(expected.shape)
+    oracle.assert_close(found, expected, case.terms, what="A")
+
+
+@each()
+def test_adjoint_is_the_oracle(case, poisoned):
+    features, weight = operands(case)
+    table, back = tables(case)
+    a = case.gradient(len(weight))
+    shape = (case.rows, case.cells, case.channels[0])
+    args = (a, weight, *table, *back, case.mean, len(features))
+    adjoint = operators._cell_conv_grad_input_cpu(*args).numpy()
+    expected = oracle.gather_adjoint(
+        a.numpy().reshape(shape), case.table, len(features), case.mean
+    )
+    oracle.assert_close(adjoint, expected, case.terms, what="Gᵀa")
+    # ⟨Gx, a⟩ = ⟨x, Gᵀa⟩, whatever the oracle says.
+    forward = float((gathered(case).double() * a.double()).sum())
+    backward = float((features.double().numpy() * adjoint).sum())
+    size = np.abs(a.double().numpy()).sum() + 1
+    eps = torch.finfo(case.dtype).eps
+    assert abs(forward - backward) <= oracle.TOLERANCE * eps * size * np.sqrt(case.terms)
+
+
+@each(named("UTM", "negative", "batch"))
+def test_the_table_read_mirrored_is_the_transposed_table(case):
+    neighborhood = case.neighborhood()
+    assert bool(neighborhood.symmetric)
+    table = (neighborhood.row_start, neighborhood.pairs)
+    weight, grad = case.weight(), case.gradient(case.channels[1])
+    found = [
+        operators._cell_conv_grad_input_cpu(grad, weight, *table, *back, case.mean, case.rows)
+        for back in (neighborhood.transposed, (None, None))
+    ]
+    assert torch.equal(*found)
+
+
+def test_a_table_that_cannot_be_mirrored_is_refused():
+    (case,) = named("batch, down")
+    neighborhood = case.neighborhood()
+    table = (neighborhood.row_start, neighborhood.pairs)
+    grad = case.gradient(case.channels[1])
+    with pytest.raises(ValueError, match="20 rows in the transposed table for 90 points; only where"):
+        operators._cell_conv_grad_input_cpu(
+            grad, case.weight(), *table, None, None, True, len(case.points)
+        )
+
+
+@each(FEW)
+def test_reference_is_the_oracle(case):
+    (row_start, pairs), _ = tables(case)
+    bits = max(1, (len(case.points) - 1).bit_length())
+    found = cells.reference(case.features(), row_start, pairs, bits, case.cells, case.mean)
+    expected = oracle.gather(case.features().numpy(), case.table, case.rows, case.cells, case.mean)
+    oracle.assert_close(found.numpy(), expected, case.terms, what="A")
+
+
+@each(FEW)
+def test_cell_counts(case):
+    (row_start, pairs), _ = tables(case)
+    bits = max(1, (len(case.points) - 1).bit_length())
+    counts = operators._cell_counts(row_start, pairs, bits, case.cells)
+    expected = np.zeros((case.rows, case.cells), np.int32)
+    np.add.at(expected, tuple(case.table[:, :2].T), 1)
+    np.testing.assert_array_equal(counts, expected)
+
+
+def test_cell_counts_of_more_rows_than_one_program(monkeypatch):
+    case = Case("counted in parts", walls(5000), cell_size=0.02)
+    neighborhood = case.neighborhood()
+    assert len(case.points) > cells._COUNT_ROWS
+    args = (neighborhood.row_start, neighborhood.pairs, 13, case.cells)
+    counts = operators._cell_counts(*args).numpy()
+    query, cell, _ = (index.numpy() for index in neighborhood.decode())
+    expected = np.bincount(query * case.cells + cell, minlength=counts.size)
+    np.testing.assert_array_equal(counts.ravel(), expected)
+
+
+def test_the_highest_bit_of_a_pair_is_no_sign():
+    # Kernel size 5 takes 7 bits; with 25 bits of index the pair's sign bit belongs to the cell.
+    pairs = torch.tensor([(124 << 25) | 3, 5], dtype=torch.int64).to(torch.uint32).view(torch.int32)
+    query, cell, point = cells.decode(torch.tensor([0, 1, 2]), pairs, 25)
+    assert int(pairs[0]) < 0
+    assert (query.tolist(), cell.tolist(), point.tolist()) == ([0, 1], [124, 0], [3, 5])
+    counts = operators._cell_counts(torch.tensor([0, 1, 2]), pairs, 25, 125)
+    assert counts[0].tolist() == [0] * 124 + [1]
+
+
+@pytest.mark.parametrize("rows_given", [0, 1])
+def test_no_rows_no_channels(rows_given):
+    row_start = torch.zeros(rows_given + 1, dtype=torch.int64)
+    none = torch.zeros(0, dtype=torch.int32)
+    gather = conv.Gather(CELLS, torch.zeros(4, 0), rows_given, row_start, none, 2, cells=27)
+    assert conv.forward(gather, torch.zeros(0, 3), None).tolist() == [[0.0] * 3] * rows_given
