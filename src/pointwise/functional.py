@@ -110,11 +110,11 @@ def cell_separable_conv(
         checks.weight(caller, "bias", bias, (len(pointwise),), f"[C_out={len(pointwise)}]")
     checks.one_of(caller, "reduction", reduction, _REDUCTIONS)
     checks.alike(caller, depthwise=depthwise, pointwise=pointwise, bias=bias)
-    if needs_grad:
-        mixed = cell_depthwise_conv(features, neighborhood, depthwise, reduction=reduction)
-        return pointwise_conv(mixed, pointwise, bias)
     compute, depthwise, pointwise, bias = _in_float(features, depthwise, pointwise, bias)
     checks.alike(caller, features=compute, depthwise=depthwise)
+    if needs_grad:
+        mixed = cell_depthwise_conv(compute, neighborhood, depthwise, reduction=reduction)
+        return pointwise_conv(mixed, pointwise, bias).to(features.dtype)
     out = torch.ops.pointwise.cell_separable_conv(
         compute,
         depthwise,

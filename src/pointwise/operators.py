@@ -208,7 +208,7 @@ def _cell_conv_grad_input_plain(
     where, point, scale = _pair_weights(
         (row_start, pairs), len(grad), points, kernel_cells, mean, grad.dtype
     )
-    gathered = (grad @ _matrix(weight).t()).view(len(grad) * kernel_cells, -1)
+    gathered = (grad @ _matrix(weight).t()).view(-1, weight.shape[1])
     out = grad.new_zeros(points, weight.shape[1])
     return out.index_add(0, point, gathered[where] * scale[:, None])
 

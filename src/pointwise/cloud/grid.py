@@ -7,6 +7,7 @@ follows the points and never the bounding box.
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +26,7 @@ _INDEX_BITS = 31
 PADDING = 16
 
 
-@dataclass
+@dataclass(eq=False)
 class Frame:
     """Where the grid lies: shared by the points and the queries of one search."""
 
@@ -33,6 +34,13 @@ class Frame:
     edge: float  # of a row's cross-section
     step: float  # of the index along x
     bits: tuple[int, int, int]  # of the indices x, y, z in a key
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Frame)
+            and (self.edge, self.step, self.bits) == (other.edge, other.step, other.bits)
+            and np.array_equal(self.origin, other.origin)
+        )
 
 
 @dataclass
@@ -74,8 +82,9 @@ def _bounds(arguments, program, thread):
 def bounds(caller: str, points: Tensor, offsets: Tensor) -> np.ndarray:
     """Corners ``[B, 2, 3]`` of each cloud; refuses coordinates that are not finite.
 
-    ``points`` is contiguous float64 on the CPU. An empty cloud has corners (∞, -∞).
+    An empty cloud has corners (∞, -∞).
     """
+    points = as_float64(points)
     clouds = len(offsets) - 1
     corners = np.empty((clouds, 2, 3))
     bad = np.empty(clouds, dtype=np.int64)
@@ -224,6 +233,37 @@ def build(points: Tensor, offsets: Tensor, frame: Frame) -> Grid:
     padded = np.zeros(stride, dtype=np.uint32)
     padded[:count] = order
     return Grid(frame, keys, padded, position, column, rows[row_start[:-1]], row_start)
+
+
+_last: tuple = ()  # (weak reference to points, their values, offsets, frame, grid)
+
+
+def build_once(points: Tensor, offsets: Tensor, frame: Frame) -> Grid:
+    """``build`` for any dtype, which keeps the last grid as long as its points live.
+
+    The layers of a network search the same points once for each dilation. Values are compared:
+    nobody can tell whether memory that NumPy shares has changed.
+    """
+    global _last
+    exact = as_float64(points)
+    if _last:
+        same, *known, known_frame, grid = _last
+        if (
+            same() is points
+            and frame == known_frame
+            and all(map(torch.equal, known, (exact, offsets)))
+        ):
+            return grid
+    grid = build(exact, offsets, frame)
+    values = exact.clone() if exact.data_ptr() == points.data_ptr() else exact
+    _last = (weakref.ref(points, _forget), values, offsets.clone(), frame, grid)
+    return grid
+
+
+def _forget(points: weakref.ref) -> None:
+    global _last
+    if _last and _last[0] is points:
+        _last = ()
 
 
 def as_float64(points: Tensor) -> Tensor:

@@ -82,7 +82,9 @@ class PointCloud:
     def batch(self) -> Tensor:
         """The number of the cloud of each point, ``[N]`` int64 (PyTorch Geometric's ``batch``)."""
         clouds = torch.arange(self.offsets.shape[0] - 1, device=self.offsets.device)
-        return torch.repeat_interleave(clouds, self.offsets.diff(), output_size=self.points.shape[0])
+        return torch.repeat_interleave(
+            clouds, self.offsets.diff(), output_size=self.points.shape[0]
+        )
 
     @classmethod
     def from_batch(cls, points: Tensor, batch: Tensor) -> PointCloud:

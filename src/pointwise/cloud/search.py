@@ -397,24 +397,24 @@ def grid_search(
             f"{len(query_offsets) - 1} of queries; every query searches the cloud of its own number"
         )
     same = points is queries and point_offsets is query_offsets
-    points = grid.as_float64(points)
     point_offsets = point_offsets.to("cpu").contiguous()
-    queries = points if same else grid.as_float64(queries)
     query_offsets = point_offsets if same else query_offsets.to("cpu").contiguous()
     centre = (kernel_size - 1) // 2
     pitch, half = dilation * cell_size, cell_size / 2
     reach = centre * pitch + half
     # A contiguous kernel needs 3 × 3 rows of half its width; one with gaps looks only at the rows
-    # that its cells touch, for which narrower rows are better.
-    edge = reach * (1 + _MARGIN) if dilation == 1 else 1.5 * cell_size
+    # that its cells touch, for which narrower rows are better. All dilations of a 3 × 3 × 3 kernel
+    # share one grid.
+    narrow = dilation > 1 or kernel_size == 3
+    edge = (1.5 * cell_size if narrow else reach) * (1 + _MARGIN)
     corners = grid.bounds("cell_search", points, point_offsets)
     if not same:
         others = grid.bounds("cell_search", queries, query_offsets)
         corners[:, 0] = np.minimum(corners[:, 0], others[:, 0])
         corners[:, 1] = np.maximum(corners[:, 1], others[:, 1])
     frame = grid.make_frame(corners, edge, cell_size / 2)
-    source = grid.build(points, point_offsets, frame)
-    seekers = source if same else grid.build(queries, query_offsets, frame)
+    source = grid.build_once(points, point_offsets, frame)
+    seekers = source if same else grid.build(grid.as_float64(queries), query_offsets, frame)
     if transposed:
         source, seekers = seekers, source
     count_source = len(queries) if transposed else len(points)

@@ -1,0 +1,77 @@
+"""What README.md and CONTRIBUTING.md tell people to do works, in the order in which they say it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pointwise.cloud.files import write_scan
+from pointwise.rooms import room
+
+ROOT = Path(__file__).parents[1]
+COMMAND = Path(sys.executable).with_name("pointwise")
+
+
+def blocks(document: str, language: str) -> list[str]:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def commands(document: str) -> list[list[str]]:
+    lines = "".join(blocks(document, "sh")).splitlines()
+    return [shlex.split(line, comments=True) for line in lines if line.strip()]
+
+
+def run(arguments: list, folder: Path) -> subprocess.CompletedProcess:
+    done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, f"{arguments}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_the_python_runs(document, tmp_path):
+    found = blocks(document, "python")
+    assert found
+    for number, source in enumerate(found):
+        script = tmp_path / f"{number}.py"  # kernels must live in a file
+        script.write_text(source, encoding="utf-8")
+        run([sys.executable, script], tmp_path)
+
+
+def test_the_commands_run(tmp_path):
+    """As they stand, but for the minutes of training; ``bench`` has tests of its own."""
+    write_scan(room(1, rays=20_000), tmp_path / "scan.laz")
+    write_scan(replace(room(2, rays=20_000), labels=None), tmp_path / "new.laz")
+    found = commands("README.md")
+    assert {words[1] for words in found} == {"info", "train", "label", "view", "bench"}
+    for words in found:
+        assert words[0] == "pointwise"
+        if words[1] == "bench":
+            continue
+        if "--minutes" in words:
+            words[words.index("--minutes") + 1] = "0.05"
+        run([COMMAND, *words[1:]], tmp_path)
+    for made in ("run/metrics.json", "labelled.laz", "labelled.html", "labelled.png"):
+        assert (tmp_path / made).stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs(tmp_path):
+    (words,) = [words for words in commands("README.md") if words[1] == "bench"]
+    assert "paper_forward" in run([COMMAND, *words[1:]], tmp_path).stdout
+
+
+def test_make_has_what_the_readme_promises():
+    promised = re.findall(r"^\$ make (\w+)", "".join(blocks("README.md", "console")), re.MULTILINE)
+    assert promised == ["demo", "test"]
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(promised) <= set(targets)
+    # Both are run on a clean checkout by CI.
+    run_by_ci = (ROOT / ".ci/run").read_text()
+    assert all(f"make --no-print-directory {target}" in run_by_ci for target in promised)
