@@ -1,4 +1,4 @@
-"""One table of inputs, from which the tests of search, gathers, operators and functions are made."""
+"""One table of inputs, of which the tests of search, gathers and functions are made."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def walls(count, seed=0):
 
 
 def lattice(side, step):
-    """A lattice in random order; with a cell size of a few exact steps, points lie on cell borders."""
+    """A lattice in random order; with cells of a few exact steps, points lie on cell borders."""
     axes = np.arange(side) * step
     points = np.stack(np.meshgrid(axes, axes, axes), axis=-1).reshape(-1, 3)
     return points[np.random.default_rng(1).permutation(len(points))]
@@ -166,22 +166,38 @@ CASES = [
     ],
     *[Case(f"{n} points, search", walls(n), (1, 1), 0.1) for n in (31, 33, 255, 256, 257)],
     # Channels: no multiple of a register, and more than fit in four.
-    *[Case(f"{c} channels", walls(40), (c, 9), dtype=F32) for c in (1, 3, 7, 9, 16, 17, 33, 64, 70)],
+    *[
+        Case(f"{c} channels", walls(40), (c, 9), dtype=F32)
+        for c in (1, 3, 7, 9, 16, 17, 33, 64, 70)
+    ],
     *[Case(f"{c} channels, float64", walls(40), (c, 17), dtype=F64) for c in (9, 17, 33, 70)],
     *[Case(f"to {c} channels", walls(40), (5, c), bias=c != 33) for c in (1, 16, 17, 33, 64, 70)],
     # Kernels.
     *[
         Case(f"kernel {k}, dilation {d}, {how}", walls(90, seed=k), (4, 5), 0.12, k, d, how)
-        for k, d, how in ((1, 1, "sum"), (1, 3, "mean"), (3, 1, "sum"), (3, 2, "mean"),
-                          (3, 3, "sum"), (5, 1, "mean"), (5, 2, "sum"), (5, 3, "mean"))
-    ],  # fmt: skip
+        for k, d, how in (
+            (1, 1, "sum"),
+            (1, 3, "mean"),
+            (3, 1, "sum"),
+            (3, 2, "mean"),
+            (3, 3, "sum"),
+            (5, 1, "mean"),
+            (5, 2, "sum"),
+            (5, 3, "mean"),
+        )
+    ],
     # Nobody there.
     Case("no points", np.zeros((0, 3))),
     Case("no queries", walls(10), queries=np.zeros((0, 3))),
     Case("queries of nothing", np.zeros((0, 3)), queries=walls(10)),
     Case("empty clouds in a batch", uniform(30), offsets=(0, 0, 12, 12, 12, 30, 30)),
-    Case("a batch where one side is empty", uniform(30), offsets=(0, 0, 10, 30),
-         queries=uniform(20, seed=1), query_offsets=(0, 10, 10, 20)),  # fmt: skip
+    Case(
+        "a batch where one side is empty",
+        uniform(30),
+        offsets=(0, 0, 10, 30),
+        queries=uniform(20, seed=1),
+        query_offsets=(0, 10, 10, 20),
+    ),
     Case("queries outside", uniform(30), queries=uniform(30, seed=1) + [3.0, 0.0, 0.0]),
     Case("queries partly outside", walls(30), queries=2 * walls(45, seed=1) - 0.5, dtype=F64),
     Case("alone in the own cell", uniform(40, extent=1000.0)),
@@ -203,8 +219,11 @@ CASES = [
     Case("UTM, lattice", lattice(4, 0.25) + UTM, cell_size=0.5, kernel_size=5),
     Case("UTM in float32", walls(60) * 20 + UTM, cell_size=2.0, coordinates=F32),
     Case("negative", walls(60) - 7.7, cell_size=0.15),
-    Case("kilometres of centimetres", repeated(uniform(50, 5000.0), 2) + 0.004 * uniform(100),
-         cell_size=0.01),  # fmt: skip
+    Case(
+        "kilometres of centimetres",
+        repeated(uniform(50, 5000.0), 2) + 0.004 * uniform(100),
+        cell_size=0.01,
+    ),
     Case("a long line", uniform(80) * [8000.0, 0.02, 0.02], cell_size=50.0, kernel_size=5),
     Case("a tall thin mast", uniform(80) * [0.02, 0.02, 90.0], cell_size=0.5, dilation=3),
     Case("outlier along x", with_outlier(walls(60), 1e10, 0.5, 0.5)),
@@ -215,14 +234,35 @@ CASES = [
     Case("sliced", walls(50), (9, 5), layout="sliced"),
     Case("sliced, float64", walls(50), (5, 18), layout="sliced", dtype=F64, reduction="sum"),
     Case("transposed", walls(50), (17, 5), layout="transposed"),
-    Case("transposed, other queries", walls(50), (5, 5), layout="transposed", dtype=F64,
-         queries=uniform(33, seed=3)),  # fmt: skip
+    Case(
+        "transposed, other queries",
+        walls(50),
+        (5, 5),
+        layout="transposed",
+        dtype=F64,
+        queries=uniform(33, seed=3),
+    ),
     # Batches.
     Case("batch", walls(90), offsets=(0, 1, 40, 90), dtype=F64),
-    Case("batch, down", walls(90), offsets=(0, 50, 90), queries=walls(20, seed=1),
-         query_offsets=(0, 5, 20), cell_size=0.3),  # fmt: skip
-    Case("batch, up, sum", walls(20), (8, 3), 0.4, reduction="sum", offsets=(0, 5, 20),
-         queries=walls(90, seed=1), query_offsets=(0, 50, 90), kernel_size=5),  # fmt: skip
+    Case(
+        "batch, down",
+        walls(90),
+        offsets=(0, 50, 90),
+        queries=walls(20, seed=1),
+        query_offsets=(0, 5, 20),
+        cell_size=0.3,
+    ),
+    Case(
+        "batch, up, sum",
+        walls(20),
+        (8, 3),
+        0.4,
+        reduction="sum",
+        offsets=(0, 5, 20),
+        queries=walls(90, seed=1),
+        query_offsets=(0, 50, 90),
+        kernel_size=5,
+    ),
 ]
 
 

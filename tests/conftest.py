@@ -8,6 +8,9 @@ from pathlib import Path
 # Before Numba starts: results must not depend on the number of threads, also not on more threads
 # than a small machine has cores. (pointwise still follows torch.get_num_threads().)
 os.environ.setdefault("NUMBA_NUM_THREADS", str(max(4, os.cpu_count() or 1)))
+# Threads that wait do not spin: on a machine that is busy otherwise, spinning makes the many small
+# launches of these tests thirty times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
 import torch

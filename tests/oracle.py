@@ -12,7 +12,7 @@ TOLERANCE = 8.0
 
 
 def neighbours(points, queries, cell_size, kernel_size, dilation, offsets=None, query_offsets=None):
-    """Every pair by brute force; the same float64 operations in the same order as the definition."""
+    """Every pair by brute force: the definition's float64 operations in the definition's order."""
     points, queries = np.asarray(points, np.float64), np.asarray(queries, np.float64)
     offsets = [0, len(points)] if offsets is None else offsets
     query_offsets = [0, len(queries)] if query_offsets is None else query_offsets
@@ -157,7 +157,7 @@ def terms(table, channels, cells):
 
 
 def assert_close(actual, expected, terms, eps=None, what="result"):
-    """Within c·eps·√terms of ``expected``, relative to the largest number in it; NaN never passes."""
+    """Within c·eps·√terms of ``expected``, relative to its largest number; NaN never passes."""
     actual = np.asarray(actual)
     eps = np.finfo(actual.dtype).eps if eps is None else eps
     expected = np.asarray(expected, np.float64)
@@ -176,12 +176,12 @@ def assert_close(actual, expected, terms, eps=None, what="result"):
 
 
 def assert_same_table(row_start, pairs, table, rows, columns):
-    """Bit for bit the oracle's table; says what is missing (recall) and what is extra (precision)."""
+    """Bit for bit the oracle's table; says what is missing (recall) or extra (precision)."""
     expected_start, expected_pairs = packed(table, rows, columns)
     bits = max(1, (columns - 1).bit_length())
     found = np.asarray(pairs).astype(np.int64) & 0xFFFFFFFF
     row = np.repeat(np.arange(rows), np.diff(row_start))
-    have = set(zip(row.tolist(), (found >> bits).tolist(), (found % (1 << bits)).tolist()))
+    have = set(map(tuple, np.stack((row, found >> bits, found % (1 << bits)), 1).tolist()))
     want = set(map(tuple, table.tolist()))
     missing, extra = want - have, have - want
     assert not missing, f"recall: {len(missing)} of {len(want)} missing, as {min(missing)}"

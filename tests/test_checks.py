@@ -86,8 +86,8 @@ def test_finite():
 
 @pytest.mark.parametrize("given", [0, -1.0, float("nan"), float("inf"), "0.1", None])
 def test_cell_size(given):
-    message = (
-        "here: cell_size must be a positive length in the unit of the points, got " + repr(given)
+    message = "here: cell_size must be a positive length in the unit of the points, got " + repr(
+        given
     )
     refuses(ValueError, message, checks.kernel, given, 3, 1)
 
@@ -135,9 +135,7 @@ def test_features():
         "convert with features.float()"
     )
     refuses(TypeError, message, checks.features, torch.zeros(5, 2).long(), 5)
-    message = (
-        "here: features must have one row for each of the 5 points, got (4, 2) float32 on cpu"
-    )
+    message = "here: features must have one row for each of the 5 points, got (4, 2) float32 on cpu"
     refuses(ValueError, message, checks.features, torch.zeros(4, 2), 5)
     for dtype in checks.FLOATS:
         checks.features("here", torch.zeros(5, 0, dtype=dtype), 5)
@@ -173,7 +171,7 @@ def test_one_of():
     checks.one_of("here", "reduction", "sum", ("mean", "sum"))
 
 
-# --- and through the functions that call them ------------------------------------------------------
+# --- and through the functions that call them ---------------------------------------------------
 
 CLOUD = PointCloud(torch.rand(5, 3, generator=torch.Generator().manual_seed(0)))
 X = torch.ones(5, 2)
@@ -200,7 +198,7 @@ MIX = torch.ones(4, 2)
         (cell_depthwise_conv, (X, KERNEL), ValueError, "weight must be [C=2, 1, 3, 3, 3], got (4,"),
         (cell_depthwise_conv, (X, OWN.double()), TypeError, "weight is (2, 1, 3, 3, 3) float64"),
         (cell_separable_conv, (X[0], OWN, MIX), ValueError, "features must be a tensor [N=5, C]"),
-        (cell_separable_conv, (X, KERNEL, MIX), ValueError, "depthwise must be [C_in=2, 1, 3, 3, 3]"),
+        (cell_separable_conv, (X, KERNEL, MIX), ValueError, "depthwise must be [C_in=2, 1, "),
         (cell_separable_conv, (X, OWN, MIX.t()), ValueError, "pointwise must be [C_out, C_in=2]"),
         (cell_separable_conv, (X, OWN, MIX, MIX), ValueError, "bias must be [C_out=4], got (4, 2)"),
         (cell_separable_conv, (X, OWN, MIX.double()), TypeError, "pointwise is (4, 2) float64"),

@@ -1,4 +1,4 @@
-"""The engine under all convolutions: tiles, slabs, threads; and whether these tests would notice."""
+"""The engine under all convolutions: tiles, slabs, threads; and would these tests notice?"""
 
 from __future__ import annotations
 
@@ -74,10 +74,11 @@ def test_nothing_to_gather():
 def everything(case: Case) -> list[torch.Tensor]:
     """The outputs and gradients of all convolutions."""
     neighborhood = case.neighborhood()
-    weights = [case.weight(), case.bias_values(), case.depthwise_weight(), case.pointwise_weight()]
-    x, weight, bias, depthwise, pointwise = (
-        a.detach().requires_grad_() for a in (case.features(), *weights)
-    )
+    x, weight, depthwise, pointwise, bias = (
+        a.detach().requires_grad_()
+        for a in (case.features(), case.weight(), case.depthwise_weight(), case.pointwise_weight(),
+                  case.random("bias", case.channels[1]))
+    )  # fmt: skip
     results = []
     for out in (
         cell_conv(x, neighborhood, weight, bias),
@@ -149,6 +150,8 @@ def test_any_convolution_is_the_oracle(data):
     expected = oracle.cell_conv(a, case.table, case.rows, w, None, case.mean)
     d_x, d_weight, _ = oracle.cell_conv_gradients(g, a, case.table, w, case.mean)
     oracle.assert_close(out.detach().numpy(), expected, case.terms)
+    assert x.grad is not None
+    assert weight.grad is not None
     oracle.assert_close(x.grad.numpy(), d_x, case.terms)
     oracle.assert_close(weight.grad.numpy(), d_weight, case.terms + case.rows)
 

@@ -60,9 +60,7 @@ def test_separable_conv_and_its_gradients_are_the_oracle(case, poisoned):
     expected = oracle.pointwise(middle, pointwise_, plain(bias))
     oracle.assert_close(plain(out), expected, case.terms)
     d_middle = grad_.astype("float64") @ pointwise_.astype("float64")
-    d_x, d_depthwise = oracle.depthwise_gradients(
-        d_middle, x_, case.table, depthwise_, case.mean
-    )
+    d_x, d_depthwise = oracle.depthwise_gradients(d_middle, x_, case.table, depthwise_, case.mean)
     terms = case.terms + case.rows
     oracle.assert_close(x.grad.numpy(), d_x, terms, what="features")
     oracle.assert_close(depthwise.grad.numpy(), d_depthwise, terms, what="depthwise")
@@ -200,10 +198,13 @@ def test_tiles_of_queries_give_the_same_result_and_gradients(case, monkeypatch):
         x, weight = leaves(case.features(), case.weight())
         cloud, asked = case.clouds()
         built.clear()
+
+        def function(features, neighborhood):
+            built.append(neighborhood)
+            return cell_conv(features, neighborhood, weight, reduction=case.reduction)
+
         out = over_queries(
-            lambda features, neighborhood: built.append(neighborhood)
-            or cell_conv(features, neighborhood, weight, reduction=case.reduction),
-            x, cloud, asked, case.cell_size, case.kernel_size, case.dilation,
+            function, x, cloud, asked, case.cell_size, case.kernel_size, case.dilation,
         )  # fmt: skip
         tiles = len(built)
         out.backward(case.gradient(case.channels[1]))

@@ -118,8 +118,12 @@ def test_initialised_as_pytorch_does():
             assert float(parameter.detach().abs().max()) <= bound
             assert float(parameter.detach().std()) == pytest.approx(bound / math.sqrt(3), rel=0.25)
     separable = CellSeparableConv(16, 64, 0.1)
-    assert 0.9 / math.sqrt(27) < float(separable.depthwise.detach().abs().max()) <= 1 / math.sqrt(27)
-    assert 0.9 / math.sqrt(16) < float(separable.pointwise.detach().abs().max()) <= 1 / math.sqrt(16)
+    assert (
+        0.9 / math.sqrt(27) < float(separable.depthwise.detach().abs().max()) <= 1 / math.sqrt(27)
+    )
+    assert (
+        0.9 / math.sqrt(16) < float(separable.pointwise.detach().abs().max()) <= 1 / math.sqrt(16)
+    )
 
 
 def test_moved_to_float64():
@@ -129,7 +133,7 @@ def test_moved_to_float64():
     assert out.dtype == torch.float64
     exact = layer.float()(features, cloud).detach().double()
     oracle.assert_close(out.detach().numpy(), exact.numpy(), 108, eps=1e-7)
-    with pytest.raises(TypeError, match="weight is .* float32 on cpu but features is .* float64"):
+    with pytest.raises(TypeError, match=r"weight is .* float32 on cpu but features is .* float64"):
         layer(features.double(), cloud)
 
 

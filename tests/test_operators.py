@@ -161,9 +161,7 @@ def test_gradients_are_exact(case):
                   case.pointwise_weight())
     )  # fmt: skip
     check = torch.autograd.gradcheck
-    assert check(
-        lambda x, w, b: cell_conv(x, neighborhood, w, b, reduction=how), (x, weight, bias)
-    )
+    assert check(lambda x, w, b: cell_conv(x, neighborhood, w, b, reduction=how), (x, weight, bias))
     assert check(
         lambda x, w: cell_depthwise_conv(x, neighborhood, w, reduction=how), (x, depthwise)
     )

@@ -28,7 +28,7 @@ _TABLE = "Tensor row_start, Tensor pairs"
 def _untraced(function):
     """Keeps Dynamo out of ``function``, also where the caller's graph breaks.
 
-    It would trace the arrays whose addresses the kernels are given, and pass on addresses of nothing.
+    It would trace the arrays whose addresses the kernels are given, and leave them dangling.
     """
 
     disabled = None

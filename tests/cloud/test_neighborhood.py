@@ -53,7 +53,12 @@ def test_kdtree_is_used_where_asked(monkeypatch):
     (case,) = named("batch, down")
     calls = []
     search = kdtree.kdtree_search
-    monkeypatch.setattr(kdtree, "kdtree_search", lambda *a: calls.append(a) or search(*a))
+
+    def watched(*arguments):
+        calls.append(arguments)
+        return search(*arguments)
+
+    monkeypatch.setattr(kdtree, "kdtree_search", watched)
     neighborhood = case.neighborhood("kdtree")
     assert len(calls) == 1
     assert torch.equal(neighborhood.pairs, case.neighborhood("grid").pairs)
@@ -76,7 +81,10 @@ def test_gradients_do_not_flow_into_positions():
 
 
 def test_as_many_queries_clouds_as_point_clouds():
-    cloud, asked = PointCloud(torch.rand(4, 3)), PointCloud(torch.rand(4, 3), torch.tensor([0, 1, 4]))
+    cloud, asked = (
+        PointCloud(torch.rand(4, 3)),
+        PointCloud(torch.rand(4, 3), torch.tensor([0, 1, 4])),
+    )
     with pytest.raises(ValueError, match="1 clouds of points but 2 of queries"):
         cloud.neighborhood(0.1, queries=asked)
 

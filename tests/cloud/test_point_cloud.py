@@ -73,7 +73,9 @@ def test_the_tables_go_with_the_cloud():
 
 
 @pytest.mark.parametrize(
-    "again", [copy.deepcopy, lambda cloud: pickle.loads(pickle.dumps(cloud))], ids=["copy", "pickle"]
+    "again",
+    [copy.deepcopy, lambda cloud: pickle.loads(pickle.dumps(cloud))],
+    ids=["copy", "pickle"],
 )
 def test_copies_answer_the_same(again):
     cloud = some(30, 0, 10, 30)

@@ -29,8 +29,12 @@ CASES = [
 FAR = [
     Case("outlier at 100 km", with_outlier(walls(60), 1e5, -1e5, 1e5), cell_size=0.05),
     Case("outlier at 1e10", with_outlier(walls(60), 1e10, 0.5, 0.5), cell_size=0.05),
-    Case("outliers of a batch", with_outlier(walls(60), 1e12, 1e12, 1e12), cell_size=0.3,
-         offsets=(0, 0, 30, 61)),  # fmt: skip
+    Case(
+        "outliers of a batch",
+        with_outlier(walls(60), 1e12, 1e12, 1e12),
+        cell_size=0.3,
+        offsets=(0, 0, 30, 61),
+    ),
 ]
 
 
@@ -71,7 +75,7 @@ def test_every_point_lies_within_a_voxel_of_its_mean():
 
 
 def test_a_size_that_is_no_length():
-    with pytest.raises(ValueError, match="voxels: .*size must be a positive length.*got 0"):
+    with pytest.raises(ValueError, match=r"voxels: .*size must be a positive length.*got 0"):
         PointCloud(torch.rand(4, 3)).voxels(0)
 
 

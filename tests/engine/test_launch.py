@@ -89,6 +89,8 @@ def _convolve() -> torch.Tensor:
     conv = CellConv(5, 9, cell_size=0.1)
     out = conv(features.requires_grad_(), PointCloud(points))
     out.square().sum().backward()
+    assert features.grad is not None
+    assert conv.weight.grad is not None
     return torch.cat([out.flatten(), features.grad.flatten(), conv.weight.grad.flatten()]).detach()
 
 
@@ -160,7 +162,10 @@ class Clouds(Dataset):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs forked workers")
 def test_in_the_workers_of_a_data_loader(threads):
-    threads(2) expected = [Clouds()[i] for i in range(4)] options = {"batch_size": None,
-    "num_workers": 2, "multiprocessing_context": "fork", "timeout": 60} found =
-    list(DataLoader(Clouds(), **options)) assert all(torch.equal(a, b) for a, b in zip(expected,
-    found, strict=True))
+    threads(2)
+    expected = [Clouds()[i] for i in range(4)]
+    loader = DataLoader(
+        Clouds(), batch_size=None, num_workers=2, multiprocessing_context="fork", timeout=60
+    )
+    found = list(loader)
+    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))

@@ -50,9 +50,7 @@ def test_adjoint_is_the_oracle(case, poisoned):
     shape = (case.rows, case.cells, case.channels[0])
     args = (a, weight, *table, *back, case.mean, len(features))
     adjoint = operators._cell_conv_grad_input_cpu(*args).numpy()
-    expected = oracle.gather_adjoint(
-        a.numpy().reshape(shape), case.table, len(features), case.mean
-    )
+    expected = oracle.gather_adjoint(a.numpy().reshape(shape), case.table, len(features), case.mean)
     oracle.assert_close(adjoint, expected, case.terms, what="Gᵀa")
     # ⟨Gx, a⟩ = ⟨x, Gᵀa⟩, whatever the oracle says.
     forward = float((gathered(case).double() * a.double()).sum())
@@ -80,7 +78,7 @@ def test_a_table_that_cannot_be_mirrored_is_refused():
     neighborhood = case.neighborhood()
     table = (neighborhood.row_start, neighborhood.pairs)
     grad = case.gradient(case.channels[1])
-    with pytest.raises(ValueError, match="20 rows in the transposed table for 90 points; only where"):
+    with pytest.raises(ValueError, match="20 rows in the transposed table for 90 points"):
         operators._cell_conv_grad_input_cpu(
             grad, case.weight(), *table, None, None, True, len(case.points)
         )

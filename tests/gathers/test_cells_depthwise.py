@@ -16,9 +16,7 @@ def test_gather_is_the_oracle(case, poisoned):
     features, weight, neighborhood = case.features(), case.depthwise_weight(), case.neighborhood()
     table = (neighborhood.row_start, neighborhood.pairs)
     found = operators._depthwise_cpu(features, weight, *table, None, None, case.mean)
-    expected = oracle.depthwise(
-        features.numpy(), case.table, case.rows, weight.numpy(), case.mean
-    )
+    expected = oracle.depthwise(features.numpy(), case.table, case.rows, weight.numpy(), case.mean)
     oracle.assert_close(found.numpy(), expected, case.terms, what="A")
 
 
@@ -66,7 +64,5 @@ def test_reference_is_the_oracle(case):
     bits = max(1, (len(case.points) - 1).bit_length())
     table = (neighborhood.row_start, neighborhood.pairs)
     found = cells_depthwise.reference(features, weight, *table, bits, case.mean)
-    expected = oracle.depthwise(
-        features.numpy(), case.table, case.rows, weight.numpy(), case.mean
-    )
+    expected = oracle.depthwise(features.numpy(), case.table, case.rows, weight.numpy(), case.mean)
     oracle.assert_close(found.numpy(), expected, case.terms)

@@ -105,8 +105,8 @@ class Hua2018Classification(nn.Module):
         sizes = cloud.offsets.diff()
         if not torch.compiler.is_compiling() and bool((sizes == 0).any()):
             raise ValueError(
-                f"Hua2018Classification: cloud {int((sizes == 0).nonzero()[0])} is empty; its fully "
-                "connected layers need points to read: leave such clouds out"
+                f"Hua2018Classification: cloud {int((sizes == 0).nonzero()[0])} is empty; the "
+                "fully connected layers need points to read: leave such clouds out"
             )
         steps = torch.arange(self.sample, device=order.device) / self.sample
         place = cloud.offsets[:-1, None] + (steps * sizes[:, None]).long()
