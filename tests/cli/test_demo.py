@@ -17,7 +17,8 @@ def test_the_whole_way(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     first = demo()
     assert first.exit_code == 0, first.output
-    for name in ("run/weights.pt", "run/metrics.json", "run/confusion.png", "room.html", "room.png"):
+    made = ("run/weights.pt", "run/metrics.json", "run/confusion.png", "room.html", "room.png")
+    for name in made:
         assert (tmp_path / "demo" / name).stat().st_size > 0
     new, labelled = (read_scan(tmp_path / "demo" / f"{n}.ply") for n in ("room", "room-labelled"))
     assert new.labels is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import oracle
 import pytest
 import torch
@@ -9,13 +10,15 @@ from torch import nn
 
 from pointwise.cloud.point_cloud import PointCloud
 from pointwise.networks import CellUNet
-from pointwise.networks.blocks import Encoder, Norm, Stem
+from pointwise.networks.blocks import BatchNorm, CloudNorm, Describe, Encoder
+
+ANY = PointCloud(torch.zeros(0, 3))  # batch norm takes all clouds together
 
 
 def norms(channels=5):
     """Ours and PyTorch's, with the same state."""
     torch.manual_seed(0)
-    ours, theirs = Norm(channels), nn.BatchNorm1d(channels)
+    ours, theirs = BatchNorm(channels), nn.BatchNorm1d(channels)
     for tensor in (ours.weight, ours.bias, ours.running_mean):
         nn.init.normal_(tensor)
     ours.running_var.uniform_(0.2, 3.0)
@@ -28,9 +31,9 @@ def test_norm_is_batch_norm(count):
     ours, theirs = norms()
     x = torch.randn(count, 5)
     expected = theirs.eval()(x).detach().double()
-    oracle.assert_close(ours.eval()(x).detach().numpy(), expected.numpy(), 4)
+    oracle.assert_close(ours.eval()(x, ANY).detach().numpy(), expected.numpy(), 4)
     if count > 1:
-        assert torch.equal(ours.train()(x), theirs.train()(x))
+        assert torch.equal(ours.train()(x, ANY), theirs.train()(x))
         assert torch.equal(ours.running_var, theirs.running_var)
 
 
@@ -40,24 +43,51 @@ def test_norm_of_too_few_points_for_statistics(count):
     x = torch.randn(count, 5)
     before = {name: value.clone() for name, value in ours.state_dict().items()}
     expected = theirs.eval()(x).detach().double()
-    oracle.assert_close(ours.train()(x).detach().numpy(), expected.numpy(), 4)
+    oracle.assert_close(ours.train()(x, ANY).detach().numpy(), expected.numpy(), 4)
     for name, value in ours.state_dict().items():
         assert torch.equal(value, before[name])
 
 
-def test_stem_describes_where_each_point_lies_in_its_voxel():
-    stem = Stem(1, 6, cell_size=0.5)
-    given: dict[str, torch.Tensor] = {}
-    stem.conv.register_forward_hook(lambda module, args, out: given.update(features=args[0]))
+@pytest.mark.parametrize("sizes", [(50,), (20, 30), (1,), (0, 3, 1), ()])
+@pytest.mark.parametrize("grad", [True, False])
+def test_cloud_norm_is_instance_norm(sizes, grad):
+    torch.manual_seed(0)
+    norm = CloudNorm(4).double()
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    parts = [torch.randn(size, 4, dtype=torch.float64) * 3 + 1 for size in sizes]
+    x = torch.cat([torch.zeros(0, 4, dtype=torch.float64), *parts])
+    offsets = torch.tensor([0, *np.cumsum(sizes, dtype=np.int64)])
+    with torch.set_grad_enabled(grad):
+        out = norm(x, PointCloud(torch.zeros(len(x), 3), offsets))
+    weight, bias = norm.weight.detach().numpy(), norm.bias.detach().numpy()
+    for part, found in zip(parts, out.detach().split(sizes) if sizes else [], strict=True):
+        if not len(part):
+            continue
+        a = part.numpy()
+        expected = (a - a.mean(0)) / np.sqrt(a.var(0) + norm.eps) * weight + bias
+        oracle.assert_close(found.numpy(), expected, 100)
+
+
+@pytest.mark.parametrize("sizes", [(7,), (3, 4), (1, 6)])
+def test_gradients_of_cloud_norm(sizes):
+    torch.manual_seed(0)
+    norm = CloudNorm(3).double()
+    cloud = PointCloud(torch.zeros(7, 3), torch.tensor([0, *np.cumsum(sizes)]))
+    x = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x, *_: norm(x, cloud), (x, norm.weight, norm.bias))
+
+
+def test_each_point_is_described_by_where_it_lies_in_its_voxel():
     points = torch.tensor([[0.0, 0.0, 0.0], [0.25, 0.0, 0.125], [3.0, 0.0, 0.0]])
     cloud = PointCloud(points)
     voxels, parent = cloud.voxels(0.5)
     assert parent.tolist() == [0, 0, 1]
-    out = stem(torch.tensor([[4.0], [5.0], [6.0]]), cloud, voxels, parent)
-    assert out.shape == (2, 6)
+    out = Describe(0.5)(torch.tensor([[4.0], [5.0], [6.0]]), cloud, voxels, parent)
+    assert out.shape == (3, 1 + Describe.MORE)
     # The feature, one, the place about the voxel's mean in cells, and its products.
     x, z = 0.25, 0.125
-    assert given["features"].tolist() == [
+    assert out.tolist() == [
         [4, 1, -x, 0, -z, x * x, 0, z * z, 0, 0, x * z],
         [5, 1, x, 0, z, x * x, 0, z * z, 0, 0, x * z],
         [6, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0],
@@ -65,13 +95,12 @@ def test_stem_describes_where_each_point_lies_in_its_voxel():
 
 
 def test_encoder_doubles_the_voxels_from_level_to_level():
-    encoder = Encoder(2, (4, 8, 12), (1, 2, 0), cell_size=0.1).eval()
+    encoder = Encoder(2, (4, 8, 12), (1, 2, 0), 0.1, BatchNorm).eval()
     cloud = PointCloud(torch.rand(300, 3), torch.tensor([0, 200, 300]))
     levels = encoder(torch.rand(300, 2), cloud)
     finer = cloud
-    for (x, voxels, parent), channels, size in zip(
-        levels, (4, 8, 12), (0.1, 0.2, 0.4), strict=True
-    ):
+    for level, channels, size in zip(levels, (4, 8, 12), (0.1, 0.2, 0.4), strict=True):
+        x, voxels, parent = level.x, level.voxels, level.parent
         assert x.shape == (len(voxels), channels)
         assert len(voxels) < len(finer)
         assert parent.shape == (len(finer),)

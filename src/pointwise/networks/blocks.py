@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from pointwise.cloud.point_cloud import PointCloud
 from pointwise.layers import CellConv, CellDepthwiseConv, CellSeparableConv, PointwiseConv
 
+Norm = Callable[[int], nn.Module]  # from a number of channels, a module of (features, cloud)
 
-class Norm(nn.BatchNorm1d):
+
+class BatchNorm(nn.BatchNorm1d):
     """Batch norm over points; a level with a single point takes the running statistics."""
 
     weight: nn.Parameter
@@ -17,7 +22,7 @@ class Norm(nn.BatchNorm1d):
     running_mean: Tensor
     running_var: Tensor
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cloud: PointCloud) -> Tensor:  # type: ignore[override]
         if self.training and len(x) > 1:
             return super().forward(x)
         # Written out, because PyTorch's cannot be exported for a number of points known only later.
@@ -25,89 +30,126 @@ class Norm(nn.BatchNorm1d):
         return torch.addcmul(self.bias - self.running_mean * scale, x, scale)
 
 
-class Stem(nn.Module):
-    """From points to voxels: what the points in and around each voxel look like.
+class CloudNorm(nn.Module):
+    """Instance norm: each channel by its mean and variance over the points of its own cloud.
 
-    Besides its features, each point brings a constant (which tells occupied cells from empty ones)
-    and the first and second moments of its place about the voxel's mean, from which the network
-    reads how the surface lies. A convolution whose queries are the voxels takes it all in.
+    The same in training and afterwards, so that it needs no large batches; and what a board is to
+    the wall of its room, it is in a darker room as well.
     """
 
-    _MOMENTS = 1 + 3 + 6
-
-    def __init__(self, in_channels: int, out_channels: int, cell_size: float) -> None:
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
         super().__init__()
-        self.conv = CellConv(in_channels + self._MOMENTS, out_channels, cell_size, bias=False)
-        self.norm = Norm(out_channels)
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor, cloud: PointCloud) -> Tensor:
+        if len(cloud.offsets) == 2 and torch.is_grad_enabled():  # one cloud is one batch
+            return torch.batch_norm(
+                x, self.weight, self.bias, None, None, True, 0.0, self.eps, False
+            )
+        batch, lengths = cloud.batch, cloud.offsets.diff()
+        mean = torch.segment_reduce(x, "mean", lengths=lengths, initial=0)
+        x = x - mean[batch]
+        variance = torch.segment_reduce(x * x, "mean", lengths=lengths, initial=0)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return torch.addcmul(self.bias, x, scale[batch])
+
+
+class Describe(nn.Module):
+    """What is known of each point: its features, a constant, and its place in its voxel.
+
+    The constant tells occupied cells from empty ones; from the first and second moments of the
+    place, averaged over cells, a network reads how the surface lies.
+    """
+
+    MORE = 1 + 3 + 6  # channels besides the features
+
+    def __init__(self, cell_size: float) -> None:
+        super().__init__()
+        self.cell_size = cell_size
 
     def forward(
         self, features: Tensor, cloud: PointCloud, voxels: PointCloud, parent: Tensor
     ) -> Tensor:
-        place = (cloud.points - voxels.points[parent]).to(features.dtype) / self.conv.cell_size
+        place = (cloud.points - voxels.points[parent]).to(features.dtype) / self.cell_size
         x, y, z = place.unbind(1)
         second = torch.stack((x * x, y * y, z * z, x * y, y * z, z * x), dim=1)
         constant = torch.ones_like(place[:, :1])
-        described = torch.cat((features, constant, place, second), dim=1)
-        return self.norm(self.conv(described, cloud, voxels)).relu_()
+        return torch.cat((features, constant, place, second), dim=1)
 
 
 class Residual(nn.Module):
     """A residual block: depthwise convolution, then a pointwise bottleneck turned inside out."""
 
-    def __init__(self, channels: int, cell_size: float, dilation: int = 1) -> None:
+    def __init__(self, channels: int, cell_size: float, norm: Norm) -> None:
         super().__init__()
-        self.depthwise = CellDepthwiseConv(channels, cell_size, dilation=dilation)
-        self.norm = Norm(channels)
+        self.depthwise = CellDepthwiseConv(channels, cell_size)
+        self.norm = norm(channels)
         self.widen = PointwiseConv(channels, 2 * channels)
         self.narrow = PointwiseConv(2 * channels, channels, bias=False)
-        self.out_norm = Norm(channels)
+        self.out_norm = norm(channels)
 
     def forward(self, x: Tensor, cloud: PointCloud) -> Tensor:
-        y = self.norm(self.depthwise(x, cloud))
+        y = self.norm(self.depthwise(x, cloud), cloud)
         y = self.narrow(self.widen(y).relu_())
-        return (x + self.out_norm(y)).relu_()
+        return (x + self.out_norm(y, cloud)).relu_()
 
 
 class Down(nn.Module):
     """To a coarser voxel grid: a separable convolution with the coarse points as its queries."""
 
-    def __init__(self, in_channels: int, out_channels: int, cell_size: float) -> None:
+    def __init__(self, in_channels: int, out_channels: int, cell_size: float, norm: Norm) -> None:
         super().__init__()
         self.conv = CellSeparableConv(in_channels, out_channels, cell_size, bias=False)
-        self.norm = Norm(out_channels)
+        self.norm = norm(out_channels)
 
     def forward(self, x: Tensor, fine: PointCloud, coarse: PointCloud) -> Tensor:
-        return self.norm(self.conv(x, fine, coarse)).relu_()
+        return self.norm(self.conv(x, fine, coarse), coarse).relu_()
+
+
+@dataclass
+class Level:
+    """One resolution: features ``[V, C]`` of the voxels, and the voxel of each finer point."""
+
+    x: Tensor
+    voxels: PointCloud
+    parent: Tensor
 
 
 class Encoder(nn.Module):
-    """A stem and levels of residual blocks, each on a voxel grid twice as coarse as the last.
+    """From points to voxels, then residual blocks, each level twice as coarse as the last.
 
-    Returns, level by level: the features, the points they belong to, and the index of each finer
-    point's voxel.
+    Before them, a convolution whose queries are the voxels takes in all the points.
     """
 
     def __init__(
-        self, in_channels: int, widths: tuple[int, ...], depths: tuple[int, ...], cell_size: float
+        self,
+        in_channels: int,
+        widths: tuple[int, ...],
+        depths: tuple[int, ...],
+        cell_size: float,
+        norm: Norm,
     ) -> None:
         super().__init__()
         self.sizes = [cell_size * 2**level for level in range(len(widths))]
-        self.stem = Stem(in_channels, widths[0], cell_size)
+        self.describe = Describe(cell_size)
+        self.stem = CellConv(in_channels + Describe.MORE, widths[0], cell_size, bias=False)
+        self.norm = norm(widths[0])
         self.downs = nn.ModuleList(
-            Down(narrow, wide, size)
+            Down(narrow, wide, size, norm)
             for narrow, wide, size in zip(widths[:-1], widths[1:], self.sizes[:-1], strict=True)
         )
         self.levels = nn.ModuleList(
-            nn.ModuleList(Residual(width, size) for _ in range(depth))
+            nn.ModuleList(Residual(width, size, norm) for _ in range(depth))
             for width, depth, size in zip(widths, depths, self.sizes, strict=True)
         )
 
-    def forward(
-        self, features: Tensor, cloud: PointCloud
-    ) -> list[tuple[Tensor, PointCloud, Tensor]]:
+    def forward(self, features: Tensor, cloud: PointCloud) -> list[Level]:
         voxels, parent = cloud.voxels(self.sizes[0])
-        x = self.stem(features, cloud, voxels, parent)
-        outputs = []
+        described = self.describe(features, cloud, voxels, parent)
+        x = self.norm(self.stem(described, cloud, voxels), voxels).relu_()
+        levels = []
         for number, blocks in enumerate(self.levels):
             if number:
                 coarse, parent = voxels.voxels(self.sizes[number])
@@ -115,5 +157,5 @@ class Encoder(nn.Module):
                 voxels = coarse
             for block in blocks:  # type: ignore[attr-defined]
                 x = block(x, voxels)
-            outputs.append((x, voxels, parent))
-        return outputs
+            levels.append(Level(x, voxels, parent))
+        return levels

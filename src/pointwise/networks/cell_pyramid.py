@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pointwise.cloud.point_cloud import PointCloud
-from pointwise.networks.blocks import Encoder
+from pointwise.networks.blocks import BatchNorm, Encoder
 
 
 class CellPyramid(nn.Module):
@@ -27,7 +27,7 @@ class CellPyramid(nn.Module):
     ) -> None:
         super().__init__()
         widths = tuple(width * factor for factor in (1, 2, 4, 6, 8, 8, 8)[: len(depths)])
-        self.encoder = Encoder(in_channels, widths, tuple(depths), cell_size)
+        self.encoder = Encoder(in_channels, widths, tuple(depths), cell_size, BatchNorm)
         pooled = 2 * sum(widths)
         self.head = nn.Sequential(
             nn.LayerNorm(pooled),
@@ -41,8 +41,8 @@ class CellPyramid(nn.Module):
     def forward(self, points: Tensor, features: Tensor, offsets: Tensor) -> Tensor:
         levels = self.encoder(features, PointCloud(points, offsets))
         pooled = []
-        for x, cloud, _ in levels:
-            lengths = cloud.offsets.diff()
-            pooled.append(torch.segment_reduce(x, "mean", lengths=lengths, initial=0))
-            pooled.append(torch.segment_reduce(x, "max", lengths=lengths, initial=0))
+        for level in levels:
+            lengths = level.voxels.offsets.diff()
+            pooled.append(torch.segment_reduce(level.x, "mean", lengths=lengths, initial=0))
+            pooled.append(torch.segment_reduce(level.x, "max", lengths=lengths, initial=0))
         return self.head(torch.cat(pooled, dim=1))

@@ -6,22 +6,21 @@ from torch import Tensor, nn
 
 from pointwise.cloud.point_cloud import PointCloud
 from pointwise.layers import PointwiseConv
-from pointwise.networks.blocks import Encoder, Norm, Residual
+from pointwise.networks.blocks import CloudNorm, Encoder, Residual
 
 
 class _Up(nn.Module):
     """Back to the finer grid: each fine point takes its voxel's features, beside its own."""
 
-    def __init__(self, coarse_channels: int, fine_channels: int, cell_size: float) -> None:
+    def __init__(self, coarse_channels: int, fine_channels: int) -> None:
         super().__init__()
         self.from_coarse = PointwiseConv(coarse_channels, fine_channels, bias=False)
         self.from_fine = PointwiseConv(fine_channels, fine_channels, bias=False)
-        self.norm = Norm(fine_channels)
-        self.block = Residual(fine_channels, cell_size)
+        self.norm = CloudNorm(fine_channels)
 
     def forward(self, coarse: Tensor, parent: Tensor, fine: Tensor, cloud: PointCloud) -> Tensor:
         x = self.from_fine(fine) + self.from_coarse(coarse)[parent]
-        return self.block(self.norm(x).relu_(), cloud)
+        return self.norm(x, cloud).relu_()
 
 
 class CellUNet(nn.Module):
@@ -42,22 +41,23 @@ class CellUNet(nn.Module):
     ) -> None:
         super().__init__()
         widths = tuple(width * factor for factor in (1, 2, 4, 6, 8, 8, 8)[: len(depths)])
-        self.encoder = Encoder(in_channels, widths, tuple(depths), cell_size)
+        self.encoder = Encoder(in_channels, widths, tuple(depths), cell_size, CloudNorm)
         self.ups = nn.ModuleList(
-            _Up(wide, narrow, size)
-            for wide, narrow, size in zip(
-                widths[1:], widths[:-1], self.encoder.sizes[:-1], strict=True
-            )
+            _Up(wide, narrow) for wide, narrow in zip(widths[1:], widths[:-1], strict=True)
+        )
+        self.blocks = nn.ModuleList(
+            Residual(narrow, size, CloudNorm)
+            for narrow, size in zip(widths[:-1], self.encoder.sizes[:-1], strict=True)
         )
         self.dropout = nn.Dropout(0.2)
         self.head = PointwiseConv(width, classes)
 
     def forward(self, points: Tensor, features: Tensor, offsets: Tensor) -> Tensor:
         levels = self.encoder(features, PointCloud(points, offsets))
-        x, _, parent = levels[-1]
-        for up, (fine, cloud, finer_parent) in zip(
-            reversed(self.ups), reversed(levels[:-1]), strict=True
-        ):
-            x = up(x, parent, fine, cloud)
-            parent = finer_parent
+        x, parent = levels[-1].x, levels[-1].parent
+        for number in reversed(range(len(self.ups))):
+            fine = levels[number]
+            x = self.ups[number](x, parent, fine.x, fine.voxels)
+            x = self.blocks[number](x, fine.voxels)
+            parent = fine.parent
         return self.head(self.dropout(x))[parent]

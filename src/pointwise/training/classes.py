@@ -64,7 +64,10 @@ def find_classes(scans: Iterable[Scan]) -> Classes:
 
 
 def class_weights(counts: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Weights of the loss ``[K]``: 1/√frequency, with a mean of 1 over the labelled points."""
+    """Weights of the loss ``[K]``: 1/∛frequency, with a mean of 1 over the labelled points.
+
+    Enough for rare classes to be learned; more, and too much is taken for them.
+    """
     share = np.maximum(np.asarray(counts, dtype=np.float64), 1)
-    weights = 1 / np.sqrt(share)
+    weights = 1 / np.cbrt(share)
     return weights * share.sum() / (weights * share).sum()

@@ -53,7 +53,7 @@ class RandomBlocks(Dataset[Sample]):
     ) -> None:
         self.recipe, self.augmentation, self.seed = recipe, augmentation, seed
         self.scans = [recipe.prepare(scan, "train") for scan in scans]
-        self.labels = [recipe.targets(scan) for scan in scans]
+        self.labels = [recipe.targets(prepared.scan) for prepared in self.scans]
         self.by_class = [_by_class(labels) for labels in self.labels]
         turns = np.repeat(np.arange(len(scans)), [self._turns(i) for i in range(len(scans))])
         self.turns = np.tile(turns, -(-FEWEST // len(turns)))
@@ -107,7 +107,7 @@ class Tiles(Dataset[Sample]):
         self.tiles: list[tuple[Prepared, np.ndarray, np.ndarray]] = []
         for scan in scans:
             prepared = recipe.prepare(scan, "train")
-            labels = recipe.targets(scan)
+            labels = recipe.targets(prepared.scan)
             for index, core in cut(recipe, prepared):
                 self.tiles.append((prepared, index, np.where(core, labels[index], IGNORED)))
 

@@ -34,14 +34,15 @@ def label_scan(
 
     Reads the scan block by block, in memory that grows only by the codes and one sort. With
     ``confidence`` also the probability float32 ``[N]`` of each point's class; ``progress`` is
-    called with the points done and ``N``. Raises ValueError where the scan lacks a feature that the
-    run was trained with.
+    called with what is done and what there is. Raises ValueError where the scan lacks a feature
+    that the run was trained with.
     """
     codes = np.empty(len(scan), dtype=np.int64)
     certain = np.empty(len(scan) if confidence else 0, dtype=np.float32)
     done = 0
     if len(scan):
         prepared = run.recipe.prepare(scan)
+        count = len(prepared.scan)
         for index, core in cut(run.recipe, prepared):
             kept = index[core]
             points, features = run.recipe.sample(prepared, index)
@@ -51,7 +52,11 @@ def label_scan(
                 certain[kept] = logits.softmax(dim=1).amax(dim=1).numpy()
             done += len(kept)
             if progress is not None:
-                progress(done, len(scan))
+                progress(done, count)
+        if prepared.cube is not None:
+            codes[:] = codes[prepared.cube]
+            if confidence:
+                certain[:] = certain[prepared.cube]
     return (codes, certain) if confidence else codes
 
 

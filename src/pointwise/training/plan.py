@@ -8,16 +8,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from pointwise.cloud.scan import Scan
 from pointwise.training.classes import find_classes
 from pointwise.training.features import default_features, fit_features
 from pointwise.training.recipe import Recipe, sizes_differ, to_unit_sphere
 from pointwise.training.run import Run, build_network
 from pointwise.training.sources import Data
 from pointwise.training.spacing import default_block, default_cell_size
+from pointwise.training.thin import thin
 
 NETWORKS = {"segmentation": "CellUNet", "classification": "CellPyramid"}
-BLOCK_POINTS = 40_000  # what a block holds about; a scan is not cut at all below MOST_POINTS
-MOST_POINTS = 60_000
+BLOCK_POINTS = 60_000  # what a block holds about; a scan is not cut at all below MOST_POINTS
+MOST_POINTS = 100_000
 CLOUD_POINTS = 8192  # what is read of a cloud that is classified
 
 
@@ -33,8 +35,8 @@ def plan(
 ) -> Run:
     """Makes the network and the recipe for the training part of ``data``.
 
-    Whatever is not given follows from the data: the features all scans have, a cell size of about
-    twice the spacing, blocks of some 40,000 points. ``options`` are kept with the run. Raises
+    Whatever is not given follows from the data: the features all scans have, a cell size of a few
+    times the spacing, blocks of some 60,000. ``options`` are kept with the run. Raises
     ValueError where something given does not fit the data.
     """
     for option, value in (("--cell-size", cell_size), ("--block", block)):
@@ -48,7 +50,10 @@ def plan(
     if unit_sphere:
         scans = [to_unit_sphere(scan) for scan in scans]
     cell_size = cell_size or default_cell_size(scans)
-    block = block or default_block(scans, points=BLOCK_POINTS, most=MOST_POINTS)
+    # Half a cell: what the finest convolution can still tell apart, and no more.
+    spacing = 0.0 if classification else cell_size / 2
+    if block is None:
+        block = default_block(_sample(scans, spacing), points=BLOCK_POINTS, most=MOST_POINTS)
     names = tuple(features) if features else default_features(scans, data.task)
     radius = float(np.median([np.ptp(scan.points, axis=0).max() / 2 for scan in scans])) or 1.0
     recipe = Recipe(
@@ -59,6 +64,7 @@ def plan(
         margin=block / 8,
         most=CLOUD_POINTS if classification else MOST_POINTS,
         unit_sphere=unit_sphere,
+        spacing=spacing,
     )
     arguments = {
         "in_channels": recipe.features.channels,
@@ -67,3 +73,10 @@ def plan(
     }
     torch.manual_seed(seed)  # of the weights that build_network draws
     return Run(recipe, build_network(name, arguments), arguments, options or {})
+
+
+def _sample(scans: Sequence[Scan], spacing: float, most: int = 16) -> list[Scan]:
+    """Some of the scans, the largest among them, as the network will read them."""
+    by_size = sorted((scan for scan in scans if len(scan)), key=len, reverse=True)
+    chosen = by_size[:: max(1, len(by_size) // most)]
+    return [thin(scan, spacing)[0] for scan in chosen] if spacing > 0 else chosen

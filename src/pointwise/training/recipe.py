@@ -14,17 +14,23 @@ from pointwise.training.classes import IGNORED, Classes
 from pointwise.training.columns import Columns
 from pointwise.training.features import Features
 from pointwise.training.ground import Ground
+from pointwise.training.thin import thin
 
 Task = Literal["segmentation", "classification"]
 TASKS = get_args(Task)
 
 
 class Prepared:
-    """A scan with what its blocks need, each made when it is first asked for."""
+    """A scan with what its blocks need, each made when it is first asked for.
 
-    def __init__(self, scan: Scan, side: float) -> None:
+    ``cube [N]`` says which of the points here stands for each of the original ones, where the scan
+    was thinned.
+    """
+
+    def __init__(self, scan: Scan, side: float, cube: np.ndarray | None = None) -> None:
         self.scan = scan
         self.side = side
+        self.cube = cube
 
     @cached_property
     def ground(self) -> Ground:
@@ -42,7 +48,8 @@ class Recipe:
     Segmentation reads square columns ``block`` wide (in the scans' unit), of which the outer
     ``margin`` is only seen, not labelled, and which hold at most ``most`` points. Classification
     reads whole clouds, thinned at random to ``most`` points; ``unit_sphere`` says that each cloud
-    is brought to the same size first.
+    is brought to the same size first. With a ``spacing``, all points in a cube of that edge are
+    one.
     """
 
     task: Task
@@ -52,6 +59,7 @@ class Recipe:
     margin: float
     most: int
     unit_sphere: bool = False
+    spacing: float = 0.0
 
     def targets(self, scan: Scan) -> np.ndarray:
         """The class indices to be found: int64 ``[N]`` of points, or ``[1]`` of a cloud."""
@@ -64,9 +72,12 @@ class Recipe:
         return self.classes.index(labels)
 
     def prepare(self, scan: Scan, command: str = "label") -> Prepared:
-        """Checks that the scan has the features, and brings it to the size the network knows."""
+        """Checks that the scan has the features; brings it to the size and the spacing learned."""
         self.features.check(scan, command)
         scan = to_unit_sphere(scan) if self.unit_sphere else scan
+        if self.spacing > 0 and len(scan):
+            thinned, cube = thin(scan, self.spacing, self.features.names)
+            return Prepared(thinned, self.block / 8, cube)
         return Prepared(scan, self.block / 8)
 
     def sample(

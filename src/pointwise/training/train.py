@@ -42,7 +42,7 @@ class Settings:
     epochs: int = 100
     batch: int | None = None  # blocks or clouds in a step; 1 or 16 unless given
     learning_rate: float = 0.005
-    label_smoothing: float = 0.05
+    label_smoothing: float = 0.0
     patience: int | None = None  # validations without a better one before the end
     workers: int = 0
     devices: int = 1

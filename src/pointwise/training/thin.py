@@ -1,0 +1,46 @@
+"""Fewer points, evenly spread: what lies in one small cube becomes one point."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from pointwise import operators  # noqa: F401  (registers torch.ops.pointwise)
+from pointwise.cloud.scan import UNLABELLED, Scan
+
+
+def thin(scan: Scan, spacing: float, fields: Sequence[str] = ()) -> tuple[Scan, np.ndarray]:
+    """One point for each occupied cube of edge ``spacing``, and the cube of each point ``[N]``.
+
+    A point is the mean of those in its cube, in its place and in ``fields``, and has the label that
+    most of them have. So a scanner's dense surroundings weigh no more than the rest of the room.
+    """
+    points = torch.from_numpy(np.ascontiguousarray(scan.points))
+    found = torch.ops.pointwise.voxel_grid(points, torch.tensor([0, len(scan)]), spacing)
+    position, cube = found[0].numpy(), found[2].numpy()
+    count = np.bincount(cube, minlength=len(position))
+    means = {name: _mean(scan.fields[name], cube, count) for name in fields if name in scan.fields}
+    labels = None if scan.labels is None else _most_frequent(scan.labels, cube, len(position))
+    return replace(scan, points=position, fields=means, labels=labels), cube
+
+
+def _mean(values: np.ndarray, cube: np.ndarray, count: np.ndarray) -> np.ndarray:
+    columns = values.reshape(len(values), -1).T
+    sums = [np.bincount(cube, weights=column, minlength=len(count)) for column in columns]
+    mean = (np.stack(sums, axis=1) / count[:, None]).astype(np.float32)
+    return mean.reshape(len(count), *values.shape[1:])
+
+
+def _most_frequent(labels: np.ndarray, cube: np.ndarray, cubes: int) -> np.ndarray:
+    """The label of each cube; the lowest where several are as frequent, none where none has one."""
+    known = labels != UNLABELLED
+    codes, index = np.unique(labels[known], return_inverse=True)
+    pairs, count = np.unique(cube[known] * len(codes) + index, return_counts=True)
+    found = np.full(cubes, UNLABELLED, dtype=np.int64)
+    order = np.lexsort((-pairs, count))  # the most frequent last, which is the one that stays
+    if len(codes):
+        found[pairs[order] // len(codes)] = codes[pairs[order] % len(codes)]
+    return found
