@@ -25,7 +25,7 @@ class Batch(NamedTuple):
     labels: torch.Tensor  # [N] or [B] int64, IGNORED where there is none
 
 
-FEWEST = 16  # blocks in an epoch
+FEWEST = 128  # blocks in an epoch
 Sample = tuple[np.ndarray, np.ndarray, np.ndarray]  # points, features, labels of one block or cloud
 
 

@@ -98,6 +98,7 @@ class TrainingModule(lightning.LightningModule):
             self.network.parameters(),
             lr=self.learning_rate,
             weight_decay=self.weight_decay,
+            betas=(0.9, 0.95),  # a short memory: trainings here are hundreds of steps, not millions
             fused=True,
         )
         # The step number is not asked: in minutes, nobody knows how many there will be.

@@ -9,7 +9,7 @@ import numpy as np
 from pointwise.cloud.scan import Scan
 
 
-def default_cell_size(scans: Sequence[Scan], *, occupancy: float = 8.0) -> float:
+def default_cell_size(scans: Sequence[Scan], *, occupancy: float = 10.0) -> float:
     """The edge of a cube that holds ``occupancy`` points on average, over cubes that hold any.
 
     On a surface that is about three times the spacing of the points. Cubes are counted, not points,
