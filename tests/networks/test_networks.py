@@ -11,7 +11,7 @@ from torch import nn
 
 from pointwise.layers import CellConv, CellDepthwiseConv, CellSeparableConv
 from pointwise.networks import CellPyramid, CellUNet, Hua2018Classification, Hua2018Segmentation
-from pointwise.networks.blocks import Encoder, Norm
+from pointwise.networks.blocks import BatchNorm, Describe, Encoder
 
 SEGMENTATION = {
     "Hua2018Segmentation": lambda: Hua2018Segmentation(4, 5, cell_size=0.25),
@@ -32,7 +32,7 @@ def made(name: str) -> nn.Module:
     torch.manual_seed(0)
     network = NETWORKS[name]()
     for module in network.modules():
-        if isinstance(module, Norm):
+        if isinstance(module, BatchNorm):
             module.running_mean.uniform_(-0.5, 0.5)
             module.running_var.uniform_(0.5, 2.0)
     return network.eval()
@@ -121,7 +121,7 @@ def test_moved_far_away_it_sees_the_same(name):
 def test_in_another_unit_it_sees_the_same(name):
     network, larger = made(name), made(name)
     for module in larger.modules():
-        if isinstance(module, (CellConv, CellDepthwiseConv, CellSeparableConv)):
+        if isinstance(module, (CellConv, CellDepthwiseConv, CellSeparableConv, Describe)):
             module.cell_size *= 8
         elif isinstance(module, Encoder):
             module.sizes = [8 * size for size in module.sizes]

@@ -122,12 +122,9 @@ def _moving(decay: float):
     @torch.no_grad()
     def update(averaged, current, count) -> None:
         share = min(decay, (1 + int(count)) / (10 + int(count)))
-        for old, now in zip(averaged, current, strict=True):
-            if not old.is_floating_point():
-                old.copy_(now)  # counters of batch norm
-        floating = [i for i, old in enumerate(averaged) if old.is_floating_point()]
-        torch._foreach_lerp_(
-            [averaged[i] for i in floating], [current[i] for i in floating], 1 - share
-        )
+        if averaged[0].is_floating_point():
+            torch._foreach_lerp_(averaged, current, 1 - share)
+        else:
+            torch._foreach_copy_(averaged, current)  # counters of batch norm
 
     return update
