@@ -356,11 +356,12 @@ def _wrong_labels(results: dict[str, Any], count: int) -> str | None:
         return f"not each of {count:,} points has a class"
     scan = landscape(10_000, seed=2)
     prepared = run.recipe.prepare(scan)
-    index = np.arange(len(scan))
+    index = np.arange(len(prepared.scan))
     points, features = (torch.from_numpy(a) for a in run.recipe.sample(prepared, index))
     with torch.inference_mode():
-        logits = run.network(points, features, torch.tensor([0, len(scan)]))
-    expected = run.recipe.classes.code(logits.argmax(dim=1).numpy())
+        logits = run.network(points, features, torch.tensor([0, len(index)]))
+    # Each point has the class of the one that stands for it.
+    expected = run.recipe.classes.code(logits.argmax(dim=1).numpy())[prepared.cube]
     share = (label_scan(run, scan) == expected).mean()
     # The order of the points is another, and so is the last bit of a sum: ties may fall otherwise.
     return None if share > 0.999 else f"only {share:.1%} of a block's labels are the network's own"

@@ -103,8 +103,10 @@ def test_folders_of_classes(tmp_path):
 
 
 def test_an_interrupted_training_says_how_to_go_on_and_does(scene, tmp_path, monkeypatch):
+    from pointwise.training import data
     from pointwise.training.module import TrainingModule
 
+    monkeypatch.setattr(data, "FEWEST", 16)
     step = TrainingModule.training_step
 
     def interrupted(self, batch, number):

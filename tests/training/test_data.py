@@ -8,6 +8,7 @@ import torch
 from toys import cloud, scene
 
 from pointwise.training.augment import Augmentation
+from pointwise.training.classes import IGNORED
 from pointwise.training.data import (
     FEWEST,
     Epochs,
@@ -20,12 +21,14 @@ from pointwise.training.data import (
 from pointwise.training.plan import plan
 from pointwise.training.recipe import Recipe, to_unit_sphere
 from pointwise.training.sources import Data
+from pointwise.training.thin import thin
 
 
-def scenes(**more) -> tuple[list, Recipe]:
+def scenes(spacing: float = 0.0, **more) -> tuple[list, Recipe]:
+    """Two scenes; all their points are read, unless there is a ``spacing``."""
     scans = [scene(0), scene(1, 1000)]
-    data = Data("segmentation", scans, [], [])
-    return scans, plan(data, network="TinyPoints", **more).recipe
+    recipe = plan(Data("segmentation", scans, [], []), network="TinyPoints", **more).recipe
+    return scans, replace(recipe, spacing=spacing)
 
 
 def clouds() -> tuple[list, Recipe]:
@@ -87,11 +90,19 @@ def test_blocks_are_as_wide_as_said_and_centred_in_float32():
 
 
 def test_an_epoch_reads_the_data_about_once():
-    scans, recipe = scenes(block=1.5)
+    scans, recipe = scenes(block=0.8)
     blocks = RandomBlocks(recipe, scans, None, seed=0)
     assert len(blocks) > FEWEST
     read = sum(len(blocks[n][0]) for n in range(len(blocks)))
     assert 0.7 < read / 3000 < 1.5
+
+
+def test_small_scans_have_as_many_turns_as_make_an_epoch():
+    scans, recipe = scenes(block=50.0)
+    blocks = RandomBlocks(recipe, scans, None, seed=0)
+    read = [len(blocks[n][0]) for n in range(len(blocks))]
+    assert len(read) == FEWEST
+    assert read.count(2000) == read.count(1000) == FEWEST / 2
 
 
 def test_rare_classes_are_in_the_middle_as_often_as_others():
@@ -117,14 +128,36 @@ def test_a_pole_is_thinned():
     assert len(RandomBlocks(recipe, scans[:1], None, seed=0)[0][0]) == 100
 
 
-def test_tiles_hold_every_label_once():
-    scans, recipe = scenes(block=3.0)
+def test_blocks_to_train_on_are_thinned():
+    scans, recipe = scenes(spacing=0.5, block=50.0, features=["intensity"])
+    _, features, labels = RandomBlocks(recipe, scans[:1], None, seed=0)[0]
+    thinned, _ = thin(scans[0], 0.5, ["intensity"])
+    assert len(features) == len(thinned) < 1000
+    (centre,), (scale,) = recipe.features.centre, recipe.features.scale
+    expected = ((thinned.fields["intensity"] - centre) / scale).clip(-3, 3)
+    order, other = np.argsort(features[:, 0]), np.argsort(expected)
+    np.testing.assert_allclose(features[order, 0], expected[other], atol=1e-5)
+    np.testing.assert_array_equal(labels[order], recipe.classes.index(thinned.labels)[other])
+
+
+@pytest.mark.parametrize("spacing", [0.0, 0.5])
+def test_tiles_hold_every_label_once(spacing):
+    scans, recipe = scenes(spacing, block=3.0)
     tiles = Tiles(recipe, scans)
-    found = np.concatenate([tiles[n][2] for n in range(len(tiles))])
-    expected = np.concatenate([recipe.classes.index(scan.labels) for scan in scans])
     assert len(tiles) > 4
-    for index in range(3):
-        assert (found == index).sum() == (expected == index).sum()
+    for scan in scans:
+        read = thin(scan, spacing)[0] if spacing else scan
+        assert len(read) == len(scan) if spacing == 0 else len(read) < 0.6 * len(scan)
+        counts = np.zeros(len(read), dtype=np.int64)
+        found = np.full(len(read), IGNORED)
+        for (prepared, index, _), (_, _, labels) in zip(tiles.tiles, tiles, strict=True):
+            if prepared.scan.name == scan.name:
+                labelled = index[labels != IGNORED]
+                counts[labelled] += 1
+                found[labelled] = labels[labels != IGNORED]
+        expected = recipe.classes.index(read.labels)
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(counts, expected != IGNORED)
 
 
 def test_validation_does_not_vary():

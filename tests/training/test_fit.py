@@ -9,6 +9,7 @@ import pytest
 import torch
 from toys import cloud, scene
 
+from pointwise.training import data as training_data
 from pointwise.training.augment import Augmentation
 from pointwise.training.bar import Bar
 from pointwise.training.evaluate import evaluate, write_metrics
@@ -25,9 +26,12 @@ CLOUDS = Data(
     [cloud(label, i) for label in (0, 1) for i in range(8, 12)],
     [cloud(label, i) for label in (0, 1) for i in range(12, 20)],
 )
+EPOCH = 18  # steps in an epoch of SCENES: 9 blocks cover them once, and 16 are the fewest here
 
 
-EPOCH = 18  # steps in an epoch of SCENES: 9 blocks cover them once
+@pytest.fixture(autouse=True)
+def short_epochs(monkeypatch):
+    monkeypatch.setattr(training_data, "FEWEST", 16)
 
 
 def new_run(data: Data = SCENES) -> Run:
@@ -83,6 +87,16 @@ def test_training_is_repeatable(tmp_path):
         weights.append(load_run(tmp_path / name).network.state_dict())
     for key in weights[0]:
         torch.testing.assert_close(weights[0][key], weights[1][key])
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed", "32-true"])
+def test_any_precision_trains(precision, tmp_path):
+    run = new_run()
+    before = {name: value.clone() for name, value in run.network.named_parameters()}
+    train(run, SCENES, tmp_path, Settings(epochs=1, precision=precision))
+    for name, value in load_run(tmp_path).network.named_parameters():
+        assert torch.isfinite(value).all()
+        assert not torch.equal(value, before[name]), name
 
 
 def test_an_interruption_leaves_a_run_that_resumes(tmp_path):

@@ -14,14 +14,18 @@ from pointwise.training.label import classify_scan, classify_scans, label_scan
 from pointwise.training.plan import plan
 from pointwise.training.run import Run
 from pointwise.training.sources import Data
+from pointwise.training.thin import thin
 
 
 def a_run(**more) -> Run:
     return plan(Data("segmentation", [scene(0)], [], []), network="TinyPoints", **more)
 
 
-class BySide(torch.nn.Module):
-    """Class 0 left of the block's centre and class 1 right of it, and counts its points."""
+class BySign(torch.nn.Module):
+    """Class 1 where the feature is positive, else class 0, the surer the larger it is.
+
+    Counts the points it is given.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,24 +34,40 @@ class BySide(torch.nn.Module):
 
     def forward(self, points, features, offsets):
         self.read.append(len(points))
-        right = (features[:, 0] > 0).float()
-        return torch.stack([1 - right, right, torch.full_like(right, -1)], dim=1)
+        value = features[:, 0]
+        return torch.stack([-value, value, torch.full_like(value, -9)], dim=1)
 
 
-def by_intensity(**more) -> Run:
+def by_intensity(spacing: float, **more) -> Run:
     run = a_run(features=["intensity"], **more)
-    return replace(run, network=BySide())
+    return replace(run, recipe=replace(run.recipe, spacing=spacing), network=BySign())
+
+
+def normalised(run: Run, intensity: np.ndarray) -> np.ndarray:
+    (centre,), (scale,) = run.recipe.features.centre, run.recipe.features.scale
+    return ((intensity - centre) / scale).clip(-3, 3)
 
 
 @pytest.mark.parametrize("block", [0.7, 3.0, 50.0])
 def test_every_point_gets_the_label_of_its_own_features(block):
-    run, scan = by_intensity(block=block), scene(3)
+    run, scan = by_intensity(0.0, block=block), scene(3)
     codes = label_scan(run, scan)
-    centre = run.recipe.features.centre[0]
-    expected = np.where(scan.fields["intensity"] > centre, 20, 10)
-    near = np.abs(scan.fields["intensity"] - centre) < 1e-3
+    value = normalised(run, scan.fields["intensity"])
+    clear = np.abs(value) > 1e-4
     assert codes.dtype == np.int64
-    np.testing.assert_array_equal(codes[~near], expected[~near])
+    np.testing.assert_array_equal(codes[clear], np.where(value > 0, 20, 10)[clear])
+
+
+@pytest.mark.parametrize("block", [1.5, 50.0])
+def test_every_point_gets_the_label_of_its_cube(block):
+    run, scan = by_intensity(0.5, block=block), scene(3)
+    codes, confidence = label_scan(run, scan, confidence=True)
+    thinned, cube = thin(scan, 0.5, ["intensity"])
+    assert len(thinned) < 0.5 * len(scan) == 0.5 * len(codes)
+    value = normalised(run, thinned.fields["intensity"])[cube]
+    clear = np.abs(value) > 1e-4
+    np.testing.assert_array_equal(codes[clear], np.where(value > 0, 20, 10)[clear])
+    np.testing.assert_allclose(confidence, probability(value), rtol=1e-4)
 
 
 def test_labels_do_not_depend_on_the_order_of_the_points():
@@ -56,8 +76,14 @@ def test_labels_do_not_depend_on_the_order_of_the_points():
     np.testing.assert_array_equal(label_scan(run, scan)[order], label_scan(run, scan.select(order)))
 
 
+def probability(value: np.ndarray) -> np.ndarray:
+    """Of the class that ``BySign`` says."""
+    size = np.abs(value)
+    return np.exp(size) / (np.exp(size) + np.exp(-size) + np.exp(-9))
+
+
 def test_a_denser_scan_is_read_in_smaller_blocks():
-    run = by_intensity()
+    run = by_intensity(0.0)
     run = replace(run, recipe=replace(run.recipe, most=500))
     label_scan(run, scene(5, 20_000))
     assert max(run.network.read) <= 500
@@ -65,17 +91,23 @@ def test_a_denser_scan_is_read_in_smaller_blocks():
 
 
 def test_confidence_is_the_probability_of_the_class():
-    run, scan = by_intensity(), scene(6)
+    run, scan = by_intensity(0.0), scene(6)
     codes, confidence = label_scan(run, scan, confidence=True)
     np.testing.assert_array_equal(codes, label_scan(run, scan))
-    expected = torch.tensor([1.0, 0.0, -1.0]).softmax(dim=0)[0]
-    np.testing.assert_allclose(confidence, float(expected), rtol=1e-6)
+    expected = probability(normalised(run, scan.fields["intensity"]))
+    assert expected.min() < 0.6 < 0.95 < expected.max()
+    np.testing.assert_allclose(confidence, expected, rtol=1e-4)
 
 
-def test_progress_counts_every_point():
+@pytest.mark.parametrize("spacing", [0.0, 0.5])
+def test_progress_counts_every_point_that_is_read(spacing):
     calls: list[tuple[int, int]] = []
-    label_scan(a_run(block=2.0), scene(7), lambda *done: calls.append(done))
-    assert calls[-1] == (2000, 2000)
+    scan = scene(7)
+    label_scan(by_intensity(spacing, block=2.0), scan, lambda *done: calls.append(done))
+    count = len(thin(scan, spacing)[0]) if spacing else 2000
+    assert {total for _, total in calls} == {count}
+    assert calls[-1] == (count, count)
+    assert len(calls) > 10
     assert [done for done, _ in calls] == sorted({done for done, _ in calls})
 
 
@@ -83,9 +115,10 @@ def test_nothing_to_label():
     assert label_scan(a_run(), scene(0).select(np.arange(0))).shape == (0,)
 
 
-def test_memory_grows_little_with_the_scan():
+@pytest.mark.parametrize("spacing", [0.0, 0.5])
+def test_memory_grows_little_with_the_scan(spacing):
     """What is needed beyond the scan: codes and one sort, and no [N, classes] nor [N, C] array."""
-    run = by_intensity(block=2.0)
+    run = by_intensity(spacing, block=40.0)
     rng = np.random.default_rng(0)
     peaks = []
     for count in (200_000, 600_000):
@@ -93,7 +126,7 @@ def test_memory_grows_little_with_the_scan():
         points = rng.uniform(0, 1, size=(count, 3)) * (side, side, 1)
         scan = Scan(points, {"intensity": np.zeros(count, np.float32)})
         tracemalloc.start()
-        label_scan(replace(run, recipe=replace(run.recipe, block=40.0)), scan)
+        label_scan(run, scan)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert (peaks[1] - peaks[0]) / 400_000 < 100  # bytes per point
@@ -124,7 +157,7 @@ def test_an_empty_cloud_has_no_class():
 
 
 def test_evaluation_counts_what_is_labelled_and_known():
-    run = by_intensity(block=3.0)
+    run = by_intensity(0.5, block=3.0)  # thinned, but every point of the scan is counted
     scan = scene(8)
     scan.labels[:7] = 99  # a class that training has not seen
     matrix = evaluate(run, [scan, scene(9)])

@@ -19,13 +19,14 @@ def batch(labels: list[int], value: float = 1.0) -> Batch:
     return Batch(torch.zeros(count, 3), features, torch.tensor([0, count]), torch.tensor(labels))
 
 
-def test_rows_without_a_label_do_not_count():
+@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.05}])
+def test_rows_without_a_label_do_not_count(options):
     logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
     with_more = torch.cat([logits, torch.full((2, 3), 1e3)])
     labels = torch.tensor([0, 1, 2, 1, -1, -1])
-    one = module(weights=[1.0, 2.0, 3.0])
+    one = module(weights=[1.0, 2.0, 3.0], **options)
     expected = functional.cross_entropy(
-        logits, labels[:4], weight=torch.tensor([1.0, 2.0, 3.0]), label_smoothing=0.05
+        logits, labels[:4], weight=torch.tensor([1.0, 2.0, 3.0]), **options
     )
     torch.testing.assert_close(one.loss(with_more, labels), expected)
 
@@ -74,9 +75,11 @@ def test_the_average_follows_the_weights_smoothly():
     assert (one.average.module.layers[0].weight == 0).all()  # the first is taken as it is
     with torch.no_grad():
         weight.fill_(1.0)
+    one.on_train_batch_end()
+    averaged = one.average.module.layers[0].weight
+    torch.testing.assert_close(averaged, torch.full_like(averaged, 9 / 11))  # short at first
     for _ in range(100):
         one.on_train_batch_end()
-    averaged = one.average.module.layers[0].weight
     assert 0.99 < averaged.min() < 1
     one.network.layers[1].num_batches_tracked.fill_(7)
     one.on_train_batch_end()

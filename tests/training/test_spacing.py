@@ -14,9 +14,9 @@ def surface(spacing: float, side: float) -> Scan:
 
 
 @pytest.mark.parametrize("spacing", [0.01, 0.5, 20.0])
-def test_a_cell_is_two_to_three_spacings(spacing):
-    size = default_cell_size([surface(spacing, 100 * spacing)])
-    assert 1.9 * spacing <= size <= 3 * spacing
+def test_a_cell_is_about_three_spacings(spacing):
+    size = default_cell_size([surface(spacing, 100 * spacing)], occupancy=10)
+    assert 2.8 * spacing <= size <= 3.4 * spacing  # √10 and a little
 
 
 def test_dense_patches_and_duplicates_do_not_decide():
@@ -24,7 +24,8 @@ def test_dense_patches_and_duplicates_do_not_decide():
     rng = np.random.default_rng(0)
     dense = rng.uniform(1000, 1001, size=(1000, 3)) * (1, 1, 0) + (0, 0, 1000)
     twice = np.concatenate([scan.points, scan.points[:5000], dense])
-    assert 0.8 <= default_cell_size([Scan(twice)]) <= 1.5
+    assert default_cell_size([scan], occupancy=10) == 1.6
+    assert 1.45 <= default_cell_size([Scan(twice)], occupancy=10) <= 1.6
 
 
 def test_a_block_holds_about_as_many_points_as_wanted():
@@ -41,6 +42,6 @@ def test_small_scans_are_not_cut():
 def test_no_extent():
     scan = Scan(np.zeros((5, 3)))
     with pytest.raises(ValueError, match="no extent to take a cell size from; give --cell-size"):
-        default_cell_size([scan])
+        default_cell_size([scan], occupancy=10)
     with pytest.raises(ValueError, match="no horizontal extent; give --block"):
         default_block([scan], points=10, most=10)

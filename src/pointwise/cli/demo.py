@@ -38,7 +38,8 @@ def demo(
     run, new, labelled = out / "run", out / "room.ply", out / "room-labelled.ply"
 
     console.rule(f"Training on {rooms} rooms for {minutes:g} minutes", align="left")
-    train(["rooms"], out=run, rooms=rooms, minutes=minutes)
+    # Coarser cells than train would choose: in two minutes, more steps are worth more than detail.
+    train(["rooms"], out=run, rooms=rooms, minutes=minutes, cell_size=0.1)
 
     console.rule("Labelling a room it has never seen", align="left")
     # A room of another seed, that neither training, validation nor test has had.

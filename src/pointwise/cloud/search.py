@@ -47,7 +47,7 @@ from pointwise.engine.cpu.vector import (
 
 _QUERIES_PER_TILE = 256
 _GROUP = 32  # queries that share their candidates, at most
-_GROUP_COLUMNS = 6  # and how far along x they spread
+_GROUP_COLUMNS = 4  # and how far along x they spread
 # Rows are matched on rounded indices; this margin (in cells) is far above the rounding of
 # coordinates and far below the price of a row more.
 _MARGIN = 1e-6

@@ -99,7 +99,8 @@ class TrainingModule(lightning.LightningModule):
             lr=self.learning_rate,
             weight_decay=self.weight_decay,
             betas=(0.9, 0.95),  # a short memory: trainings here are hundreds of steps, not millions
-            fused=True,
+            # Lightning does not clip the gradients of a fused optimiser in mixed precision.
+            fused="mixed" not in str(self.trainer.precision),
         )
         # The step number is not asked: in minutes, nobody knows how many there will be.
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: rate(self.progress()))

@@ -49,7 +49,8 @@ def plan(
     unit_sphere = classification and sizes_differ(scans)
     if unit_sphere:
         scans = [to_unit_sphere(scan) for scan in scans]
-    cell_size = cell_size or default_cell_size(scans)
+    # A cloud of a thousand points is seen as a whole; a scene is wanted in detail.
+    cell_size = cell_size or default_cell_size(scans, occupancy=10 if classification else 5)
     # Half a cell: what the finest convolution can still tell apart, and no more.
     spacing = 0.0 if classification else cell_size / 2
     if block is None:

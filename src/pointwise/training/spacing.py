@@ -9,12 +9,12 @@ import numpy as np
 from pointwise.cloud.scan import Scan
 
 
-def default_cell_size(scans: Sequence[Scan], *, occupancy: float = 10.0) -> float:
+def default_cell_size(scans: Sequence[Scan], *, occupancy: float) -> float:
     """The edge of a cube that holds ``occupancy`` points on average, over cubes that hold any.
 
-    On a surface that is about three times the spacing of the points. Cubes are counted, not points,
-    so that the dense surroundings of a scanner do not decide for the rest. In the scans' unit,
-    rounded to two digits; the median over some of the scans.
+    On a surface, with 5, that is about twice the spacing of the points. Cubes are counted, not
+    points, so that the dense surroundings of a scanner do not decide for the rest. In the scans'
+    unit, rounded to two digits; the median over some of the scans.
     """
     chosen = [scan for scan in scans if len(scan) > 1]
     chosen = chosen[:: max(1, len(chosen) // 8)]
