@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import signal
 import sys
@@ -23,12 +24,13 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
 )
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.data import DataLoader
 
 from pointwise.cloud.scan import Scan
 from pointwise.training.augment import Augmentation
 from pointwise.training.bar import Bar
 from pointwise.training.classes import class_weights
-from pointwise.training.data import train_loader, validation_loader
+from pointwise.training.data import pack, train_loader, validation_loader
 from pointwise.training.module import TrainingModule
 from pointwise.training.run import Run, save_run, save_weights
 from pointwise.training.sources import Data
@@ -148,6 +150,7 @@ def train(
         if data.validation
         else None
     )
+    _compile_kernels(run, loader)
     clock = Clock(settings)
     module = TrainingModule(
         run.network,
@@ -173,6 +176,20 @@ def train(
     if trainer.is_global_zero:
         save_weights(run, folder)
     return seconds
+
+
+def _compile_kernels(run: Run, loader: DataLoader) -> None:
+    """Takes one step with a copy of the network, whose kernels compile if they never ran before.
+
+    That takes half a minute on a new machine, which is not to be taken from ``minutes``.
+    """
+    if torch.cuda.is_available():
+        return
+    network = copy.deepcopy(run.network).train()
+    samples = [loader.dataset[i] for i in range(loader.batch_size or 1)]
+    batch = pack(samples)
+    with torch.random.fork_rng():
+        network(batch.points, batch.features, batch.offsets).sum().backward()
 
 
 def label_counts(run: Run, scans: Sequence[Scan]) -> np.ndarray:
