@@ -362,7 +362,7 @@ def _wrong_labels(results: dict[str, Any], count: int) -> str | None:
         logits = run.network(points, features, torch.tensor([0, len(index)]))
     # Each point has the class of the one that stands for it.
     expected = run.recipe.classes.code(logits.argmax(dim=1).numpy())[prepared.cube]
-    share = (label_scan(run, scan) == expected).mean()
+    share = (label_scan(run, scan, votes=1) == expected).mean()
     # The order of the points is another, and so is the last bit of a sum: ties may fall otherwise.
     return None if share > 0.999 else f"only {share:.1%} of a block's labels are the network's own"
 

@@ -10,7 +10,7 @@ from toys import cloud, scene
 
 from pointwise.cloud.scan import UNLABELLED, Scan
 from pointwise.training.evaluate import evaluate
-from pointwise.training.label import classify_scan, classify_scans, label_scan
+from pointwise.training.label import _angles, classify_scan, classify_scans, label_scan
 from pointwise.training.plan import plan
 from pointwise.training.run import Run
 from pointwise.training.sources import Data
@@ -184,3 +184,52 @@ def test_evaluation_of_clouds():
             )
             assert matrix[truth, answer] == expected
     assert calls[-1] == (8, 8)
+
+
+@pytest.mark.parametrize(
+    ("votes", "largest", "angles"),
+    [
+        (1, 180.0, [0]),
+        (3, 180.0, [0, 120, 240]),
+        (4, 180.0, [0, 90, 180, 270]),
+        (1, 20.0, [0]),
+        (2, 20.0, [0, -20]),
+        (3, 20.0, [0, -20, 20]),
+        (5, 20.0, [0, -10, 10, -20, 20]),
+        (3, 0.0, [0]),  # which way is north was learned, too
+    ],
+)
+def test_votes_are_turned_as_training_turned(votes, largest, angles):
+    assert _angles(votes, largest) == pytest.approx(angles)
+
+
+def test_no_votes():
+    with pytest.raises(ValueError, match="--votes must be 1 or more, got 0"):
+        _angles(0, 180.0)
+
+
+class Eastern(torch.nn.Module):
+    """Class 1 east of the block's middle: every turn changes its mind."""
+
+    def __init__(self):
+        super().__init__()
+        self.unused = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, points, features, offsets):
+        return torch.stack([torch.zeros(len(points)), 2 * points[:, 0]], dim=1)
+
+
+def test_votes_are_averaged():
+    points = np.random.default_rng(0).uniform(-1, 1, (200, 3))
+    scan = Scan(points, {}, (points[:, 0] > 0).astype(int))
+    data = Data("segmentation", [scan], [], [])
+    run = plan(data, network="TinyPoints", features=["height"], block=10.0)
+    run = replace(run, network=Eastern(), recipe=replace(run.recipe, spacing=0.0))
+    local = torch.from_numpy(points - points.mean(axis=0)).float()
+    turns = torch.deg2rad(torch.tensor([0.0, 120.0, 240.0]))
+    east = local[:, :1] * turns.cos() - local[:, 1:2] * turns.sin()
+    expected = torch.sigmoid(2 * east).mean(dim=1)
+    codes, certain = label_scan(run, scan, confidence=True, votes=3)
+    assert codes.tolist() == (expected > 0.5).long().tolist()
+    assert certain == pytest.approx(torch.maximum(expected, 1 - expected).numpy(), abs=1e-5)
+    assert (label_scan(run, scan, votes=1) == (local[:, 0] > 0).numpy()).all()

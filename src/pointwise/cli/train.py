@@ -212,6 +212,7 @@ def _run(folder: Path, options: dict[str, Any], console: Console, *, resume: boo
                 features=_names(options["features"]),
                 cell_size=options["cell_size"],
                 block=options["block"],
+                rotate=options["rotate"],
                 seed=options["seed"],
                 options=options,
             )

@@ -7,6 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 
+def about_z(degrees: float) -> np.ndarray:
+    """The matrix ``[3, 3]`` float32 that turns points about the vertical: ``points @ matrix``."""
+    cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    return np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]], dtype=np.float32)
+
+
 @dataclass(frozen=True)
 class Augmentation:
     """What may be done to a block or a cloud.
@@ -35,9 +41,7 @@ class Augmentation:
 
         Returns the points, the turn ``[3, 3]`` for whatever else has a direction, and the scale.
         """
-        angle = np.deg2rad(rng.uniform(-self.rotate, self.rotate))
-        cos, sin = np.cos(angle), np.sin(angle)
-        turn = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]], dtype=np.float32)
+        turn = about_z(rng.uniform(-self.rotate, self.rotate))
         if self.flip and rng.random() < 0.5:
             turn[:, 0] *= -1
         scale = float(rng.uniform(1 - self.scale, 1 + self.scale))

@@ -30,6 +30,7 @@ def plan(
     features: Sequence[str] | None = None,
     cell_size: float | None = None,
     block: float | None = None,
+    rotate: float = 180.0,
     seed: int = 0,
     options: dict[str, Any] | None = None,
 ) -> Run:
@@ -66,6 +67,7 @@ def plan(
         most=CLOUD_POINTS if classification else MOST_POINTS,
         unit_sphere=unit_sphere,
         spacing=spacing,
+        rotate=rotate,
     )
     arguments = {
         "in_channels": recipe.features.channels,

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from pointwise.cloud.scan import Scan
-from pointwise.training.augment import Augmentation
+from pointwise.training.augment import Augmentation, about_z
 from pointwise.training.classes import IGNORED, Classes
 from pointwise.training.columns import Columns
 from pointwise.training.features import Features
@@ -60,6 +60,7 @@ class Recipe:
     most: int
     unit_sphere: bool = False
     spacing: float = 0.0
+    rotate: float = 180.0  # the largest turn in training, degrees
 
     def targets(self, scan: Scan) -> np.ndarray:
         """The class indices to be found: int64 ``[N]`` of points, or ``[1]`` of a cloud."""
@@ -86,12 +87,17 @@ class Recipe:
         index: np.ndarray,
         augmentation: Augmentation | None = None,
         rng: np.random.Generator | None = None,
+        angle: float = 0.0,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The points float32 ``[n, 3]`` about their centre, and the features float32 ``[n, C]``."""
+        """The points, turned by ``angle`` degrees or augmented at random: float32 ``[n, 3]``
+        about their centre, and the features float32 ``[n, C]``."""
         absolute = prepared.scan.points[index]
         # Centred in float64: a metre in UTM coordinates leaves float32 with centimetres only.
         local = (absolute - absolute.mean(axis=0)).astype(np.float32)
         turn, scale = None, 1.0
+        if angle:
+            turn = about_z(angle)
+            local = local @ turn
         if augmentation is not None and rng is not None:
             local, turn, scale = augmentation.move(local, rng)
         ground = prepared.ground if "height" in self.features.names else None
