@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from pointwise.training.run import Run
 
 
-WRITABLE = (".las", ".laz", ".ply", ".npz")  # what write_labels writes
-
-
 def label(
     run: Annotated[Path, typer.Argument(help="The folder of a run, from 'pointwise train'.")],
     inputs: Annotated[
@@ -62,6 +59,8 @@ def label(
 
 def _targets(files: Sequence[Path], out: Path, *, several: bool, force: bool) -> list[Path]:
     """The file to write for each input; raises ValueError where one would be lost."""
+    from pointwise.cloud.files import WRITABLE
+
     into_folder = several or out.is_dir() or not out.suffix
     targets = [out / _writable(file).name if into_folder else out for file in files]
     if into_folder and out.is_file():
@@ -87,6 +86,8 @@ def _targets(files: Sequence[Path], out: Path, *, several: bool, force: bool) ->
 
 def _writable(file: Path) -> Path:
     """The file's own name where its format can hold labels, else that of a PLY file."""
+    from pointwise.cloud.files import WRITABLE
+
     return file if file.suffix.lower() in WRITABLE else file.with_name(f"{file.name}.ply")
 
 

@@ -13,7 +13,15 @@ import numpy as np
 from pointwise.cloud.files import e57, hdf5, kitti, las, mesh, npz, pcd, ply, s3dis, text
 from pointwise.cloud.scan import Scan
 
-__all__ = ["SUFFIXES", "read_scan", "read_scans", "sample_surface", "write_labels", "write_scan"]
+__all__ = [
+    "SUFFIXES",
+    "WRITABLE",
+    "read_scan",
+    "read_scans",
+    "sample_surface",
+    "write_labels",
+    "write_scan",
+]
 
 _READERS: dict[str, Callable[[Path], list[Scan]]] = {
     ".las": las.read,
@@ -34,6 +42,7 @@ _READERS: dict[str, Callable[[Path], list[Scan]]] = {
 }
 SUFFIXES = (*_READERS, ".npz")
 _WRITERS = {".las": las, ".laz": las, ".ply": ply, ".npz": npz}
+WRITABLE = tuple(_WRITERS)
 
 
 def read_scan(path: str | Path) -> Scan:
