@@ -82,9 +82,8 @@ def _bounds(arguments, program, thread):
 def bounds(caller: str, points: Tensor, offsets: Tensor) -> np.ndarray:
     """Corners ``[B, 2, 3]`` of each cloud; refuses coordinates that are not finite.
 
-    An empty cloud has corners (∞, -∞).
+    ``points`` is contiguous float64 on the CPU. An empty cloud has corners (∞, -∞).
     """
-    points = as_float64(points)
     clouds = len(offsets) - 1
     corners = np.empty((clouds, 2, 3))
     bad = np.empty(clouds, dtype=np.int64)
@@ -238,14 +237,14 @@ def build(points: Tensor, offsets: Tensor, frame: Frame) -> Grid:
 _last: tuple = ()  # (weak reference to points, their values, offsets, frame, grid)
 
 
-def build_once(points: Tensor, offsets: Tensor, frame: Frame) -> Grid:
-    """``build`` for any dtype, which keeps the last grid as long as its points live.
+def build_once(points: Tensor, exact: Tensor, offsets: Tensor, frame: Frame) -> Grid:
+    """``build`` of ``exact``, which keeps the last grid as long as ``points`` live.
 
-    The layers of a network search the same points once for each dilation. Values are compared:
-    nobody can tell whether memory that NumPy shares has changed.
+    ``exact`` is ``as_float64(points)``. The layers of a network search the same points once for
+    each dilation. Values are compared: nobody can tell whether memory that NumPy shares has
+    changed.
     """
     global _last
-    exact = as_float64(points)
     if _last:
         same, *known, known_frame, grid = _last
         if (

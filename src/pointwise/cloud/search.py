@@ -407,14 +407,16 @@ def grid_search(
     # share one grid.
     narrow = dilation > 1 or kernel_size == 3
     edge = (1.5 * cell_size if narrow else reach) * (1 + _MARGIN)
-    corners = grid.bounds("cell_search", points, point_offsets)
+    exact = grid.as_float64(points)
+    asked = exact if same else grid.as_float64(queries)
+    corners = grid.bounds("cell_search", exact, point_offsets)
     if not same:
-        others = grid.bounds("cell_search", queries, query_offsets)
+        others = grid.bounds("cell_search", asked, query_offsets)
         corners[:, 0] = np.minimum(corners[:, 0], others[:, 0])
         corners[:, 1] = np.maximum(corners[:, 1], others[:, 1])
     frame = grid.make_frame(corners, edge, cell_size / 2)
-    source = grid.build_once(points, point_offsets, frame)
-    seekers = source if same else grid.build(grid.as_float64(queries), query_offsets, frame)
+    source = grid.build_once(points, exact, point_offsets, frame)
+    seekers = source if same else grid.build(asked, query_offsets, frame)
     if transposed:
         source, seekers = seekers, source
     count_source = len(queries) if transposed else len(points)
