@@ -38,9 +38,9 @@ def offsets(caller: str, name: str, given, count: int) -> None:
     """``given`` is int64 [B+1], starts at 0, never falls, and ends at ``count``."""
     if not isinstance(given, Tensor) or given.dim() != 1 or given.dtype != torch.int64:
         raise ValueError(f"{caller}: {name} must be an int64 tensor [B+1], got {describe(given)}")
-    if torch.compiler.is_compiling() or given.shape[0] == 0:
-        if given.shape[0] == 0:
-            raise ValueError(f"{caller}: {name} is empty; one cloud of N points is [0, N]")
+    if given.shape[0] == 0:
+        raise ValueError(f"{caller}: {name} is empty; one cloud of N points is [0, N]")
+    if torch.compiler.is_compiling():
         return
     if int(given[0]) != 0 or int(given[-1]) != count or bool((given.diff() < 0).any()):
         shown = given.tolist() if len(given) <= 6 else [*given[:3].tolist(), "…", int(given[-1])]

@@ -37,7 +37,7 @@ def plan(
     """Makes the network and the recipe for the training part of ``data``.
 
     Whatever is not given follows from the data: the features all scans have, a cell size of a few
-    times the spacing, blocks of some 60,000. ``options`` are kept with the run. Raises
+    times the spacing, blocks of some 60,000 points. ``options`` are kept with the run. Raises
     ValueError where something given does not fit the data.
     """
     for option, value in (("--cell-size", cell_size), ("--block", block)):
