@@ -10,7 +10,7 @@ from cases import Case, uniform, walls
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pointwise import conv, operators
+from pointwise import conv
 from pointwise.conv import CELLS, IDENTITY, Gather
 from pointwise.engine.cpu.gemm import ROWS
 from pointwise.functional import (
@@ -20,6 +20,7 @@ from pointwise.functional import (
     pointwise_conv,
 )
 from pointwise.gathers import cells
+from pointwise.operators import cells as operators
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 

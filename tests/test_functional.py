@@ -7,15 +7,15 @@ import pytest
 import torch
 from cases import Case, each, named, walls
 
-from pointwise import functional
 from pointwise.cloud.point_cloud import PointCloud
-from pointwise.functional import (
+from pointwise.functional.cells import (
     cell_conv,
     cell_depthwise_conv,
     cell_separable_conv,
     over_queries,
     pointwise_conv,
 )
+from pointwise.functional import cells as functional
 
 HALVES = pytest.mark.parametrize("half", [torch.float16, torch.bfloat16], ids=str)
 

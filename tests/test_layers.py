@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from pointwise import functional
 from pointwise.cloud.point_cloud import PointCloud
+from pointwise.functional import cells as functional
 from pointwise.layers import CellConv, CellDepthwiseConv, CellSeparableConv, PointwiseConv
 
 LAYERS = {

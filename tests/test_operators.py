@@ -11,7 +11,6 @@ import torch
 from cases import Case, each, lattice, named, uniform, walls
 from torch.library import opcheck
 
-from pointwise import operators
 from pointwise.cloud.search import grid_search
 from pointwise.cloud.voxels import voxel_grid
 from pointwise.functional import (
@@ -20,6 +19,7 @@ from pointwise.functional import (
     cell_separable_conv,
     pointwise_conv,
 )
+from pointwise.operators import cells as operators
 
 OPERATORS = torch.ops.pointwise
 F64 = torch.float64

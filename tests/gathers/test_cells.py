@@ -8,9 +8,10 @@ import pytest
 import torch
 from cases import Case, each, named, walls
 
-from pointwise import conv, operators
+from pointwise import conv
 from pointwise.conv import CELLS
 from pointwise.gathers import cells
+from pointwise.operators import cells as operators
 
 FEW = named("batch, down", "kernel 5, dilation 2, sum", "17 channels, float64", "duplicates")
 

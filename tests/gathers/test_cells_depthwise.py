@@ -7,8 +7,8 @@ import oracle
 import torch
 from cases import each, named
 
-from pointwise import operators
 from pointwise.gathers import cells_depthwise
+from pointwise.operators import cells as operators
 
 
 @each()

@@ -7,8 +7,9 @@ import pytest
 import torch
 from cases import each
 
-from pointwise import conv, operators
+from pointwise import conv
 from pointwise.conv import IDENTITY, Gather
+from pointwise.operators import cells as operators
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

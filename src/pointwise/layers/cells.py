@@ -1,4 +1,4 @@
-"""The convolutions as modules: parameters and one functional call."""
+"""The convolutions on point clouds as modules."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pointwise import checks, functional
+from pointwise import checks
 from pointwise.cloud.neighborhood import Neighborhood
 from pointwise.cloud.point_cloud import PointCloud
+from pointwise.functional import cells as functional
 
 
 class _CellKernel(nn.Module):

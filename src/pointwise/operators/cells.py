@@ -1,14 +1,11 @@
-"""The operators as PyTorch knows them: schema, CPU kernels, a plain form for every other device,
-shapes for tracing, and gradients.
+"""The operators on point clouds: schema, CPU kernels, a plain form for every other device, shapes
+for tracing, and gradients.
 
 All of a convolution's gradients are convolutions again: the input's is one over the transposed
 table, the weight's gathers once more and multiplies from the other side.
 """
 
 from __future__ import annotations
-
-import functools
-import sys
 
 import torch
 from torch import Tensor
@@ -20,37 +17,9 @@ from pointwise.cloud.voxels import voxel_grid
 from pointwise.conv import CELLS, CELLS_DEPTHWISE, IDENTITY, Gather
 from pointwise.engine.cpu.launch import launch
 from pointwise.gathers import cells, cells_depthwise
+from pointwise.operators.define import define, library
 
-_library = torch.library.Library("pointwise", "DEF")
 _TABLE = "Tensor row_start, Tensor pairs"
-
-
-def _untraced(function):
-    """Keeps Dynamo out of ``function``, also where the caller's graph breaks.
-
-    It would trace the arrays whose addresses the kernels are given, and leave them dangling.
-    """
-
-    disabled = None
-
-    @functools.wraps(function)
-    def call(*arguments):
-        nonlocal disabled
-        if "torch._dynamo" not in sys.modules:  # it takes a second to import: never for this
-            return function(*arguments)
-        if disabled is None:
-            disabled = torch.compiler.disable(function)
-        return disabled(*arguments)
-
-    return call
-
-
-def _define(schema: str, cpu, plain, fake) -> None:
-    name = schema.split("(")[0]
-    _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-    _library.impl(name, _untraced(cpu), "CPU")
-    _library.impl(name, _untraced(plain), "CompositeExplicitAutograd")
-    torch.library.register_fake(f"pointwise::{name}", fake, lib=_library)
 
 
 # --- search -------------------------------------------------------------------------------------
@@ -73,7 +42,7 @@ def _search_fake(
     return row_start, pairs, points.new_empty((), dtype=torch.bool)
 
 
-_define(
+define(
     "cell_search(Tensor points, Tensor point_offsets, Tensor queries, Tensor query_offsets, "
     "float cell_size, int kernel_size, int dilation, bool transposed) -> (Tensor, Tensor, Tensor)",
     grid_search,
@@ -88,7 +57,7 @@ def _voxels_fake(points, offsets, size):
     return points.new_empty(count, 3), torch.empty_like(offsets), parent
 
 
-_define(
+define(
     "voxel_grid(Tensor points, Tensor offsets, float size) -> (Tensor, Tensor, Tensor)",
     voxel_grid,
     voxel_grid,
@@ -183,7 +152,7 @@ def _cell_conv_fake(features, weight, bias, row_start, *rest):
     return features.new_empty(row_start.shape[0] - 1, weight.shape[0])
 
 
-_define(
+define(
     f"cell_conv(Tensor features, Tensor weight, Tensor? bias, {_TABLE}, Tensor? back_row_start, "
     "Tensor? back_pairs, bool mean) -> Tensor",
     _cell_conv_cpu,
@@ -213,7 +182,7 @@ def _cell_conv_grad_input_plain(
     return out.index_add(0, point, gathered[where] * scale[:, None])
 
 
-_define(
+define(
     f"cell_conv_grad_input(Tensor grad, Tensor weight, {_TABLE}, Tensor? back_row_start, "
     "Tensor? back_pairs, bool mean, SymInt points) -> Tensor",
     _cell_conv_grad_input_cpu,
@@ -238,7 +207,7 @@ def _cell_conv_grad_weight_plain(grad, features, weight, row_start, pairs, mean)
     return total.permute(2, 1, 0).reshape(weight.shape).contiguous(), grad.sum(0)
 
 
-_define(
+define(
     f"cell_conv_grad_weight(Tensor grad, Tensor features, Tensor weight, {_TABLE}, bool mean)"
     " -> (Tensor, Tensor)",
     _cell_conv_grad_weight_cpu,
@@ -272,7 +241,7 @@ def _cell_conv_backward(ctx, grad):
 
 
 torch.library.register_autograd(
-    "pointwise::cell_conv", _cell_conv_backward, setup_context=_cell_conv_setup, lib=_library
+    "pointwise::cell_conv", _cell_conv_backward, setup_context=_cell_conv_setup, lib=library
 )
 
 
@@ -296,7 +265,7 @@ def _depthwise_plain(features, weight, row_start, pairs, back_row_start, back_pa
     return cells_depthwise.reference(features, weight, row_start, pairs, bits, mean)
 
 
-_define(
+define(
     f"cell_depthwise_conv(Tensor features, Tensor weight, {_TABLE}, Tensor? back_row_start, "
     "Tensor? back_pairs, bool mean) -> Tensor",
     _depthwise_cpu,
@@ -327,7 +296,7 @@ def _depthwise_grad_input_plain(
     return grad.new_zeros(points, grad.shape[1]).index_add(0, point, pair * scale[:, None])
 
 
-_define(
+define(
     f"cell_depthwise_conv_grad_input(Tensor grad, Tensor weight, {_TABLE}, Tensor? back_row_start, "
     "Tensor? back_pairs, bool mean, SymInt points) -> Tensor",
     _depthwise_grad_input_cpu,
@@ -349,7 +318,7 @@ def _depthwise_grad_weight_plain(grad, features, weight, row_start, pairs, mean)
     return total.t().reshape(weight.shape).contiguous()
 
 
-_define(
+define(
     f"cell_depthwise_conv_grad_weight(Tensor grad, Tensor features, Tensor weight, {_TABLE}, "
     "bool mean) -> Tensor",
     _depthwise_grad_weight_cpu,
@@ -386,7 +355,7 @@ torch.library.register_autograd(
     "pointwise::cell_depthwise_conv",
     _depthwise_backward,
     setup_context=_depthwise_setup,
-    lib=_library,
+    lib=library,
 )
 
 
@@ -403,7 +372,7 @@ def _pointwise_plain(features, weight, bias):
     return out if bias is None else out + bias
 
 
-_define(
+define(
     "pointwise_conv(Tensor features, Tensor weight, Tensor? bias) -> Tensor",
     _pointwise_cpu,
     _pointwise_plain,
@@ -421,7 +390,7 @@ def _pointwise_grad_weight_plain(grad, features):
     return (features.t() @ grad).t().contiguous(), grad.sum(0)
 
 
-_define(
+define(
     "pointwise_conv_grad_weight(Tensor grad, Tensor features) -> (Tensor, Tensor)",
     _pointwise_grad_weight_cpu,
     _pointwise_grad_weight_plain,
@@ -451,7 +420,7 @@ def _pointwise_backward(ctx, grad):
 
 
 torch.library.register_autograd(
-    "pointwise::pointwise_conv", _pointwise_backward, setup_context=_pointwise_setup, lib=_library
+    "pointwise::pointwise_conv", _pointwise_backward, setup_context=_pointwise_setup, lib=library
 )
 
 # --- cell_separable_conv: both halves in one tile loop, for inference -----------------------------
@@ -469,7 +438,7 @@ def _separable_plain(features, depthwise, pointwise, bias, row_start, pairs, mea
     return _pointwise_plain(gathered, pointwise, bias)
 
 
-_define(
+define(
     "cell_separable_conv(Tensor features, Tensor depthwise, Tensor pointwise, Tensor? bias, "
     f"{_TABLE}, bool mean) -> Tensor",
     _separable_cpu,
@@ -483,4 +452,4 @@ _define(
 # much.
 for _name in ("cell_conv", "cell_depthwise_conv", "cell_separable_conv", "pointwise_conv"):
     for _device in ("cpu", "cuda"):
-        torch.library.register_autocast(f"pointwise::{_name}", _device, torch.float32, lib=_library)
+        torch.library.register_autocast(f"pointwise::{_name}", _device, torch.float32, lib=library)

@@ -1,4 +1,4 @@
-"""The convolutions as functions, in the style of ``torch.nn.functional``."""
+"""The convolutions on point clouds as functions."""
 
 from __future__ import annotations
 

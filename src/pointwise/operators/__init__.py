@@ -1,0 +1,5 @@
+"""The operators as PyTorch knows them; importing this registers ``torch.ops.pointwise``."""
+
+from pointwise.operators import cells
+
+__all__ = ["cells"]
