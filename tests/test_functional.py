@@ -8,6 +8,7 @@ import torch
 from cases import Case, each, named, walls
 
 from pointwise.cloud.point_cloud import PointCloud
+from pointwise.functional import cells as functional
 from pointwise.functional.cells import (
     cell_conv,
     cell_depthwise_conv,
@@ -15,7 +16,6 @@ from pointwise.functional.cells import (
     over_queries,
     pointwise_conv,
 )
-from pointwise.functional import cells as functional
 
 HALVES = pytest.mark.parametrize("half", [torch.float16, torch.bfloat16], ids=str)
 

@@ -9,6 +9,7 @@ and the operators check again when they run. Sizes of tensors are read as
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -133,3 +134,81 @@ def one_of(caller: str, name: str, given, choices: tuple[str, ...]) -> None:
     if given not in choices:
         shown = ", ".join(repr(choice) for choice in choices)
         raise ValueError(f"{caller}: {name} must be one of {shown}, got {given!r}")
+
+
+def image(caller: str, given, dimensions: int) -> None:
+    """``given`` is a floating tensor [N, C, *sizes] or [C, *sizes] with as many sizes."""
+    sizes = {1: "L", 2: "H, W", 3: "D, H, W"}[dimensions]
+    if not isinstance(given, Tensor) or given.dim() not in (dimensions + 1, dimensions + 2):
+        raise ValueError(
+            f"{caller}: input must be a tensor [N, C, {sizes}] or [C, {sizes}], "
+            f"got {describe(given)}"
+        )
+    if given.dtype not in FLOATS:
+        raise TypeError(
+            f"{caller}: input must be floating point, got {describe(given)}; "
+            "convert with input.float()"
+        )
+
+
+def groups(caller: str, given, channels: int) -> None:
+    """``given`` is a number of groups that divides the channels."""
+    if not isinstance(given, int) or given < 1 or channels % given:
+        raise ValueError(
+            f"{caller}: groups must be a whole number that divides the {channels} channels of the "
+            f"input, got {given!r}"
+        )
+
+
+def kernel_weight(
+    caller: str, name: str, given, channels: int, groups: int, dimensions: int, kind: str
+) -> None:
+    """``given`` is ``[C_out, C_in/groups, *kernel]``, and C_out a multiple of the groups."""
+    per_group = channels // groups
+    sizes = {1: "k", 2: "kh, kw", 3: "kd, kh, kw"}[dimensions]
+    if kind == "pointwise":
+        shape: tuple = (None, per_group, *[1] * dimensions)
+        words = f"[C_out, C_in/groups={per_group}] or the same with{' 1' * dimensions} behind"
+    else:
+        shape = (None, per_group, *[None] * dimensions)
+        words = f"[C_out, C_in/groups={per_group}, {sizes}]"
+        if kind == "depthwise":
+            words = f"[C·m, 1, {sizes}] for C={channels} channels and a depth multiplier m"
+    weight(caller, name, given, shape, words)
+    if given.shape[0] % groups or 0 in given.shape:
+        what = f"the {channels} channels" if kind == "depthwise" else f"groups={groups}"
+        raise ValueError(
+            f"{caller}: the first size of {name} must be a multiple of {what} and no size may be "
+            f"0, got {describe(given)}"
+        )
+
+
+def per_dimension(caller: str, name: str, given, dimensions: int) -> list[int]:
+    """A whole number from 1 for each dimension; one number stands for all."""
+    numbers = [given] * dimensions if isinstance(given, int) else given
+    if (
+        not isinstance(numbers, Sequence)
+        or len(numbers) != dimensions
+        or not all(isinstance(n, int) and n >= 1 for n in numbers)
+    ):
+        raise ValueError(
+            f"{caller}: {name} must be a whole number from 1, or {dimensions} of them, "
+            f"got {given!r}"
+        )
+    return list(numbers)
+
+
+def output_sizes(caller: str, sizes, kernel, stride, edges, dilation) -> list[int]:
+    """The sizes of a convolution's result; refuses an image that the kernel does not fit into."""
+    found = []
+    for i, (size, k, step, spread) in enumerate(zip(sizes, kernel, stride, dilation, strict=True)):
+        extent = (k - 1) * spread + 1
+        padded = size + edges[2 * i] + edges[2 * i + 1]
+        if size < 1 or padded < extent:
+            raise ValueError(
+                f"{caller}: an image of {' × '.join(map(str, sizes))} pixels is too small for a "
+                f"kernel of {' × '.join(map(str, kernel))} with dilation {list(dilation)} and "
+                f"padding {list(edges)}; pad more, or use a larger image"
+            )
+        found.append((padded - extent) // step + 1)
+    return found

@@ -1,5 +1,5 @@
 """The operators as PyTorch knows them; importing this registers ``torch.ops.pointwise``."""
 
-from pointwise.operators import cells
+from pointwise.operators import cells, images
 
-__all__ = ["cells"]
+__all__ = ["cells", "images"]

@@ -1,0 +1,142 @@
+"""What all convolutions on images, lines and volumes do: check, complete, choose the operator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pointwise import (
+    checks,
+    operators,  # noqa: F401  (registers torch.ops.pointwise)
+)
+from pointwise.epilogue import ACTIVATIONS, finish
+from pointwise.functional.padding import Padding, resolve
+
+Size = int | Sequence[int]
+
+
+def convolve(
+    caller: str,
+    dimensions: int,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Size,
+    padding: Padding,
+    dilation: Size,
+    groups: int | None,
+    activation: str | None,
+    residual: Tensor | None,
+    kind: str = "standard",
+) -> Tensor:
+    """``activation(convolution + bias + residual)`` in 1, 2 or 3 ``dimensions``.
+
+    ``groups`` is None for the depthwise ``kind``, which has one for every channel.
+    """
+    checks.image(caller, input, dimensions)
+    batched = input.dim() == dimensions + 2
+    x = input if batched else input.unsqueeze(0)
+    channels = x.shape[1]
+    groups = channels if groups is None else groups
+    checks.groups(caller, groups, channels)
+    if kind == "pointwise" and isinstance(weight, Tensor) and weight.dim() == 2:
+        weight = weight.reshape(*weight.shape, *[1] * dimensions)
+    checks.kernel_weight(caller, "weight", weight, channels, groups, dimensions, kind)
+    outputs = weight.shape[0]
+    if bias is not None:
+        checks.weight(caller, "bias", bias, (outputs,), f"[C_out={outputs}]")
+    steps = checks.per_dimension(caller, "stride", stride, dimensions)
+    spread = checks.per_dimension(caller, "dilation", dilation, dimensions)
+    kernel = weight.shape[2:]
+    edges = resolve(caller, padding, x.shape[2:], kernel, steps, spread)
+    sizes = checks.output_sizes(caller, x.shape[2:], kernel, steps, edges, spread)
+    named = "none" if activation is None else activation
+    checks.one_of(caller, "activation", named, tuple(ACTIVATIONS))
+    if residual is not None:
+        shape = (x.shape[0], outputs, *sizes) if batched else (outputs, *sizes)
+        checks.weight(caller, "residual", residual, shape, f"like the result, {list(shape)}")
+        residual = residual if batched else residual.unsqueeze(0)
+    checks.alike(caller, weight=weight, bias=bias)
+    x, weight, bias, residual = _autocast(x, weight, bias, residual)
+    checks.alike(caller, input=x, weight=weight, bias=bias, residual=residual)
+    compute = {1: _on_line, 2: _on_image, 3: _on_volume}[dimensions]
+    out = compute(x, weight, bias, residual, steps, edges, spread, groups, named)
+    return out if batched else out.squeeze(0)
+
+
+def separable(
+    caller: str,
+    dimensions: int,
+    input: Tensor,
+    depthwise: Tensor,
+    pointwise: Tensor,
+    depthwise_bias: Tensor | None,
+    bias: Tensor | None,
+    stride: Size,
+    padding: Padding,
+    dilation: Size,
+    groups: int,
+    depthwise_activation: str | None,
+    activation: str | None,
+    residual: Tensor | None,
+) -> Tensor:
+    """The depthwise convolution, then the pointwise one."""
+    between = convolve(caller, dimensions, input, depthwise, depthwise_bias, stride, padding,
+                       dilation, None, depthwise_activation, None, kind="depthwise")  # fmt: skip
+    return convolve(caller, dimensions, between, pointwise, bias, 1, 0, 1, groups, activation,
+                    residual, kind="pointwise")  # fmt: skip
+
+
+def _on_image(x, weight, bias, residual, stride, edges, dilation, groups, activation) -> Tensor:
+    if torch.onnx.is_in_onnx_export():  # as the standard operators that every runtime knows
+        top, bottom, left, right = edges
+        x = F.pad(x, (left, right, top, bottom))
+        x = F.conv2d(x, weight, bias, stride, 0, dilation, groups)
+        return finish(x, residual, activation)
+    operator = torch.ops.pointwise.conv2d
+    needs_grad = torch.is_grad_enabled() and any(
+        tensor is not None and tensor.requires_grad for tensor in (x, weight, bias, residual)
+    )
+    if needs_grad:
+        x = operator(x, weight, bias, None, stride, edges, dilation, groups, "none")
+        return finish(x, residual, activation)
+    return operator(x, weight, bias, residual, stride, edges, dilation, groups, activation)
+
+
+def _on_line(x, weight, bias, residual, stride, edges, dilation, groups, activation) -> Tensor:
+    """A line is an image with one row."""
+    residual = None if residual is None else residual.unsqueeze(2)
+    out = _on_image(x.unsqueeze(2), weight.unsqueeze(2), bias, residual, [1, *stride],
+                    [0, 0, *edges], [1, *dilation], groups, activation)  # fmt: skip
+    return out.squeeze(2)
+
+
+def _on_volume(x, weight, bias, residual, stride, edges, dilation, groups, activation) -> Tensor:
+    """A volume is a stack of images: one convolution for each layer of the kernel, added up."""
+    front, back, *inner = edges
+    batch = x.shape[0]
+    x = F.pad(x, (0, 0, 0, 0, front, back))
+    depth = (x.shape[2] - (weight.shape[2] - 1) * dilation[0] - 1) // stride[0] + 1
+    if residual is not None:
+        residual = residual.transpose(1, 2).flatten(0, 1)
+    last = weight.shape[2] - 1
+    for layer in range(last + 1):
+        first = layer * dilation[0]
+        images = x[:, :, first : first + (depth - 1) * stride[0] + 1 : stride[0]]
+        residual = _on_image(
+            images.transpose(1, 2).flatten(0, 1), weight[:, :, layer], bias if layer == 0 else None,
+            residual, stride[1:], inner, dilation[1:], groups,
+            activation if layer == last else "none")  # fmt: skip
+    return residual.unflatten(0, (batch, depth)).transpose(1, 2)
+
+
+def _autocast(x: Tensor, *others: Tensor | None):
+    """Where autocast is on, everything in its type, as PyTorch does for its convolutions."""
+    device = x.device.type
+    if not torch.is_autocast_enabled(device) or x.dtype == torch.float64:
+        return x, *others
+    dtype = torch.get_autocast_dtype(device)
+    return x.to(dtype), *(None if other is None else other.to(dtype) for other in others)

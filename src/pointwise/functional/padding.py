@@ -1,0 +1,57 @@
+"""How far an image is extended with zeros: every way to say it, as four numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+Padding = str | int | Sequence[int] | Sequence[Sequence[int]]
+"""``"same"``, ``"valid"``, a number, one number per dimension, or (before, after) per dimension."""
+
+
+def resolve(
+    caller: str,
+    padding: Padding,
+    sizes: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+) -> list[int]:
+    """(before, after) of each dimension, one behind the other.
+
+    ``"same"`` makes the output ``ceil(size / stride)`` long. With stride 1 that is PyTorch's; with
+    larger strides it is TensorFlow's SAME, which depends on the size of the image and, where the
+    padding is odd, extends the end by one more than the beginning.
+    """
+    dimensions = len(kernel)
+    if isinstance(padding, str):
+        if padding.lower() == "valid":
+            return [0] * (2 * dimensions)
+        if padding.lower() == "same":
+            return [
+                part
+                for size, k, s, d in zip(sizes, kernel, stride, dilation, strict=True)
+                for part in _same(size, (k - 1) * d + 1, s)
+            ]
+    elif isinstance(padding, int) and padding >= 0:
+        return [padding] * (2 * dimensions)
+    elif isinstance(padding, Sequence) and len(padding) == dimensions:
+        pairs = [(p, p) if isinstance(p, int) else tuple(p) for p in padding]
+        flat = [part for pair in pairs for part in pair]
+        if all(len(pair) == 2 for pair in pairs) and all(_natural(part) for part in flat):
+            return flat  # type: ignore[return-value]
+    raise ValueError(
+        f'{caller}: padding must be "same", "valid", a whole number from 0, {dimensions} of them, '
+        f"or {dimensions} pairs (before, after), got {padding!r}"
+    )
+
+
+def _natural(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _same(size: int, extent: int, stride: int) -> tuple[int, int]:
+    reach = (-(-size // stride) - 1) * stride + extent
+    total = torch.sym_max(reach - size, 0)
+    return total // 2, total - total // 2

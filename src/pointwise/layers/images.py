@@ -1,0 +1,100 @@
+"""The convolutions on images as modules: ``nn.Conv2d`` with our padding, kernels and epilogue."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from pointwise import checks
+from pointwise.epilogue import ACTIVATIONS
+from pointwise.functional.convolve import Size, convolve
+from pointwise.functional.padding import Padding
+
+
+class Conv2d(nn.Conv2d):
+    """Standard convolution, ``functional.conv2d``.
+
+    A ``torch.nn.Conv2d`` in all that others see of it: parameters, initialisation, ``state_dict``.
+    Beyond that, ``padding`` may be ``"same"`` with any stride, or a pair (before, after) for each
+    dimension, and an ``activation`` may follow.
+
+    >>> Conv2d(3, 16, 3, stride=2, padding="same", activation="relu")(torch.rand(1, 3, 8, 8)).shape
+    torch.Size([1, 16, 4, 4])
+    """
+
+    kind = "standard"
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Padding = 0,
+        dilation: Size = 1,
+        groups: int = 1,
+        bias: bool = True,
+        activation: str | None = None,
+    ) -> None:
+        name = type(self).__name__
+        checks.groups(name, groups, in_channels)
+        kernel_size = checks.per_dimension(name, "kernel_size", kernel_size, 2)
+        stride = checks.per_dimension(name, "stride", stride, 2)
+        dilation = checks.per_dimension(name, "dilation", dilation, 2)
+        if activation is not None:
+            checks.one_of(name, "activation", activation, tuple(ACTIVATIONS))
+        super().__init__(in_channels, out_channels, tuple(kernel_size), tuple(stride), 0,
+                         tuple(dilation), groups, bias)  # fmt: skip
+        self.padding = padding  # type: ignore[assignment]
+        self.activation = activation
+
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        """``activation(convolution + residual)``."""
+        groups = None if self.kind == "depthwise" else self.groups
+        return convolve(type(self).__name__, 2, input, self.weight, self.bias, self.stride,
+                        self.padding, self.dilation, groups, self.activation, residual,
+                        kind=self.kind)  # fmt: skip
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + (f", activation={self.activation}" if self.activation else "")
+
+
+class PointwiseConv2d(Conv2d):
+    """Pointwise (1×1) convolution, ``functional.pointwise_conv2d``; ``weight [C_out, C_in, 1, 1]``."""
+
+    kind = "pointwise"
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: Size = 1,
+        padding: Padding = 0,
+        groups: int = 1,
+        bias: bool = True,
+        activation: str | None = None,
+    ) -> None:
+        super().__init__(in_channels, out_channels, 1, stride, padding, 1, groups, bias,
+                         activation)  # fmt: skip
+
+
+class DepthwiseConv2d(Conv2d):
+    """Depthwise convolution, ``functional.depthwise_conv2d``; ``weight [C·m, 1, kh, kw]``.
+
+    ``depth_multiplier`` is m, the number of outputs of each channel.
+    """
+
+    kind = "depthwise"
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: Size = 3,
+        stride: Size = 1,
+        padding: Padding = 0,
+        dilation: Size = 1,
+        depth_multiplier: int = 1,
+        bias: bool = True,
+        activation: str | None = None,
+    ) -> None:
+        super().__init__(channels, channels * depth_multiplier, kernel_size, stride, padding,
+                         dilation, channels, bias, activation)  # fmt: skip

@@ -1,0 +1,161 @@
+"""The operators on images [N, C, H, W]: schema, CPU kernels, a plain form, shapes, gradients.
+
+A convolution is linear in its input and in its weight: its gradients are two more operators, and
+each one's gradients are made of the other two, to any order.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.grad import conv2d_input, conv2d_weight
+
+from pointwise.epilogue import finish
+from pointwise.operators.define import define, library
+
+_GEOMETRY = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups"
+
+
+def _pad(input: Tensor, padding: list[int]) -> Tensor:
+    top, bottom, left, right = padding
+    return F.pad(input, (left, right, top, bottom)) if any(padding) else input
+
+
+def _channels_last(like: Tensor, *sizes: int) -> Tensor:
+    return torch.empty(
+        sizes, dtype=like.dtype, device=like.device, memory_format=torch.channels_last
+    )
+
+
+# --- conv2d ---------------------------------------------------------------------------------------
+
+
+def _conv2d_plain(input, weight, bias, residual, stride, padding, dilation, groups, activation):
+    out = F.conv2d(_pad(input, padding), weight, bias, stride, 0, dilation, groups)
+    out = finish(out, residual, activation)
+    return out.contiguous(memory_format=torch.channels_last)
+
+
+def _conv2d_fake(input, weight, bias, residual, stride, padding, dilation, groups, activation):
+    sizes = [
+        (size + before + after - (k - 1) * spread - 1) // step + 1
+        for size, k, step, before, after, spread in zip(
+            input.shape[2:],
+            weight.shape[2:],
+            stride,
+            padding[::2],
+            padding[1::2],
+            dilation,
+            strict=True,
+        )
+    ]
+    return _channels_last(input, input.shape[0], weight.shape[0], *sizes)
+
+
+define(
+    f"conv2d(Tensor input, Tensor weight, Tensor? bias, Tensor? residual, {_GEOMETRY}, "
+    "str activation) -> Tensor",
+    _conv2d_plain,
+    _conv2d_plain,
+    _conv2d_fake,
+)
+
+# --- its gradients --------------------------------------------------------------------------------
+
+
+def _grad_input_plain(grad, weight, size, stride, padding, dilation, groups):
+    batch, channels, height, width = size
+    top, bottom, left, right = padding
+    padded = (batch, channels, height + top + bottom, width + left + right)
+    out = conv2d_input(padded, weight, grad, stride, 0, dilation, groups)
+    out = out[:, :, top : top + height, left : left + width]
+    return out.contiguous(memory_format=torch.channels_last)
+
+
+define(
+    f"conv2d_grad_input(Tensor grad, Tensor weight, SymInt[] size, {_GEOMETRY}) -> Tensor",
+    _grad_input_plain,
+    _grad_input_plain,
+    lambda grad, weight, size, *rest: _channels_last(grad, *size),
+)
+
+
+def _grad_weight_plain(grad, input, size, stride, padding, dilation, groups):
+    padded = _pad(input, padding)
+    weight = conv2d_weight(padded, list(size), grad, stride, 0, dilation, groups)
+    return weight.contiguous(), grad.sum((0, 2, 3))
+
+
+define(
+    f"conv2d_grad_weight(Tensor grad, Tensor input, SymInt[] size, {_GEOMETRY})"
+    " -> (Tensor, Tensor)",
+    _grad_weight_plain,
+    _grad_weight_plain,
+    lambda grad, input, size, *rest: (grad.new_empty(size), grad.new_empty(grad.shape[1])),
+)
+
+_ops = torch.ops.pointwise
+
+
+def _conv2d_setup(ctx, inputs, output) -> None:
+    input, weight, bias, residual, *ctx.geometry, activation = inputs
+    if activation != "none":
+        raise NotImplementedError(
+            "pointwise::conv2d has a gradient without an activation only; use "
+            "pointwise.functional, which applies it afterwards where gradients are needed"
+        )
+    ctx.save_for_backward(input, weight)
+    ctx.with_bias, ctx.with_residual = bias is not None, residual is not None
+
+
+def _conv2d_backward(ctx, grad):
+    input, weight = ctx.saved_tensors
+    wants = ctx.needs_input_grad
+    d_input = d_weight = d_bias = None
+    if wants[0]:
+        d_input = _ops.conv2d_grad_input(grad, weight, input.shape, *ctx.geometry)
+    if wants[1] or wants[2]:
+        d_weight, d_bias = _ops.conv2d_grad_weight(grad, input, weight.shape, *ctx.geometry)
+    d_residual = grad if ctx.with_residual else None
+    return d_input, d_weight, d_bias if ctx.with_bias else None, d_residual, *[None] * 5
+
+
+def _grad_input_setup(ctx, inputs, output) -> None:
+    grad, weight, _, *ctx.geometry = inputs
+    ctx.save_for_backward(grad, weight)
+
+
+def _grad_input_backward(ctx, d_out):
+    grad, weight = ctx.saved_tensors
+    d_grad = d_weight = None
+    if ctx.needs_input_grad[0]:
+        d_grad = _ops.conv2d(d_out, weight, None, None, *ctx.geometry, "none")
+    if ctx.needs_input_grad[1]:
+        d_weight, _ = _ops.conv2d_grad_weight(grad, d_out, weight.shape, *ctx.geometry)
+    return d_grad, d_weight, *[None] * 5
+
+
+def _grad_weight_setup(ctx, inputs, output) -> None:
+    grad, input, _, *ctx.geometry = inputs
+    ctx.save_for_backward(grad, input)
+
+
+def _grad_weight_backward(ctx, d_weight, d_bias):
+    grad, input = ctx.saved_tensors
+    d_grad = d_input = None
+    if ctx.needs_input_grad[0]:
+        d_grad = _ops.conv2d(input, d_weight, d_bias, None, *ctx.geometry, "none")
+    if ctx.needs_input_grad[1]:
+        d_input = _ops.conv2d_grad_input(grad, d_weight, input.shape, *ctx.geometry)
+    return d_grad, d_input, *[None] * 5
+
+
+for _name, _backward, _setup in (
+    ("conv2d", _conv2d_backward, _conv2d_setup),
+    ("conv2d_grad_input", _grad_input_backward, _grad_input_setup),
+    ("conv2d_grad_weight", _grad_weight_backward, _grad_weight_setup),
+):
+    torch.library.register_autograd(
+        f"pointwise::{_name}", _backward, setup_context=_setup, lib=library
+    )
