@@ -38,8 +38,8 @@ class ConvNormAct(nn.Module):
     """Convolution, norm, activation: ``activation(norm(conv(x)) + residual)``.
 
     ``conv`` is a ``PointwiseConv2d``, ``DepthwiseConv2d`` or ``Conv2d``, as kernel and groups say.
-    Without ``padding`` it is ``kernel // 2`` (times the dilation), as in PyTorch's networks; without
-    ``bias`` there is one only if there is no norm.
+    Without ``padding`` it is ``kernel // 2`` (times the dilation), as in PyTorch's networks;
+    without ``bias`` there is one only if there is no norm.
 
     >>> ConvNormAct(3, 16, kernel_size=3, stride=2)(torch.rand(1, 3, 8, 8)).shape
     torch.Size([1, 16, 4, 4])
@@ -89,7 +89,7 @@ class ConvNormAct(nn.Module):
 
 
 class DepthwiseSeparableConv2d(nn.Module):
-    """Depthwise separable convolution: ``depthwise``, a ``ConvNormAct``, then ``pointwise``, another.
+    """Depthwise separable convolution: two ``ConvNormAct``, ``depthwise`` and ``pointwise``.
 
     With ``between``, norm and activation follow each half, as in MobileNet; without, only the
     second, as Xception has it: "the absence of any non-linearity leads to both faster convergence

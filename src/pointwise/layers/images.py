@@ -42,8 +42,8 @@ class Conv2d(nn.Conv2d):
         dilation = checks.per_dimension(name, "dilation", dilation, 2)
         if activation is not None:
             checks.one_of(name, "activation", activation, tuple(ACTIVATIONS))
-        super().__init__(in_channels, out_channels, tuple(kernel_size), tuple(stride), 0,
-                         tuple(dilation), groups, bias)  # fmt: skip
+        super().__init__(in_channels, out_channels, tuple(kernel_size), tuple(stride), 0,  # type: ignore[arg-type]
+                         tuple(dilation), groups, bias)  # type: ignore[arg-type]  # fmt: skip
         self.padding = padding  # type: ignore[assignment]
         self.activation = activation
 
@@ -59,7 +59,10 @@ class Conv2d(nn.Conv2d):
 
 
 class PointwiseConv2d(Conv2d):
-    """Pointwise (1×1) convolution, ``functional.pointwise_conv2d``; ``weight [C_out, C_in, 1, 1]``."""
+    """Pointwise (1×1) convolution, ``functional.pointwise_conv2d``.
+
+    ``weight [C_out, C_in/groups, 1, 1]``, as of an ``nn.Conv2d`` with kernel 1.
+    """
 
     kind = "pointwise"
 
