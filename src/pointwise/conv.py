@@ -17,7 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pointwise.engine.cpu.gemm import ELEMENT, GENERAL, ROWS, TILE, TILE_ROW, multiply
+from pointwise.engine.cpu.gemm import (
+    ELEMENT,
+    FROM_BIAS,
+    FROM_NOTHING,
+    FROM_ROWS,
+    GENERAL,
+    ROWS,
+    TILE,
+    TILE_ROW,
+    multiply,
+)
 from pointwise.engine.cpu.launch import device, kernel, launch, slot, threads
 from pointwise.engine.cpu.pack import pack, pad_row, padded_columns
 from pointwise.engine.cpu.vector import (
@@ -128,9 +138,10 @@ def _forward(arguments, program, thread, like):
         _fill(arguments, a, a_row, first, rows, like)
         if a_row == TILE_ROW:
             stride = TILE
-    start = 0 if bias == 0 else 2
+    start = FROM_NOTHING if bias == 0 else FROM_BIAS
     multiply(a, a_row, stride, size, weight, width * size, depth * width * size, depth,
-             out, out_row, rows, columns, start, bias, like)  # fmt: skip
+             out, out_row, rows, columns, start, out, out_row, bias, number(-np.inf, like),
+             number(np.inf, like), like)  # fmt: skip
 
 
 @kernel
@@ -209,7 +220,8 @@ def _weight_gradient(arguments, program, thread, like):
                 place = b + (r * padded + c) * size
                 store(place, load_first(source, columns - c, like))
         multiply(scratch, size, ELEMENT, a_row, b, padded * size, width * size, rows, total,
-                 padded * size, depth + 1, padded, 1, 0, like)  # fmt: skip
+                 padded * size, depth + 1, padded, FROM_ROWS, total, padded * size, 0,
+                 number(-np.inf, like), number(np.inf, like), like)  # fmt: skip
 
 
 @kernel
@@ -291,7 +303,7 @@ def _slabs(rows: int, numbers: int, size: int) -> tuple[int, int]:
     return -(-rows // per_slab), per_slab
 
 
-def _total(slabs: Tensor) -> Tensor:
+def total_of(slabs: Tensor) -> Tensor:
     """The sum of ``slabs [S, numbers]`` in place, whatever the number of threads."""
     count, numbers = slabs.shape
     compiled = sum_slabs_float32 if slabs.dtype == torch.float32 else sum_slabs_float64
@@ -328,7 +340,7 @@ def weight_gradient(gather: Gather, gradient: Tensor) -> tuple[Tensor, Tensor]:
     ]
     compiled = weight_gradient_float32 if dtype == torch.float32 else weight_gradient_float64
     launch(compiled, arguments, slabs)
-    total = _total(totals).view(depth + 1, padded)
+    total = total_of(totals).view(depth + 1, padded)
     return total[:depth, :columns], total[depth, :columns]
 
 
@@ -344,5 +356,5 @@ def depthwise_gradient(gather: Gather, gradient: Tensor) -> Tensor:
     arguments += [gradient.data_ptr(), totals.data_ptr(), per_slab, numbers * size]
     compiled = depthwise_gradient_float32 if dtype == torch.float32 else depthwise_gradient_float64
     launch(compiled, arguments, slabs)
-    flat = _total(totals)[: gather.cells * gather.x.shape[1]]
+    flat = total_of(totals)[: gather.cells * gather.x.shape[1]]
     return flat.view(gather.cells, gather.x.shape[1])

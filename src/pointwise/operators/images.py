@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_input, conv2d_weight
 
+from pointwise import conv2d, conv2d_gradient
 from pointwise.epilogue import finish
+from pointwise.gathers.window import window
 from pointwise.operators.define import define, library
 
 _GEOMETRY = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups"
@@ -28,7 +30,44 @@ def _channels_last(like: Tensor, *sizes: int) -> Tensor:
     )
 
 
+def _ready(tensor: Tensor | None) -> Tensor | None:
+    """As the kernels read it: channels_last (one dimension: contiguous), float32 or float64."""
+    if tensor is None:
+        return None
+    if tensor.dtype in (torch.float16, torch.bfloat16):
+        tensor = tensor.float()
+    if tensor.dim() < 4:
+        return tensor.contiguous()
+    return tensor.contiguous(memory_format=torch.channels_last)
+
+
+def _is_stencil(weight_size, groups: int) -> bool:
+    """Whether every output reads a single channel."""
+    return weight_size[1] == 1 and (groups > 1 or weight_size[0] == 1)
+
+
 # --- conv2d ---------------------------------------------------------------------------------------
+
+
+def _conv2d_cpu(input, weight, bias, residual, stride, padding, dilation, groups, activation):
+    dtype = input.dtype
+    input, weight, bias, residual = map(_ready, (input, weight, bias, residual))
+    seen = window(input.shape[0], input.shape[2:], weight.shape[2:], stride, padding, dilation)
+    late = activation not in conv2d.EPILOGUES
+    within = "none" if late else activation
+    if _is_stencil(weight.shape, groups):
+        late = late or residual is not None
+        multiplier = weight.shape[0] // groups
+        if multiplier > 1:
+            input = _ready(input.repeat_interleave(multiplier, 1))
+        taps = conv2d.taps(weight, bias)
+        out = conv2d.depthwise(input, taps, seen, "none" if late else within)
+    else:
+        out = conv2d.mixed(input, conv2d.mix(weight, bias, groups), seen, residual, within)
+        residual = None
+    if late:
+        out = finish(out, residual, activation)
+    return out.to(dtype)
 
 
 def _conv2d_plain(input, weight, bias, residual, stride, padding, dilation, groups, activation):
@@ -56,7 +95,7 @@ def _conv2d_fake(input, weight, bias, residual, stride, padding, dilation, group
 define(
     f"conv2d(Tensor input, Tensor weight, Tensor? bias, Tensor? residual, {_GEOMETRY}, "
     "str activation) -> Tensor",
-    _conv2d_plain,
+    _conv2d_cpu,
     _conv2d_plain,
     _conv2d_fake,
 )
@@ -73,9 +112,22 @@ def _grad_input_plain(grad, weight, size, stride, padding, dilation, groups):
     return out.contiguous(memory_format=torch.channels_last)
 
 
+def _grad_input_cpu(grad, weight, size, stride, padding, dilation, groups):
+    dtype = grad.dtype
+    grad, weight = _ready(grad), _ready(weight)
+    seen = window(size[0], size[2:], weight.shape[2:], stride, padding, dilation)
+    if not _is_stencil(weight.shape, groups):
+        return conv2d_gradient.mixed_input(grad, weight, seen, groups).to(dtype)
+    out = conv2d_gradient.depthwise_input(grad, weight, seen)
+    multiplier = weight.shape[0] // groups
+    if multiplier > 1:
+        out = _ready(out.unflatten(1, (groups, multiplier)).sum(2))
+    return out.to(dtype)
+
+
 define(
     f"conv2d_grad_input(Tensor grad, Tensor weight, SymInt[] size, {_GEOMETRY}) -> Tensor",
-    _grad_input_plain,
+    _grad_input_cpu,
     _grad_input_plain,
     lambda grad, weight, size, *rest: _channels_last(grad, *size),
 )
@@ -87,10 +139,24 @@ def _grad_weight_plain(grad, input, size, stride, padding, dilation, groups):
     return weight.contiguous(), grad.sum((0, 2, 3))
 
 
+def _grad_weight_cpu(grad, input, size, stride, padding, dilation, groups):
+    dtype = grad.dtype
+    grad, input = _ready(grad), _ready(input)
+    seen = window(input.shape[0], input.shape[2:], size[2:], stride, padding, dilation)
+    if _is_stencil(size, groups):
+        multiplier = size[0] // groups
+        if multiplier > 1:
+            input = _ready(input.repeat_interleave(multiplier, 1))
+        weight = conv2d_gradient.depthwise_weight(grad, input, seen, size[2:])
+    else:
+        weight = conv2d_gradient.mixed_weight(grad, input, seen, size[2:], groups)
+    return weight.contiguous().to(dtype), grad.sum((0, 2, 3)).to(dtype)
+
+
 define(
     f"conv2d_grad_weight(Tensor grad, Tensor input, SymInt[] size, {_GEOMETRY})"
     " -> (Tensor, Tensor)",
-    _grad_weight_plain,
+    _grad_weight_cpu,
     _grad_weight_plain,
     lambda grad, input, size, *rest: (grad.new_empty(size), grad.new_empty(grad.shape[1])),
 )

@@ -16,8 +16,10 @@ from pointwise.engine.cpu.vector import (
     REGISTER_BYTES,
     bytes_of,
     call,
+    clamp,
     first_lanes,
     lanes_of,
+    masked_load,
     masked_store,
     splat,
     vector_of,
@@ -34,6 +36,8 @@ ROWS = 14 if REGISTER_BYTES == 64 else 6
 TILE_ROW = 65 * 64
 # Strides of A that are compiled in; the others are read from an argument.
 GENERAL, TILE, ELEMENT = 0, 1, 2
+# What a product is added to: nothing, or these, or both.
+FROM_NOTHING, FROM_ROWS, FROM_BIAS = 0, 1, 2
 
 
 def microkernel(rows: int, vectors: int, stride: int):
@@ -44,8 +48,9 @@ def microkernel(rows: int, vectors: int, stride: int):
 
     ``valid_rows`` and ``valid_columns`` limit what is stored; rows beyond are computed from the
     last valid one and dropped. The register of B for step k and vector v is at ``b + k·b_step +
-    v·b_next``. ``start`` is what the sum starts from: 0 zeros, 1 what C holds, 2 the row of
-    ``vectors`` registers at ``bias``.
+    v·b_next``. The sum starts from zeros or, where ``start`` has FROM_ROWS, from the rows at
+    ``source`` (which may be C), ``source_row`` bytes apart; with FROM_BIAS the row of ``vectors``
+    registers at ``bias`` is added to that. What is stored is kept within ``low … high``.
     """
 
     @intrinsic
@@ -63,7 +68,11 @@ def microkernel(rows: int, vectors: int, stride: int):
         valid_rows,
         valid_columns,
         start,
+        source,
+        source_row,
         bias,
+        low,
+        high,
         like,
     ):
         vector = vector_of(like)
@@ -72,7 +81,8 @@ def microkernel(rows: int, vectors: int, stride: int):
 
         def codegen(context, builder, signature, arguments):
             (a, a_row, a_step, b, b_step, b_next, depth) = arguments[:7]
-            (c, c_row, valid_rows, valid_columns, start, bias) = arguments[7:13]
+            (c, c_row, valid_rows, valid_columns, start, source, source_row) = arguments[7:14]
+            bias, low, high = arguments[14:17]
             i64 = ir.IntType(64)
             scalar = ir.FloatType() if size == 4 else ir.DoubleType()
             shape = ir.VectorType(scalar, width)
@@ -95,44 +105,47 @@ def microkernel(rows: int, vectors: int, stride: int):
                 between = TILE_ROW if stride == TILE else size
                 row_offsets = [i64(r * between) for r in range(rows)]
 
-            entry = builder.block
-            from_c = builder.append_basic_block("start_from_c")
-            from_row = builder.append_basic_block("start_from_row")
-            ready = builder.append_basic_block("ready")
-            switch = builder.switch(start, ready)
-            switch.add_case(i64(1), from_c)
-            switch.add_case(i64(2), from_row)
-
             def partial(address, v):
                 left = builder.sub(valid_columns, i64(v * width))
                 mask = first_lanes(builder, left, width)
-                pointer = builder.inttoptr(builder.add(address, column(v)), shape.as_pointer())
-                name = f"llvm.masked.load.v{width}f{size * 8}.p0"
-                zero = ir.Constant(shape, [0.0] * width)
-                return call(builder, name, shape, [pointer, ir.IntType(32)(size), mask, zero])
+                return masked_load(builder, builder.add(address, column(v)), mask, shape)
 
-            builder.position_at_end(from_c)
-            kept = []
-            for r, v in registers:
+            def added_if(bit, values, more):
+                """``values`` plus ``more(r, v)`` where ``start`` has the bit."""
+                before = builder.block
+                block = builder.append_basic_block("start")
+                behind = builder.append_basic_block("started")
+                wanted = builder.icmp_signed("!=", builder.and_(start, i64(bit)), i64(0))
+                builder.cbranch(wanted, block, behind)
+                builder.position_at_end(block)
+                sums = [
+                    builder.fadd(value, more(r, v))
+                    for value, (r, v) in zip(values, registers, strict=True)
+                ]
+                builder.branch(behind)
+                builder.position_at_end(behind)
+                merged = []
+                for value, total in zip(values, sums, strict=True):
+                    phi = builder.phi(shape)
+                    phi.add_incoming(value, before)
+                    phi.add_incoming(total, block)
+                    merged.append(phi)
+                return merged
+
+            def from_rows(r, v):
                 inside = builder.icmp_signed("<", i64(r), valid_rows)
                 row = builder.select(inside, i64(r), last)
-                kept.append(partial(builder.add(c, builder.mul(row, c_row)), v))
-            builder.branch(ready)
+                return partial(builder.add(source, builder.mul(row, source_row)), v)
 
-            builder.position_at_end(from_row)
-            biases = [builder.load(at(bias, column(v), shape), align=size) for v in range(vectors)]
-            builder.branch(ready)
+            def from_bias(r, v):
+                return builder.load(at(bias, column(v), shape), align=size)
 
-            builder.position_at_end(ready)
-            zero = ir.Constant(shape, [0.0] * width)
-            starts = []
-            for index, (_r, v) in enumerate(registers):
-                phi = builder.phi(shape)
-                phi.add_incoming(zero, entry)
-                phi.add_incoming(kept[index], from_c)
-                phi.add_incoming(biases[v], from_row)
-                starts.append(phi)
+            # Minus zero: x + (-0) is x, also where x is -0.
+            starts: list = [ir.Constant(shape, [-0.0] * width)] * len(registers)
+            starts = added_if(FROM_ROWS, starts, from_rows)
+            starts = added_if(FROM_BIAS, starts, from_bias)
 
+            ready = builder.block
             loop = builder.append_basic_block("loop")
             done = builder.append_basic_block("done")
             builder.cbranch(builder.icmp_signed(">", depth, i64(0)), loop, done)
@@ -186,17 +199,19 @@ def microkernel(rows: int, vectors: int, stride: int):
                             builder, builder.sub(valid_columns, i64(v * width)), width
                         )
                         where = builder.add(row, column(v))
-                        masked_store(builder, where, finals[r * vectors + v], mask)
+                        kept = clamp(builder, finals[r * vectors + v], low, high, width)
+                        masked_store(builder, where, kept, mask)
             return context.get_dummy_value()
 
-        whole = [types.int64] * 13
-        return types.void(*whole, like), codegen
+        whole = [types.int64] * 15
+        return types.void(*whole, like, like, like), codegen
 
     return run
 
 
 _wide = microkernel(ROWS, 2, GENERAL)
 _narrow = microkernel(ROWS, 1, GENERAL)
+_wide_few = microkernel(ROWS // 2, 2, GENERAL)  # for the last rows of a tile
 _wide_tile = microkernel(ROWS, 2, TILE)
 _narrow_tile = microkernel(ROWS, 1, TILE)
 _wide_element = microkernel(ROWS, 2, ELEMENT)
@@ -205,11 +220,11 @@ _narrow_element = microkernel(ROWS, 1, ELEMENT)
 
 @device
 def multiply(a, a_row, stride, a_step, b, b_step, b_next, depth, c, c_row, rows, columns, start,
-             bias, like):  # fmt: skip
+             source, source_row, bias, low, high, like):  # fmt: skip
     """The microkernel over a whole tile: C[rows, columns] (+)= A·B, all strides in bytes.
 
-    ``stride``, ``start`` and ``bias`` are the microkernel's. Unless ``stride`` is GENERAL, A must
-    be readable up to the next multiple of ``ROWS``.
+    ``stride``, ``start`` and all behind it are the microkernel's. With TILE, A must be readable up
+    to the next multiple of ``ROWS``; with ELEMENT, ``a_row`` is the size of an element.
     """
     size = bytes_of(like)
     width = lanes_of(like)
@@ -220,25 +235,31 @@ def multiply(a, a_row, stride, a_step, b, b_step, b_next, depth, c, c_row, rows,
         for row in range(0, rows, ROWS):
             a_ = a + row * a_row
             c_ = c + row * c_row + column * size
+            source_ = source + row * source_row + column * size
             valid = min(ROWS, rows - row)
             bias_ = bias + column * size
             if left > width:
                 if stride == TILE:
                     _wide_tile(a_, a_row, a_step, b_, b_step, b_next, depth, c_, c_row, valid, left,
-                               start, bias_, like)  # fmt: skip
-                elif stride == ELEMENT:
+                               start, source_, source_row, bias_, low, high, like)  # fmt: skip
+                elif stride == ELEMENT and valid == ROWS:
                     _wide_element(a_, a_row, a_step, b_, b_step, b_next, depth, c_, c_row, valid,
-                                  left, start, bias_, like)  # fmt: skip
+                                  left, start, source_, source_row, bias_, low, high,
+                                  like)  # fmt: skip
+                elif valid <= ROWS // 2:
+                    _wide_few(a_, a_row, a_step, b_, b_step, b_next, depth, c_, c_row, valid, left,
+                              start, source_, source_row, bias_, low, high, like)  # fmt: skip
                 else:
                     _wide(a_, a_row, a_step, b_, b_step, b_next, depth, c_, c_row, valid, left,
-                          start, bias_, like)  # fmt: skip
+                          start, source_, source_row, bias_, low, high, like)  # fmt: skip
             elif stride == TILE:
                 _narrow_tile(a_, a_row, a_step, b_, b_step, b_next, depth, c_, c_row, valid, left,
-                             start, bias_, like)  # fmt: skip
-            elif stride == ELEMENT:
+                             start, source_, source_row, bias_, low, high, like)  # fmt: skip
+            elif stride == ELEMENT and valid == ROWS:
                 _narrow_element(a_, a_row, a_step, b_, b_step, b_next, depth, c_, c_row, valid,
-                                left, start, bias_, like)  # fmt: skip
+                                left, start, source_, source_row, bias_, low, high,
+                                like)  # fmt: skip
             else:
                 _narrow(a_, a_row, a_step, b_, b_step, b_next, depth, c_, c_row, valid, left, start,
-                        bias_, like)  # fmt: skip
+                        source_, source_row, bias_, low, high, like)  # fmt: skip
         column += 2 * width if left > width else width

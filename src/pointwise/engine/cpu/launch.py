@@ -56,25 +56,37 @@ def _fingerprint() -> str:
     a change in a file that the kernel calls.
     """
     package = Path(pointwise.__file__).parent
-    files = [package / "conv.py"]
+    files = sorted(package.glob("conv*.py"))
     for folder in ("engine/cpu", "gathers", "cloud"):
         files += sorted((package / folder).glob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 class _Cache(FunctionCache):
+    """Numba's cache of one function, which here may be made several times from different parts.
+
+    Numba would tell such functions apart by what they enclose, whose identity changes from process
+    to process; a name does not.
+    """
+
+    def __init__(self, function, name: str) -> None:
+        super().__init__(function)
+        self.name = name
+
     def _index_key(self, sig, codegen):
-        return *super()._index_key(sig, codegen), _fingerprint()
+        return sig, codegen.magic_tuple(), self.name, _fingerprint()
 
 
 class kernel:
     """Marks ``function(arguments, program, thread)`` for ``launch``.
 
-    It compiles at first use, not at import, and the result is cached on disk.
+    It compiles at first use, not at import, and the result is cached on disk. Functions made by
+    another function need a ``name`` each.
     """
 
-    def __init__(self, function) -> None:
+    def __init__(self, function, name: str = "") -> None:
         self.function = function
+        self.name = name or function.__qualname__
         self.__doc__ = function.__doc__
 
     @cached_property
@@ -82,7 +94,7 @@ class kernel:
         # The attribute keeps the machine code alive as long as its address is in use.
         options = {"nogil": True, "error_model": "numpy"}
         compiled = CFunc(self.function, _KERNEL, {}, options)
-        compiled._cache = _Cache(self.function)  # type: ignore[attr-defined]
+        compiled._cache = _Cache(self.function, self.name)  # type: ignore[attr-defined]
         compiled.compile()
         return compiled
 

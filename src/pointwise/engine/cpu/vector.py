@@ -150,6 +150,24 @@ def _name(shape) -> str:
     return f"v{shape.count}{kind}{8 * _bytes(shape.element)}"
 
 
+def clamp(builder, value, low, high, count: int):
+    """``value`` kept within the scalars ``low … high``; NaN stays NaN."""
+    for bound, sign in ((low, ">"), (high, "<")):
+        limit = splat(builder, bound, count)
+        value = builder.select(builder.fcmp_ordered(sign, limit, value), limit, value)
+    return value
+
+
+@intrinsic
+def within(typingctx, a, low, high):
+    """``a`` kept within the scalars ``low … high``, lane by lane; NaN stays NaN."""
+
+    def codegen(context, builder, signature, arguments):
+        return clamp(builder, *arguments, a.count)
+
+    return a(a, low, high), codegen
+
+
 @intrinsic
 def load(typingctx, address, like):
     """The register at ``address`` (any alignment)."""

@@ -1,0 +1,421 @@
+"""Convolutions on images: gather → mix → epilogue over bands of rows that stay in cache.
+
+Three tile loops: ``depthwise`` (a stencil without a mix), ``mixed`` (pixels or patches, then the
+mix: pointwise and standard convolutions) and ``separable`` (a stencil, then the mix). Images are
+channels_last. A point of the result is computed by one program from start to end, so that results
+do not depend on the number of threads or on how the work was cut.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pointwise.engine.cpu.activation import HARDSWISH, NONE, SIGMOID, SILU, activate
+from pointwise.engine.cpu.gemm import (
+    FROM_BIAS,
+    FROM_ROWS,
+    GENERAL,
+    ROWS,
+    TILE,
+    TILE_ROW,
+    multiply,
+)
+from pointwise.engine.cpu.launch import device, kernel, launch, slot, threads
+from pointwise.engine.cpu.pack import pack, padded_columns
+from pointwise.engine.cpu.vector import bytes_of, lanes_of, number, peek
+from pointwise.gathers import patches, stencil
+from pointwise.gathers.window import Window
+
+_INFINITY = float("inf")
+
+EPILOGUES: dict[str, tuple[float, float, int]] = {
+    "none": (-_INFINITY, _INFINITY, NONE),
+    "relu": (0.0, _INFINITY, NONE),
+    "relu6": (0.0, 6.0, NONE),
+    "hardswish": (-_INFINITY, _INFINITY, HARDSWISH),
+    "silu": (-_INFINITY, _INFINITY, SILU),
+    "sigmoid": (-_INFINITY, _INFINITY, SIGMOID),
+}
+"""Activations that kernels apply: the bounds of a result, and what else is done to it."""
+
+
+def bits(value: float) -> int:
+    """A float64 as the int64 that an argument table holds."""
+    return struct.unpack("<q", struct.pack("<d", value))[0]
+
+
+@device
+def real(arguments, index, like):
+    """Entry ``index`` of an argument table that holds a float64."""
+    return number(peek(arguments + 8 * index, np.float64(0)), like)
+
+
+# --- weights as the kernels read them -------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Mix:
+    """A weight ``[C_out, C_in/groups, kh, kw]`` and its bias, packed for the matrix product."""
+
+    packed: Tensor  # [groups, C_out/groups/lanes, kh·kw·C_in/groups, lanes]
+    bias: Tensor | None  # [groups, C_out/groups up to whole registers]
+    groups: int
+    columns: int  # C_out / groups
+    depth: int  # kh·kw·C_in/groups
+
+
+def mix(weight: Tensor, bias: Tensor | None, groups: int = 1) -> Mix:
+    """Packs a weight, tap by tap and channel by channel, as the gathers order them."""
+    columns = weight.shape[0] // groups
+    matrices = weight.reshape(groups, columns, *weight.shape[1:]).permute(0, 3, 4, 2, 1)
+    matrices = matrices.reshape(groups, -1, columns)
+    packed = torch.stack([pack(matrix) for matrix in matrices])
+    padded = None
+    if bias is not None:
+        padded = torch.zeros(groups, padded_columns(columns, bias.dtype), dtype=bias.dtype)
+        padded[:, :columns] = bias.reshape(groups, columns)
+    return Mix(packed, padded, groups, columns, matrices.shape[1])
+
+
+@dataclass(frozen=True)
+class Taps:
+    """A depthwise weight ``[C, 1, kh, kw]`` and its bias, channels last."""
+
+    weight: Tensor  # [kh·kw, C]
+    bias: Tensor  # [C]
+
+
+def taps(weight: Tensor, bias: Tensor | None) -> Taps:
+    """Orders a depthwise weight as the stencil reads it."""
+    rows = weight.flatten(1).t().contiguous()
+    return Taps(rows, torch.zeros(len(weight), dtype=weight.dtype) if bias is None else bias)
+
+
+# --- argument tables ------------------------------------------------------------------------------
+
+
+def windowed(x: Tensor, window: Window, channels: int) -> list[int]:
+    """The part of an argument table that says where to read; of ``channels`` of the pixels."""
+    y, x_ = window.y, window.x
+    return [x.data_ptr(), x.shape[1] * x.element_size(), channels, y.size, x_.size, y.points,
+            x_.points, y.step, x_.step, y.taps, x_.taps, y.origin, x_.origin, y.spread,
+            x_.spread]  # fmt: skip
+
+
+TAPS = 15  # the first slot behind the window
+_OWN = 21  # the first slot behind the window and the stencil
+
+
+def _stencil(weights: Taps | None, activation: str) -> list[int]:
+    """The part that says what the stencil multiplies with, and what follows it."""
+    low, high, kind = EPILOGUES[activation]
+    if weights is None:
+        return [0, 0, 0, bits(low), bits(high), kind]
+    tap = weights.weight.shape[1] * weights.weight.element_size()
+    return [weights.weight.data_ptr(), tap, weights.bias.data_ptr(), bits(low), bits(high), kind]
+
+
+def _stencil_rows_of(fill):
+    @device
+    def stencil_rows(arguments, image, first, rows, out, out_pixel, out_line, like):
+        """Some rows of the stencil on one image, with their epilogue."""
+        pixel, channels = slot(arguments, 1), slot(arguments, 2)
+        height, width, points = slot(arguments, 3), slot(arguments, 4), slot(arguments, 6)
+        fill( out, out_pixel, out_line, first, rows,
+                     slot(arguments, 0) + image * height * width * pixel, pixel, channels, height,
+                     width, points, slot(arguments, 7), slot(arguments, 8), slot(arguments, 9),
+                     slot(arguments, 10), slot(arguments, 11), slot(arguments, 12),
+                     slot(arguments, 13), slot(arguments, 14), slot(arguments, TAPS),
+                     slot(arguments, TAPS + 1), slot(arguments, TAPS + 2),
+                     real(arguments, TAPS + 3, like), real(arguments, TAPS + 4, like),
+                     like)  # fmt: skip
+        kind = slot(arguments, TAPS + 5)
+        if kind != NONE:  # then points follow one another
+            activate(out, out_pixel, rows * points, channels, kind, like)
+
+    return stencil_rows
+
+
+# --- depthwise ------------------------------------------------------------------------------------
+
+
+def _depthwise_of(fill):
+    stencil_rows = _stencil_rows_of(fill)
+
+    @device
+    def depthwise_band(arguments, program, thread, like):
+        out, band, bands = (
+            slot(arguments, _OWN),
+            slot(arguments, _OWN + 1),
+            slot(arguments, _OWN + 2),
+        )
+        out_image, out_line = slot(arguments, _OWN + 3), slot(arguments, _OWN + 4)
+        image, first = program // bands, program % bands * band
+        stencil_rows(arguments, image, first, min(band, slot(arguments, 5) - first),
+                      out + image * out_image + first * out_line, slot(arguments, _OWN + 5),
+                      out_line, like)  # fmt: skip
+
+    return depthwise_band
+
+
+# --- the mix --------------------------------------------------------------------------------------
+
+
+@device
+def _mix_tile(arguments, own, a, a_row, stride, first, rows, group, column, columns, like):
+    """A tile of A times some columns of the weight, with its epilogue, to rows ``first …``."""
+    size, width = bytes_of(like), lanes_of(like)
+    weight, depth = slot(arguments, own), slot(arguments, own + 1)
+    bias, padded = slot(arguments, own + 2), slot(arguments, own + 3)
+    per_group, out_row = slot(arguments, own + 4), slot(arguments, own + 5)
+    residual, kind = slot(arguments, own + 7), slot(arguments, own + 10)
+    offset = first * out_row + (group * per_group + column) * size
+    out = slot(arguments, own + 6) + offset
+    start = 0
+    if residual != 0:
+        start |= FROM_ROWS
+    if bias != 0:
+        start |= FROM_BIAS
+    panels = group * (padded // width) + column // width
+    multiply(a, a_row, stride, size, weight + panels * depth * width * size, width * size,
+             depth * width * size, depth, out, out_row, rows, columns, start, residual + offset,
+             out_row, bias + (group * padded + column) * size, real(arguments, own + 8, like),
+             real(arguments, own + 9, like), like)  # fmt: skip
+    if kind != NONE:
+        activate(out, out_row, rows, columns, kind, like)
+
+
+_MIX = 11  # slots of the mix
+
+
+def _mixing(weights: Mix, out: Tensor, residual: Tensor | None, activation: str) -> list[int]:
+    low, high, kind = EPILOGUES[activation]
+    size = out.element_size()
+    return [
+        weights.packed.data_ptr(),
+        weights.depth,
+        0 if weights.bias is None else weights.bias.data_ptr(),
+        padded_columns(weights.columns, out.dtype),
+        weights.columns,
+        out.shape[1] * size,
+        out.data_ptr(),
+        0 if residual is None else residual.data_ptr(),
+        bits(low),
+        bits(high),
+        kind,
+    ]
+
+
+@device
+def _mixed(arguments, program, thread, like):
+    size = bytes_of(like)
+    behind = _OWN + _MIX
+    tile, row_blocks = slot(arguments, behind), slot(arguments, behind + 1)
+    block, blocks = slot(arguments, behind + 2), slot(arguments, behind + 3)
+    direct, scratch_row = slot(arguments, behind + 4), slot(arguments, behind + 5)
+    span, total = slot(arguments, behind + 7), slot(arguments, behind + 8)
+    pixel, channels = slot(arguments, 1), slot(arguments, 2)
+    column = program % blocks * block
+    columns = min(block, slot(arguments, _OWN + 4) - column)
+    group = program // blocks // row_blocks
+    begin = program // blocks % row_blocks * span
+    x = slot(arguments, 0) + group * channels * size
+    for first in range(begin, min(begin + span, total), tile):
+        rows = min(tile, min(begin + span, total) - first)
+        if direct != 0:
+            _mix_tile(arguments, _OWN, x + first * pixel, pixel, GENERAL, first, rows, group,
+                      column, columns, like)  # fmt: skip
+            continue
+        a = slot(arguments, behind + 6) + thread * tile * scratch_row
+        patches.fill(a, scratch_row, first, rows, x, pixel, channels, slot(arguments, 3),
+                     slot(arguments, 4), slot(arguments, 5), slot(arguments, 6),
+                     slot(arguments, 7), slot(arguments, 8), slot(arguments, 9),
+                     slot(arguments, 10), slot(arguments, 11), slot(arguments, 12),
+                     slot(arguments, 13), slot(arguments, 14), 0, 0, number(0, like),
+                     number(0, like), like)  # fmt: skip
+        stride = TILE if scratch_row == TILE_ROW else GENERAL
+        _mix_tile(arguments, _OWN, a, scratch_row, stride, first, rows, group, column, columns,
+                  like)  # fmt: skip
+
+
+# --- separable ------------------------------------------------------------------------------------
+
+
+def _separable_of(fill):
+    stencil_rows = _stencil_rows_of(fill)
+
+    @device
+    def separable_band(arguments, program, thread, like):
+        behind = _OWN + _MIX
+        band, bands = slot(arguments, behind), slot(arguments, behind + 1)
+        a_row = slot(arguments, behind + 2)
+        lines, points = slot(arguments, 5), slot(arguments, 6)
+        image, first = program // bands, program % bands * band
+        rows = min(band, lines - first)
+        a = slot(arguments, behind + 3) + thread * band * points * a_row
+        stencil_rows(arguments, image, first, rows, a, a_row, points * a_row, like)
+        stride = TILE if a_row == TILE_ROW else GENERAL
+        _mix_tile(arguments, _OWN, a, a_row, stride, (image * lines + first) * points,
+                  rows * points, 0, 0, slot(arguments, _OWN + 4), like)  # fmt: skip
+
+    return separable_band
+
+
+# --- kernels --------------------------------------------------------------------------------------
+
+ZEROS = {torch.float32: np.float32(0), torch.float64: np.float64(0)}
+
+
+def of_dtype(loop, like, name: str) -> kernel:
+    def run(arguments, program, thread):
+        loop(arguments, program, thread, like)
+
+    return kernel(run, name)
+
+
+def over_rows(make, rows, name: str) -> dict[tuple, kernel]:
+    """A kernel of ``make(fill)`` for each kind of rows and precision; compiled at first use."""
+    return {
+        (*shape, dtype): of_dtype(loop, like, f"{name}_{shape[0]}_{shape[1]}_{dtype}")
+        for shape, fill in rows.items()
+        for loop in [make(fill)]
+        for dtype, like in ZEROS.items()
+    }
+
+
+_DEPTHWISE = over_rows(_depthwise_of, stencil.ROWS, "depthwise")
+_SEPARABLE = over_rows(_separable_of, stencil.ROWS, "separable")
+_MIXED = {dtype: of_dtype(_mixed, like, f"mixed_{dtype}") for dtype, like in ZEROS.items()}
+
+
+def row_kernel(kernels: dict[tuple, kernel], window: Window, dtype: torch.dtype) -> kernel:
+    x = window.x
+    special = (x.taps, x.step, dtype)
+    return kernels[special if x.spread == 1 and special in kernels else (0, 0, dtype)]
+
+
+# --- calls ----------------------------------------------------------------------------------------
+
+
+def empty(like: Tensor, window: Window, channels: int) -> Tensor:
+    """Room for a window's results, channels_last."""
+    shape = (window.images, channels, window.y.points, window.x.points)
+    return torch.empty(shape, dtype=like.dtype, memory_format=torch.channels_last)
+
+
+def _bands(window: Window, bytes_of_row: int, most: int) -> tuple[int, int]:
+    """(rows in a band, bands in an image): of at most ``most`` bytes, several for each thread."""
+    lines = window.y.points
+    band = max(1, min(lines, most // max(1, bytes_of_row)))
+    while band > 1 and window.images * -(-lines // band) < 4 * threads():
+        band = -(-band // 2)
+    return band, -(-lines // band)
+
+
+def depthwise(x: Tensor, weights: Taps, window: Window, activation: str = "none") -> Tensor:
+    """Each channel by its own stencil; ``x`` and the result are channels_last."""
+    out = empty(x, window, x.shape[1])
+    into(out, x, weights, window, activation)
+    return out
+
+
+def into(out: Tensor, x: Tensor, weights: Taps, window: Window, activation: str = "none") -> None:
+    """``depthwise`` into ``out``, which may be every so-manieth row and column of an image."""
+    if out.numel() == 0:
+        return
+    channels, size = x.shape[1], x.element_size()
+    band, bands = _bands(window, window.x.points * channels * size, 64 * 1024)
+    arguments = windowed(x, window, channels) + _stencil(weights, activation)
+    arguments += [out.data_ptr(), band, bands, *(out.stride(i) * size for i in (0, 2, 3))]
+    launch(row_kernel(_DEPTHWISE, window, x.dtype), arguments, window.images * bands)
+
+
+def mixed(
+    x: Tensor,
+    weights: Mix,
+    window: Window,
+    residual: Tensor | None = None,
+    activation: str = "none",
+) -> Tensor:
+    """Pixels or patches times the weight; ``x``, ``residual`` and the result are channels_last."""
+    out = empty(x, window, weights.groups * weights.columns)
+    if out.numel() == 0:
+        return out
+    size, points = x.element_size(), window.points
+    identity = window.is_identity
+    # Pixels a multiple of 4 KB apart share their cache sets, and are better copied.
+    direct = identity and x.shape[1] * size % 4096 != 0
+    span, block = _cut(points, weights, size, identity)
+    row_blocks, blocks = -(-points // span), -(-weights.columns // block)
+    row_bytes = row_stride(weights.depth * size)
+    room = (256 if identity else 48) * 1024
+    tile = span if direct else ROWS * max(1, min(8, room // (ROWS * row_bytes)))
+    tile = min(tile, span)
+    scratch = None
+    if not direct:
+        scratch = torch.empty((threads() * tile + ROWS) * row_bytes, dtype=torch.uint8)
+    arguments = windowed(x, window, x.shape[1] // weights.groups) + _stencil(None, "none")
+    arguments += _mixing(weights, out, residual, activation)
+    arguments += [tile, row_blocks, block, blocks, int(direct), row_bytes,
+                  0 if scratch is None else scratch.data_ptr(), span, points]  # fmt: skip
+    launch(_MIXED[x.dtype], arguments, weights.groups * row_blocks * blocks)
+    return out
+
+
+def row_stride(needed: int) -> int:
+    """What lies between the rows of a gathered tile: an odd number of cache lines in any case."""
+    return TILE_ROW if needed <= TILE_ROW - 64 else (-(-needed // 64) | 1) * 64
+
+
+def _cut(points: int, weights: Mix, size: int, identity: bool) -> tuple[int, int]:
+    """(rows, columns) that one program computes.
+
+    As many rows as leave the gathered values in the second-level cache beside a panel of the
+    weight, all columns; then halved, until every thread has some programs.
+    """
+    row_bytes = weights.depth * size
+    span = ROWS * max(1, min(64, 256 * 1024 // (ROWS * row_bytes)))
+    span = min(span, -(-points // ROWS) * ROWS)
+    panel = 2 * padded_columns(1, torch.float32 if size == 4 else torch.float64)
+    block = -(-weights.columns // panel) * panel
+    while weights.groups * -(-points // span) * -(-weights.columns // block) < 4 * threads():
+        weight_bytes = row_bytes * block
+        if identity and block > panel and weight_bytes > 4 * span * row_bytes:
+            block = -(-block // 2 // panel) * panel
+        elif span > ROWS:
+            span = -(-span // 2 // ROWS) * ROWS
+        elif identity and block > 2 * panel:
+            block = -(-block // 2 // panel) * panel
+        else:
+            break
+    return span, block
+
+
+def separable(
+    x: Tensor,
+    weights: Taps,
+    then: Mix,
+    window: Window,
+    residual: Tensor | None = None,
+    between: str = "none",
+    activation: str = "none",
+) -> Tensor:
+    """A depthwise stencil and the mix of its results, which never leave the cache."""
+    channels, size = x.shape[1], x.element_size()
+    out = empty(x, window, then.columns)
+    if out.numel() == 0:
+        return out
+    row_bytes = row_stride(channels * size)
+    points = window.x.points
+    band, bands = _bands(window, points * row_bytes, 192 * 1024)
+    scratch = torch.empty((threads() * band * points + ROWS) * row_bytes, dtype=torch.uint8)
+    arguments = windowed(x, window, channels) + _stencil(weights, between)
+    arguments += _mixing(then, out, residual, activation)
+    arguments += [band, bands, row_bytes, scratch.data_ptr()]
+    launch(row_kernel(_SEPARABLE, window, x.dtype), arguments, window.images * bands)
+    return out

@@ -1,0 +1,239 @@
+"""The gradients of the convolutions on images.
+
+The input's gradient is a convolution of the result's gradient with the transposed weight, taps in
+the opposite order; of a strided convolution, several, each for the pixels that the same taps have
+read. The weight's gradient gathers again and multiplies from the other side, in slabs whose number
+follows from the shapes alone, so that it does not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pointwise.conv import total_of
+from pointwise.conv2d import (
+    ZEROS,
+    into,
+    mix,
+    mixed,
+    of_dtype,
+    over_rows,
+    row_kernel,
+    row_stride,
+    taps,
+    windowed,
+)
+from pointwise.engine.cpu.gemm import ELEMENT, FROM_ROWS, multiply
+from pointwise.engine.cpu.launch import device, launch, slot, threads
+from pointwise.engine.cpu.pack import padded_columns
+from pointwise.engine.cpu.vector import broadcast, bytes_of, lanes_of, load_first, number, store
+from pointwise.gathers import patches, stencil
+from pointwise.gathers.window import Share, Window, adjoint
+
+
+def _shares(window: Window) -> list[tuple[Share, Share]]:
+    return [(y, x) for y in adjoint(window.y) for x in adjoint(window.x)]
+
+
+def _share_window(window: Window, y: Share, x: Share) -> Window:
+    return Window(window.images, y.axis, x.axis)
+
+
+def _share_weight(weight: Tensor, y: Share, x: Share) -> Tensor:
+    """The taps of a share in the order in which it reads them."""
+    for dimension, share in ((-2, y), (-1, x)):
+        index = [share.tap - i * share.between for i in range(share.axis.taps)]
+        weight = weight.index_select(dimension, torch.tensor(index, dtype=torch.int64))
+    return weight
+
+
+def depthwise_input(grad: Tensor, weight: Tensor, window: Window) -> Tensor:
+    """The gradient of the input ``[N, C, H, W]``, for ``weight [C, 1, kh, kw]``."""
+    shape = (window.images, grad.shape[1], window.y.size, window.x.size)
+    out = torch.empty(shape, dtype=grad.dtype, memory_format=torch.channels_last)
+    for y, x in _shares(window):
+        part = out[:, :, y.first :: y.every, x.first :: x.every]
+        chosen = _share_weight(weight, y, x)
+        if chosen.numel() == 0:
+            part.zero_()
+        else:
+            into(part, grad, taps(chosen, None), _share_window(window, y, x))
+    return out
+
+
+def mixed_input(grad: Tensor, weight: Tensor, window: Window, groups: int) -> Tensor:
+    """The gradient of the input ``[N, C, H, W]``, for ``weight [C_out, C/groups, kh, kw]``."""
+    outputs, inputs = weight.shape[:2]
+    turned = weight.unflatten(0, (groups, outputs // groups)).transpose(1, 2).flatten(0, 1)
+    shape = (window.images, inputs * groups, window.y.size, window.x.size)
+    shares = _shares(window)
+    if len(shares) == 1:
+        return _mixed_share(grad, turned, window, groups, *shares[0])
+    out = torch.empty(shape, dtype=grad.dtype, memory_format=torch.channels_last)
+    for y, x in shares:
+        part = out[:, :, y.first :: y.every, x.first :: x.every]
+        if y.axis.taps * x.axis.taps == 0:
+            part.zero_()
+        else:
+            part.copy_(_mixed_share(grad, turned, window, groups, y, x))
+    return out
+
+
+def _mixed_share(grad, turned, window: Window, groups: int, y: Share, x: Share) -> Tensor:
+    chosen = _share_weight(turned, y, x)
+    return mixed(grad, mix(chosen, None, groups), _share_window(window, y, x))
+
+
+# --- the weight of a mix --------------------------------------------------------------------------
+
+_OWN = 15  # the first slot behind the window
+
+
+@device
+def _mix_gradient(arguments, program, thread, like):
+    """Aᵀ·gradient over one slab of points, for one block of channels."""
+    size, width = bytes_of(like), lanes_of(like)
+    tile, a_row = slot(arguments, _OWN), slot(arguments, _OWN + 1)
+    grad, grad_row = slot(arguments, _OWN + 2), slot(arguments, _OWN + 3)
+    columns, padded = slot(arguments, _OWN + 4), slot(arguments, _OWN + 5)
+    groups, span = slot(arguments, _OWN + 8), slot(arguments, _OWN + 9)
+    blocks, block = slot(arguments, _OWN + 10), slot(arguments, _OWN + 11)
+    points, direct = slot(arguments, _OWN + 12), slot(arguments, _OWN + 13)
+    pixel, inputs = slot(arguments, 1), slot(arguments, 2)
+    taps = slot(arguments, 9) * slot(arguments, 10)
+    # Programs that read the same points follow one another.
+    channel = program % blocks * block
+    group = program // blocks % groups
+    slab = program // blocks // groups
+    channels = min(block, inputs - channel)
+    depth = taps * channels
+    x = slot(arguments, 0) + (group * inputs + channel) * size
+    above = grad + group * columns * size
+    scratch = slot(arguments, _OWN + 6) + thread * tile * (a_row + padded * size)
+    total = slot(arguments, _OWN + 7)
+    total += ((slab * groups + group) * inputs + channel) * taps * padded * size
+    zero = broadcast(number(0, like))
+    for k in range(0, depth * padded, width):
+        store(total + k * size, zero)
+    last = min((slab + 1) * span, points)
+    for first in range(slab * span, last, tile):
+        rows = min(tile, last - first)
+        a, a_step = scratch, a_row
+        if direct != 0:
+            a, a_step = x + first * pixel, pixel
+        else:
+            patches.fill(a, a_step, first, rows, x, pixel, channels, slot(arguments, 3),
+                         slot(arguments, 4), slot(arguments, 5), slot(arguments, 6),
+                         slot(arguments, 7), slot(arguments, 8), slot(arguments, 9),
+                         slot(arguments, 10), slot(arguments, 11), slot(arguments, 12),
+                         slot(arguments, 13), slot(arguments, 14), 0, 0, number(0, like),
+                         number(0, like), like)  # fmt: skip
+        b, b_step = above + first * grad_row, grad_row
+        if columns != padded:  # the microkernel reads whole registers
+            b, b_step = scratch + tile * a_row, padded * size
+            for r in range(rows):
+                for c in range(0, columns, width):
+                    source = above + (first + r) * grad_row + c * size
+                    store(b + (r * padded + c) * size, load_first(source, columns - c, like))
+        multiply(a, size, ELEMENT, a_step, b, b_step, width * size, rows, total, padded * size,
+                 depth, padded, FROM_ROWS, total, padded * size, 0, number(-np.inf, like),
+                 number(np.inf, like), like)  # fmt: skip
+
+
+_MIX_GRADIENT = {
+    dtype: of_dtype(_mix_gradient, like, f"mix_gradient_{dtype}") for dtype, like in ZEROS.items()
+}
+_PROGRAMS = 16  # enough for the threads of most machines to be busy to the end
+
+
+def mixed_weight(grad: Tensor, x: Tensor, window: Window, kernel, groups: int) -> Tensor:
+    """The gradient of the weight ``[C_out, C/groups, kh, kw]``; both tensors are channels_last."""
+    inputs, outputs = x.shape[1] // groups, grad.shape[1] // groups
+    size, dtype = x.element_size(), x.dtype
+    taps_ = window.taps
+    if window.points == 0:
+        return torch.zeros(groups * outputs, inputs, *kernel, dtype=dtype)
+    padded = padded_columns(outputs, dtype)
+    # Few large sums are cut by channels, many small ones by points.
+    block = min(inputs, 64 if taps_ > 1 else 224)
+    while block > 64 and groups * -(-inputs // block) < _PROGRAMS:
+        block = max(64, block // 2)
+    blocks = -(-inputs // block)
+    slabs = max(1, min(64, _PROGRAMS // (groups * blocks), -(-window.points // 64)))
+    span = -(-window.points // slabs)
+    slabs = -(-window.points // span)
+    direct = window.is_identity
+    a_row = row_stride(block * taps_ * size)
+    tile = max(16, min(256, span, 256 * 1024 // (a_row + padded * size)))
+    scratch = torch.empty(threads() * tile * (a_row + padded * size) + 4096, dtype=torch.uint8)
+    totals = torch.empty(slabs, groups * inputs * taps_ * padded, dtype=dtype)
+    arguments = windowed(x, window, inputs)
+    arguments += [tile, a_row, grad.data_ptr(), grad.shape[1] * size, outputs, padded,
+                  scratch.data_ptr(), totals.data_ptr(), groups, span, blocks, block,
+                  window.points, int(direct)]  # fmt: skip
+    launch(_MIX_GRADIENT[dtype], arguments, slabs * groups * blocks)
+    total = total_of(totals) if slabs > 1 else totals[0]
+    by_channel = total.view(groups, inputs, taps_ * padded)
+    parts = [  # each block of channels is [taps, channels, outputs]
+        by_channel[:, c : c + block].reshape(groups, taps_, -1, padded)
+        for c in range(0, inputs, block)
+    ]
+    whole = torch.cat(parts, 2)
+    weight = whole[..., :outputs].permute(0, 3, 2, 1)  # groups, outputs, inputs, taps
+    return weight.reshape(groups * outputs, inputs, *kernel)
+
+
+# --- the weight of a stencil ----------------------------------------------------------------------
+
+
+def _stencil_gradient_of(add):
+    @device
+    def stencil_slab(arguments, program, thread, like):
+        """One slab of bands of rows."""
+        size, width = bytes_of(like), lanes_of(like)
+        grad, total = slot(arguments, _OWN), slot(arguments, _OWN + 1)
+        numbers, images = slot(arguments, _OWN + 2), slot(arguments, _OWN + 6)
+        band, bands = slot(arguments, _OWN + 3), slot(arguments, _OWN + 4)
+        span = slot(arguments, _OWN + 5)
+        pixel, channels = slot(arguments, 1), slot(arguments, 2)
+        height, width_ = slot(arguments, 3), slot(arguments, 4)
+        lines, points = slot(arguments, 5), slot(arguments, 6)
+        sums = total + program * numbers * size
+        zero = broadcast(number(0, like))
+        for k in range(0, numbers, width):
+            store(sums + k * size, zero)
+        for work in range(program * span, min((program + 1) * span, images * bands)):
+            image, first = work // bands, work % bands * band
+            add(sums, grad + (image * lines + first) * points * channels * size, first,
+                min(band, lines - first),
+                slot(arguments, 0) + image * height * width_ * pixel, pixel, channels, height, width_, points, slot(arguments, 7), slot(arguments, 8),
+                slot(arguments, 9), slot(arguments, 10), slot(arguments, 11), slot(arguments, 12),
+                slot(arguments, 13), slot(arguments, 14), like)  # fmt: skip
+
+    return stencil_slab
+
+
+_STENCIL_GRADIENT = over_rows(_stencil_gradient_of, stencil.GRADIENT_ROWS, "stencil_gradient")
+
+
+def depthwise_weight(grad: Tensor, x: Tensor, window: Window, kernel) -> Tensor:
+    """The gradient of the weight ``[C, 1, kh, kw]``; both tensors are channels_last."""
+    channels, size, dtype = x.shape[1], x.element_size(), x.dtype
+    if window.points == 0:
+        return torch.zeros(channels, 1, *kernel, dtype=dtype)
+    lines = window.y.points
+    band = max(1, min(lines, 64 * 1024 // (window.x.points * channels * size)))
+    while band > 1 and window.images * -(-lines // band) < _PROGRAMS:
+        band = -(-band // 2)
+    bands = -(-lines // band)
+    span = -(-window.images * bands // _PROGRAMS)
+    slabs = -(-window.images * bands // span)
+    numbers = padded_columns(window.taps * channels, dtype)
+    totals = torch.empty(slabs, numbers, dtype=dtype)
+    arguments = windowed(x, window, channels)
+    arguments += [grad.data_ptr(), totals.data_ptr(), numbers, band, bands, span, window.images]
+    launch(row_kernel(_STENCIL_GRADIENT, window, dtype), arguments, slabs)
+    total = total_of(totals) if slabs > 1 else totals[0]
+    return total[: window.taps * channels].view(window.taps, channels).t().reshape(-1, 1, *kernel)
