@@ -25,7 +25,7 @@ from pointwise.engine.cpu.gemm import (
     TILE_ROW,
     multiply,
 )
-from pointwise.engine.cpu.launch import device, kernel, launch, slot, threads
+from pointwise.engine.cpu.launch import device, device_of, kernel, launch, slot, threads
 from pointwise.engine.cpu.pack import pack, padded_columns
 from pointwise.engine.cpu.vector import bytes_of, lanes_of, number, peek
 from pointwise.gathers import patches, stencil
@@ -120,8 +120,8 @@ def _stencil(weights: Taps | None, activation: str) -> list[int]:
     return [weights.weight.data_ptr(), tap, weights.bias.data_ptr(), bits(low), bits(high), kind]
 
 
-def _stencil_rows_of(fill):
-    @device
+def _stencil_rows_of(fill, *shape):
+    @device_of(*shape)
     def stencil_rows(arguments, image, first, rows, out, out_pixel, out_line, like):
         """Some rows of the stencil on one image, with their epilogue."""
         pixel, channels = slot(arguments, 1), slot(arguments, 2)
@@ -144,10 +144,10 @@ def _stencil_rows_of(fill):
 # --- depthwise ------------------------------------------------------------------------------------
 
 
-def _depthwise_of(fill):
-    stencil_rows = _stencil_rows_of(fill)
+def _depthwise_of(fill, *shape):
+    stencil_rows = _stencil_rows_of(fill, *shape)
 
-    @device
+    @device_of(*shape)
     def depthwise_band(arguments, program, thread, like):
         out, band, bands = (
             slot(arguments, _OWN),
@@ -246,10 +246,10 @@ def _mixed(arguments, program, thread, like):
 # --- separable ------------------------------------------------------------------------------------
 
 
-def _separable_of(fill):
-    stencil_rows = _stencil_rows_of(fill)
+def _separable_of(fill, *shape):
+    stencil_rows = _stencil_rows_of(fill, *shape)
 
-    @device
+    @device_of(*shape)
     def separable_band(arguments, program, thread, like):
         behind = _OWN + _MIX
         band, bands = slot(arguments, behind), slot(arguments, behind + 1)
@@ -279,11 +279,11 @@ def of_dtype(loop, like, name: str) -> kernel:
 
 
 def over_rows(make, rows, name: str) -> dict[tuple, kernel]:
-    """A kernel of ``make(fill)`` for each kind of rows and precision; compiled at first use."""
+    """A kernel of ``make(fill, taps, step)`` for each kind of rows and each precision."""
     return {
         (*shape, dtype): of_dtype(loop, like, f"{name}_{shape[0]}_{shape[1]}_{dtype}")
         for shape, fill in rows.items()
-        for loop in [make(fill)]
+        for loop in [make(fill, *shape)]
         for dtype, like in ZEROS.items()
     }
 

@@ -26,7 +26,7 @@ from pointwise.conv2d import (
     windowed,
 )
 from pointwise.engine.cpu.gemm import ELEMENT, FROM_ROWS, multiply
-from pointwise.engine.cpu.launch import device, launch, slot, threads
+from pointwise.engine.cpu.launch import device, device_of, launch, slot, threads
 from pointwise.engine.cpu.pack import padded_columns
 from pointwise.engine.cpu.vector import broadcast, bytes_of, lanes_of, load_first, number, store
 from pointwise.gathers import patches, stencil
@@ -188,8 +188,8 @@ def mixed_weight(grad: Tensor, x: Tensor, window: Window, kernel, groups: int) -
 # --- the weight of a stencil ----------------------------------------------------------------------
 
 
-def _stencil_gradient_of(add):
-    @device
+def _stencil_gradient_of(add, *shape):
+    @device_of(*shape)
     def stencil_slab(arguments, program, thread, like):
         """One slab of bands of rows."""
         size, width = bytes_of(like), lanes_of(like)
@@ -208,9 +208,10 @@ def _stencil_gradient_of(add):
             image, first = work // bands, work % bands * band
             add(sums, grad + (image * lines + first) * points * channels * size, first,
                 min(band, lines - first),
-                slot(arguments, 0) + image * height * width_ * pixel, pixel, channels, height, width_, points, slot(arguments, 7), slot(arguments, 8),
-                slot(arguments, 9), slot(arguments, 10), slot(arguments, 11), slot(arguments, 12),
-                slot(arguments, 13), slot(arguments, 14), like)  # fmt: skip
+                slot(arguments, 0) + image * height * width_ * pixel, pixel, channels, height,
+                width_, points, slot(arguments, 7), slot(arguments, 8), slot(arguments, 9),
+                slot(arguments, 10), slot(arguments, 11), slot(arguments, 12), slot(arguments, 13),
+                slot(arguments, 14), like)  # fmt: skip
 
     return stencil_slab
 

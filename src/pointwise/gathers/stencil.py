@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from pointwise.engine.cpu.launch import device
+from pointwise.engine.cpu.launch import device, device_of
 from pointwise.engine.cpu.vector import (
     bytes_of,
     call,
@@ -328,7 +328,7 @@ def rows_of(taps: int, step: int):
     four, four_edge = stencil(4, taps, step, False), stencil(4, taps, step, True)
     one_edge = stencil(1, taps, step, True)
 
-    @device
+    @device_of(taps, step)
     def row(x, pixel, line, lines, weight, weight_tap, weight_line, bias, low, high, out,
             out_pixel, channels, origin, width, points, step, wide, spread, like):  # fmt: skip
         geometry = (wide, step, spread)
@@ -374,7 +374,7 @@ def rows_of(taps: int, step: int):
                          like)  # fmt: skip
             p += block
 
-    @device
+    @device_of(taps, step)
     def fill(out, out_pixel, out_line, first, rows, image, pixel, channels, height, width, points,
              step_y, step_x, taps_y, taps_x, origin_y, origin_x, spread_y, spread_x, weight,
              weight_tap, bias, low, high, like):  # fmt: skip
@@ -387,8 +387,8 @@ def rows_of(taps: int, step: int):
             end = min(taps_y, (height - 1 - top) // spread_y + 1)
             row(image + (top + begin * spread_y) * line, pixel, spread_y * line, end - begin,
                 weight + begin * taps_x * weight_tap, weight_tap, taps_x * weight_tap, bias, low,
-                high, out + (y - first) * out_line, out_pixel, channels, origin_x, width, points, step_x,
-                taps_x, spread_x, like)  # fmt: skip
+                high, out + (y - first) * out_line, out_pixel, channels, origin_x, width, points,
+                step_x, taps_x, spread_x, like)  # fmt: skip
 
     return fill
 
@@ -417,7 +417,7 @@ def rows_gradient_of(taps: int, step: int):
     )
     one_edge = stencil_gradient(1, taps, step, True)
 
-    @device
+    @device_of(taps, step)
     def row(x, pixel, grad, grad_pixel, total, total_tap, channels, origin, width, points, step,
             wide, spread, like):  # fmt: skip
         geometry = (wide, step, spread)
@@ -453,7 +453,7 @@ def rows_gradient_of(taps: int, step: int):
                          geometry, like)  # fmt: skip
             p += block
 
-    @device
+    @device_of(taps, step)
     def add(total, grad, first, rows, image, pixel, channels, height, width,
                             points, step_y, step_x, taps_y, taps_x, origin_y, origin_x, spread_y,
                             spread_x, like):  # fmt: skip

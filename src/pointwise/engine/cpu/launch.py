@@ -48,6 +48,20 @@ device = njit(nogil=True, error_model="numpy")
 """Marks a function that kernels call. It is compiled into each of them, and cached with them."""
 
 
+def device_of(*parts):
+    """``device`` for functions that another function makes, which ``parts`` tell apart.
+
+    Machine code is linked by name, also when it comes from the cache: two functions of one name
+    would become one.
+    """
+
+    def mark(function):
+        function.__qualname__ += "_".join(("", *map(str, parts)))
+        return device(function)
+
+    return mark
+
+
 @lru_cache
 def _fingerprint() -> str:
     """Of all the package's kernel sources: what a cached kernel has to agree with.
@@ -87,6 +101,7 @@ class kernel:
     def __init__(self, function, name: str = "") -> None:
         self.function = function
         self.name = name or function.__qualname__
+        function.__qualname__ = self.name  # see device_of
         self.__doc__ = function.__doc__
 
     @cached_property
