@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from pointwise.engine.cpu.gemm import (
 )
 from pointwise.engine.cpu.launch import device, device_of, kernel, launch, slot, threads
 from pointwise.engine.cpu.pack import pack, padded_columns
-from pointwise.engine.cpu.vector import bytes_of, lanes_of, number, peek
+from pointwise.engine.cpu.vector import REGISTER_BYTES, bytes_of, lanes_of, number, peek
 from pointwise.gathers import patches, stencil
 from pointwise.gathers.window import Window
 
@@ -53,6 +54,11 @@ def bits(value: float) -> int:
 def real(arguments, index, like):
     """Entry ``index`` of an argument table that holds a float64."""
     return number(peek(arguments + 8 * index, np.float64(0)), like)
+
+
+def is_stencil(weight_size, groups: int) -> bool:
+    """Whether every output reads a single channel: the depthwise convolution."""
+    return weight_size[1] == 1 and (groups > 1 or weight_size[0] == 1)
 
 
 # --- weights as the kernels read them -------------------------------------------------------------
@@ -106,6 +112,9 @@ def windowed(x: Tensor, window: Window, channels: int) -> list[int]:
             x_.points, y.step, x_.step, y.taps, x_.taps, y.origin, x_.origin, y.spread,
             x_.spread]  # fmt: skip
 
+
+# Beyond, the weight is better read once for many rows than once for each band.
+_JOINED_WEIGHT = 1024 * 1024
 
 TAPS = 15  # the first slot behind the window
 _OWN = 21  # the first slot behind the window and the stencil
@@ -350,7 +359,8 @@ def mixed(
     identity = window.is_identity
     # Pixels a multiple of 4 KB apart share their cache sets, and are better copied.
     direct = identity and x.shape[1] * size % 4096 != 0
-    span, block = _cut(points, weights, size, identity)
+    span, block = _cut(points, weights.depth, weights.columns, weights.groups, size, identity,
+                       threads())  # fmt: skip
     row_blocks, blocks = -(-points // span), -(-weights.columns // block)
     row_bytes = row_stride(weights.depth * size)
     room = (256 if identity else 48) * 1024
@@ -372,18 +382,21 @@ def row_stride(needed: int) -> int:
     return TILE_ROW if needed <= TILE_ROW - 64 else (-(-needed // 64) | 1) * 64
 
 
-def _cut(points: int, weights: Mix, size: int, identity: bool) -> tuple[int, int]:
+@lru_cache(maxsize=4096)
+def _cut(
+    points: int, depth: int, columns: int, groups: int, size: int, identity: bool, team: int
+) -> tuple[int, int]:
     """(rows, columns) that one program computes.
 
     As many rows as leave the gathered values in the second-level cache beside a panel of the
     weight, all columns; then halved, until every thread has some programs.
     """
-    row_bytes = weights.depth * size
+    row_bytes = depth * size
     span = ROWS * max(1, min(64, 256 * 1024 // (ROWS * row_bytes)))
     span = min(span, -(-points // ROWS) * ROWS)
-    panel = 2 * padded_columns(1, torch.float32 if size == 4 else torch.float64)
-    block = -(-weights.columns // panel) * panel
-    while weights.groups * -(-points // span) * -(-weights.columns // block) < 4 * threads():
+    panel = 2 * REGISTER_BYTES // size
+    block = -(-columns // panel) * panel
+    while groups * -(-points // span) * -(-columns // block) < 4 * team:
         weight_bytes = row_bytes * block
         if identity and block > panel and weight_bytes > 4 * span * row_bytes:
             block = -(-block // 2 // panel) * panel
@@ -394,6 +407,11 @@ def _cut(points: int, weights: Mix, size: int, identity: bool) -> tuple[int, int
         else:
             break
     return span, block
+
+
+def is_better_joined(window: Window, then: Mix) -> bool:
+    """Whether ``separable`` is faster than its halves."""
+    return then.packed.numel() * then.packed.element_size() <= _JOINED_WEIGHT
 
 
 def separable(

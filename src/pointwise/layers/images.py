@@ -44,7 +44,7 @@ class Conv2d(nn.Conv2d):
             checks.one_of(name, "activation", activation, tuple(ACTIVATIONS))
         super().__init__(in_channels, out_channels, tuple(kernel_size), tuple(stride), 0,  # type: ignore[arg-type]
                          tuple(dilation), groups, bias)  # type: ignore[arg-type]  # fmt: skip
-        self.padding = padding  # type: ignore[assignment]
+        self.padding = _hashable(padding)  # type: ignore[assignment]
         self.activation = activation
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
@@ -56,6 +56,13 @@ class Conv2d(nn.Conv2d):
 
     def extra_repr(self) -> str:
         return super().extra_repr() + (f", activation={self.activation}" if self.activation else "")
+
+
+def _hashable(padding: Padding) -> Padding:
+    """The same with tuples for lists, so that it can be looked up."""
+    if isinstance(padding, (int, str)):
+        return padding
+    return tuple(part if isinstance(part, int) else tuple(part) for part in padding)  # type: ignore[return-value]
 
 
 class PointwiseConv2d(Conv2d):

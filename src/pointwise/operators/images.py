@@ -41,11 +41,6 @@ def _ready(tensor: Tensor | None) -> Tensor | None:
     return tensor.contiguous(memory_format=torch.channels_last)
 
 
-def _is_stencil(weight_size, groups: int) -> bool:
-    """Whether every output reads a single channel."""
-    return weight_size[1] == 1 and (groups > 1 or weight_size[0] == 1)
-
-
 # --- conv2d ---------------------------------------------------------------------------------------
 
 
@@ -55,7 +50,7 @@ def _conv2d_cpu(input, weight, bias, residual, stride, padding, dilation, groups
     seen = window(input.shape[0], input.shape[2:], weight.shape[2:], stride, padding, dilation)
     late = activation not in conv2d.EPILOGUES
     within = "none" if late else activation
-    if _is_stencil(weight.shape, groups):
+    if conv2d.is_stencil(weight.shape, groups):
         late = late or residual is not None
         multiplier = weight.shape[0] // groups
         if multiplier > 1:
@@ -116,7 +111,7 @@ def _grad_input_cpu(grad, weight, size, stride, padding, dilation, groups):
     dtype = grad.dtype
     grad, weight = _ready(grad), _ready(weight)
     seen = window(size[0], size[2:], weight.shape[2:], stride, padding, dilation)
-    if not _is_stencil(weight.shape, groups):
+    if not conv2d.is_stencil(weight.shape, groups):
         return conv2d_gradient.mixed_input(grad, weight, seen, groups).to(dtype)
     out = conv2d_gradient.depthwise_input(grad, weight, seen)
     multiplier = weight.shape[0] // groups
@@ -143,7 +138,7 @@ def _grad_weight_cpu(grad, input, size, stride, padding, dilation, groups):
     dtype = grad.dtype
     grad, input = _ready(grad), _ready(input)
     seen = window(input.shape[0], input.shape[2:], size[2:], stride, padding, dilation)
-    if _is_stencil(size, groups):
+    if conv2d.is_stencil(size, groups):
         multiplier = size[0] // groups
         if multiplier > 1:
             input = _ready(input.repeat_interleave(multiplier, 1))
