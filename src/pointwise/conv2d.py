@@ -8,7 +8,6 @@ do not depend on the number of threads or on how the work was cut.
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -27,8 +26,10 @@ from pointwise.engine.cpu.gemm import (
     multiply,
 )
 from pointwise.engine.cpu.launch import device, device_of, kernel, launch, slot, threads
+from pointwise.engine.cpu.moments import Behind, leave
 from pointwise.engine.cpu.pack import pack, padded_columns
-from pointwise.engine.cpu.vector import REGISTER_BYTES, bytes_of, lanes_of, number, peek
+from pointwise.engine.cpu.table import Table, bits, real
+from pointwise.engine.cpu.vector import REGISTER_BYTES, bytes_of, lanes_of
 from pointwise.gathers import patches, stencil
 from pointwise.gathers.window import Window
 
@@ -43,17 +44,6 @@ EPILOGUES: dict[str, tuple[float, float, int]] = {
     "sigmoid": (-_INFINITY, _INFINITY, SIGMOID),
 }
 """Activations that kernels apply: the bounds of a result, and what else is done to it."""
-
-
-def bits(value: float) -> int:
-    """A float64 as the int64 that an argument table holds."""
-    return struct.unpack("<q", struct.pack("<d", value))[0]
-
-
-@device
-def real(arguments, index, like):
-    """Entry ``index`` of an argument table that holds a float64."""
-    return number(peek(arguments + 8 * index, np.float64(0)), like)
 
 
 def is_stencil(weight_size, groups: int) -> bool:
@@ -113,6 +103,8 @@ def windowed(x: Tensor, window: Window, channels: int) -> list[int]:
             x_.spread]  # fmt: skip
 
 
+# Where programs leave sums behind, how the work is cut must not depend on the number of threads.
+_TEAM = 8
 # Beyond, the weight is better read once for many rows than once for each band.
 _JOINED_WEIGHT = 1024 * 1024
 
@@ -120,7 +112,7 @@ TAPS = 15  # the first slot behind the window
 _OWN = 21  # the first slot behind the window and the stencil
 
 
-def _stencil(weights: Taps | None, activation: str) -> list[int]:
+def stencil_arguments(weights: Taps | None, activation: str) -> list[int]:
     """The part that says what the stencil multiplies with, and what follows it."""
     low, high, kind = EPILOGUES[activation]
     if weights is None:
@@ -176,8 +168,12 @@ def _depthwise_of(fill, *shape):
 
 
 @device
-def _mix_tile(arguments, own, a, a_row, stride, first, rows, group, column, columns, like):
-    """A tile of A times some columns of the weight, with its epilogue, to rows ``first …``."""
+def _mix_tile(arguments, own, a, a_row, stride, first, rows, group, column, columns, left, begin,
+              like):  # fmt: skip
+    """A tile of A times some columns of the weight, with its epilogue, to rows ``first …``.
+
+    ``left`` is what it leaves behind (``moments``) in the slab of rows from ``begin`` on.
+    """
     size, width = bytes_of(like), lanes_of(like)
     weight, depth = slot(arguments, own), slot(arguments, own + 1)
     bias, padded = slot(arguments, own + 2), slot(arguments, own + 3)
@@ -197,6 +193,10 @@ def _mix_tile(arguments, own, a, a_row, stride, first, rows, group, column, colu
              real(arguments, own + 9, like), like)  # fmt: skip
     if kind != NONE:
         activate(out, out_row, rows, columns, kind, like)
+    if left != 0:
+        slab = begin // slot(arguments, _OWN + _MIX + 7)
+        leave(left, out, out_row, rows, columns, group * per_group + column, out_row // size, slab,
+              first == begin, like)  # fmt: skip
 
 
 _MIX = 11  # slots of the mix
@@ -228,6 +228,7 @@ def _mixed(arguments, program, thread, like):
     block, blocks = slot(arguments, behind + 2), slot(arguments, behind + 3)
     direct, scratch_row = slot(arguments, behind + 4), slot(arguments, behind + 5)
     span, total = slot(arguments, behind + 7), slot(arguments, behind + 8)
+    how, left = slot(arguments, behind + 9), slot(arguments, behind + 10)
     pixel, channels = slot(arguments, 1), slot(arguments, 2)
     column = program % blocks * block
     columns = min(block, slot(arguments, _OWN + 4) - column)
@@ -238,18 +239,18 @@ def _mixed(arguments, program, thread, like):
         rows = min(tile, min(begin + span, total) - first)
         if direct != 0:
             _mix_tile(arguments, _OWN, x + first * pixel, pixel, GENERAL, first, rows, group,
-                      column, columns, like)  # fmt: skip
+                      column, columns, left, begin, like)  # fmt: skip
             continue
         a = slot(arguments, behind + 6) + thread * tile * scratch_row
         patches.fill(a, scratch_row, first, rows, x, pixel, channels, slot(arguments, 3),
                      slot(arguments, 4), slot(arguments, 5), slot(arguments, 6),
                      slot(arguments, 7), slot(arguments, 8), slot(arguments, 9),
                      slot(arguments, 10), slot(arguments, 11), slot(arguments, 12),
-                     slot(arguments, 13), slot(arguments, 14), 0, 0, number(0, like),
-                     number(0, like), like)  # fmt: skip
+                     slot(arguments, 13), slot(arguments, 14), how, group * channels * size,
+                     like)  # fmt: skip
         stride = TILE if scratch_row == TILE_ROW else GENERAL
         _mix_tile(arguments, _OWN, a, scratch_row, stride, first, rows, group, column, columns,
-                  like)  # fmt: skip
+                  left, begin, like)  # fmt: skip
 
 
 # --- separable ------------------------------------------------------------------------------------
@@ -270,7 +271,7 @@ def _separable_of(fill, *shape):
         stencil_rows(arguments, image, first, rows, a, a_row, points * a_row, like)
         stride = TILE if a_row == TILE_ROW else GENERAL
         _mix_tile(arguments, _OWN, a, a_row, stride, (image * lines + first) * points,
-                  rows * points, 0, 0, slot(arguments, _OWN + 4), like)  # fmt: skip
+                  rows * points, 0, 0, slot(arguments, _OWN + 4), 0, 0, like)  # fmt: skip
 
     return separable_band
 
@@ -339,7 +340,7 @@ def into(out: Tensor, x: Tensor, weights: Taps, window: Window, activation: str 
         return
     channels, size = x.shape[1], x.element_size()
     band, bands = _bands(window, window.x.points * channels * size, 64 * 1024)
-    arguments = windowed(x, window, channels) + _stencil(weights, activation)
+    arguments = windowed(x, window, channels) + stencil_arguments(weights, activation)
     arguments += [out.data_ptr(), band, bands, *(out.stride(i) * size for i in (0, 2, 3))]
     launch(row_kernel(_DEPTHWISE, window, x.dtype), arguments, window.images * bands)
 
@@ -350,17 +351,22 @@ def mixed(
     window: Window,
     residual: Tensor | None = None,
     activation: str = "none",
+    how: Table | None = None,
+    behind: Behind | None = None,
 ) -> Tensor:
-    """Pixels or patches times the weight; ``x``, ``residual`` and the result are channels_last."""
+    """Pixels or patches times the weight; ``x``, ``residual`` and the result are channels_last.
+
+    ``how`` says what becomes of ``x`` as it is read, ``behind`` what the result leaves behind.
+    """
     out = empty(x, window, weights.groups * weights.columns)
     if out.numel() == 0:
         return out
     size, points = x.element_size(), window.points
     identity = window.is_identity
     # Pixels a multiple of 4 KB apart share their cache sets, and are better copied.
-    direct = identity and x.shape[1] * size % 4096 != 0
+    direct = identity and how is None and x.shape[1] * size % 4096 != 0
     span, block = _cut(points, weights.depth, weights.columns, weights.groups, size, identity,
-                       threads())  # fmt: skip
+                       threads() if behind is None else _TEAM)  # fmt: skip
     row_blocks, blocks = -(-points // span), -(-weights.columns // block)
     row_bytes = row_stride(weights.depth * size)
     room = (256 if identity else 48) * 1024
@@ -369,10 +375,17 @@ def mixed(
     scratch = None
     if not direct:
         scratch = torch.empty((threads() * tile + ROWS) * row_bytes, dtype=torch.uint8)
-    arguments = windowed(x, window, x.shape[1] // weights.groups) + _stencil(None, "none")
+    arguments = windowed(x, window, x.shape[1] // weights.groups) + stencil_arguments(None, "none")
     arguments += _mixing(weights, out, residual, activation)
     arguments += [tile, row_blocks, block, blocks, int(direct), row_bytes,
-                  0 if scratch is None else scratch.data_ptr(), span, points]  # fmt: skip
+                  0 if scratch is None else scratch.data_ptr(), span, points,
+                  0 if how is None else how.address]  # fmt: skip
+    left = 0
+    if behind is not None:
+        counts = np.full(row_blocks, span, dtype=np.int64)
+        counts[-1] = points - (row_blocks - 1) * span
+        left = behind.begin(out, counts)
+    arguments.append(left)
     launch(_MIXED[x.dtype], arguments, weights.groups * row_blocks * blocks)
     return out
 
@@ -432,7 +445,7 @@ def separable(
     points = window.x.points
     band, bands = _bands(window, points * row_bytes, 192 * 1024)
     scratch = torch.empty((threads() * band * points + ROWS) * row_bytes, dtype=torch.uint8)
-    arguments = windowed(x, window, channels) + _stencil(weights, between)
+    arguments = windowed(x, window, channels) + stencil_arguments(weights, between)
     arguments += _mixing(then, out, residual, activation)
     arguments += [band, bands, row_bytes, scratch.data_ptr()]
     launch(row_kernel(_SEPARABLE, window, x.dtype), arguments, window.images * bands)

@@ -8,11 +8,12 @@ follows from the shapes alone, so that it does not depend on the number of threa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from pointwise.conv import total_of
 from pointwise.conv2d import (
     ZEROS,
     into,
@@ -27,63 +28,79 @@ from pointwise.conv2d import (
 )
 from pointwise.engine.cpu.gemm import ELEMENT, FROM_ROWS, multiply
 from pointwise.engine.cpu.launch import device, device_of, launch, slot, threads
+from pointwise.engine.cpu.moments import Behind, pass_over
 from pointwise.engine.cpu.pack import padded_columns
-from pointwise.engine.cpu.vector import broadcast, bytes_of, lanes_of, load_first, number, store
+from pointwise.engine.cpu.slabs import total_of
+from pointwise.engine.cpu.table import Table, address
+from pointwise.engine.cpu.vector import broadcast, bytes_of, lanes_of, number, store
 from pointwise.gathers import patches, stencil
+from pointwise.gathers.band import copy_band, fixed_bands, window_bytes
+from pointwise.gathers.transfer import transfer
 from pointwise.gathers.window import Share, Window, adjoint
 
 
-def _shares(window: Window) -> list[tuple[Share, Share]]:
+def shares(window: Window) -> list[tuple[Share, Share]]:
+    """The parts of the input that read the same taps: one, or one for each step of the stride."""
     return [(y, x) for y in adjoint(window.y) for x in adjoint(window.x)]
 
 
-def _share_window(window: Window, y: Share, x: Share) -> Window:
-    return Window(window.images, y.axis, x.axis)
-
-
-def _share_weight(weight: Tensor, y: Share, x: Share) -> Tensor:
-    """The taps of a share in the order in which it reads them."""
+def part_of(weight: Tensor, window: Window, y: Share, x: Share) -> tuple[Tensor, Window]:
+    """The taps of a share, in the order in which it reads them, and its window."""
     for dimension, share in ((-2, y), (-1, x)):
         index = [share.tap - i * share.between for i in range(share.axis.taps)]
         weight = weight.index_select(dimension, torch.tensor(index, dtype=torch.int64))
-    return weight
+    return weight, Window(window.images, y.axis, x.axis)
 
 
 def depthwise_input(grad: Tensor, weight: Tensor, window: Window) -> Tensor:
     """The gradient of the input ``[N, C, H, W]``, for ``weight [C, 1, kh, kw]``."""
     shape = (window.images, grad.shape[1], window.y.size, window.x.size)
     out = torch.empty(shape, dtype=grad.dtype, memory_format=torch.channels_last)
-    for y, x in _shares(window):
+    for y, x in shares(window):
         part = out[:, :, y.first :: y.every, x.first :: x.every]
-        chosen = _share_weight(weight, y, x)
+        chosen, seen = part_of(weight, window, y, x)
         if chosen.numel() == 0:
             part.zero_()
         else:
-            into(part, grad, taps(chosen, None), _share_window(window, y, x))
+            into(part, grad, taps(chosen, None), seen)
     return out
 
 
-def mixed_input(grad: Tensor, weight: Tensor, window: Window, groups: int) -> Tensor:
-    """The gradient of the input ``[N, C, H, W]``, for ``weight [C_out, C/groups, kh, kw]``."""
+def mixed_input(
+    grad: Tensor,
+    weight: Tensor,
+    window: Window,
+    groups: int,
+    how: Table | None = None,
+    behind: Behind | None = None,
+) -> Tensor:
+    """The gradient of the input ``[N, C, H, W]``, for ``weight [C_out, C/groups, kh, kw]``.
+
+    ``how`` says how ``grad`` is read, ``behind`` what the result leaves behind.
+    """
     outputs, inputs = weight.shape[:2]
     turned = weight.unflatten(0, (groups, outputs // groups)).transpose(1, 2).flatten(0, 1)
     shape = (window.images, inputs * groups, window.y.size, window.x.size)
-    shares = _shares(window)
-    if len(shares) == 1:
-        return _mixed_share(grad, turned, window, groups, *shares[0])
+    found = shares(window)
+    if len(found) == 1:
+        return _mixed_share(grad, turned, window, groups, *found[0], how, behind)
     out = torch.empty(shape, dtype=grad.dtype, memory_format=torch.channels_last)
-    for y, x in shares:
+    for y, x in found:
         part = out[:, :, y.first :: y.every, x.first :: x.every]
         if y.axis.taps * x.axis.taps == 0:
             part.zero_()
         else:
-            part.copy_(_mixed_share(grad, turned, window, groups, y, x))
+            part.copy_(_mixed_share(grad, turned, window, groups, y, x, how))
+    if behind is not None:
+        pass_over(out, behind)
     return out
 
 
-def _mixed_share(grad, turned, window: Window, groups: int, y: Share, x: Share) -> Tensor:
-    chosen = _share_weight(turned, y, x)
-    return mixed(grad, mix(chosen, None, groups), _share_window(window, y, x))
+def _mixed_share(
+    grad, turned, window: Window, groups: int, y: Share, x: Share, how=None, behind=None
+) -> Tensor:
+    chosen, seen = part_of(turned, window, y, x)
+    return mixed(grad, mix(chosen, None, groups), seen, how=how, behind=behind)
 
 
 # --- the weight of a mix --------------------------------------------------------------------------
@@ -101,6 +118,7 @@ def _mix_gradient(arguments, program, thread, like):
     groups, span = slot(arguments, _OWN + 8), slot(arguments, _OWN + 9)
     blocks, block = slot(arguments, _OWN + 10), slot(arguments, _OWN + 11)
     points, direct = slot(arguments, _OWN + 12), slot(arguments, _OWN + 13)
+    how, correct = slot(arguments, _OWN + 14), slot(arguments, _OWN + 15)
     pixel, inputs = slot(arguments, 1), slot(arguments, 2)
     taps = slot(arguments, 9) * slot(arguments, 10)
     # Programs that read the same points follow one another.
@@ -128,15 +146,16 @@ def _mix_gradient(arguments, program, thread, like):
                          slot(arguments, 4), slot(arguments, 5), slot(arguments, 6),
                          slot(arguments, 7), slot(arguments, 8), slot(arguments, 9),
                          slot(arguments, 10), slot(arguments, 11), slot(arguments, 12),
-                         slot(arguments, 13), slot(arguments, 14), 0, 0, number(0, like),
-                         number(0, like), like)  # fmt: skip
+                         slot(arguments, 13), slot(arguments, 14), how,
+                         (group * inputs + channel) * size, like)  # fmt: skip
         b, b_step = above + first * grad_row, grad_row
-        if columns != padded:  # the microkernel reads whole registers
+        if columns != padded or correct != 0:  # the microkernel reads whole registers
             b, b_step = scratch + tile * a_row, padded * size
             for r in range(rows):
-                for c in range(0, columns, width):
-                    source = above + (first + r) * grad_row + c * size
-                    store(b + (r * padded + c) * size, load_first(source, columns - c, like))
+                if columns != padded:
+                    store(b + ((r + 1) * padded - width) * size, zero)
+                transfer(b + r * padded * size, above + (first + r) * grad_row, columns, correct,
+                         group * columns * size, like)  # fmt: skip
         multiply(a, size, ELEMENT, a_step, b, b_step, width * size, rows, total, padded * size,
                  depth, padded, FROM_ROWS, total, padded * size, 0, number(-np.inf, like),
                  number(np.inf, like), like)  # fmt: skip
@@ -148,8 +167,19 @@ _MIX_GRADIENT = {
 _PROGRAMS = 16  # enough for the threads of most machines to be busy to the end
 
 
-def mixed_weight(grad: Tensor, x: Tensor, window: Window, kernel, groups: int) -> Tensor:
-    """The gradient of the weight ``[C_out, C/groups, kh, kw]``; both tensors are channels_last."""
+def mixed_weight(
+    grad: Tensor,
+    x: Tensor,
+    window: Window,
+    kernel: Sequence[int],
+    groups: int,
+    how: Table | None = None,
+    correct: Table | None = None,
+) -> Tensor:
+    """The gradient of the weight ``[C_out, C/groups, kh, kw]``; both tensors are channels_last.
+
+    ``how`` and ``correct`` say how ``x`` and ``grad`` are read.
+    """
     inputs, outputs = x.shape[1] // groups, grad.shape[1] // groups
     size, dtype = x.element_size(), x.dtype
     taps_ = window.taps
@@ -164,7 +194,7 @@ def mixed_weight(grad: Tensor, x: Tensor, window: Window, kernel, groups: int) -
     slabs = max(1, min(64, _PROGRAMS // (groups * blocks), -(-window.points // 64)))
     span = -(-window.points // slabs)
     slabs = -(-window.points // span)
-    direct = window.is_identity
+    direct = window.is_identity and how is None
     a_row = row_stride(block * taps_ * size)
     tile = max(16, min(256, span, 256 * 1024 // (a_row + padded * size)))
     scratch = torch.empty(threads() * tile * (a_row + padded * size) + 4096, dtype=torch.uint8)
@@ -172,7 +202,7 @@ def mixed_weight(grad: Tensor, x: Tensor, window: Window, kernel, groups: int) -
     arguments = windowed(x, window, inputs)
     arguments += [tile, a_row, grad.data_ptr(), grad.shape[1] * size, outputs, padded,
                   scratch.data_ptr(), totals.data_ptr(), groups, span, blocks, block,
-                  window.points, int(direct)]  # fmt: skip
+                  window.points, int(direct), address(how), address(correct)]  # fmt: skip
     launch(_MIX_GRADIENT[dtype], arguments, slabs * groups * blocks)
     total = total_of(totals) if slabs > 1 else totals[0]
     by_channel = total.view(groups, inputs, taps_ * padded)
@@ -200,18 +230,32 @@ def _stencil_gradient_of(add, *shape):
         pixel, channels = slot(arguments, 1), slot(arguments, 2)
         height, width_ = slot(arguments, 3), slot(arguments, 4)
         lines, points = slot(arguments, 5), slot(arguments, 6)
+        how, correct = slot(arguments, _OWN + 7), slot(arguments, _OWN + 8)
+        room, grad_room = slot(arguments, _OWN + 10), slot(arguments, _OWN + 11)
+        scratch = slot(arguments, _OWN + 9) + thread * (room + grad_room)
         sums = total + program * numbers * size
         zero = broadcast(number(0, like))
         for k in range(0, numbers, width):
             store(sums + k * size, zero)
         for work in range(program * span, min((program + 1) * span, images * bands)):
             image, first = work // bands, work % bands * band
-            add(sums, grad + (image * lines + first) * points * channels * size, first,
-                min(band, lines - first),
-                slot(arguments, 0) + image * height * width_ * pixel, pixel, channels, height,
-                width_, points, slot(arguments, 7), slot(arguments, 8), slot(arguments, 9),
-                slot(arguments, 10), slot(arguments, 11), slot(arguments, 12), slot(arguments, 13),
-                slot(arguments, 14), like)  # fmt: skip
+            rows = min(band, lines - first)
+            source = slot(arguments, 0) + image * height * width_ * pixel
+            above = grad + (image * lines + first) * points * pixel
+            y, high, wide = first, height, width_
+            origin_y, origin_x = slot(arguments, 11), slot(arguments, 12)
+            if how != 0:
+                source = scratch
+                high, wide = copy_band(arguments, source, image, first, rows, how, like)
+                y, origin_y, origin_x = 0, 0, 0
+            if correct != 0:
+                for p in range(rows * points):
+                    transfer(scratch + room + p * pixel, above + p * pixel, channels, correct, 0,
+                             like)  # fmt: skip
+                above = scratch + room
+            add(sums, above, y, rows, source, pixel, channels, high, wide, points,
+                slot(arguments, 7), slot(arguments, 8), slot(arguments, 9), slot(arguments, 10),
+                origin_y, origin_x, slot(arguments, 13), slot(arguments, 14), like)  # fmt: skip
 
     return stencil_slab
 
@@ -219,22 +263,34 @@ def _stencil_gradient_of(add, *shape):
 _STENCIL_GRADIENT = over_rows(_stencil_gradient_of, stencil.GRADIENT_ROWS, "stencil_gradient")
 
 
-def depthwise_weight(grad: Tensor, x: Tensor, window: Window, kernel) -> Tensor:
-    """The gradient of the weight ``[C, 1, kh, kw]``; both tensors are channels_last."""
+def depthwise_weight(
+    grad: Tensor,
+    x: Tensor,
+    window: Window,
+    kernel: Sequence[int],
+    how: Table | None = None,
+    correct: Table | None = None,
+) -> Tensor:
+    """The gradient of the weight ``[C, 1, kh, kw]``; both tensors are channels_last.
+
+    ``how`` and ``correct`` say how ``x`` and ``grad`` are read.
+    """
     channels, size, dtype = x.shape[1], x.element_size(), x.dtype
     if window.points == 0:
         return torch.zeros(channels, 1, *kernel, dtype=dtype)
-    lines = window.y.points
-    band = max(1, min(lines, 64 * 1024 // (window.x.points * channels * size)))
-    while band > 1 and window.images * -(-lines // band) < _PROGRAMS:
-        band = -(-band // 2)
-    bands = -(-lines // band)
+    pixel = channels * size
+    band, bands = fixed_bands(window, window.x.points * pixel)
+    room = window_bytes(window, band, pixel) if how else 0
+    grad_room = band * window.x.points * pixel if correct else 0
+    scratch = torch.empty(threads() * (room + grad_room), dtype=torch.uint8)
     span = -(-window.images * bands // _PROGRAMS)
     slabs = -(-window.images * bands // span)
     numbers = padded_columns(window.taps * channels, dtype)
     totals = torch.empty(slabs, numbers, dtype=dtype)
     arguments = windowed(x, window, channels)
-    arguments += [grad.data_ptr(), totals.data_ptr(), numbers, band, bands, span, window.images]
+    arguments += [grad.data_ptr(), totals.data_ptr(), numbers, band, bands, span, window.images,
+                  address(how), address(correct), scratch.data_ptr(), room,
+                  grad_room]  # fmt: skip
     launch(row_kernel(_STENCIL_GRADIENT, window, dtype), arguments, slabs)
     total = total_of(totals) if slabs > 1 else totals[0]
     return total[: window.taps * channels].view(window.taps, channels).t().reshape(-1, 1, *kernel)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "none": lambda x: x,
@@ -26,7 +27,7 @@ def finish(x: Tensor, residual: Tensor | None, activation: str) -> Tensor:
 
 
 def fold(
-    weight: Tensor, bias: Tensor | None, norm: nn.Module | None
+    weight: Tensor, bias: Tensor | None, norm: Any
 ) -> tuple[Tensor, Tensor | None]:
     """The weight ``[C_out, …]`` and bias of a convolution that do what ``norm`` did after it.
 

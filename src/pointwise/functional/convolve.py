@@ -136,7 +136,11 @@ def _on_volume(x, weight, bias, residual, stride, edges, dilation, groups, activ
 def _autocast(x: Tensor, *others: Tensor | None):
     """Where autocast is on, everything in its type, as PyTorch does for its convolutions."""
     device = x.device.type
-    if not torch.is_autocast_enabled(device) or x.dtype == torch.float64:
+    if (
+        not torch.amp.is_autocast_available(device)
+        or not torch.is_autocast_enabled(device)
+        or x.dtype == torch.float64
+    ):
         return x, *others
     dtype = torch.get_autocast_dtype(device)
     return x.to(dtype), *(None if other is None else other.to(dtype) for other in others)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 from torch import Tensor, nn
 
@@ -10,8 +10,9 @@ from pointwise import checks
 from pointwise.epilogue import ACTIVATIONS, finish
 from pointwise.functional.convolve import Size
 from pointwise.functional.padding import Padding
-from pointwise.layers import folded
+from pointwise.layers import folded, normed
 from pointwise.layers.images import Conv2d, DepthwiseConv2d, PointwiseConv2d
+from pointwise.layers.link import Link
 
 Norm = Callable[[int], nn.Module]
 """From a number of channels, the module that normalises them; such as ``nn.BatchNorm2d``."""
@@ -29,33 +30,64 @@ def conv_norm_act(
     Whatever module ``norm`` is, the result is that of the separate modules, and so are gradients
     and running statistics.
     """
-    what = folded.folded(input, conv, norm, activation, residual)
-    if what is not None:
-        return folded.run(input, what, activation, residual)
-    x = conv(input)
-    if norm is not None:
-        x = norm(x)
-    return finish(x, residual, activation or "none")
+    return run(input, [Link(conv, norm, activation)], residual)
 
 
-def one_after_the_other(
-    input: Tensor, first: ConvNormAct, second: ConvNormAct, residual: Tensor | None = None
-) -> Tensor:
-    """``second(first(input), residual)``.
+def run(input: Tensor, links: Sequence[Link], residual: Tensor | None = None) -> Tensor:
+    """``conv_norm_act`` of one link after the other, with a ``residual`` to the last.
 
-    A depthwise ``first`` and a pointwise ``second`` run in one tile loop in inference, where that
-    is faster.
+    In inference norms are folded into weights, and a depthwise convolution runs in one tile loop
+    with the pointwise one behind it; in training, norm and activation are applied as the next
+    convolution reads. Otherwise the modules run one by one.
     """
-    if not folded.has_hooks(first) and not folded.has_hooks(second):
-        what = folded.folded(input, first.conv, first.norm, first.activation, None)
-        then = what and folded.behind(
-            what.shape, input.dtype, second.conv, second.norm, second.activation
-        )
-        if what is not None and then is not None:
-            out = folded.run_pair(input, what, first.activation, then, second.activation, residual)
-            if out is not None:
-                return out
-    return second(first(input), residual)
+    if len(links) > 1 and normed.can_run(input, links, residual):
+        return normed.run(input, links, residual)
+    first = 0
+    while first < len(links):
+        out = None
+        if first + 1 < len(links):
+            last = first + 2 == len(links)
+            here, behind = links[first], links[first + 1]
+            out = folded.run_two(input, here, behind, residual if last else None)
+        step = 1 if out is None else 2
+        if out is None:
+            out = _one(input, links[first], residual if first + 1 == len(links) else None)
+        input, first = out, first + step
+    return input
+
+
+def _one(input: Tensor, link: Link, residual: Tensor | None) -> Tensor:
+    if normed.can_run(input, [link], residual):
+        return normed.run(input, [link], residual)
+    out = folded.run_one(input, link, residual)
+    if out is not None:
+        return out
+    x = link.conv(input)
+    if link.norm is not None:
+        x = link.norm(x)
+    return finish(x, residual, link.activation or "none")
+
+
+def in_sequence(
+    input: Tensor, modules: Iterable[nn.Module], residual: Tensor | None = None
+) -> Tensor:
+    """Calls modules one after the other; neighbours that are ``ConvNormAct`` become one ``run``.
+
+    A ``residual`` goes to the last, which is to be such a module.
+    """
+    links: list[Link] = []
+    modules = list(modules)
+    for module in modules:
+        if isinstance(module, (ConvNormAct, DepthwiseSeparableConv2d)) and not any(
+            folded.has_hooks(part) for part in module.modules()
+        ):
+            links += module.links()
+            continue
+        input, links = run(input, links), []
+        if residual is not None and module is modules[-1]:
+            return module(input, residual)
+        input = module(input)
+    return run(input, links, residual)
 
 
 class ConvNormAct(nn.Module):
@@ -108,6 +140,10 @@ class ConvNormAct(nn.Module):
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         return conv_norm_act(input, self.conv, self.norm, self.activation, residual)
 
+    def links(self) -> list[Link]:
+        """What ``run`` is to run."""
+        return [Link(self.conv, self.norm, self.activation)]
+
     def extra_repr(self) -> str:
         return f"activation={self.activation}"
 
@@ -149,4 +185,8 @@ class DepthwiseSeparableConv2d(nn.Module):
                                      activation=activation)  # fmt: skip
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
-        return one_after_the_other(input, self.depthwise, self.pointwise, residual)
+        return in_sequence(input, (self.depthwise, self.pointwise), residual)
+
+    def links(self) -> list[Link]:
+        """What ``run`` is to run."""
+        return self.depthwise.links() + self.pointwise.links()

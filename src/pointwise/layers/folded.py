@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from functools import lru_cache
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -19,71 +20,87 @@ from pointwise import conv2d
 from pointwise.epilogue import finish, fold
 from pointwise.functional.padding import resolve
 from pointwise.gathers.window import Window, window
+from pointwise.layers.link import Link
 
 _kept: WeakKeyDictionary[nn.Module, tuple[list, conv2d.Mix | conv2d.Taps]] = WeakKeyDictionary()
 
 
-class Folded:
-    """A convolution and its norm as kernels take them, for an input of a certain shape."""
+class _Folded:
+    """A link as kernels take it, for an input of a certain shape."""
 
-    def __init__(self, conv: nn.Conv2d, norm: nn.Module | None, window: Window) -> None:
-        self.weights = _weights(conv, norm)
+    def __init__(self, link: Link, window: Window) -> None:
+        self.weights = _weights(link.conv, link.norm)
         self.window = window
-
-    @property
-    def shape(self) -> torch.Size:
-        """Of the result."""
-        window, weights = self.window, self.weights
-        if isinstance(weights, conv2d.Mix):
-            channels = weights.groups * weights.columns
-        else:
-            channels = weights.weight.shape[1]
-        return torch.Size((window.images, channels, window.y.points, window.x.points))
+        self.activation = link.activation or "none"
+        shape = (window.images, link.conv.out_channels, window.y.points, window.x.points)
+        self.shape = torch.Size(shape)  # of the result
 
 
-def folded(
-    input: Tensor,
-    conv: nn.Conv2d,
-    norm: nn.Module | None,
-    activation: str | None,
-    residual: Tensor | None,
-) -> Folded | None:
-    """What is to be run, or None where the modules have to run one by one.
+def run_one(input: Tensor, link: Link, residual: Tensor | None = None) -> Tensor | None:
+    """``activation(norm(conv(input)) + residual)``, or None where modules have to run one by one.
 
     So it is in training, where gradients are wanted, on other devices, under autocast, while a
     graph is traced, with hooks on the modules, and for input that does not fit: their own code says
     so best.
     """
-    if torch.compiler.is_compiling() or not _is_plain(input) or input.dim() != 4:
+    what = _fold(input.shape, input.dtype, link) if _can_run(input, residual) else None
+    if what is None or not _fits(residual, what.shape, input.dtype):
         return None
-    needs_grad = torch.is_grad_enabled() and (
+    input, residual = _channels_last(input), _channels_last(residual)
+    if isinstance(what.weights, conv2d.Mix):
+        return conv2d.mixed(input, what.weights, what.window, residual, what.activation)
+    if residual is None:
+        return conv2d.depthwise(input, what.weights, what.window, what.activation)
+    return finish(conv2d.depthwise(input, what.weights, what.window), residual, what.activation)
+
+
+def run_two(
+    input: Tensor, first: Link, second: Link, residual: Tensor | None = None
+) -> Tensor | None:
+    """Two links in one tile loop, or None where that is impossible or slower."""
+    if not conv2d.is_stencil(first.conv.weight.shape, first.conv.groups):
+        return None
+    one = _fold(input.shape, input.dtype, first) if _can_run(input, residual) else None
+    two = None if one is None else _fold(one.shape, input.dtype, second)
+    if one is None or two is None or not _fits(residual, two.shape, input.dtype):
+        return None
+    if isinstance(one.weights, conv2d.Mix) or isinstance(two.weights, conv2d.Taps):
+        return None
+    if two.weights.groups > 1 or not two.window.is_identity:
+        return None
+    if not conv2d.is_better_joined(one.window, two.weights):
+        return None
+    return conv2d.separable(_channels_last(input), one.weights, two.weights, one.window,
+                            _channels_last(residual), one.activation, two.activation)  # fmt: skip
+
+
+def _can_run(input: Tensor, residual: Tensor | None) -> bool:
+    if torch.compiler.is_compiling() or not is_plain(input) or input.dim() != 4:
+        return False
+    if residual is not None and not is_plain(residual):
+        return False
+    return not torch.is_grad_enabled() or not (
         input.requires_grad or (residual is not None and residual.requires_grad)
     )
-    if needs_grad:
-        return None
-    found = behind(input.shape, input.dtype, conv, norm, activation)
-    if found is None or residual is None:
-        return found
-    shape = (input.shape[0], conv.out_channels, found.window.y.points, found.window.x.points)
-    fits = residual.shape == shape and residual.dtype == input.dtype
-    return found if fits and _is_plain(residual) else None
 
 
-def behind(
-    shape: torch.Size,
-    dtype: torch.dtype,
-    conv: nn.Conv2d,
-    norm: nn.Module | None,
-    activation: str | None,
-) -> Folded | None:
-    """``folded`` for an input of which only shape and type are known."""
+def _fits(residual: Tensor | None, shape: torch.Size, dtype: torch.dtype) -> bool:
+    return residual is None or (residual.shape == shape and residual.dtype == dtype)
+
+
+def _channels_last(x):
+    return None if x is None else x.contiguous(memory_format=torch.channels_last)
+
+
+def _fold(shape: torch.Size, dtype: torch.dtype, link: Link) -> _Folded | None:
+    conv, norm, activation = link
     if (
         shape[1] != conv.in_channels
         or dtype != conv.weight.dtype
         or dtype not in (torch.float32, torch.float64)
         or (torch.is_grad_enabled() and conv.weight.requires_grad)
         or torch.is_autocast_enabled("cpu")
-        or not _is_ordinary(conv)
+        or not is_ordinary(conv)
         or not _is_fixed(norm)
         or (activation or "none") not in conv2d.EPILOGUES
     ):
@@ -91,55 +108,11 @@ def behind(
     stencil = conv2d.is_stencil(conv.weight.shape, conv.groups)
     if stencil and conv.out_channels != conv.in_channels:
         return None  # a depth multiplier
-    padding = tuple(conv.padding) if isinstance(conv.padding, list) else conv.padding
-    seen = _window(shape[0], shape[2], shape[3], conv.kernel_size, conv.stride, padding,
-                   conv.dilation)  # fmt: skip
-    return None if seen is None else Folded(conv, norm, seen)
+    seen = window_of(conv, shape[0], shape[2], shape[3])
+    return None if seen is None else _Folded(link, seen)
 
 
-def run(
-    input: Tensor, what: Folded, activation: str | None, residual: Tensor | None = None
-) -> Tensor:
-    """``activation(norm(conv(input)) + residual)``."""
-    input = input.contiguous(memory_format=torch.channels_last)
-    named = activation or "none"
-    if isinstance(what.weights, conv2d.Mix):
-        if residual is not None:
-            residual = residual.contiguous(memory_format=torch.channels_last)
-        return conv2d.mixed(input, what.weights, what.window, residual, named)
-    if residual is None:
-        return conv2d.depthwise(input, what.weights, what.window, named)
-    return finish(conv2d.depthwise(input, what.weights, what.window), residual, named)
-
-
-def run_pair(
-    input: Tensor,
-    first: Folded,
-    between: str | None,
-    second: Folded,
-    activation: str | None,
-    residual: Tensor | None = None,
-) -> Tensor | None:
-    """Both in one tile loop, or None where that is impossible or slower."""
-    if not isinstance(first.weights, conv2d.Taps) or not isinstance(second.weights, conv2d.Mix):
-        return None
-    if second.weights.groups > 1 or not second.window.is_identity:
-        return None
-    if not conv2d.is_better_joined(first.window, second.weights):
-        return None
-    input = input.contiguous(memory_format=torch.channels_last)
-    if residual is not None:
-        residual = residual.contiguous(memory_format=torch.channels_last)
-    return conv2d.separable(input, first.weights, second.weights, first.window, residual,
-                            between or "none", activation or "none")  # fmt: skip
-
-
-def forget(conv: nn.Module) -> None:
-    """Drops what is kept of a convolution."""
-    _kept.pop(conv, None)
-
-
-def _is_plain(x: Tensor) -> bool:
+def is_plain(x: Tensor) -> bool:
     """Whether ``x`` is an ordinary tensor in memory that nobody is tracing."""
     return (
         type(x) in (Tensor, nn.Parameter)
@@ -151,7 +124,7 @@ def _is_plain(x: Tensor) -> bool:
     )
 
 
-def _is_ordinary(conv: nn.Conv2d) -> bool:
+def is_ordinary(conv: nn.Conv2d) -> bool:
     """Whether calling ``conv`` does what its weight, bias and numbers say, and nothing else."""
     from pointwise.layers.images import Conv2d
 
@@ -185,6 +158,12 @@ def has_hooks(module: nn.Module) -> bool:
     )
 
 
+def window_of(conv: nn.Conv2d, images: int, height: int, width: int) -> Window | None:
+    """What a convolution sees of such images; None where its kernel does not fit into them."""
+    padding = tuple(conv.padding) if isinstance(conv.padding, list) else conv.padding
+    return _window(images, height, width, conv.kernel_size, conv.stride, padding, conv.dilation)
+
+
 @lru_cache(maxsize=4096)
 def _window(images, height, width, kernel, stride, padding, dilation) -> Window | None:
     try:
@@ -196,7 +175,7 @@ def _window(images, height, width, kernel, stride, padding, dilation) -> Window 
 
 
 def _weights(conv: nn.Conv2d, norm: nn.Module | None) -> conv2d.Mix | conv2d.Taps:
-    tensors = [conv.weight, conv.bias]
+    tensors: list[Any] = [conv.weight, conv.bias]
     if norm is not None:
         tensors += [norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps]
     state = [_state(tensor) for tensor in tensors]

@@ -60,7 +60,9 @@ class Conv2d(nn.Conv2d):
 
 def _hashable(padding: Padding) -> Padding:
     """The same with tuples for lists, so that it can be looked up."""
-    if isinstance(padding, (int, str)):
+    if isinstance(padding, int):
+        return padding, padding
+    if isinstance(padding, str):
         return padding
     return tuple(part if isinstance(part, int) else tuple(part) for part in padding)  # type: ignore[return-value]
 

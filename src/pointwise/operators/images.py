@@ -16,21 +16,37 @@ from pointwise.epilogue import finish
 from pointwise.gathers.window import window
 from pointwise.operators.define import define, library
 
-_GEOMETRY = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups"
+GEOMETRY = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups"
 
 
-def _pad(input: Tensor, padding: list[int]) -> Tensor:
+def pad(input: Tensor, padding: list[int]) -> Tensor:
     top, bottom, left, right = padding
     return F.pad(input, (left, right, top, bottom)) if any(padding) else input
 
 
-def _channels_last(like: Tensor, *sizes: int) -> Tensor:
+def channels_last(like: Tensor, *sizes: int) -> Tensor:
     return torch.empty(
         sizes, dtype=like.dtype, device=like.device, memory_format=torch.channels_last
     )
 
 
-def _ready(tensor: Tensor | None) -> Tensor | None:
+def sizes_of(input, weight, stride, padding, dilation) -> list[int]:
+    """Height and width of the result."""
+    return [
+        (size + before + after - (k - 1) * spread - 1) // step + 1
+        for size, k, step, before, after, spread in zip(
+            input.shape[2:],
+            weight.shape[2:],
+            stride,
+            padding[::2],
+            padding[1::2],
+            dilation,
+            strict=True,
+        )
+    ]
+
+
+def ready(tensor):
     """As the kernels read it: channels_last (one dimension: contiguous), float32 or float64."""
     if tensor is None:
         return None
@@ -46,7 +62,7 @@ def _ready(tensor: Tensor | None) -> Tensor | None:
 
 def _conv2d_cpu(input, weight, bias, residual, stride, padding, dilation, groups, activation):
     dtype = input.dtype
-    input, weight, bias, residual = map(_ready, (input, weight, bias, residual))
+    input, weight, bias, residual = map(ready, (input, weight, bias, residual))
     seen = window(input.shape[0], input.shape[2:], weight.shape[2:], stride, padding, dilation)
     late = activation not in conv2d.EPILOGUES
     within = "none" if late else activation
@@ -54,7 +70,7 @@ def _conv2d_cpu(input, weight, bias, residual, stride, padding, dilation, groups
         late = late or residual is not None
         multiplier = weight.shape[0] // groups
         if multiplier > 1:
-            input = _ready(input.repeat_interleave(multiplier, 1))
+            input = ready(input.repeat_interleave(multiplier, 1))
         taps = conv2d.taps(weight, bias)
         out = conv2d.depthwise(input, taps, seen, "none" if late else within)
     else:
@@ -66,29 +82,18 @@ def _conv2d_cpu(input, weight, bias, residual, stride, padding, dilation, groups
 
 
 def _conv2d_plain(input, weight, bias, residual, stride, padding, dilation, groups, activation):
-    out = F.conv2d(_pad(input, padding), weight, bias, stride, 0, dilation, groups)
+    out = F.conv2d(pad(input, padding), weight, bias, stride, 0, dilation, groups)
     out = finish(out, residual, activation)
     return out.contiguous(memory_format=torch.channels_last)
 
 
 def _conv2d_fake(input, weight, bias, residual, stride, padding, dilation, groups, activation):
-    sizes = [
-        (size + before + after - (k - 1) * spread - 1) // step + 1
-        for size, k, step, before, after, spread in zip(
-            input.shape[2:],
-            weight.shape[2:],
-            stride,
-            padding[::2],
-            padding[1::2],
-            dilation,
-            strict=True,
-        )
-    ]
-    return _channels_last(input, input.shape[0], weight.shape[0], *sizes)
+    sizes = sizes_of(input, weight, stride, padding, dilation)
+    return channels_last(input, input.shape[0], weight.shape[0], *sizes)
 
 
 define(
-    f"conv2d(Tensor input, Tensor weight, Tensor? bias, Tensor? residual, {_GEOMETRY}, "
+    f"conv2d(Tensor input, Tensor weight, Tensor? bias, Tensor? residual, {GEOMETRY}, "
     "str activation) -> Tensor",
     _conv2d_cpu,
     _conv2d_plain,
@@ -109,39 +114,39 @@ def _grad_input_plain(grad, weight, size, stride, padding, dilation, groups):
 
 def _grad_input_cpu(grad, weight, size, stride, padding, dilation, groups):
     dtype = grad.dtype
-    grad, weight = _ready(grad), _ready(weight)
+    grad, weight = ready(grad), ready(weight)
     seen = window(size[0], size[2:], weight.shape[2:], stride, padding, dilation)
     if not conv2d.is_stencil(weight.shape, groups):
         return conv2d_gradient.mixed_input(grad, weight, seen, groups).to(dtype)
     out = conv2d_gradient.depthwise_input(grad, weight, seen)
     multiplier = weight.shape[0] // groups
     if multiplier > 1:
-        out = _ready(out.unflatten(1, (groups, multiplier)).sum(2))
+        out = ready(out.unflatten(1, (groups, multiplier)).sum(2))
     return out.to(dtype)
 
 
 define(
-    f"conv2d_grad_input(Tensor grad, Tensor weight, SymInt[] size, {_GEOMETRY}) -> Tensor",
+    f"conv2d_grad_input(Tensor grad, Tensor weight, SymInt[] size, {GEOMETRY}) -> Tensor",
     _grad_input_cpu,
     _grad_input_plain,
-    lambda grad, weight, size, *rest: _channels_last(grad, *size),
+    lambda grad, weight, size, *rest: channels_last(grad, *size),
 )
 
 
 def _grad_weight_plain(grad, input, size, stride, padding, dilation, groups):
-    padded = _pad(input, padding)
+    padded = pad(input, padding)
     weight = conv2d_weight(padded, list(size), grad, stride, 0, dilation, groups)
     return weight.contiguous(), grad.sum((0, 2, 3))
 
 
 def _grad_weight_cpu(grad, input, size, stride, padding, dilation, groups):
     dtype = grad.dtype
-    grad, input = _ready(grad), _ready(input)
+    grad, input = ready(grad), ready(input)
     seen = window(input.shape[0], input.shape[2:], size[2:], stride, padding, dilation)
     if conv2d.is_stencil(size, groups):
         multiplier = size[0] // groups
         if multiplier > 1:
-            input = _ready(input.repeat_interleave(multiplier, 1))
+            input = ready(input.repeat_interleave(multiplier, 1))
         weight = conv2d_gradient.depthwise_weight(grad, input, seen, size[2:])
     else:
         weight = conv2d_gradient.mixed_weight(grad, input, seen, size[2:], groups)
@@ -149,8 +154,7 @@ def _grad_weight_cpu(grad, input, size, stride, padding, dilation, groups):
 
 
 define(
-    f"conv2d_grad_weight(Tensor grad, Tensor input, SymInt[] size, {_GEOMETRY})"
-    " -> (Tensor, Tensor)",
+    f"conv2d_grad_weight(Tensor grad, Tensor input, SymInt[] size, {GEOMETRY}) -> (Tensor, Tensor)",
     _grad_weight_cpu,
     _grad_weight_plain,
     lambda grad, input, size, *rest: (grad.new_empty(size), grad.new_empty(grad.shape[1])),

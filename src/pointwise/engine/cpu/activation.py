@@ -74,7 +74,7 @@ def exponential(typingctx, a):
 
 
 @intrinsic
-def _quotient(typingctx, a, b):
+def quotient(typingctx, a, b):
     """a / b lane by lane."""
 
     def codegen(context, builder, signature, arguments):
@@ -99,7 +99,7 @@ def activate(rows, row_bytes, count, columns, kind, like):
             if kind == HARDSWISH:
                 y = x * within(x + three, low, high) * sixth
             else:
-                y = _quotient(one, one + exponential(x * minus))
+                y = quotient(one, one + exponential(x * minus))
                 if kind == SILU:
                     y = x * y
             store_first(row + k * size, y, columns - k)

@@ -163,7 +163,8 @@ def within(typingctx, a, low, high):
     """``a`` kept within the scalars ``low … high``, lane by lane; NaN stays NaN."""
 
     def codegen(context, builder, signature, arguments):
-        return clamp(builder, *arguments, a.count)
+        value, low, high = arguments
+        return clamp(builder, value, low, high, a.count)
 
     return a(a, low, high), codegen
 
@@ -361,6 +362,16 @@ def equal(typingctx, a, b):
         return builder.fcmp_ordered("==", *arguments)
 
     return mask(a, b), codegen
+
+
+@intrinsic
+def choose(typingctx, mask, a, b):
+    """``a`` in the lanes of ``mask``, ``b`` elsewhere."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.select(*arguments)
+
+    return a(mask, a, b), codegen
 
 
 @intrinsic

@@ -1,0 +1,15 @@
+"""A link of a run of convolutions."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import nn
+
+
+class Link(NamedTuple):
+    """A convolution, its norm and its activation: ``activation(norm(conv(x)))``."""
+
+    conv: nn.Conv2d
+    norm: nn.Module | None = None
+    activation: str | None = None

@@ -1,0 +1,106 @@
+"""Training: a run of convolutions with batch norm, each activation written and read once.
+
+A convolution's mean and variance come with its result; norm and activation are applied as the next
+convolution reads it (``pointwise.conv2d_training``). Outputs, gradients and running statistics are
+those of the separate modules, but for rounding. There are no gradients of gradients: who needs them
+runs the modules one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pointwise import conv2d
+from pointwise.functional.padding import resolve
+from pointwise.layers import folded
+from pointwise.layers.link import Link
+
+_INFINITY = float("inf")
+
+
+def can_run(input: Tensor, links: Sequence[Link], residual: Tensor | None) -> bool:
+    """Whether all links are convolutions with batch norm in training, on ordinary tensors."""
+    return (
+        not torch.compiler.is_compiling()
+        and torch.is_grad_enabled()
+        and folded.is_plain(input)
+        and (residual is None or folded.is_plain(residual))
+        and input.dim() == 4
+        and input.dtype in (torch.float32, torch.float64)
+        and not torch.is_autocast_enabled("cpu")
+        and all(_is_trained(link, input.dtype) for link in links)
+        and _fit(input, links, residual)
+    )
+
+
+def _is_trained(link: Link, dtype: torch.dtype) -> bool:
+    conv, norm, activation = link
+    return (
+        folded.is_ordinary(conv)
+        and conv.bias is None
+        and conv.weight.dtype == dtype
+        and (activation or "none") in conv2d.EPILOGUES
+        and isinstance(norm, nn.BatchNorm2d)
+        and type(norm).forward is nn.BatchNorm2d.forward
+        and (norm.training or norm.running_mean is None)
+        and not folded.has_hooks(norm)
+    )
+
+
+def _fit(input: Tensor, links: Sequence[Link], residual: Tensor | None) -> bool:
+    """Whether shapes agree from link to link, and every norm sees more than one value."""
+    images, channels, *sizes = input.shape
+    for conv, _norm, _activation in links:
+        if channels != conv.in_channels:
+            return False
+        if conv2d.is_stencil(conv.weight.shape, conv.groups) and conv.out_channels != channels:
+            return False  # a depth multiplier
+        seen = folded.window_of(conv, images, *sizes)
+        if seen is None or seen.points < 2:
+            return False
+        channels, sizes = conv.out_channels, [seen.y.points, seen.x.points]
+    return residual is None or (
+        residual.shape == (images, channels, *sizes) and residual.dtype == input.dtype
+    )
+
+
+def run(input: Tensor, links: Sequence[Link], residual: Tensor | None = None) -> Tensor:
+    """The links one after the other; ``residual`` is added before the last activation."""
+    plain = (None, None, None, -_INFINITY, _INFINITY)
+    z, norm = input, plain  # type: tuple[Tensor, tuple]
+    for number, (conv, module, activation) in enumerate(links):
+        edges = resolve("", conv.padding, z.shape[2:], conv.kernel_size, conv.stride,
+                        conv.dilation)  # fmt: skip
+        z, mean, variance = torch.ops.pointwise.norm_conv2d(
+            z, *norm, conv.weight, conv.stride, edges, conv.dilation, conv.groups
+        )
+        scale, shift = _statistics(module, mean, variance, z.numel() // z.shape[1])
+        low, high, more = conv2d.EPILOGUES[activation or "none"]
+        if number < len(links) - 1 and more == 0:
+            norm = (mean, scale, shift, low, high)
+            continue
+        added = residual if number == len(links) - 1 else None
+        z = torch.ops.pointwise.norm_act(z, mean, scale, shift, added, activation or "none")
+        norm = plain
+    return z
+
+
+def _statistics(norm: Any, mean: Tensor, variance: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Scale and shift of a batch norm; moves its running statistics, as PyTorch does."""
+    if norm.training and norm.track_running_stats and norm.running_mean is not None:
+        with torch.no_grad():
+            share = norm.momentum
+            if norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.add_(1)
+                if share is None:
+                    share = 1 / float(norm.num_batches_tracked)
+            norm.running_mean.lerp_(mean, share)
+            norm.running_var.lerp_(variance * (count / (count - 1)), share)
+    scale = torch.rsqrt(variance + norm.eps)
+    if norm.weight is None:
+        return scale, torch.zeros_like(mean)
+    return scale * norm.weight, norm.bias

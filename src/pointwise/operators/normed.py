@@ -1,0 +1,222 @@
+"""The operators of training with batch norm: convolutions that pass their statistics on.
+
+``norm_conv2d`` convolves ``clamp((z - mean)·scale + shift)`` and gives mean and variance of its
+result beside it; ``norm_act`` is what comes at the end of such a chain. Both have CPU kernels that
+do it in one pass (``pointwise.conv2d_training``); elsewhere they are plain PyTorch. Gradients are
+exact, and of first order.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv2d_input, conv2d_weight
+
+from pointwise import conv2d, conv2d_training
+from pointwise.engine.cpu import norm_act
+from pointwise.epilogue import finish
+from pointwise.gathers.window import window
+from pointwise.operators.define import define, library
+from pointwise.operators.images import GEOMETRY, channels_last, pad, ready, sizes_of
+
+_NORM = "Tensor z, Tensor? mean, Tensor? scale, Tensor? shift, float low, float high"
+_CONV = f"{_NORM}, Tensor weight, {GEOMETRY}"
+
+
+def _column(row: Tensor) -> Tensor:
+    return row.view(-1, 1, 1)
+
+
+# --- norm_conv2d ----------------------------------------------------------------------------------
+
+
+def _given(z, mean, scale, shift, low, high) -> conv2d_training.Norm:
+    return conv2d_training.Norm(ready(z), ready(mean), ready(scale), ready(shift), low, high)
+
+
+def _norm_conv2d_cpu(z, mean, scale, shift, low, high, weight, stride, padding, dilation, groups):
+    seen = window(z.shape[0], z.shape[2:], weight.shape[2:], stride, padding, dilation)
+    given = _given(z, mean, scale, shift, low, high)
+    return conv2d_training.forward(given, ready(weight), seen, groups)
+
+
+def _before(z, mean, scale, shift, low, high):
+    if mean is None:
+        return z
+    return ((z - _column(mean)) * _column(scale) + _column(shift)).clamp(low, high)
+
+
+def _norm_conv2d_plain(z, mean, scale, shift, low, high, weight, stride, padding, dilation, groups):
+    x = pad(_before(z, mean, scale, shift, low, high), padding)
+    out = F.conv2d(x, weight, None, stride, 0, dilation, groups)
+    out = out.contiguous(memory_format=torch.channels_last)
+    return out, out.mean((0, 2, 3)), out.var((0, 2, 3), unbiased=False)
+
+
+def _norm_conv2d_fake(z, mean, scale, shift, low, high, weight, stride, padding, dilation, groups):
+    sizes = sizes_of(z, weight, stride, padding, dilation)
+    out = channels_last(z, z.shape[0], weight.shape[0], *sizes)
+    return out, z.new_empty(weight.shape[0]), z.new_empty(weight.shape[0])
+
+
+define(
+    f"norm_conv2d({_CONV}) -> (Tensor, Tensor, Tensor)",
+    _norm_conv2d_cpu,
+    _norm_conv2d_plain,
+    _norm_conv2d_fake,
+)
+
+
+def _backward_cpu(grad, d_mean, d_variance, out, out_mean, wanted, z, mean, scale, shift, low, high,
+                  weight, stride, padding, dilation, groups):  # fmt: skip
+    seen = window(z.shape[0], z.shape[2:], weight.shape[2:], stride, padding, dilation)
+    given = _given(z, mean, scale, shift, low, high)
+    d_z, d_scale, d_shift, d_weight = conv2d_training.backward(
+        given, ready(weight), seen, groups, ready(out), out_mean.contiguous(), ready(grad), d_mean,
+        d_variance, wanted)  # fmt: skip
+    none = z.new_empty(0)
+    d_scale, d_shift = (none if d is None else d.clone() for d in (d_scale, d_shift))
+    return none if d_z is None else d_z, d_scale, d_shift, d_weight.contiguous()
+
+
+def _backward_plain(grad, d_mean, d_variance, out, out_mean, wanted, z, mean, scale, shift, low,
+                    high, weight, stride, padding, dilation, groups):  # fmt: skip
+    count = out.numel() // out.shape[1]
+    apart = out - _column(out_mean)
+    grad = grad + _column(d_mean) / count + apart * _column(d_variance) * (2 / count)
+    x = pad(_before(z, mean, scale, shift, low, high), padding)
+    d_weight = conv2d_weight(x, weight.shape, grad, stride, 0, dilation, groups).contiguous()
+    none = z.new_empty(0)
+    if not wanted:
+        return none, none.clone(), none.clone(), d_weight
+    top, _, left, _ = padding
+    d_x = conv2d_input(x.shape, weight, grad, stride, 0, dilation, groups)
+    d_x = d_x[:, :, top : top + z.shape[2], left : left + z.shape[3]]
+    if mean is None:
+        d_x = d_x.contiguous(memory_format=torch.channels_last)
+        return d_x, none, none.clone(), d_weight
+    away = z - _column(mean)
+    before = away * _column(scale) + _column(shift)
+    d_x = d_x.masked_fill((before <= low) | (before >= high), 0)
+    d_z = (d_x * _column(scale)).contiguous(memory_format=torch.channels_last)
+    return d_z, (d_x * away).sum((0, 2, 3)), d_x.sum((0, 2, 3)), d_weight
+
+
+def _backward_fake(grad, d_mean, d_variance, out, out_mean, wanted, z, mean, scale, shift, low,
+                   high, weight, *geometry):  # fmt: skip
+    channels = z.shape[1] if wanted and mean is not None else 0
+    d_z = channels_last(z, *z.shape) if wanted else z.new_empty(0)
+    d_weight = torch.empty_like(weight, memory_format=torch.contiguous_format)
+    return d_z, z.new_empty(channels), z.new_empty(channels), d_weight
+
+
+define(
+    "norm_conv2d_backward(Tensor grad, Tensor d_mean, Tensor d_variance, Tensor out, "
+    f"Tensor out_mean, bool wanted, {_CONV}) -> (Tensor, Tensor, Tensor, Tensor)",
+    _backward_cpu,
+    _backward_plain,
+    _backward_fake,
+)
+
+
+def _norm_conv2d_setup(ctx, inputs, output) -> None:
+    z, mean, scale, shift, ctx.low, ctx.high, weight, *ctx.geometry = inputs
+    out, out_mean, _ = output
+    ctx.save_for_backward(z, mean, scale, shift, weight, out, out_mean)
+
+
+@once_differentiable
+def _norm_conv2d_backward(ctx, grad, d_mean, d_variance):
+    z, mean, scale, shift, weight, out, out_mean = ctx.saved_tensors
+    wanted = ctx.needs_input_grad[0]
+    d_z, d_scale, d_shift, d_weight = torch.ops.pointwise.norm_conv2d_backward(
+        grad, d_mean, d_variance, out, out_mean, wanted, z, mean, scale, shift, ctx.low, ctx.high,
+        weight, *ctx.geometry)  # fmt: skip
+    through = wanted and mean is not None
+    return (d_z if wanted else None, -scale * d_shift if through else None,
+            d_scale if through else None, d_shift if through else None, None, None, d_weight,
+            *[None] * 4)  # fmt: skip
+
+
+# --- norm_act -------------------------------------------------------------------------------------
+
+
+def _norm_act_cpu(z, mean, scale, shift, residual, activation):
+    z, mean, scale, shift, residual = map(ready, (z, mean, scale, shift, residual))
+    return norm_act.forward(z, mean, scale, shift, residual, conv2d.EPILOGUES[activation])
+
+
+def _norm_act_plain(z, mean, scale, shift, residual, activation):
+    out = finish((z - _column(mean)) * _column(scale) + _column(shift), residual, activation)
+    return out.contiguous(memory_format=torch.channels_last)
+
+
+define(
+    "norm_act(Tensor z, Tensor mean, Tensor scale, Tensor shift, Tensor? residual, "
+    "str activation) -> Tensor",
+    _norm_act_cpu,
+    _norm_act_plain,
+    lambda z, *rest: channels_last(z, *z.shape),
+)
+
+
+def _norm_act_backward_cpu(grad, z, mean, scale, shift, residual, activation):
+    grad, z, mean, scale, shift, residual = map(ready, (grad, z, mean, scale, shift, residual))
+    *found, d_residual = norm_act.backward(
+        grad, z, mean, scale, shift, residual, conv2d.EPILOGUES[activation]
+    )
+    return *found, z.new_empty(0) if d_residual is None else d_residual
+
+
+def _norm_act_backward_plain(grad, z, mean, scale, shift, residual, activation):
+    away = z - _column(mean)
+    before = away * _column(scale) + _column(shift)
+    before = (before if residual is None else before + residual).detach().requires_grad_()
+    with torch.enable_grad():
+        out = finish(before, None, activation)
+    (d_before,) = torch.autograd.grad(out, before, grad)
+    d_residual = z.new_empty(0)
+    if residual is not None:
+        d_residual = d_before.clone(memory_format=torch.channels_last)
+    d_z = (d_before * _column(scale)).contiguous(memory_format=torch.channels_last)
+    return d_z, (d_before * away).sum((0, 2, 3)), d_before.sum((0, 2, 3)), d_residual
+
+
+define(
+    "norm_act_backward(Tensor grad, Tensor z, Tensor mean, Tensor scale, Tensor shift, "
+    "Tensor? residual, str activation) -> (Tensor, Tensor, Tensor, Tensor)",
+    _norm_act_backward_cpu,
+    _norm_act_backward_plain,
+    lambda grad, z, mean, scale, shift, residual, activation: (
+        channels_last(z, *z.shape),
+        torch.empty_like(scale),
+        torch.empty_like(shift),
+        z.new_empty(0) if residual is None else channels_last(z, *z.shape),
+    ),
+)
+
+
+def _norm_act_setup(ctx, inputs, output) -> None:
+    *tensors, ctx.activation = inputs
+    ctx.save_for_backward(*tensors)
+
+
+@once_differentiable
+def _norm_act_backward(ctx, grad):
+    z, mean, scale, shift, residual = ctx.saved_tensors
+    d_z, d_scale, d_shift, d_residual = torch.ops.pointwise.norm_act_backward(
+        grad, z, mean, scale, shift, residual, ctx.activation
+    )
+    d_residual = None if residual is None else d_residual
+    return d_z, -scale * d_shift, d_scale, d_shift, d_residual, None
+
+
+for _name, _backward, _setup in (
+    ("norm_conv2d", _norm_conv2d_backward, _norm_conv2d_setup),
+    ("norm_act", _norm_act_backward, _norm_act_setup),
+):
+    torch.library.register_autograd(
+        f"pointwise::{_name}", _backward, setup_context=_setup, lib=library
+    )
