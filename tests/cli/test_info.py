@@ -104,3 +104,22 @@ def test_cells_follow_the_density():
     assert edge < 0.002
     assert cells * edge**2 == pytest.approx(4e-4, rel=0.15)
     assert occupied_cells(np.zeros((3, 3))) == (0.0, 0)
+
+
+def test_images(tmp_path):
+    from PIL import Image
+
+    for name, count in (("cat", 3), ("dog", 1)):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for i in range(count):
+            pixels = np.zeros((10 + i, 20, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "pets" / name / f"{i}.png")
+    words = " ".join(run(tmp_path / "pets").split())
+    assert "images 4 height 10 to 12 pixels width 20 pixels colour yes" in words
+    assert "cat 0 3 75.0%" in words
+    words = " ".join(run(tmp_path / "pets" / "cat" / "2.png").split())
+    assert "height 12 pixels width 20 pixels" in words
+    np.savez(tmp_path / "a.npz", images=np.zeros((4, 5, 6), np.uint8), labels=[0, 1, 1, 1])
+    words = " ".join(run(tmp_path / "a.npz").split())
+    assert "images 4 height 5 pixels width 6 pixels colour grey" in words
+    assert "1 1 3 75.0%" in words

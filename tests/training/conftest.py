@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from toys import TinyClouds, TinyPoints
+from toys import TinyClouds, TinyImages, TinyPoints
 
 import pointwise.networks
 
 
 @pytest.fixture(autouse=True)
 def tiny_networks(monkeypatch):
-    for network in (TinyPoints, TinyClouds):
+    for network in (TinyPoints, TinyClouds, TinyImages):
         monkeypatch.setattr(pointwise.networks, network.__name__, network, raising=False)
 
 

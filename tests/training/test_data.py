@@ -11,13 +11,14 @@ from pointwise.training.augment import Augmentation
 from pointwise.training.classes import IGNORED
 from pointwise.training.data import (
     FEWEST,
-    Epochs,
     RandomBlocks,
     Tiles,
+    label_counts,
     pack,
     train_loader,
     validation_loader,
 )
+from pointwise.training.feed import Epochs
 from pointwise.training.plan import plan
 from pointwise.training.recipe import Recipe, to_unit_sphere
 from pointwise.training.sources import Data
@@ -194,3 +195,12 @@ def test_models_in_any_unit_are_brought_to_one_size():
         assert 0.5 < batch.points.norm(dim=1).max() <= 1.01
     unit = to_unit_sphere(scans[3]).points
     assert np.linalg.norm(unit, axis=1).max() == pytest.approx(1)
+
+
+def test_labels_are_counted_by_class():
+    scans, recipe = scenes()
+    counts = label_counts(recipe, scans)
+    for i, code in enumerate((10, 20, 30)):
+        assert counts[i] == sum((scan.labels == code).sum() for scan in scans)
+    scans, recipe = clouds()
+    assert label_counts(recipe, scans).tolist() == [5, 5]

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from pointwise.cloud.scan import UNLABELLED, Scan
+from pointwise.training.images.picture import Picture
 
 
 class TinyPoints(nn.Module):
@@ -33,6 +34,41 @@ class TinyClouds(nn.Module):
     def forward(self, points, features, offsets):
         each = self.layers(features).split(offsets.diff().tolist())
         return self.head(torch.stack([rows.mean(dim=0) for rows in each]))
+
+
+class TinyImages(nn.Module):
+    """Two convolutions and the mean over the image: logits ``[B, classes]``."""
+
+    def __init__(self, in_channels: int, classes: int, width: float = 1.0) -> None:
+        super().__init__()
+        wide = round(16 * width)
+        self.layers = nn.Sequential(
+            nn.Conv2d(in_channels, wide, 3, 2, 1), nn.BatchNorm2d(wide), nn.ReLU(),
+            nn.Conv2d(wide, wide, 3, 2, 1), nn.BatchNorm2d(wide), nn.ReLU(),
+        )  # fmt: skip
+        self.head = nn.Linear(wide, classes)
+
+    def forward(self, images):
+        return self.head(self.layers(images).mean((2, 3)))
+
+
+def stripes(label: int, seed: int, size: tuple[int, int] = (16, 16), channels: int = 3):
+    """Pixels of stripes that lie (0) or stand (1), in some place and colour, with noise."""
+    rng = np.random.default_rng((label, seed))
+    rows = np.indices(size)[label]
+    wave = 60 * np.sin(rows * 1.5 + rng.uniform(0, 6))[:, :, None]
+    noise = rng.normal(0, 10, size=(*size, channels))
+    colour = rng.uniform(90, 160, size=channels)
+    return (wave + noise + colour).clip(0, 255).astype(np.uint8)
+
+
+def pictures(count: int, first: int = 0, **more) -> list[Picture]:
+    """``count`` pictures of each of the two classes."""
+    return [
+        Picture(f"{name} {i}", name, array=stripes(label, i, **more))
+        for label, name in enumerate(("lying", "standing"))
+        for i in range(first, first + count)
+    ]
 
 
 def scene(seed: int, count: int = 2000) -> Scan:

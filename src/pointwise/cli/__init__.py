@@ -17,6 +17,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 import typer
 
 from pointwise.cli.bench import bench
+from pointwise.cli.classify import classify
 from pointwise.cli.demo import demo
 from pointwise.cli.info import info
 from pointwise.cli.label import label
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Convolution at every point of an image or of a point cloud.",
 )
-for command in (train, label, view, info, demo, bench):
+for command in (train, label, classify, view, info, demo, bench):
     app.command()(command)
 
 

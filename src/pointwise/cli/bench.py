@@ -18,6 +18,13 @@ def bench(
     quick: Annotated[
         bool, typer.Option("--quick", help="Tiny cases, to see that it runs; the times say nothing")
     ] = False,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            help="Only these cases: parts of names, or patterns such as 'dw3_*_b8', separated by "
+            "commas. '*' is all, also those that a usual run leaves out."
+        ),
+    ] = None,
 ) -> None:
     """Times pointwise against other tools, after checking that they all give the same results."""
     import importlib
@@ -29,7 +36,7 @@ def bench(
         raise ValueError(f"bench: there is no {name!r}; there are {', '.join(known)}")
     # The files import one another by their plain names, as they do when run as scripts.
     sys.path.insert(0, str(folder))
-    importlib.import_module(name).main(json=json, rounds=rounds, quick=quick)
+    importlib.import_module(name).main(json=json, rounds=rounds, quick=quick, only=only)
 
 
 def benchmarks() -> Path:

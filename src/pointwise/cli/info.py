@@ -1,4 +1,4 @@
-"""``pointwise info``: what is in a file of point clouds."""
+"""``pointwise info``: what is in a file of point clouds or of images."""
 
 from __future__ import annotations
 
@@ -17,23 +17,67 @@ METRES = (".e57", ".bin")  # formats that define their unit; LAS states it in th
 
 
 def info(
-    files: Annotated[list[Path], typer.Argument(help="Point clouds, or folders of S3DIS rooms.")],
+    files: Annotated[
+        list[Path], typer.Argument(help="Point clouds or images; folders of images or S3DIS rooms.")
+    ],
 ) -> None:
-    """Prints points, extent, density, fields and labels of point-cloud files."""
+    """Prints points, extent, density, fields and labels of clouds; sizes and classes of images."""
     from rich.console import Console
 
     from pointwise.cloud.files import read_scans
 
     console = Console()
     for i, path in enumerate(files):
-        scans = read_scans(path)
+        images = _holds_images(path)
+        scans = [] if images else read_scans(path)
         if i:
             console.print()
         console.print(f"[bold]{_escape(path)}[/bold]", soft_wrap=True)
-        if len(scans) == 1:
+        if images:
+            _print_images(console, path)
+        elif len(scans) == 1:
             _print_scan(console, scans[0], _unit(path))
         else:
             _print_scans(console, scans)
+
+
+def _holds_images(path: Path) -> bool:
+    from pointwise.training.images.picture import SUFFIXES
+    from pointwise.training.images.sources import is_image_npz
+
+    if path.is_dir():
+        # A room as S3DIS has them may come with pictures of it.
+        room = (path / "Annotations").is_dir()
+        return not room and any(_holds_images(file) for file in path.rglob("*.*"))
+    return path.suffix.lower() in SUFFIXES or (path.is_file() and is_image_npz(path))
+
+
+def _print_images(console, path: Path) -> None:
+    from collections import Counter
+
+    import numpy as np
+
+    from pointwise.training.images.sources import in_order, read_pictures
+
+    pictures = read_pictures(path)
+    shapes = np.array([picture.shape() for picture in pictures])
+    table = _plain_table()
+    if path.is_dir() or len(pictures) > 1:
+        table.add_row("images", f"{len(pictures):,}")
+    for name, column in (("height", 0), ("width", 1)):
+        low, high = shapes[:, column].min(), shapes[:, column].max()
+        table.add_row(name, f"{low:,} pixels" if low == high else f"{low:,} to {high:,} pixels")
+    grey = int((shapes[:, 2] == 1).sum())
+    colours = {0: "yes", len(shapes): "grey"}.get(grey, f"{grey:,} grey images")
+    table.add_row("colour", colours)
+    console.print(table)
+    counts = Counter(picture.label for picture in pictures if picture.label is not None)
+    if counts:
+        names = in_order(set(counts))
+        console.print()
+        codes = np.arange(len(names))
+        each = np.array([counts[name] for name in names])
+        console.print(_classes(codes, each, dict(enumerate(names)), "images"))
 
 
 def _print_scan(console, scan: Scan, unit: str) -> None:

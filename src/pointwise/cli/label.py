@@ -36,11 +36,14 @@ def label(
     import torch
     from rich.console import Console
 
+    from pointwise.training.images.recipe import IMAGES
     from pointwise.training.run import load_run
     from pointwise.training.sources import files_of
 
     console = Console(highlight=False)
     trained = load_run(run, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if trained.recipe.task == IMAGES:
+        raise ValueError(f"label: {run} was trained on images; use: pointwise classify {run} IMAGE")
     files = [file for path in inputs for file in files_of(path)]
     if trained.recipe.task == "classification":
         if out is not None:

@@ -1,24 +1,44 @@
-"""``pointwise train``: learns the classes of points, or of whole clouds."""
+"""``pointwise train``: learns the classes of points, of whole clouds, or of images."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
 if TYPE_CHECKING:
+    import numpy as np
     from rich.console import Console
     from rich.table import Table
 
+    from pointwise.training.feed import Feed
     from pointwise.training.metrics import Scores
     from pointwise.training.run import Run
-    from pointwise.training.sources import Data
+
+
+class Training(Protocol):
+    """What differs between clouds and images: the data, the network, and what is said of them."""
+
+    counted: str  # what the classes are of: "points", "clouds" or "images"
+
+    def plan(self, arguments: dict[str, Any]) -> Run: ...
+
+    def feed(self, run: Run) -> Feed: ...
+
+    def evaluate(self, run: Run, progress: Callable[[int, int], object]) -> np.ndarray: ...
+
+    def describe(self, run: Run) -> list[tuple[str, str]]: ...
+
+    def next_step(self, folder: Path) -> tuple[str, str]: ...
+
 
 DATA = "What belongs to the data"
 NET = "What is learned, and how"
+CLOUDS = "Clouds only"
+IMAGES = "Images only"
 MACHINE = "The machine"
 
 
@@ -26,7 +46,8 @@ def train(
     data: Annotated[
         list[str] | None,
         typer.Argument(
-            help="'rooms' (built in), files, or folders: with labels, or named by class."
+            help="'rooms' or 'digits' (built in), files, or folders: clouds with labels, or"
+            " clouds or images in folders named by class."
         ),
     ] = None,
     out: Annotated[
@@ -41,12 +62,6 @@ def train(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Read the data this often.", show_default="100")
     ] = None,
-    task: Annotated[
-        str | None,
-        typer.Option(
-            help="segmentation or classification.", show_default="by labels", rich_help_panel=DATA
-        ),
-    ] = None,
     test: Annotated[
         list[str] | None,
         typer.Option(help="A file or folder to test on, never learned from.", rich_help_panel=DATA),
@@ -54,35 +69,55 @@ def train(
     hold_out: Annotated[
         float, typer.Option(help="The share to test on, without --test.", rich_help_panel=DATA)
     ] = 0.25,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="segmentation or classification.", show_default="by labels", rich_help_panel=CLOUDS
+        ),
+    ] = None,
     split: Annotated[
         str | None,
         typer.Option(
             help="Hold out by group, or cut scenes in space.",
             show_default="a lone scene in space",
-            rich_help_panel=DATA,
+            rich_help_panel=CLOUDS,
         ),
     ] = None,
     rooms: Annotated[
-        int, typer.Option(min=1, help="How many rooms to learn from.", rich_help_panel=DATA)
-    ] = 40,
+        int | None,
+        typer.Option(
+            min=1, help="How many rooms to learn from.", show_default="40", rich_help_panel=CLOUDS
+        ),
+    ] = None,
     network: Annotated[
         str | None,
         typer.Option(
             help="A class of pointwise.networks.",
-            show_default="CellUNet, or CellPyramid for clouds",
+            show_default="CellUNet, CellPyramid, or MobileNetV1 for images",
+            rich_help_panel=NET,
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="An argument of the network's class, as in convolution=standard; any number.",
+            metavar="NAME=VALUE",
             rich_help_panel=NET,
         ),
     ] = None,
     features: Annotated[
         str | None,
         typer.Option(
-            help="As in color,intensity,height,xyz.", show_default="known ones", rich_help_panel=NET
+            help="As in color,intensity,height,xyz.",
+            show_default="known ones",
+            rich_help_panel=CLOUDS,
         ),
     ] = None,
     cell_size: Annotated[
         float | None,
         typer.Option(
-            help="Edge of a kernel cell.", show_default="by the spacing", rich_help_panel=NET
+            help="Edge of a kernel cell.", show_default="by the spacing", rich_help_panel=CLOUDS
         ),
     ] = None,
     block: Annotated[
@@ -90,22 +125,54 @@ def train(
         typer.Option(
             help="Side of the blocks that scenes are cut into.",
             show_default="by density",
-            rich_help_panel=NET,
+            rich_help_panel=CLOUDS,
         ),
     ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Height and width that images are read at, in pixels.",
+            show_default="their own, up to 224",
+            rich_help_panel=IMAGES,
+        ),
+    ] = None,
+    width: Annotated[
+        float | None,
+        typer.Option(
+            help="The network's number of channels, as a share of the usual one.",
+            show_default="1",
+            rich_help_panel=IMAGES,
+        ),
+    ] = None,
+    flip: Annotated[
+        bool,
+        typer.Option(
+            "--flip",
+            help="Mirror images at random, where left and right make no other class.",
+            rich_help_panel=IMAGES,
+        ),
+    ] = False,
     batch: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Blocks or clouds per step.", show_default="1 or 16", rich_help_panel=NET
+            min=1,
+            help="Blocks, clouds or images per step.",
+            show_default="1 block, or 16",
+            rich_help_panel=NET,
         ),
     ] = None,
     learning_rate: Annotated[
         float, typer.Option(help="The highest, after the warm-up.", rich_help_panel=NET)
     ] = 0.005,
     rotate: Annotated[
-        float,
-        typer.Option(help="Largest random turn about the vertical, degrees.", rich_help_panel=NET),
-    ] = 180.0,
+        float | None,
+        typer.Option(
+            help="Largest random turn, degrees; of clouds about the vertical.",
+            show_default="180, or 10 of images",
+            rich_help_panel=NET,
+        ),
+    ] = None,
     patience: Annotated[
         int | None,
         typer.Option(
@@ -126,10 +193,11 @@ def train(
         int, typer.Option(min=0, help="Processes that prepare data.", rich_help_panel=MACHINE)
     ] = 0,
 ) -> None:
-    """Trains a network on labelled clouds, and tests it on clouds it has not seen."""
+    """Trains a network on labelled clouds or images, and tests it on some it has not seen."""
     options: dict[str, Any] = dict(locals())
     for name in ("out", "resume"):
         options.pop(name)
+    options["set"] = options.pop("set_")
 
     from rich.console import Console
 
@@ -144,7 +212,7 @@ def train(
             raise ValueError("train: --resume takes the run's own data; leave DATA away")
         folder, options = resume, _resumed(resume, minutes, epochs, patience, devices, workers)
     elif not data:
-        raise ValueError("train: give DATA (rooms, files or folders), or --resume RUN")
+        raise ValueError("train: give DATA (rooms, digits, files or folders), or --resume RUN")
     else:
         folder = out or free(Path("runs") / Path(data[0]).stem)
         if (folder / "run.json").exists():
@@ -178,11 +246,8 @@ def free(folder: Path) -> Path:
 
 
 def _run(folder: Path, options: dict[str, Any], console: Console, *, resume: bool) -> None:
-    from pointwise.training.augment import Augmentation
-    from pointwise.training.evaluate import evaluate, write_metrics
-    from pointwise.training.plan import plan
+    from pointwise.training.evaluate import write_metrics
     from pointwise.training.run import read_run
-    from pointwise.training.sources import load_data
     from pointwise.training.train import Settings, check_resumable
     from pointwise.training.train import train as fit
 
@@ -193,87 +258,85 @@ def _run(folder: Path, options: dict[str, Any], console: Console, *, resume: boo
     if resume:
         check_resumable(folder, settings)  # before the data are read, which takes a while
     with console.status("reading data") as status:
-        data = load_data(
-            options["data"],
-            test=options["test"] or (),
-            task=options["task"],
-            held_out=options["hold_out"],
-            split=options["split"],
-            rooms=options["rooms"],
-            seed=options["seed"],
-            progress=lambda file: status.update(f"reading {file}"),
-        )
-        if resume:
-            run = read_run(folder)
-        else:
-            run = plan(
-                data,
-                network=options["network"],
-                features=_names(options["features"]),
-                cell_size=options["cell_size"],
-                block=options["block"],
-                rotate=options["rotate"],
-                seed=options["seed"],
-                options=options,
-            )
-    _describe(console, run, data, folder)
-    augmentation = Augmentation(rotate=options["rotate"], jitter=0.05 * run.arguments["cell_size"])
+        training = _training(options, lambda file: status.update(f"reading {file}"))
+        run = read_run(folder) if resume else training.plan(network_arguments(options["set"]))
+        feed = training.feed(run)
+    console.print(_description(training, run, folder))
     try:
-        seconds = fit(run, data, folder, settings, augmentation=augmentation, resume=resume)
+        seconds = fit(run, feed, folder, settings, resume=resume)
     except KeyboardInterrupt:
         console.print(f"\nContinue with: pointwise train --resume {folder}", soft_wrap=True)
         raise
     with _bar(console, "testing") as advance:
-        matrix = evaluate(run, data.test, advance)
+        matrix = training.evaluate(run, advance)
     result = write_metrics(run, matrix, folder, seconds=seconds)
-    console.print(_table(run, result))
+    console.print(_table(run, result, training.counted))
     # Commands to copy are not wrapped.
-    console.print(f"{seconds:.0f} s of training. To label scans with it:")
-    console.print(f"  pointwise label {folder} SCAN -o OUT", soft_wrap=True)
+    purpose, command = training.next_step(folder)
+    console.print(f"{seconds:.0f} s of training. {purpose}")
+    console.print(f"  {command}", soft_wrap=True)
 
 
-_SETTINGS = (
-    "minutes",
-    "batch",
-    "learning_rate",
-    "patience",
-    "workers",
-    "devices",
-    "precision",
-    "seed",
-)
+_SETTINGS = ("minutes", "learning_rate", "patience", "devices", "precision", "seed")
+_OF_CLOUDS = ("split", "rooms", "features", "cell_size", "block")
+_OF_IMAGES = ("size", "width", "flip")
 
 
-def _names(features: str | None) -> list[str] | None:
-    return None if features is None else [n for name in features.split(",") if (n := name.strip())]
+def _training(options: dict[str, Any], progress: Callable[[str], object]) -> Training:
+    """The training on clouds or on images, with its data read.
+
+    Raises ValueError for an option of the other kind.
+    """
+    from pointwise.cli.train_clouds import CloudTraining
+    from pointwise.cli.train_images import ImageTraining
+    from pointwise.training.kind import kind_of
+
+    kind = kind_of([*options["data"], *(options["test"] or ())])
+    others = _OF_CLOUDS if kind == "images" else _OF_IMAGES
+    for name in others:
+        if options.get(name):  # the runs of an earlier version do not have all
+            raise ValueError(
+                f"train: --{name.replace('_', '-')} is not for {kind}, and these are {kind}"
+            )
+    if kind == "images":
+        return ImageTraining(options, progress)
+    return CloudTraining(options, progress)
 
 
-def _describe(console: Console, run: Run, data: Data, folder: Path) -> None:
+def network_arguments(given: list[str] | None) -> dict[str, Any]:
+    """The arguments of ``--set NAME=VALUE``: numbers and such where they are, else words."""
+    import json
+
+    arguments = {}
+    for text in given or ():
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise ValueError(f"train: --set takes NAME=VALUE, such as width=0.25, got {text!r}")
+        try:
+            arguments[name] = json.loads(value)
+        except ValueError:
+            arguments[name] = value
+    return arguments
+
+
+def _description(training: Training, run: Run, folder: Path) -> Table:
     from rich.table import Table
 
-    recipe = run.recipe
-    cut = f"blocks {recipe.block:g} wide" if recipe.task == "segmentation" else "whole clouds"
-    if recipe.unit_sphere:
-        cut += ", each brought to radius 1"
     parameters = sum(p.numel() for p in run.network.parameters())
     table = Table.grid(padding=(0, 2))
-    for part in ("train", "validation", "test"):
-        scans = getattr(data, part)
-        points = sum(len(scan) for scan in scans)
-        table.add_row(part, f"{len(scans):,} cloud{'s' * (len(scans) != 1)}, {points:,} points")
-    table.add_row("classes", ", ".join(recipe.classes.names))
-    table.add_row("features", ", ".join(recipe.features.names))
-    table.add_row("cells", f"{run.arguments['cell_size']:g} wide, {cut}")
+    for row in training.describe(run):
+        table.add_row(*row)
     table.add_row("network", f"{type(run.network).__name__}, {parameters:,} parameters")
     table.add_row("run", str(folder))
-    console.print(table)
+    return table
 
 
-def _table(run: Run, result: Scores) -> Table:
+def _table(run: Run, result: Scores, counted: str) -> Table:
     from rich import box
     from rich.table import Table
 
-    segmentation = run.recipe.task == "segmentation"
+    areas = counted != "images"  # whose overlap can be measured
+
     table = Table(
         box=box.SIMPLE_HEAD,
         title="On the test part, which was not learned from",
@@ -282,20 +345,21 @@ def _table(run: Run, result: Scores) -> Table:
         show_footer=True,
     )
     table.add_column("class", "all", overflow="fold")
-    table.add_column(
-        "points" if segmentation else "clouds", f"{result.counts.sum():,}", justify="right"
-    )
+    table.add_column(counted, f"{result.counts.sum():,}", justify="right")
     table.add_column("accuracy", f"{_percent(result.overall_accuracy)}", justify="right")
-    table.add_column("IoU", "", justify="right")
+    if areas:
+        table.add_column("IoU", "", justify="right")
     for name, count, accuracy, iou in zip(
         run.recipe.classes.names, result.counts, result.class_accuracy, result.iou, strict=True
     ):
-        table.add_row(name, f"{count:,}", _percent(accuracy), _percent(iou))
+        row = name, f"{count:,}", _percent(accuracy), _percent(iou)
+        table.add_row(*row[: len(table.columns)])
     table.columns[0].footer = "all\nmean over classes"
     table.columns[
         2
     ].footer = f"{_percent(result.overall_accuracy)}\n{_percent(result.mean_class_accuracy)}"
-    table.columns[3].footer = f"\n{_percent(result.mean_iou)}"
+    if areas:
+        table.columns[3].footer = f"\n{_percent(result.mean_iou)}"
     return table
 
 

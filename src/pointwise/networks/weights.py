@@ -44,7 +44,7 @@ def load_weights(
             "load_weights: network must be one of our image networks, got "
             f"{type(network).__name__}; use its load_state_dict"
         )
-    tensors = _tensors(source)
+    tensors = read_tensors(source)
     if any("MobilenetV1" in name for name in tensors):
         found = _from_tensorflow(network, tensors)
     else:
@@ -56,7 +56,7 @@ def load_weights(
 # --- reading --------------------------------------------------------------------------------------
 
 
-def _tensors(source) -> dict[str, Tensor]:
+def read_tensors(source) -> dict[str, Tensor]:
     """The tensors of a file or of a dict, by name; wrappings taken off."""
     if isinstance(source, (str, os.PathLike)):
         source = _read(Path(source))

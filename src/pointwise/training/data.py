@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from pointwise.cloud.scan import Scan
 from pointwise.training.augment import Augmentation
 from pointwise.training.classes import IGNORED
 from pointwise.training.columns import blocks
+from pointwise.training.feed import Epochs, Feed
 from pointwise.training.recipe import Prepared, Recipe
 
 
@@ -23,6 +24,10 @@ class Batch(NamedTuple):
     features: torch.Tensor  # [N, C] float32
     offsets: torch.Tensor  # [B + 1] int64
     labels: torch.Tensor  # [N] or [B] int64, IGNORED where there is none
+
+    @property
+    def inputs(self) -> tuple[torch.Tensor, ...]:
+        return self.points, self.features, self.offsets
 
 
 FEWEST = 128  # blocks in an epoch
@@ -151,23 +156,34 @@ class Clouds(Dataset[Sample]):
         return points, features, self.labels[turn]
 
 
-class Epochs(Sampler[int]):
-    """Numbers that go on from epoch to epoch, so that no epoch repeats another's random draws."""
+def feed(
+    recipe: Recipe,
+    train: Sequence[Scan],
+    validation: Sequence[Scan] = (),
+    *,
+    augmentation: Augmentation | None = None,
+    batch: int | None = None,
+    workers: int = 0,
+    seed: int = 0,
+) -> Feed:
+    """What a training on clouds reads; ``batch`` is 1 block or 16 clouds unless given."""
+    batch = batch or (1 if recipe.task == "segmentation" else 16)
+    return Feed(
+        train_loader(
+            recipe, train, augmentation=augmentation, batch=batch, workers=workers, seed=seed
+        ),
+        validation_loader(recipe, validation, batch=batch, workers=workers) if validation else None,
+        label_counts(recipe, train),
+    )
 
-    def __init__(self, length: int) -> None:
-        self.length, self.epoch = length, 0
 
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[int]:
-        first = self.epoch * self.length
-        self.epoch += 1
-        return iter(range(first, first + self.length))
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch; after a resumption it is not 0."""
-        self.epoch = epoch
+def label_counts(recipe: Recipe, scans: Sequence[Scan]) -> np.ndarray:
+    """How many points, or clouds, of each class ``[K]`` the scans hold."""
+    counts = np.zeros(len(recipe.classes), dtype=np.int64)
+    for scan in scans:
+        index = recipe.targets(scan)
+        counts += np.bincount(index[index >= 0], minlength=len(counts))
+    return counts
 
 
 def train_loader(

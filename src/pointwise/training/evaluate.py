@@ -11,6 +11,9 @@ import numpy as np
 from pointwise.atomic import replacing
 from pointwise.cloud.scan import Scan
 from pointwise.training.classes import IGNORED
+from pointwise.training.images.classify import classify_pictures
+from pointwise.training.images.picture import Picture
+from pointwise.training.images.recipe import ImageRecipe
 from pointwise.training.label import classify_scans, label_scan
 from pointwise.training.metrics import Scores, scores
 from pointwise.training.run import Run
@@ -37,6 +40,24 @@ def evaluate(
         done += len(scan)
         if progress is not None:
             progress(done, total)
+    return matrix
+
+
+def evaluate_images(
+    run: Run[ImageRecipe],
+    pictures: Sequence[Picture],
+    progress: Callable[[int, int], object] | None = None,
+) -> np.ndarray:
+    """Counts truth against prediction int64 ``[K, K]``, over the pictures of known classes.
+
+    Classifies as ``pointwise classify`` does.
+    """
+    matrix = np.zeros((len(run.recipe.classes),) * 2, dtype=np.int64)
+    truth = run.recipe.targets(pictures)
+    for i, probabilities in enumerate(classify_pictures(run, pictures)):
+        _count(matrix, truth[i : i + 1], np.atleast_1d(probabilities.argmax()))
+        if progress is not None:
+            progress(i + 1, len(pictures))
     return matrix
 
 

@@ -123,6 +123,5 @@ def _cloud(run: Run, scan: Scan) -> Sample:
 @torch.inference_mode()
 def _logits(run: Run, samples: Sequence[Sample]) -> torch.Tensor:
     run.network.eval()
-    batch = pack(samples)
-    inputs = (part.to(run.device) for part in (batch.points, batch.features, batch.offsets))
+    inputs = (part.to(run.device) for part in pack(samples).inputs)
     return run.network(*inputs).float().cpu()

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from pointwise.training.classes import IGNORED
-from pointwise.training.data import Batch
+from pointwise.training.feed import Batch
 from pointwise.training.metrics import scores
 
 PATIENCE_FOR_NAN = 5  # batches in a row; one alone may be bad luck in half precision
@@ -66,7 +66,7 @@ class TrainingModule(lightning.LightningModule):
     def training_step(self, batch: Batch, step: int) -> torch.Tensor | None:
         if not bool((batch.labels != IGNORED).any()):
             return None
-        loss = self.loss(self.network(batch.points, batch.features, batch.offsets), batch.labels)
+        loss = self.loss(self.network(*batch.inputs), batch.labels)
         if not bool(torch.isfinite(loss)):
             self.lost += 1
             if self.lost >= PATIENCE_FOR_NAN:
@@ -76,14 +76,14 @@ class TrainingModule(lightning.LightningModule):
                 )
             return None
         self.lost = 0
-        self.log("loss", loss, prog_bar=True, batch_size=len(batch.offsets) - 1)
+        self.log("loss", loss, prog_bar=True, batch_size=len(batch.labels))
         return loss
 
     def on_train_batch_end(self, *_) -> None:
         self.average.update_parameters(self.network)
 
     def validation_step(self, batch: Batch, step: int) -> None:
-        logits = self.average(batch.points, batch.features, batch.offsets)
+        logits = self.average(*batch.inputs)
         self.confusion.update(logits.argmax(dim=1), batch.labels)
 
     def on_validation_epoch_end(self) -> None:

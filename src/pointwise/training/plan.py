@@ -31,14 +31,16 @@ def plan(
     cell_size: float | None = None,
     block: float | None = None,
     rotate: float = 180.0,
+    arguments: dict[str, Any] | None = None,
     seed: int = 0,
     options: dict[str, Any] | None = None,
 ) -> Run:
     """Makes the network and the recipe for the training part of ``data``.
 
     Whatever is not given follows from the data: the features all scans have, a cell size of a few
-    times the spacing, blocks of some 60,000 points. ``options`` are kept with the run. Raises
-    ValueError where something given does not fit the data.
+    times the spacing, blocks of some 60,000 points. ``arguments`` are for the network's class,
+    beside those that the data decide. ``options`` are kept with the run. Raises ValueError where
+    something given does not fit the data.
     """
     for option, value in (("--cell-size", cell_size), ("--block", block)):
         if value is not None and not value > 0:
@@ -69,13 +71,27 @@ def plan(
         spacing=spacing,
         rotate=rotate,
     )
-    arguments = {
-        "in_channels": recipe.features.channels,
-        "classes": len(classes),
-        "cell_size": cell_size,
-    }
+    made = with_arguments(
+        {
+            "in_channels": recipe.features.channels,
+            "classes": len(classes),
+            "cell_size": cell_size,
+        },
+        arguments or {},
+    )
     torch.manual_seed(seed)  # of the weights that build_network draws
-    return Run(recipe, build_network(name, arguments), arguments, options or {})
+    return Run(recipe, build_network(name, made), made, options or {})
+
+
+def with_arguments(decided: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """All arguments of the network's class; raises ValueError for one that the data decide."""
+    for name in given:
+        if name in decided:
+            raise ValueError(
+                f"train: {name} is {decided[name]} by the data and the other options; leave"
+                f" --set {name} away"
+            )
+    return decided | given
 
 
 def _sample(scans: Sequence[Scan], spacing: float, most: int = 16) -> list[Scan]:

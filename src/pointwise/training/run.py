@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
@@ -13,18 +13,21 @@ from torch import nn
 from pointwise.atomic import replacing
 from pointwise.training.classes import Classes
 from pointwise.training.features import Features
+from pointwise.training.images.recipe import IMAGES, ImageRecipe
 from pointwise.training.recipe import TASKS, Recipe
+
+R = TypeVar("R", Recipe, ImageRecipe)
 
 
 @dataclass
-class Run:
-    """A network and the recipe that feeds it, ready for labelling.
+class Run(Generic[R]):
+    """A network and the recipe that feeds it, ready for labelling: clouds, or images.
 
     ``arguments`` are what the network's class was called with; ``options`` is what the training was
     told, so that it can be continued.
     """
 
-    recipe: Recipe
+    recipe: R
     network: nn.Module
     arguments: dict[str, Any]
     options: dict[str, Any] = field(default_factory=dict)
@@ -86,13 +89,9 @@ def read_run(folder: str | Path) -> Run:
         raise FileNotFoundError(f"{folder} is no run: it has no run.json, which 'train' writes")
     try:
         described = json.loads(path.read_text(encoding="utf-8"))
-        recipe = dict(described["recipe"])
-        recipe["classes"] = Classes(**{k: tuple(v) for k, v in recipe["classes"].items()})
-        recipe["features"] = Features(**{k: tuple(v) for k, v in recipe["features"].items()})
+        loaded = _recipe(dict(described["recipe"]))
         name, arguments = described["network"], dict(described["arguments"])
-        loaded, options = Recipe(**recipe), dict(described["options"])
-        if loaded.task not in TASKS:
-            raise ValueError(f"the task is {loaded.task!r}, not one of {', '.join(TASKS)}")
+        options = dict(described["options"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{path} is broken: {reason}; train again") from None
@@ -101,6 +100,23 @@ def read_run(folder: str | Path) -> Run:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return Run(loaded, network, arguments, options)
+
+
+def _recipe(described: dict[str, Any]) -> Recipe | ImageRecipe:
+    """The recipe as ``run.json`` describes it, of clouds or of images."""
+    task = described["task"]
+    if task not in (*TASKS, IMAGES):
+        raise ValueError(f"the task is {task!r}, not one of {', '.join((*TASKS, IMAGES))}")
+    described["classes"] = Classes(**_tuples(described["classes"]))
+    if task == IMAGES:
+        return ImageRecipe(**_tuples(described))
+    described["features"] = Features(**_tuples(described["features"]))
+    return Recipe(**described)
+
+
+def _tuples(described: dict[str, Any]) -> dict[str, Any]:
+    """Lists, which is what JSON makes of tuples, as tuples again."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in described.items()}
 
 
 def load_run(folder: str | Path, device: str = "cpu") -> Run:

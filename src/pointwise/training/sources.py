@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,18 +10,10 @@ import numpy as np
 
 from pointwise.cloud.scan import Scan
 from pointwise.training.classes import codes_of
+from pointwise.training.parts import PARTS, part_of
 from pointwise.training.recipe import TASKS, Task
 from pointwise.training.split import HOWS, hold_out
 
-PARTS = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-    "testing": "test",
-}  # words in a path -> the part they mean
 SURFACE_POINTS = 4096  # drawn on a mesh
 VALIDATION = 0.15  # of what is left for training; never of the test part
 
@@ -141,7 +132,7 @@ def _read_all(path: Path, progress: Callable[[str], object] | None) -> dict[str,
     for file in files:
         if progress is not None:
             progress(str(file))
-        found[_part(file, path)] += [(file, scan) for scan in read_clouds(file) if len(scan)]
+        found[part_of(file, path)] += [(file, scan) for scan in read_clouds(file) if len(scan)]
     everything = [pair for pairs in found.values() for pair in pairs]
     if not any(scan.label is not None or len(codes_of(scan)) for _, scan in everything):
         codes = _folder_classes(path, files)
@@ -150,16 +141,6 @@ def _read_all(path: Path, progress: Callable[[str], object] | None) -> dict[str,
             for part, pairs in found.items()
         }
     return {part: [scan for _, scan in pairs] for part, pairs in found.items()}
-
-
-def _part(file: Path, root: Path) -> str:
-    """The part that a path below ``root`` names, as in ``test/chair_1.off`` or ``train_0.h5``."""
-    inner = file.relative_to(root) if file != root else Path(file.name)
-    for name in (*inner.parts[:-1], inner.stem):
-        for word in re.split(r"[^a-z]+", name.lower()):
-            if word in PARTS:
-                return PARTS[word]
-    return "train"
 
 
 def _folder_of(file: Path, root: Path) -> str | None:

@@ -53,40 +53,42 @@ def by_group(
 
     The only group of a class is kept, since nothing can be learned of a class that is held out.
     """
-    members: dict[str, list[int]] = defaultdict(list)
-    for i, scan in enumerate(scans):
-        members[group_of(scan, i)].append(i)
+    groups = [group_of(scan, i) for i, scan in enumerate(scans)]
     rng = np.random.default_rng(seed)
     if task == "classification":
-        held = _stratified(scans, members, share, rng)
+        held = of_each_class([scan.label for scan in scans], groups, share, rng)
     else:
-        held = _balanced(scans, members, share, rng)
+        held = _balanced(scans, groups, share, rng)
     return (
         [scan for i, scan in enumerate(scans) if i not in held],
         [scan for i, scan in enumerate(scans) if i in held],
     )
 
 
-def _stratified(
-    scans: Sequence[Scan], members: dict[str, list[int]], share: float, rng: np.random.Generator
+def of_each_class(
+    labels: Sequence[int | None], groups: Sequence[str], share: float, rng: np.random.Generator
 ) -> set[int]:
+    """The places that are held out: whole groups, until they are ``share`` of their class.
+
+    ``labels`` and ``groups`` are those of each thing, None where it has no label. A group counts
+    for the class that most of it have. The only group of a class is never held out.
+    """
     strata: dict[int, list[list[int]]] = defaultdict(list)
-    for group in members.values():
-        labels = [label for i in group if (label := scans[i].label) is not None]
-        if labels:
-            strata[max(sorted(set(labels)), key=labels.count)].append(group)
+    for places in _members(groups):
+        known = [label for i in places if (label := labels[i]) is not None]
+        if known:
+            strata[max(sorted(set(known)), key=known.count)].append(places)
     held: set[int] = set()
     for label in sorted(strata):
-        groups = strata[label]
-        order = [groups[i] for i in rng.permutation(len(groups))]
+        order = [strata[label][i] for i in rng.permutation(len(strata[label]))]
         held.update(i for g in order[: _enough([len(g) for g in order], share)] for i in g)
     return held
 
 
 def _balanced(
-    scans: Sequence[Scan], members: dict[str, list[int]], share: float, rng: np.random.Generator
+    scans: Sequence[Scan], names: Sequence[str], share: float, rng: np.random.Generator
 ) -> set[int]:
-    groups = list(members.values())
+    groups = _members(names)
     sizes = [sum(len(scans[i]) for i in group) for group in groups]
     codes = [set[int]().union(*(codes_of(scans[i]).tolist() for i in g)) for g in groups]
     best: tuple[int, list[int]] = (-1, [])
@@ -100,6 +102,14 @@ def _balanced(
         if both > best[0]:
             best = both, order[:count]
     return {i for g in best[1] for i in groups[g]}
+
+
+def _members(groups: Sequence[str]) -> list[list[int]]:
+    """The places of each group, in the order in which the groups first occur."""
+    members: dict[str, list[int]] = defaultdict(list)
+    for i, group in enumerate(groups):
+        members[group].append(i)
+    return list(members.values())
 
 
 def _enough(sizes: Sequence[int], share: float) -> int:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as lightning
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import (
     Callback,
@@ -24,16 +23,13 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
 )
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch.utils.data import DataLoader
 
-from pointwise.cloud.scan import Scan
-from pointwise.training.augment import Augmentation
 from pointwise.training.bar import Bar
 from pointwise.training.classes import class_weights
-from pointwise.training.data import pack, train_loader, validation_loader
+from pointwise.training.feed import Feed
+from pointwise.training.images.recipe import IMAGES
 from pointwise.training.module import TrainingModule
 from pointwise.training.run import Run, save_run, save_weights
-from pointwise.training.sources import Data
 
 
 @dataclass(frozen=True)
@@ -42,11 +38,9 @@ class Settings:
 
     minutes: float | None = None
     epochs: int = 100
-    batch: int | None = None  # blocks or clouds in a step; 1 or 16 unless given
     learning_rate: float = 0.005
     label_smoothing: float = 0.0
     patience: int | None = None  # validations without a better one before the end
-    workers: int = 0
     devices: int = 1
     precision: str | None = None  # bf16-mixed on a GPU, else 32-true
     seed: int = 0
@@ -116,15 +110,14 @@ class SaveLast(Callback):
 
 def train(
     run: Run,
-    data: Data,
+    feed: Feed,
     folder: Path,
     settings: Settings,
     *,
-    augmentation: Augmentation | None = None,
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
 ) -> float:
-    """Trains the run's network and leaves the best weights in it and in ``folder``.
+    """Trains the run's network on ``feed``; leaves the best weights in it and in ``folder``.
 
     Writes ``run.json``, ``last.ckpt``, ``best.ckpt``, TensorBoard's ``logs`` and ``weights.pt``;
     returns the seconds spent, earlier sittings included. An interruption leaves a ``last.ckpt``
@@ -136,39 +129,28 @@ def train(
     else:
         save_run(run, folder)
     torch.manual_seed(settings.seed)
-    batch = settings.batch or (1 if run.recipe.task == "segmentation" else 16)
-    loader = train_loader(
-        run.recipe,
-        data.train,
-        augmentation=augmentation,
-        batch=batch,
-        workers=settings.workers,
-        seed=settings.seed,
-    )
-    watched = (
-        validation_loader(run.recipe, data.validation, batch=batch, workers=settings.workers)
-        if data.validation
-        else None
-    )
-    _compile_kernels(run, loader)
+    _compile_kernels(run, feed)
     clock = Clock(settings)
     module = TrainingModule(
         run.network,
         len(run.recipe.classes),
         progress=clock.progress,
-        weights=class_weights(label_counts(run, data.train)).tolist(),
+        weights=class_weights(feed.counts).tolist(),
         learning_rate=settings.learning_rate,
         label_smoothing=settings.label_smoothing,
     )
-    shown = (
-        [Bar(clock.progress, {"accuracy": "accuracy", "IoU": "iou"})] if sys.stdout.isatty() else []
-    )
+    shown = {"accuracy": "accuracy", "IoU": "iou"}
+    if run.recipe.task == IMAGES:
+        del shown["IoU"]  # said of areas, not of images
+    bar = [Bar(clock.progress, shown)] if sys.stdout.isatty() else []
+    watched = feed.validation is not None
     with _quiet(), _interruptible():
-        trainer = _trainer(run, folder, settings, [*shown, clock, *callbacks], bool(watched))
-        trainer.fit(module, loader, watched, ckpt_path=last if resume else None, weights_only=True)
+        trainer = _trainer(run, folder, settings, [*bar, clock, *callbacks], watched)
+        checkpoint = last if resume else None
+        trainer.fit(module, feed.train, feed.validation, ckpt_path=checkpoint, weights_only=True)
     seconds = clock.seconds
     best = folder / "best.ckpt"
-    if watched is not None and best.exists():
+    if watched and best.exists():
         state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
         module.load_state_dict(state)
     run.network.load_state_dict(module.average.module.state_dict())
@@ -178,7 +160,7 @@ def train(
     return seconds
 
 
-def _compile_kernels(run: Run, loader: DataLoader) -> None:
+def _compile_kernels(run: Run, feed: Feed) -> None:
     """Takes one step with a copy of the network, whose kernels compile if they never ran before.
 
     That takes half a minute on a new machine, which is not to be taken from ``minutes``.
@@ -186,19 +168,8 @@ def _compile_kernels(run: Run, loader: DataLoader) -> None:
     if torch.cuda.is_available():
         return
     network = copy.deepcopy(run.network).train()
-    samples = [loader.dataset[i] for i in range(loader.batch_size or 1)]
-    batch = pack(samples)
     with torch.random.fork_rng():
-        network(batch.points, batch.features, batch.offsets).sum().backward()
-
-
-def label_counts(run: Run, scans: Sequence[Scan]) -> np.ndarray:
-    """How many points, or clouds, of each class ``[K]`` the scans hold."""
-    counts = np.zeros(len(run.recipe.classes), dtype=np.int64)
-    for scan in scans:
-        index = run.recipe.targets(scan)
-        counts += np.bincount(index[index >= 0], minlength=len(counts))
-    return counts
+        network(*feed.example().inputs).sum().backward()
 
 
 def check_resumable(folder: Path, settings: Settings) -> None:

@@ -1,0 +1,1 @@
+"""Images as training data: where they come from, and how they become what a network reads."""
