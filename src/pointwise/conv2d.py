@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pointwise.engine.cpu.activation import HARDSWISH, NONE, SIGMOID, SILU, activate
@@ -27,7 +28,7 @@ from pointwise.engine.cpu.gemm import (
 )
 from pointwise.engine.cpu.launch import device, device_of, kernel, launch, slot, threads
 from pointwise.engine.cpu.moments import Behind, leave
-from pointwise.engine.cpu.pack import pack, padded_columns
+from pointwise.engine.cpu.pack import padded_columns
 from pointwise.engine.cpu.table import Table, bits, real
 from pointwise.engine.cpu.vector import REGISTER_BYTES, bytes_of, lanes_of
 from pointwise.gathers import patches, stencil
@@ -68,14 +69,19 @@ class Mix:
 def mix(weight: Tensor, bias: Tensor | None, groups: int = 1) -> Mix:
     """Packs a weight, tap by tap and channel by channel, as the gathers order them."""
     columns = weight.shape[0] // groups
-    matrices = weight.reshape(groups, columns, *weight.shape[1:]).permute(0, 3, 4, 2, 1)
-    matrices = matrices.reshape(groups, -1, columns)
-    packed = torch.stack([pack(matrix) for matrix in matrices])
-    padded = None
+    padded = padded_columns(columns, weight.dtype)
+    lanes = padded_columns(1, weight.dtype)
+    by_group = weight.unflatten(0, (groups, columns))
+    if padded != columns:
+        by_group = F.pad(by_group, (0, 0, 0, 0, 0, 0, 0, padded - columns))
+    panels = by_group.unflatten(1, (padded // lanes, lanes))
+    packed = panels.permute(0, 1, 4, 5, 3, 2).contiguous()  # one copy, whatever the strides
+    depth = weight.shape[1] * weight.shape[2] * weight.shape[3]
+    row = None
     if bias is not None:
-        padded = torch.zeros(groups, padded_columns(columns, bias.dtype), dtype=bias.dtype)
-        padded[:, :columns] = bias.reshape(groups, columns)
-    return Mix(packed, padded, groups, columns, matrices.shape[1])
+        row = torch.zeros(groups, padded, dtype=bias.dtype)
+        row[:, :columns] = bias.reshape(groups, columns)
+    return Mix(packed, row, groups, columns, depth)
 
 
 @dataclass(frozen=True)
@@ -391,8 +397,16 @@ def mixed(
 
 
 def row_stride(needed: int) -> int:
-    """What lies between the rows of a gathered tile: an odd number of cache lines in any case."""
-    return TILE_ROW if needed <= TILE_ROW - 64 else (-(-needed // 64) | 1) * 64
+    """What lies between the rows of a gathered tile: an odd number of cache lines in any case.
+
+    Rows that nearly fill it get the stride that is compiled into the microkernel.
+    """
+    return TILE_ROW if TILE_ROW // 2 <= needed <= TILE_ROW - 64 else odd_lines(needed)
+
+
+def odd_lines(needed: int) -> int:
+    """At least so many bytes, an odd number of cache lines: so rows do not share cache sets."""
+    return (-(-needed // 64) | 1) * 64
 
 
 @lru_cache(maxsize=4096)

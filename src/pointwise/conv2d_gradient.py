@@ -19,20 +19,20 @@ from pointwise.conv2d import (
     into,
     mix,
     mixed,
+    odd_lines,
     of_dtype,
     over_rows,
     row_kernel,
-    row_stride,
     taps,
     windowed,
 )
-from pointwise.engine.cpu.gemm import ELEMENT, FROM_ROWS, multiply
+from pointwise.engine.cpu.gemm import ELEMENT, FROM_NOTHING, FROM_ROWS, multiply
 from pointwise.engine.cpu.launch import device, device_of, launch, slot, threads
 from pointwise.engine.cpu.moments import Behind, pass_over
 from pointwise.engine.cpu.pack import padded_columns
 from pointwise.engine.cpu.slabs import total_of
 from pointwise.engine.cpu.table import Table, address
-from pointwise.engine.cpu.vector import broadcast, bytes_of, lanes_of, number, store
+from pointwise.engine.cpu.vector import REGISTER_BYTES, broadcast, bytes_of, lanes_of, number, store
 from pointwise.gathers import patches, stencil
 from pointwise.gathers.band import copy_band, fixed_bands, window_bytes
 from pointwise.gathers.transfer import transfer
@@ -47,8 +47,14 @@ def shares(window: Window) -> list[tuple[Share, Share]]:
 def part_of(weight: Tensor, window: Window, y: Share, x: Share) -> tuple[Tensor, Window]:
     """The taps of a share, in the order in which it reads them, and its window."""
     for dimension, share in ((-2, y), (-1, x)):
-        index = [share.tap - i * share.between for i in range(share.axis.taps)]
-        weight = weight.index_select(dimension, torch.tensor(index, dtype=torch.int64))
+        if share.axis.taps == 0:
+            weight = weight.narrow(dimension, 0, 0)
+            continue
+        first = share.tap - (share.axis.taps - 1) * share.between
+        chosen = weight[..., first : share.tap + 1 : share.between, :]
+        if dimension == -1:
+            chosen = weight[..., first : share.tap + 1 : share.between]
+        weight = chosen.flip(dimension) if share.axis.taps > 1 else chosen
     return weight, Window(window.images, y.axis, x.axis)
 
 
@@ -110,14 +116,13 @@ _OWN = 15  # the first slot behind the window
 
 @device
 def _mix_gradient(arguments, program, thread, like):
-    """Aᵀ·gradient over one slab of points, for one block of channels."""
+    """gradientᵀ·A over one slab of points, for one block of channels."""
     size, width = bytes_of(like), lanes_of(like)
     tile, a_row = slot(arguments, _OWN), slot(arguments, _OWN + 1)
-    grad, grad_row = slot(arguments, _OWN + 2), slot(arguments, _OWN + 3)
-    columns, padded = slot(arguments, _OWN + 4), slot(arguments, _OWN + 5)
-    groups, span = slot(arguments, _OWN + 8), slot(arguments, _OWN + 9)
+    grad_row, outputs = slot(arguments, _OWN + 3), slot(arguments, _OWN + 4)
+    numbers, groups = slot(arguments, _OWN + 5), slot(arguments, _OWN + 8)
+    span, points = slot(arguments, _OWN + 9), slot(arguments, _OWN + 12)
     blocks, block = slot(arguments, _OWN + 10), slot(arguments, _OWN + 11)
-    points, direct = slot(arguments, _OWN + 12), slot(arguments, _OWN + 13)
     how, correct = slot(arguments, _OWN + 14), slot(arguments, _OWN + 15)
     pixel, inputs = slot(arguments, 1), slot(arguments, 2)
     taps = slot(arguments, 9) * slot(arguments, 10)
@@ -126,39 +131,38 @@ def _mix_gradient(arguments, program, thread, like):
     group = program // blocks % groups
     slab = program // blocks // groups
     channels = min(block, inputs - channel)
-    depth = taps * channels
     x = slot(arguments, 0) + (group * inputs + channel) * size
-    above = grad + group * columns * size
-    scratch = slot(arguments, _OWN + 6) + thread * tile * (a_row + padded * size)
-    total = slot(arguments, _OWN + 7)
-    total += ((slab * groups + group) * inputs + channel) * taps * padded * size
-    zero = broadcast(number(0, like))
-    for k in range(0, depth * padded, width):
-        store(total + k * size, zero)
-    last = min((slab + 1) * span, points)
-    for first in range(slab * span, last, tile):
+    grad = slot(arguments, _OWN + 2) + group * outputs * size
+    scratch = slot(arguments, _OWN + 6) + thread * tile * (a_row + outputs * size)
+    corrected = scratch + tile * a_row
+    total = slot(arguments, _OWN + 7) + slab * numbers * size
+    total_row = taps * inputs * size
+    total += group * outputs * total_row + channel * size
+    begin = slab * span
+    last = min(begin + span, points)
+    for first in range(begin, last, tile):
         rows = min(tile, last - first)
-        a, a_step = scratch, a_row
-        if direct != 0:
-            a, a_step = x + first * pixel, pixel
-        else:
-            patches.fill(a, a_step, first, rows, x, pixel, channels, slot(arguments, 3),
+        b, b_step = x + first * pixel, pixel
+        if slot(arguments, _OWN + 13) == 0:
+            b, b_step = scratch, a_row
+            patches.fill(b, b_step, first, rows, x, pixel, channels, slot(arguments, 3),
                          slot(arguments, 4), slot(arguments, 5), slot(arguments, 6),
                          slot(arguments, 7), slot(arguments, 8), slot(arguments, 9),
                          slot(arguments, 10), slot(arguments, 11), slot(arguments, 12),
                          slot(arguments, 13), slot(arguments, 14), how,
                          (group * inputs + channel) * size, like)  # fmt: skip
-        b, b_step = above + first * grad_row, grad_row
-        if columns != padded or correct != 0:  # the microkernel reads whole registers
-            b, b_step = scratch + tile * a_row, padded * size
+        a, a_step = grad + first * grad_row, grad_row
+        if correct != 0:
+            a, a_step = corrected, outputs * size
             for r in range(rows):
-                if columns != padded:
-                    store(b + ((r + 1) * padded - width) * size, zero)
-                transfer(b + r * padded * size, above + (first + r) * grad_row, columns, correct,
-                         group * columns * size, like)  # fmt: skip
-        multiply(a, size, ELEMENT, a_step, b, b_step, width * size, rows, total, padded * size,
-                 depth, padded, FROM_ROWS, total, padded * size, 0, number(-np.inf, like),
-                 number(np.inf, like), like)  # fmt: skip
+                transfer(a + r * a_step, grad + (first + r) * grad_row, outputs, correct,
+                         group * outputs * size, like)  # fmt: skip
+        start = FROM_NOTHING if first == begin else FROM_ROWS
+        for t in range(taps):
+            place = total + t * inputs * size
+            multiply(a, size, ELEMENT, a_step, b + t * channels * size, b_step, width * size, rows,
+                     place, total_row, outputs, channels, start, place, total_row, 0,
+                     number(-np.inf, like), number(np.inf, like), like)  # fmt: skip
 
 
 _MIX_GRADIENT = {
@@ -185,7 +189,6 @@ def mixed_weight(
     taps_ = window.taps
     if window.points == 0:
         return torch.zeros(groups * outputs, inputs, *kernel, dtype=dtype)
-    padded = padded_columns(outputs, dtype)
     # Few large sums are cut by channels, many small ones by points.
     block = min(inputs, 64 if taps_ > 1 else 224)
     while block > 64 and groups * -(-inputs // block) < _PROGRAMS:
@@ -194,25 +197,23 @@ def mixed_weight(
     slabs = max(1, min(64, _PROGRAMS // (groups * blocks), -(-window.points // 64)))
     span = -(-window.points // slabs)
     slabs = -(-window.points // span)
-    direct = window.is_identity and how is None
-    a_row = row_stride(block * taps_ * size)
-    tile = max(16, min(256, span, 256 * 1024 // (a_row + padded * size)))
-    scratch = torch.empty(threads() * tile * (a_row + padded * size) + 4096, dtype=torch.uint8)
-    totals = torch.empty(slabs, groups * inputs * taps_ * padded, dtype=dtype)
+    # The microkernel reads whole registers of channels.
+    direct = window.is_identity and how is None and x.shape[1] * size % REGISTER_BYTES == 0
+    direct = direct and inputs * size % REGISTER_BYTES == 0
+    a_row = odd_lines(block * taps_ * size)
+    tile = max(16, min(256, span, 384 * 1024 // (a_row + outputs * size)))
+    room = threads() * tile * (a_row + outputs * size) + REGISTER_BYTES
+    scratch = torch.empty(room, dtype=torch.uint8)
+    numbers = padded_columns(groups * outputs * taps_ * inputs, dtype)
+    totals = torch.empty(slabs, numbers, dtype=dtype)
     arguments = windowed(x, window, inputs)
-    arguments += [tile, a_row, grad.data_ptr(), grad.shape[1] * size, outputs, padded,
+    arguments += [tile, a_row, grad.data_ptr(), grad.shape[1] * size, outputs, numbers,
                   scratch.data_ptr(), totals.data_ptr(), groups, span, blocks, block,
                   window.points, int(direct), address(how), address(correct)]  # fmt: skip
     launch(_MIX_GRADIENT[dtype], arguments, slabs * groups * blocks)
     total = total_of(totals) if slabs > 1 else totals[0]
-    by_channel = total.view(groups, inputs, taps_ * padded)
-    parts = [  # each block of channels is [taps, channels, outputs]
-        by_channel[:, c : c + block].reshape(groups, taps_, -1, padded)
-        for c in range(0, inputs, block)
-    ]
-    whole = torch.cat(parts, 2)
-    weight = whole[..., :outputs].permute(0, 3, 2, 1)  # groups, outputs, inputs, taps
-    return weight.reshape(groups * outputs, inputs, *kernel)
+    total = total[: groups * outputs * taps_ * inputs]
+    return total.view(groups * outputs, *kernel, inputs).permute(0, 3, 1, 2)
 
 
 # --- the weight of a stencil ----------------------------------------------------------------------
