@@ -28,7 +28,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ import work
 from frame import OURS, Case, Contestant, agree, measure, show, with_limits, write
 from neighbours import in_cells, of_lists, of_pairs, of_rows, triples
 from peers import KdTree, PlainSegmentation, cells, hashed_grid, reach
+from planned import QUICK_NOTE, Planned, chosen
 from rich.console import Console
 from shapes import clouds, landscape
 from torch import Tensor
@@ -69,24 +70,37 @@ class Sizes:
 QUICK = Sizes(clouds=3, points=256, scaling=(500, 2000), scan=30_000)
 
 
-def main(json: Path | None = None, rounds: int = 7, quick: bool = False) -> None:
+def main(
+    json: Path | None = None, rounds: int = 7, quick: bool = False, only: str | None = None
+) -> None:
     """Times everything against everyone and prints a table; writes it to ``json`` if given."""
     console = Console(highlight=False)
-    sizes = QUICK if quick else Sizes()
+    some = chosen(plan(QUICK if quick else Sizes()), only)
     before = machine.measured(quick)
-    cases = [
-        *paper_cases(sizes),
-        search_case(sizes),
-        *(case for count in sizes.scaling for case in scaling_cases(count)),
-        label_case(sizes),
-    ]
+    cases = [planned.make() for planned in some]
     rows = measure(cases, min(rounds, 2) if quick else rounds, console)
     limits = machine.better(before, machine.measured(quick))
     rows = with_limits(rows, cases, limits)
-    note = "Quick: the cases are tiny, and these numbers say nothing about speed." if quick else ""
-    show(rows, limits, console, note)
+    show(rows, limits, console, QUICK_NOTE if quick else "")
     if json is not None:
         write(rows, limits, json)
+
+
+def plan(sizes: Sizes) -> list[Planned]:
+    """All cases, in the order of the table."""
+    paper = cache(partial(paper_cases, sizes))
+    planned = [
+        Planned("paper_forward", lambda: paper()[0]),
+        Planned("paper_backward", lambda: paper()[1]),
+        Planned("search", partial(search_case, sizes)),
+    ]
+    for count in sizes.scaling:
+        scaling = cache(partial(scaling_cases, count))
+        planned += [
+            Planned(f"grid_vs_kdtree_{count}", lambda made=scaling: made()[0]),  # type: ignore[misc]
+            Planned(f"conv_{count}", lambda made=scaling: made()[1]),  # type: ignore[misc]
+        ]
+    return [*planned, Planned("label_5m", partial(label_case, sizes))]
 
 
 # --- the paper's network --------------------------------------------------------------------------

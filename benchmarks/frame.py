@@ -4,12 +4,16 @@ Whoever takes part in a case is one ``Contestant``. Each runs once before anythi
 case's ``check`` looks at the results: what is not correct is not timed. Then come the rounds, in
 each of which every contestant of every case runs once, starting with the next one each round, so
 that a machine that warms up or is disturbed is disturbed for all alike.
+
+Who is ``steady`` and quick runs several times back to back for one time, so that a clock's and a
+call's overhead do not count, and once before, so that the caches hold its own data, not another's.
 """
 
 from __future__ import annotations
 
 import gc
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +34,9 @@ from pointwise.atomic import replacing
 OURS = "pointwise"
 # Who takes longer than this, preparation included, runs in two of the rounds only.
 SLOW_SECONDS = 5.0
+# Who is steady and takes less than the first repeats until it lasts; less than the second, it warms
+# up before.
+SHORT_SECONDS, WARM_SECONDS = 0.01, 0.1
 
 
 @dataclass(frozen=True)
@@ -40,19 +47,33 @@ class Machine:
     threads: int
     fma_gflops: float  # 10⁹ float32 operations per second, a fused multiply-add being two
     bandwidth_gbs: float  # 10⁹ bytes per second to and from memory
+    # (bytes, 10⁹ bytes per second) of what stays in a cache, the small sizes first
+    caches: tuple[tuple[int, float], ...] = ()
+
+    def gbs(self, size: float) -> float:
+        """10⁹ bytes per second at most, for a job that moves the same ``size`` bytes every time.
+
+        Between two measured sizes it is the smaller one's rate, since a limit must not be too low.
+        """
+        if not self.caches or size > self.caches[-1][0]:
+            return self.bandwidth_gbs
+        below = max([most for most, _ in self.caches if most <= size], default=0)
+        return max(rate for most, rate in self.caches if most >= below)
 
 
 @dataclass(frozen=True)
 class Contestant:
     """``run`` is timed; ``prepare`` is not, and makes its argument anew before every run.
 
-    With ``alone``, peak memory is that of a whole fresh process (see ``memory.resident_peak``).
+    With ``alone``, peak memory is that of a whole fresh process (see ``memory.resident_peak``). Who
+    is ``steady`` can run again on the same argument, and does so where one run would be too short.
     """
 
     who: str
     run: Callable[[Any], Any]
     prepare: Callable[[], Any] = lambda: None
     alone: Callable[[], Callable[[], Any]] | None = None
+    steady: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,24 +130,27 @@ def measure(cases: Sequence[Case], rounds: int, console: Console | None = None) 
     """Checks every case, then times all of them; raises ValueError for results that are wrong."""
     if rounds < 1:
         raise ValueError(f"bench: rounds must be 1 or more, got {rounds}")
-    entries: list[tuple[Case, Contestant]] = []
+    entries = [(case, contestant) for case in cases for contestant in case.contestants]
     peaks: list[float | None] = []
     slow: list[bool] = []
-    with _bar(console, "checking", sum(len(case.contestants) for case in cases)) as advance:
-        for case in cases:
-            first = check(case)
-            for contestant in case.contestants:
-                seconds, peak = _second_run(contestant)
-                entries.append((case, contestant))
-                peaks.append(peak)
-                slow.append(min(first[contestant.who], seconds) > SLOW_SECONDS)
-                advance()
     times: list[list[float]] = [[] for _ in entries]
-    turns = list(_turns(slow, rounds))
-    with _bar(console, "timing", len(turns)) as advance:
-        for turn in turns:
-            times[turn].append(_seconds(entries[turn][1]))
-            advance()
+    with _little_garbage():
+        with progress(console, "checking", len(entries)) as advance:
+            for case in cases:
+                first = check(case)
+                for contestant in case.contestants:
+                    seconds, peak = _second_run(contestant)
+                    peaks.append(peak)
+                    slow.append(min(first[contestant.who], seconds) > SLOW_SECONDS)
+                    advance()
+        gc.collect()
+        gc.freeze()  # what compiling has left behind, too
+        turns = list(_turns(slow, rounds))
+        with progress(console, "timing", len(turns)) as advance:
+            spans = [_span(contestant) for _, contestant in entries]
+            for turn in turns:
+                times[turn].append(_seconds(entries[turn][1], *spans[turn]))
+                advance()
     return [
         Row(
             case.name,
@@ -165,14 +189,42 @@ def _second_run(contestant: Contestant) -> tuple[float, float | None]:
     return time.perf_counter() - start, peak
 
 
-def _seconds(contestant: Contestant) -> float:
+def _span(contestant: Contestant) -> tuple[int, bool]:
+    """How many runs one time is taken of, and whether another one comes before."""
+    if not contestant.steady:
+        return 1, False
+    state = contestant.prepare()
+    contestant.run(state)
+    start = time.perf_counter()
+    contestant.run(state)
+    seconds = time.perf_counter() - start
+    repeats = math.ceil(SHORT_SECONDS / max(seconds, 1e-6))
+    return repeats, seconds < WARM_SECONDS
+
+
+def _seconds(contestant: Contestant, repeats: int, warm: bool) -> float:
     state = contestant.prepare()
     gc.collect()
+    if warm:
+        contestant.run(state)
     start = time.perf_counter()
+    for _ in range(repeats - 1):
+        contestant.run(state)
     result = contestant.run(state)
-    seconds = time.perf_counter() - start
+    seconds = (time.perf_counter() - start) / repeats
     del result  # freeing it is not part of the work
     return seconds
+
+
+@contextmanager
+def _little_garbage() -> Iterator[None]:
+    """What is there already is not looked through again by each ``gc.collect``."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _turns(slow: Sequence[bool], rounds: int) -> Iterator[int]:
@@ -200,7 +252,7 @@ def least_ms(case: Case, machine: Machine) -> float | None:
     if case.flops is None and case.bytes is None:
         return None
     arithmetic = (case.flops or 0) / (1e6 * machine.fma_gflops)
-    memory = (case.bytes or 0) / (1e6 * machine.bandwidth_gbs)
+    memory = (case.bytes or 0) / (1e6 * machine.gbs(case.bytes or 0))
     return max(arithmetic, memory)
 
 
@@ -243,13 +295,16 @@ def _number(milliseconds: float) -> str:
 
 def write(rows: Sequence[Row], machine: Machine, path: str | Path) -> None:
     """Writes machine and rows as JSON; the file appears whole or not at all."""
-    result = {"machine": asdict(machine), "rows": [asdict(row) for row in rows]}
+    limits = asdict(machine)
+    if not machine.caches:
+        del limits["caches"]
+    result = {"machine": limits, "rows": [asdict(row) for row in rows]}
     with replacing(path) as part:
         part.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 @contextmanager
-def _bar(console: Console | None, title: str, total: int) -> Iterator[Callable[[], None]]:
+def progress(console: Console | None, title: str, total: int) -> Iterator[Callable[[], None]]:
     """A progress bar that is gone when done, and silent where there is no terminal."""
     quiet = console is None or not console.is_terminal
     with Progress(console=console, transient=True, disable=quiet) as progress:

@@ -1,6 +1,6 @@
-"""What the machine can do: its fused multiply-adds, and its memory's bandwidth.
+"""What the machine can do: its fused multiply-adds, the bandwidth of its memory and of its caches.
 
-Both are measured with the threads that everything else uses, right beside what is compared with
+All are measured with the threads that everything else uses, right beside what is compared with
 them; the data sheet's numbers are of no use on a shared or a virtual machine.
 """
 
@@ -13,6 +13,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,65 @@ def fma_gflops(seconds: float = 0.5) -> float:
     return operations / _best(lambda: run_chains(steps, programs), seconds) / 1e9
 
 
+@kernel
+def _scale(arguments, program, thread):
+    """STREAM's scale, ``b = k·a``, ``repeats`` times on a program's own part of both arrays."""
+    repeats, size, row = slot(arguments, 0), slot(arguments, 1), slot(arguments, 2)
+    a, b = slot(arguments, 3) + program * size, slot(arguments, 4) + program * size
+    like = np.float32(0)
+    k = broadcast(np.float32(3))
+    for _ in range(repeats):
+        for at in range(0, size, 4 * row):
+            x0, x1 = load(a + at, like), load(a + at + row, like)
+            x2, x3 = load(a + at + 2 * row, like), load(a + at + 3 * row, like)
+            store(b + at, x0 * k)
+            store(b + at + row, x1 * k)
+            store(b + at + 2 * row, x2 * k)
+            store(b + at + 3 * row, x3 * k)
+
+
+@kernel
+def _triad(arguments, program, thread):
+    """STREAM's triad, ``c = a + k·b``, likewise."""
+    repeats, size, row = slot(arguments, 0), slot(arguments, 1), slot(arguments, 2)
+    a, b = slot(arguments, 3) + program * size, slot(arguments, 4) + program * size
+    c = slot(arguments, 5) + program * size
+    like = np.float32(0)
+    k = broadcast(np.float32(3))
+    for _ in range(repeats):
+        for at in range(0, size, 2 * row):
+            x0, x1 = load(a + at, like), load(a + at + row, like)
+            y0, y1 = load(b + at, like), load(b + at + row, like)
+            store(c + at, fma(k, y0, x0))
+            store(c + at + row, fma(k, y1, x1))
+
+
+def cache_gbs(size: int, seconds: float = 0.02) -> float:
+    """10⁹ bytes per second of the threads together, on the same ``size`` bytes again and again.
+
+    Each thread has a part of its own; the better of STREAM's scale and triad.
+    """
+    team, best = threads(), 0.0
+    for stream, arrays in ((_scale, 2), (_triad, 3)):
+        step = 4 * REGISTER_BYTES
+        part = max(1, size // (arrays * team * step)) * step  # bytes of one array, of one thread
+        apart = team * part + 17 * 64  # not a multiple of a page, so that no two arrays collide
+        buffer = torch.ones(arrays * apart // 4)
+        addresses = [buffer.data_ptr() + number * apart for number in range(arrays)]
+        moved = arrays * team * part
+        repeats = max(1, 2**26 // moved)  # some milliseconds in a cache
+        arguments = [repeats, part, REGISTER_BYTES, *addresses]
+        taken = _best(partial(launch, stream, arguments, team), seconds / 2)
+        best = max(best, repeats * moved / taken / 1e9)
+    return best
+
+
+def caches(seconds: float = 0.02) -> tuple[tuple[int, float], ...]:
+    """(bytes, 10⁹ bytes per second) from 128 KiB to the last cache, two sizes for each doubling."""
+    sizes = [base * 2**power for power in range(16, 40) for base in (2, 3)]
+    return tuple((size, cache_gbs(size, seconds)) for size in sizes if size <= last_cache())
+
+
 def bandwidth_gbs(seconds: float = 1.0) -> float:
     """10⁹ bytes per second: the better of STREAM's copy and triad.
 
@@ -127,10 +187,11 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def measured(quick: bool = False) -> Machine:
-    """Measures this machine, which takes about two seconds."""
+def measured(quick: bool = False, with_caches: bool = False) -> Machine:
+    """Measures this machine, which takes about two seconds, and one more with its caches."""
     seconds = 0.05 if quick else 1.0
-    return Machine(cpu_name(), threads(), fma_gflops(seconds), bandwidth_gbs(seconds))
+    rates = caches(seconds / 50) if with_caches else ()
+    return Machine(cpu_name(), threads(), fma_gflops(seconds), bandwidth_gbs(seconds), rates)
 
 
 def better(one: Machine, other: Machine) -> Machine:
@@ -140,13 +201,18 @@ def better(one: Machine, other: Machine) -> Machine:
         one.threads,
         max(one.fma_gflops, other.fma_gflops),
         max(one.bandwidth_gbs, other.bandwidth_gbs),
+        tuple(map(max, one.caches, other.caches)),  # the sizes are the same
     )
 
 
-def main(json: Path | None = None, rounds: int = 3, quick: bool = False) -> None:
+def main(
+    json: Path | None = None, rounds: int = 3, quick: bool = False, only: str | None = None
+) -> None:
     """Prints what the machine can do, the best of ``rounds`` measurements."""
     if rounds < 1:
         raise ValueError(f"bench: rounds must be 1 or more, got {rounds}")
+    if only is not None:
+        raise ValueError(f"bench: machine has no cases to choose from, got --only {only}")
     machine = measured(quick)
     for _ in range(rounds - 1):
         machine = better(machine, measured(quick))

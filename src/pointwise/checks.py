@@ -151,9 +151,28 @@ def image(caller: str, given, dimensions: int) -> None:
         )
 
 
+def whole(value) -> bool:
+    """Whether ``value`` is a whole number (a bool is none, a size that is traced is one)."""
+    return isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool)
+
+
+def positive(caller: str, name: str, given) -> None:
+    """``given`` is a whole number from 1."""
+    if not whole(given) or given < 1:
+        raise ValueError(f"{caller}: {name} must be a whole number from 1, got {given!r}")
+
+
+def outputs(caller: str, out_channels, groups: int) -> None:
+    """``out_channels`` is a positive multiple of the groups."""
+    if not whole(out_channels) or out_channels < 1 or out_channels % groups:
+        raise ValueError(
+            f"{caller}: out_channels must be a multiple of groups={groups}, got {out_channels!r}"
+        )
+
+
 def groups(caller: str, given, channels: int) -> None:
     """``given`` is a number of groups that divides the channels."""
-    if not isinstance(given, int) or given < 1 or channels % given:
+    if not whole(given) or given < 1 or channels % given:
         raise ValueError(
             f"{caller}: groups must be a whole number that divides the {channels} channels of the "
             f"input, got {given!r}"
@@ -185,11 +204,11 @@ def kernel_weight(
 
 def per_dimension(caller: str, name: str, given, dimensions: int) -> list[int]:
     """A whole number from 1 for each dimension; one number stands for all."""
-    numbers = [given] * dimensions if isinstance(given, int) else given
+    numbers = [given] * dimensions if whole(given) else given
     if (
         not isinstance(numbers, Sequence)
         or len(numbers) != dimensions
-        or not all(isinstance(n, int) and n >= 1 for n in numbers)
+        or not all(whole(n) and n >= 1 for n in numbers)
     ):
         raise ValueError(
             f"{caller}: {name} must be a whole number from 1, or {dimensions} of them, "

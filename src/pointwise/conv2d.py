@@ -13,7 +13,6 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pointwise.engine.cpu.activation import HARDSWISH, NONE, SIGMOID, SILU, activate
@@ -28,7 +27,7 @@ from pointwise.engine.cpu.gemm import (
 )
 from pointwise.engine.cpu.launch import device, device_of, kernel, launch, slot, threads
 from pointwise.engine.cpu.moments import Behind, leave
-from pointwise.engine.cpu.pack import padded_columns
+from pointwise.engine.cpu.pack import pack_kernels, padded_columns
 from pointwise.engine.cpu.table import Table, bits, real
 from pointwise.engine.cpu.vector import REGISTER_BYTES, bytes_of, lanes_of
 from pointwise.gathers import patches, stencil
@@ -69,19 +68,12 @@ class Mix:
 def mix(weight: Tensor, bias: Tensor | None, groups: int = 1) -> Mix:
     """Packs a weight, tap by tap and channel by channel, as the gathers order them."""
     columns = weight.shape[0] // groups
-    padded = padded_columns(columns, weight.dtype)
-    lanes = padded_columns(1, weight.dtype)
-    by_group = weight.unflatten(0, (groups, columns))
-    if padded != columns:
-        by_group = F.pad(by_group, (0, 0, 0, 0, 0, 0, 0, padded - columns))
-    panels = by_group.unflatten(1, (padded // lanes, lanes))
-    packed = panels.permute(0, 1, 4, 5, 3, 2).contiguous()  # one copy, whatever the strides
     depth = weight.shape[1] * weight.shape[2] * weight.shape[3]
     row = None
     if bias is not None:
-        row = torch.zeros(groups, padded, dtype=bias.dtype)
+        row = torch.zeros(groups, padded_columns(columns, bias.dtype), dtype=bias.dtype)
         row[:, :columns] = bias.reshape(groups, columns)
-    return Mix(packed, row, groups, columns, depth)
+    return Mix(pack_kernels(weight, groups), row, groups, columns, depth)
 
 
 @dataclass(frozen=True)

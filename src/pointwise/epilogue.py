@@ -26,9 +26,7 @@ def finish(x: Tensor, residual: Tensor | None, activation: str) -> Tensor:
     return ACTIVATIONS[activation](x if residual is None else x + residual)
 
 
-def fold(
-    weight: Tensor, bias: Tensor | None, norm: Any
-) -> tuple[Tensor, Tensor | None]:
+def fold(weight: Tensor, bias: Tensor | None, norm: Any) -> tuple[Tensor, Tensor | None]:
     """The weight ``[C_out, …]`` and bias of a convolution that do what ``norm`` did after it.
 
     ``norm`` is a batch norm with fixed statistics: ``(x - mean) / √(variance + eps) · γ + β``.

@@ -7,31 +7,50 @@ import oracle
 import pytest
 import torch
 
-from pointwise.engine.cpu.gemm import ELEMENT, GENERAL, ROWS, TILE, TILE_ROW, multiply
-from pointwise.engine.cpu.launch import kernel, launch, slot
+from pointwise.engine.cpu.gemm import (
+    ELEMENT,
+    FROM_BIAS,
+    FROM_NOTHING,
+    FROM_ROWS,
+    GENERAL,
+    ROWS,
+    TILE,
+    TILE_ROW,
+    multiply,
+)
+from pointwise.engine.cpu.launch import device, kernel, launch, slot
 from pointwise.engine.cpu.pack import pack, pad_row, padded_columns
+from pointwise.engine.cpu.table import bits, real
 from pointwise.engine.cpu.vector import REGISTER_BYTES
 
-ZEROS, KEEP, BIAS = 0, 1, 2
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+STARTS = pytest.mark.parametrize(
+    "start",
+    [FROM_NOTHING, FROM_ROWS, FROM_BIAS, FROM_ROWS | FROM_BIAS],
+    ids=["nothing", "rows", "bias", "rows and bias"],
+)
+EVERYTHING = (-float("inf"), float("inf"))
+
+
+@device
+def _multiply(arguments, like):
+    multiply(slot(arguments, 0), slot(arguments, 1), slot(arguments, 2), slot(arguments, 3),
+             slot(arguments, 4), slot(arguments, 5), slot(arguments, 6), slot(arguments, 7),
+             slot(arguments, 8), slot(arguments, 9), slot(arguments, 10), slot(arguments, 11),
+             slot(arguments, 12), slot(arguments, 13), slot(arguments, 14), slot(arguments, 15),
+             real(arguments, 16, like), real(arguments, 17, like), like)  # fmt: skip
 
 
 @kernel
 def _multiply_float32(arguments, program, thread):
     """``multiply`` with its arguments from a table."""
-    multiply(slot(arguments, 0), slot(arguments, 1), slot(arguments, 2), slot(arguments, 3),
-             slot(arguments, 4), slot(arguments, 5), slot(arguments, 6), slot(arguments, 7),
-             slot(arguments, 8), slot(arguments, 9), slot(arguments, 10), slot(arguments, 11),
-             slot(arguments, 12), slot(arguments, 13), np.float32(0))  # fmt: skip
+    _multiply(arguments, np.float32(0))
 
 
 @kernel
 def _multiply_float64(arguments, program, thread):
     """``multiply`` with its arguments from a table."""
-    multiply(slot(arguments, 0), slot(arguments, 1), slot(arguments, 2), slot(arguments, 3),
-             slot(arguments, 4), slot(arguments, 5), slot(arguments, 6), slot(arguments, 7),
-             slot(arguments, 8), slot(arguments, 9), slot(arguments, 10), slot(arguments, 11),
-             slot(arguments, 12), slot(arguments, 13), np.float64(0))  # fmt: skip
+    _multiply(arguments, np.float64(0))
 
 
 class Matrices:
@@ -59,40 +78,50 @@ class Matrices:
         self.padded_bias = pad_row(self.bias)
         # C lies inside a larger array: a guard column behind each row and a guard row behind all.
         self.c = torch.from_numpy(generator.standard_normal((rows + 1, columns + 1))).to(dtype)
+        # What is added lies in C itself, or elsewhere, with three numbers between its rows.
+        apart = torch.from_numpy(generator.standard_normal((rows, columns))).to(dtype)
+        self.source = torch.full((rows, columns + 3), float("nan"), dtype=dtype)
+        self.source[:, :columns] = apart
         self.exact = a.double().numpy() @ b.double().numpy()
 
-    def run(self, start: int) -> np.ndarray:
-        """C after the product; checks that the guards are untouched."""
+    def run(self, start: int, own: bool = True, bounds=EVERYTHING) -> np.ndarray:
+        """C after the product, added to itself or (not ``own``) to other rows; checks that the
+        guards are untouched."""
         size = self.dtype.itemsize
         c = self.c.clone()
         width = REGISTER_BYTES
         table = [self.stored_a.data_ptr(), self.a_row, self.stride, self.a_step]
         table += [self.b.data_ptr(), width, self.depth * width, self.depth]
-        table += [c.data_ptr(), (self.columns + 1) * size, self.rows, self.columns]
-        table += [start, self.padded_bias.data_ptr()]
+        table += [c.data_ptr(), (self.columns + 1) * size, self.rows, self.columns, start]
+        source = c if own else self.source
+        table += [source.data_ptr(), source.stride(0) * size] if start & FROM_ROWS else [0, 0]
+        table += [self.padded_bias.data_ptr() if start & FROM_BIAS else 0, *map(bits, bounds)]
         launch(_multiply_float32 if size == 4 else _multiply_float64, table, 1)
         assert torch.equal(c[-1], self.c[-1]), "wrote below the last row"
         assert torch.equal(c[:, -1], self.c[:, -1]), "wrote behind the last column"
         return c[:-1, :-1].numpy()
 
-    def expected(self, start: int) -> np.ndarray:
-        if start == KEEP:
-            return self.exact + self.c[:-1, :-1].double().numpy()
-        return self.exact + (self.bias.double().numpy() if start == BIAS else 0)
+    def expected(self, start: int, own: bool = True) -> np.ndarray:
+        total = self.exact
+        if start & FROM_ROWS:
+            rows = self.c[:-1, :-1] if own else self.source[:, : self.columns]
+            total = total + rows.double().numpy()
+        return total + (self.bias.double().numpy() if start & FROM_BIAS else 0)
 
 
 @DTYPES
-@pytest.mark.parametrize("start", [ZEROS, KEEP, BIAS], ids=["zeros", "keep", "bias"])
-@pytest.mark.parametrize("rows", [1, ROWS - 1, ROWS, ROWS + 1, 3 * ROWS + 5])
+@STARTS
+@pytest.mark.parametrize("rows", [1, ROWS // 2, ROWS - 1, ROWS, ROWS + 1, 3 * ROWS + 5])
 @pytest.mark.parametrize("columns", [1, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 64, 70])
 def test_against_numpy(rows, columns, start, dtype):
     for depth in (1, 2, 27, 65):
         case = Matrices(rows, columns, depth, dtype)
-        oracle.assert_close(case.run(start), case.expected(start), terms=depth + 1)
+        for own in (True, False):
+            oracle.assert_close(case.run(start, own), case.expected(start, own), terms=depth + 2)
 
 
 @DTYPES
-@pytest.mark.parametrize("start", [ZEROS, KEEP, BIAS], ids=["zeros", "keep", "bias"])
+@STARTS
 @pytest.mark.parametrize("rows", [1, ROWS, 2 * ROWS + 3])
 @pytest.mark.parametrize("columns", [5, 16, 40])
 def test_every_stride_of_a(rows, columns, start, dtype):
@@ -101,15 +130,38 @@ def test_every_stride_of_a(rows, columns, start, dtype):
         Matrices(rows, columns, 30, dtype, row_bytes=31 * 64),
         Matrices(rows, columns, 30, dtype, turned=True),
     ):
-        oracle.assert_close(case.run(start), case.expected(start), terms=31)
+        oracle.assert_close(case.run(start), case.expected(start), terms=32)
+
+
+@DTYPES
+@STARTS
+@pytest.mark.parametrize("columns", [5, 16, 40])
+def test_results_are_kept_within_bounds(columns, start, dtype):
+    for turned in (False, True):
+        case = Matrices(ROWS + 3, columns, 30, dtype, turned=turned)
+        free = case.run(start)
+        for low, high in ((0, np.inf), (-np.inf, 1.5), (0, 6), (0.25, 0.25)):
+            kept = case.run(start, bounds=(low, high))
+            np.testing.assert_array_equal(kept, free.clip(low, high).astype(free.dtype))
+
+
+@DTYPES
+def test_bounds_let_nan_through(dtype):
+    # As in PyTorch, whose relu of NaN is NaN: a network that diverged must not look sound.
+    case = Matrices(ROWS + 1, 20, 3, dtype)
+    case.stored_a[2, 1] = float("nan")
+    kept = case.run(FROM_NOTHING, bounds=(0, 6))
+    assert np.isnan(kept[2]).all()
+    assert np.isfinite(np.delete(kept, 2, axis=0)).all()
 
 
 @DTYPES
 def test_nothing_to_add_up(dtype):
     case = Matrices(5, 9, 0, dtype)
-    np.testing.assert_array_equal(case.run(ZEROS), np.zeros((5, 9)))
-    np.testing.assert_array_equal(case.run(KEEP), case.c[:-1, :-1])
-    np.testing.assert_array_equal(case.run(BIAS), np.broadcast_to(case.bias, (5, 9)))
+    np.testing.assert_array_equal(case.run(FROM_NOTHING), np.zeros((5, 9)))
+    np.testing.assert_array_equal(case.run(FROM_ROWS), case.c[:-1, :-1])
+    np.testing.assert_array_equal(case.run(FROM_ROWS, own=False), case.source[:, :9])
+    np.testing.assert_array_equal(case.run(FROM_BIAS), np.broadcast_to(case.bias, (5, 9)))
 
 
 @DTYPES

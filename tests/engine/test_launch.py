@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -169,3 +170,73 @@ def test_in_the_workers_of_a_data_loader(threads):
     )
     found = list(loader)
     assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+
+
+# --- functions made by functions ------------------------------------------------------------------
+
+FACTORY = """
+import sys
+
+import numpy as np
+
+from pointwise.engine.cpu.launch import array, device, device_of, kernel, launch, slot
+
+
+def adding(number, mark):
+    @mark
+    def add(place, times):  # called twice, and too long to be copied into its callers
+        for _ in range(times):
+            place[0] = place[0] * 3 ^ number
+            for bit in range(7):
+                place[0] = place[0] * 5 ^ (place[0] >> bit) if place[0] & 8 else place[0] * 7 + bit
+                place[0] = place[0] * 3 ^ (place[0] >> 2) if place[0] & 2 else place[0] * 9 - bit
+                place[0] = place[0] * 7 ^ (place[0] >> 3) if place[0] & 4 else place[0] * 3 + bit
+        place[0] = place[0] * 1000 + number
+
+    return add
+
+
+def made(number, mark):
+    add = adding(number, mark)
+
+    def run(arguments, program, thread):
+        place = array(slot(arguments, 0), 1, np.int64)
+        add(place, slot(arguments, 1))
+        add(place, slot(arguments, 1))
+
+    return kernel(run, f"made_{number}")
+
+
+for number in map(int, sys.argv[2:]):
+    compiled = made(number, device if sys.argv[1] == "alike" else device_of(number))
+    place = np.zeros(1, np.int64)
+    launch(compiled, [place.ctypes.data, 0], 1)
+    print(place[0], compiled.compiled._cache_hits)
+"""
+
+
+def _in_processes(folder, names: str) -> list[str]:
+    """What two functions of one factory do: the first, compiled; in a new process the second,
+    compiled, and the first, from the cache."""
+    (folder / "factory.py").write_text(FACTORY)
+    variables = {**os.environ, "NUMBA_CACHE_DIR": str(folder / names), "OMP_NUM_THREADS": "1"}
+    found = []
+    for numbers in (["1"], ["20", "1"]):
+        command = [sys.executable, "factory.py", names, *numbers]
+        done = subprocess.run(
+            command, cwd=folder, env=variables, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        found += done.stdout.splitlines()
+    return found
+
+
+def test_functions_of_one_factory_stay_two_in_the_cache(tmp_path):
+    # Number, and whether it came from the cache. Machine code is linked by name: of two functions
+    # of one name, one would run for both.
+    assert _in_processes(tmp_path, "apart") == ["1001 0", "20020 0", "1001 1"]
+
+
+@pytest.mark.slow
+def test_functions_of_one_name_would_become_one(tmp_path):
+    assert _in_processes(tmp_path, "alike") == ["1001 0", "20020 0", "20020 1"]

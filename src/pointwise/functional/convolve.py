@@ -31,10 +31,12 @@ def convolve(
     activation: str | None,
     residual: Tensor | None,
     kind: str = "standard",
+    names: tuple[str, str] = ("weight", "bias"),
 ) -> Tensor:
     """``activation(convolution + bias + residual)`` in 1, 2 or 3 ``dimensions``.
 
-    ``groups`` is None for the depthwise ``kind``, which has one for every channel.
+    ``groups`` is None for the depthwise ``kind``, which has one for every channel; ``names``
+    are what the caller calls weight and bias.
     """
     checks.image(caller, input, dimensions)
     batched = input.dim() == dimensions + 2
@@ -44,10 +46,10 @@ def convolve(
     checks.groups(caller, groups, channels)
     if kind == "pointwise" and isinstance(weight, Tensor) and weight.dim() == 2:
         weight = weight.reshape(*weight.shape, *[1] * dimensions)
-    checks.kernel_weight(caller, "weight", weight, channels, groups, dimensions, kind)
+    checks.kernel_weight(caller, names[0], weight, channels, groups, dimensions, kind)
     outputs = weight.shape[0]
     if bias is not None:
-        checks.weight(caller, "bias", bias, (outputs,), f"[C_out={outputs}]")
+        checks.weight(caller, names[1], bias, (outputs,), f"[C_out={outputs}]")
     steps = checks.per_dimension(caller, "stride", stride, dimensions)
     spread = checks.per_dimension(caller, "dilation", dilation, dimensions)
     kernel = weight.shape[2:]
@@ -59,9 +61,10 @@ def convolve(
         shape = (x.shape[0], outputs, *sizes) if batched else (outputs, *sizes)
         checks.weight(caller, "residual", residual, shape, f"like the result, {list(shape)}")
         residual = residual if batched else residual.unsqueeze(0)
-    checks.alike(caller, weight=weight, bias=bias)
+    checks.alike(caller, **{names[0]: weight, names[1]: bias})
     x, weight, bias, residual = _autocast(x, weight, bias, residual)
-    checks.alike(caller, input=x, weight=weight, bias=bias, residual=residual)
+    given = {"input": x, names[0]: weight, names[1]: bias, "residual": residual}
+    checks.alike(caller, **given)
     compute = {1: _on_line, 2: _on_image, 3: _on_volume}[dimensions]
     out = compute(x, weight, bias, residual, steps, edges, spread, groups, named)
     return out if batched else out.squeeze(0)
@@ -85,13 +88,15 @@ def separable(
 ) -> Tensor:
     """The depthwise convolution, then the pointwise one."""
     between = convolve(caller, dimensions, input, depthwise, depthwise_bias, stride, padding,
-                       dilation, None, depthwise_activation, None, kind="depthwise")  # fmt: skip
+                       dilation, None, depthwise_activation, None, kind="depthwise",
+                       names=("depthwise", "depthwise_bias"))  # fmt: skip
     return convolve(caller, dimensions, between, pointwise, bias, 1, 0, 1, groups, activation,
-                    residual, kind="pointwise")  # fmt: skip
+                    residual, kind="pointwise", names=("pointwise", "bias"))  # fmt: skip
 
 
 def _on_image(x, weight, bias, residual, stride, edges, dilation, groups, activation) -> Tensor:
-    if torch.onnx.is_in_onnx_export():  # as the standard operators that every runtime knows
+    if torch.onnx.is_in_onnx_export() or _in_transform():
+        # As the operators that every runtime knows, and that torch.func can transform.
         top, bottom, left, right = edges
         x = F.pad(x, (left, right, top, bottom))
         x = F.conv2d(x, weight, bias, stride, 0, dilation, groups)
@@ -131,6 +136,13 @@ def _on_volume(x, weight, bias, residual, stride, edges, dilation, groups, activ
             residual, stride[1:], inner, dilation[1:], groups,
             activation if layer == last else "none")  # fmt: skip
     return residual.unflatten(0, (batch, depth)).transpose(1, 2)
+
+
+def _in_transform() -> bool:
+    """Whether a transform of torch.func (vmap, grad, jacrev …) is at work."""
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._functorch.peek_interpreter_stack() is not None  # type: ignore[attr-defined]
 
 
 def _autocast(x: Tensor, *others: Tensor | None):

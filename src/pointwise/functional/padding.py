@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
+from pointwise import checks
+
 Padding = str | int | Sequence[int] | Sequence[Sequence[int]]
 """``"same"``, ``"valid"``, a number, one number per dimension, or (before, after) per dimension."""
 
@@ -34,10 +36,10 @@ def resolve(
                 for size, k, s, d in zip(sizes, kernel, stride, dilation, strict=True)
                 for part in _same(size, (k - 1) * d + 1, s)
             ]
-    elif isinstance(padding, int) and padding >= 0:
-        return [padding] * (2 * dimensions)
+    elif _natural(padding):
+        return [padding] * (2 * dimensions)  # type: ignore[list-item]
     elif isinstance(padding, Sequence) and len(padding) == dimensions:
-        pairs = [(p, p) if isinstance(p, int) else tuple(p) for p in padding]
+        pairs = [p if isinstance(p, Sequence) else (p, p) for p in padding]
         flat = [part for pair in pairs for part in pair]
         if all(len(pair) == 2 for pair in pairs) and all(_natural(part) for part in flat):
             return flat  # type: ignore[return-value]
@@ -48,10 +50,11 @@ def resolve(
 
 
 def _natural(value) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return checks.whole(value) and value >= 0
 
 
 def _same(size: int, extent: int, stride: int) -> tuple[int, int]:
-    reach = (-(-size // stride) - 1) * stride + extent
+    # Not -(-size // stride): exported to ONNX, a negative quotient would be rounded up.
+    reach = ((size + stride - 1) // stride - 1) * stride + extent
     total = torch.sym_max(reach - size, 0)
     return total // 2, total - total // 2

@@ -119,6 +119,7 @@ class ConvNormAct(nn.Module):
         kernel = checks.per_dimension(name, "kernel_size", kernel_size, 2)
         spread = checks.per_dimension(name, "dilation", dilation, 2)
         checks.groups(name, groups, in_channels)
+        checks.outputs(name, out_channels, groups)
         if activation is not None:
             checks.one_of(name, "activation", activation, tuple(ACTIVATIONS))
         if padding is None:

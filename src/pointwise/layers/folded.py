@@ -7,7 +7,6 @@ tensors it came from changes.
 
 from __future__ import annotations
 
-import ctypes
 from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -22,7 +21,8 @@ from pointwise.functional.padding import resolve
 from pointwise.gathers.window import Window, window
 from pointwise.layers.link import Link
 
-_kept: WeakKeyDictionary[nn.Module, tuple[list, conv2d.Mix | conv2d.Taps]] = WeakKeyDictionary()
+_Packed = conv2d.Mix | conv2d.Taps
+_kept: WeakKeyDictionary[nn.Module, tuple[list[Any], _Packed]] = WeakKeyDictionary()
 
 
 class _Folded:
@@ -98,7 +98,7 @@ def _fold(shape: torch.Size, dtype: torch.dtype, link: Link) -> _Folded | None:
         shape[1] != conv.in_channels
         or dtype != conv.weight.dtype
         or dtype not in (torch.float32, torch.float64)
-        or (torch.is_grad_enabled() and conv.weight.requires_grad)
+        or (torch.is_grad_enabled() and _wants_grad(conv, norm))
         or torch.is_autocast_enabled("cpu")
         or not is_ordinary(conv)
         or not _is_fixed(norm)
@@ -149,10 +149,21 @@ def _is_fixed(norm: nn.Module | None) -> bool:
     )
 
 
+def _wants_grad(*modules: nn.Module | None) -> bool:
+    return any(
+        parameter.requires_grad
+        for module in modules
+        if module is not None
+        for parameter in module.parameters(recurse=False)
+    )
+
+
 def has_hooks(module: nn.Module) -> bool:
     return bool(
         module._forward_hooks
         or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
         or hooks._global_forward_hooks
         or hooks._global_forward_pre_hooks
     )
@@ -174,42 +185,60 @@ def _window(images, height, width, kernel, stride, padding, dilation) -> Window 
     return found if found.y.points > 0 and found.x.points > 0 and height * width > 0 else None
 
 
-def _weights(conv: nn.Conv2d, norm: nn.Module | None) -> conv2d.Mix | conv2d.Taps:
+class _Source:
+    """A tensor as it was when a weight was folded; ``is_still`` says whether it has changed since.
+
+    Seen are another tensor in its place, another memory, another version, and other values: the
+    last for those who write to ``tensor.data``, which leaves the version as it was. Of a change
+    to many values, 61 samples do not miss anything.
+    """
+
+    def __init__(self, tensor: Any) -> None:
+        self.tensor = tensor
+        self.samples = None
+        if isinstance(tensor, Tensor):
+            self.version, self.address = tensor._version, tensor.data_ptr()
+            dense = tensor.is_contiguous() or (
+                tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+            )
+            if dense:
+                flat = tensor.detach().as_strided((tensor.numel(),), (1,)).numpy()
+                self.samples = flat[:: max(1, len(flat) // 61)]
+                self.values = self.samples.tobytes()
+
+    def is_still(self, tensor: Any) -> bool:
+        if not isinstance(tensor, Tensor):
+            return tensor == self.tensor
+        return (
+            tensor is self.tensor
+            and tensor._version == self.version
+            and tensor.data_ptr() == self.address
+            and (self.samples is None or self.samples.tobytes() == self.values)
+        )
+
+
+def _are_still(sources: list[_Source], tensors: list[Any]) -> bool:
+    return len(sources) == len(tensors) and all(
+        source.is_still(tensor) for source, tensor in zip(sources, tensors, strict=True)
+    )
+
+
+def _weights(conv: nn.Conv2d, norm: nn.Module | None) -> _Packed:
     tensors: list[Any] = [conv.weight, conv.bias]
     if norm is not None:
         tensors += [norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps]
-    state = [_state(tensor) for tensor in tensors]
     kept = _kept.get(conv)
-    if kept is not None and _same(kept[0], state):
+    if kept is not None and _are_still(kept[0], tensors):
         return kept[1]
     with torch.no_grad():
         weight, bias = fold(conv.weight, conv.bias, norm)
         weight = weight.detach()
-        packed: conv2d.Mix | conv2d.Taps
+        packed: _Packed
         if conv2d.is_stencil(weight.shape, conv.groups):
             packed = conv2d.taps(weight, bias)
         else:
             packed = conv2d.mix(weight, bias, conv.groups)
     if not any(isinstance(tensor, Tensor) and tensor.is_inference() for tensor in tensors):
-        _kept[conv] = (state, packed)  # of inference tensors, nobody knows when they change
+        # Of inference tensors, nobody knows when they change.
+        _kept[conv] = ([_Source(tensor) for tensor in tensors], packed)
     return packed
-
-
-def _state(tensor) -> tuple:
-    """What changes when a tensor does: which it is, its version, where it lies, how it begins.
-
-    The last is for those who write to ``tensor.data``, which leaves the version as it was.
-    """
-    if not isinstance(tensor, Tensor):
-        return (tensor,)
-    if tensor.is_inference() or tensor.numel() * tensor.element_size() < 4:
-        return (tensor, 0, 0, 0)
-    address = tensor.data_ptr()
-    return tensor, tensor._version, address, ctypes.c_int32.from_address(address).value
-
-
-def _same(one: list[tuple], other: list[tuple]) -> bool:
-    return len(one) == len(other) and all(
-        a[0] is b[0] and a[1:] == b[1:] if len(a) == 4 else a == b
-        for a, b in zip(one, other, strict=True)
-    )

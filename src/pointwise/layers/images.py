@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from pointwise import checks
 from pointwise.epilogue import ACTIVATIONS
 from pointwise.functional.convolve import Size, convolve
-from pointwise.functional.padding import Padding
+from pointwise.functional.padding import Padding, resolve
 
 
 class Conv2d(nn.Conv2d):
@@ -40,8 +40,10 @@ class Conv2d(nn.Conv2d):
         kernel_size = checks.per_dimension(name, "kernel_size", kernel_size, 2)
         stride = checks.per_dimension(name, "stride", stride, 2)
         dilation = checks.per_dimension(name, "dilation", dilation, 2)
+        checks.outputs(name, out_channels, groups)
         if activation is not None:
             checks.one_of(name, "activation", activation, tuple(ACTIVATIONS))
+        resolve(name, padding, (64, 64), kernel_size, stride, dilation)  # only to check it
         super().__init__(in_channels, out_channels, tuple(kernel_size), tuple(stride), 0,  # type: ignore[arg-type]
                          tuple(dilation), groups, bias)  # type: ignore[arg-type]  # fmt: skip
         self.padding = _hashable(padding)  # type: ignore[assignment]
@@ -108,5 +110,6 @@ class DepthwiseConv2d(Conv2d):
         bias: bool = True,
         activation: str | None = None,
     ) -> None:
+        checks.positive("DepthwiseConv2d", "depth_multiplier", depth_multiplier)
         super().__init__(channels, channels * depth_multiplier, kernel_size, stride, padding,
                          dilation, channels, bias, activation)  # fmt: skip

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_input, conv2d_weight
 
-from pointwise import conv2d, conv2d_gradient
-from pointwise.epilogue import finish
+from pointwise import checks, conv2d, conv2d_gradient
+from pointwise.engine.cpu import norm_act
+from pointwise.epilogue import ACTIVATIONS, finish
 from pointwise.gathers.window import window
 from pointwise.operators.define import define, library
 
@@ -57,10 +58,36 @@ def ready(tensor):
     return tensor.contiguous(memory_format=torch.channels_last)
 
 
+def _check(input, weight_size, stride, padding, dilation, groups) -> tuple[int, ...]:
+    """Refuses what the kernels, which work on addresses, must not see; the result's shape."""
+    checks.image("conv2d", input, 2)
+    checks.groups("conv2d", groups, input.shape[1])
+    outputs, per_group, *kernel = weight_size
+    if input.dim() != 4 or len(kernel) != 2 or per_group * groups != input.shape[1]:
+        raise ValueError(
+            f"conv2d: a weight of {list(weight_size)} in groups={groups} does not fit input "
+            f"{checks.describe(input)}; it must be [C_out, C_in/groups, kh, kw]"
+        )
+    checks.outputs("conv2d", outputs, groups)
+    steps = checks.per_dimension("conv2d", "stride", stride, 2)
+    spread = checks.per_dimension("conv2d", "dilation", dilation, 2)
+    if len(padding) != 4 or min(padding) < 0:
+        raise ValueError(f"conv2d: padding must be four whole numbers from 0, got {padding}")
+    sizes = checks.output_sizes("conv2d", input.shape[2:], kernel, steps, padding, spread)
+    return (input.shape[0], outputs, *sizes)
+
+
 # --- conv2d ---------------------------------------------------------------------------------------
 
 
 def _conv2d_cpu(input, weight, bias, residual, stride, padding, dilation, groups, activation):
+    checks.one_of("conv2d", "activation", activation, tuple(ACTIVATIONS))
+    shape = _check(input, weight.shape, stride, padding, dilation, groups)
+    checks.alike("conv2d", input=input, weight=weight, bias=bias, residual=residual)
+    if bias is not None:
+        checks.weight("conv2d", "bias", bias, shape[1:2], f"[C_out={shape[1]}]")
+    if residual is not None:
+        checks.weight("conv2d", "residual", residual, shape, f"like the result, {list(shape)}")
     dtype = input.dtype
     input, weight, bias, residual = map(ready, (input, weight, bias, residual))
     seen = window(input.shape[0], input.shape[2:], weight.shape[2:], stride, padding, dilation)
@@ -73,6 +100,11 @@ def _conv2d_cpu(input, weight, bias, residual, stride, padding, dilation, groups
             input = ready(input.repeat_interleave(multiplier, 1))
         taps = conv2d.taps(weight, bias)
         out = conv2d.depthwise(input, taps, seen, "none" if late else within)
+        if residual is not None and activation in conv2d.EPILOGUES:
+            late = False
+            row = torch.zeros(out.shape[1], dtype=out.dtype)
+            bounds = conv2d.EPILOGUES[activation]
+            out = norm_act.forward(out, row, row + 1, row, residual, bounds)
     else:
         out = conv2d.mixed(input, conv2d.mix(weight, bias, groups), seen, residual, within)
         residual = None
@@ -113,6 +145,10 @@ def _grad_input_plain(grad, weight, size, stride, padding, dilation, groups):
 
 
 def _grad_input_cpu(grad, weight, size, stride, padding, dilation, groups):
+    like = grad.new_empty(()).expand(size)
+    shape = _check(like, weight.shape, stride, padding, dilation, groups)
+    checks.weight("conv2d_grad_input", "grad", grad, shape, f"like the result, {list(shape)}")
+    checks.alike("conv2d_grad_input", grad=grad, weight=weight)
     dtype = grad.dtype
     grad, weight = ready(grad), ready(weight)
     seen = window(size[0], size[2:], weight.shape[2:], stride, padding, dilation)
@@ -140,6 +176,9 @@ def _grad_weight_plain(grad, input, size, stride, padding, dilation, groups):
 
 
 def _grad_weight_cpu(grad, input, size, stride, padding, dilation, groups):
+    shape = _check(input, size, stride, padding, dilation, groups)
+    checks.weight("conv2d_grad_weight", "grad", grad, shape, f"like the result, {list(shape)}")
+    checks.alike("conv2d_grad_weight", grad=grad, input=input)
     dtype = grad.dtype
     grad, input = ready(grad), ready(input)
     seen = window(input.shape[0], input.shape[2:], size[2:], stride, padding, dilation)
@@ -164,20 +203,30 @@ _ops = torch.ops.pointwise
 
 
 def _conv2d_setup(ctx, inputs, output) -> None:
-    input, weight, bias, residual, *ctx.geometry, activation = inputs
-    if activation != "none":
-        raise NotImplementedError(
-            "pointwise::conv2d has a gradient without an activation only; use "
-            "pointwise.functional, which applies it afterwards where gradients are needed"
-        )
-    ctx.save_for_backward(input, weight)
+    input, weight, bias, residual, *ctx.geometry, ctx.activation = inputs
     ctx.with_bias, ctx.with_residual = bias is not None, residual is not None
+    # The functions apply the activation afterwards where gradients are needed. A graph that was
+    # traced without them has it inside; then what it was applied to is computed once more.
+    more = (bias, residual) if ctx.activation != "none" else ()
+    ctx.save_for_backward(input, weight, *more)
+
+
+def _through(activation: str, before: Tensor, grad: Tensor) -> Tensor:
+    """The gradient before an activation."""
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        before = before if again else before.detach().requires_grad_()
+        out = finish(before, None, activation)
+    return torch.autograd.grad(out, before, grad, create_graph=again)[0]
 
 
 def _conv2d_backward(ctx, grad):
-    input, weight = ctx.saved_tensors
+    input, weight, *more = ctx.saved_tensors
     wants = ctx.needs_input_grad
     d_input = d_weight = d_bias = None
+    if ctx.activation != "none":
+        before = _ops.conv2d(input, weight, *more, *ctx.geometry, "none")
+        grad = _through(ctx.activation, before, grad)
     if wants[0]:
         d_input = _ops.conv2d_grad_input(grad, weight, input.shape, *ctx.geometry)
     if wants[1] or wants[2]:

@@ -22,6 +22,7 @@ from numba import carray, njit, prange, types
 from numba.core.caching import FunctionCache
 from numba.core.ccallback import CFunc
 from numba.extending import intrinsic
+from numba.np.ufunc.parallel import _launch_threads
 
 import pointwise
 
@@ -185,6 +186,17 @@ def threads() -> int:
     return 1 if _forked else min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
 
 
+@lru_cache
+def _start_pool() -> None:
+    """Starts Numba's threads, and leaves torch its own number of them.
+
+    They share one OpenMP, to which Numba says how many threads it wants at most.
+    """
+    before = torch.get_num_threads()
+    _launch_threads()
+    torch.set_num_threads(before)
+
+
 def launch(compiled, arguments, programs: int) -> None:
     """Runs ``compiled`` for every program id below ``programs``, on torch's number of threads.
 
@@ -200,6 +212,7 @@ def launch(compiled, arguments, programs: int) -> None:
     if team == 1:
         _work(*where, 0)
         return
+    _start_pool()
     numba.set_num_threads(team)
     if numba.config.THREADING_LAYER == "workqueue":  # the one layer that is not thread-safe
         with _workqueue_lock:

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from pointwise.engine.cpu.vector import REGISTER_BYTES
+from pointwise.engine.cpu.launch import device, kernel, launch, slot
+from pointwise.engine.cpu.vector import (
+    REGISTER_BYTES,
+    broadcast,
+    bytes_of,
+    lanes_of,
+    load_first,
+    number,
+    peek,
+    poke,
+    store,
+)
 
 
 def padded_columns(columns: int, dtype: torch.dtype) -> int:
@@ -30,3 +42,73 @@ def pad_row(row: Tensor) -> Tensor:
     padded = torch.zeros(padded_columns(len(row), row.dtype), dtype=row.dtype)
     padded[: len(row)] = row
     return padded
+
+
+# A weight is packed anew in every step of a training, so that this is worth a kernel.
+
+
+@device
+def _pack(arguments, program, thread, like):
+    """Some steps of depth of one panel: registers of neighbouring outputs, one after the other."""
+    size, width = bytes_of(like), lanes_of(like)
+    weight, packed = slot(arguments, 0), slot(arguments, 1)
+    columns, inputs, high, wide = (
+        slot(arguments, 2),
+        slot(arguments, 3),
+        slot(arguments, 4),
+        slot(arguments, 5),
+    )
+    by_output, by_input = slot(arguments, 6), slot(arguments, 7)
+    by_line, by_tap = slot(arguments, 8), slot(arguments, 9)
+    panels = slot(arguments, 10)
+    group, panel = program // panels, program % panels
+    source = weight + (group * columns + panel * width) * by_output
+    place = packed + program * high * wide * inputs * width * size
+    lanes = min(width, columns - panel * width)
+    zero = broadcast(number(0, like))
+    for j in range(high):
+        for i in range(wide):
+            tap = source + j * by_line + i * by_tap
+            for c in range(inputs):
+                here = tap + c * by_input
+                if by_output == size:
+                    store(place, load_first(here, lanes, like))
+                else:
+                    if lanes < width:
+                        store(place, zero)
+                    for lane in range(lanes):
+                        poke(place + lane * size, peek(here + lane * by_output, like))
+                place += width * size
+
+
+@kernel
+def _pack_float32(arguments, program, thread):
+    _pack(arguments, program, thread, np.float32(0))
+
+
+@kernel
+def _pack_float64(arguments, program, thread):
+    _pack(arguments, program, thread, np.float64(0))
+
+
+def pack_kernels(weight: Tensor, groups: int) -> Tensor:
+    """``[C_out, C_in/groups, kh, kw]`` of any strides as ``[groups, panels, K, lanes]``."""
+    outputs, inputs, high, wide = weight.shape
+    columns = outputs // groups
+    lanes = REGISTER_BYTES // weight.element_size()
+    panels = -(-columns // lanes)
+    packed = torch.empty(groups, panels, high * wide * inputs, lanes, dtype=weight.dtype)
+    strides = (stride * weight.element_size() for stride in weight.stride())
+    arguments = [
+        weight.data_ptr(),
+        packed.data_ptr(),
+        columns,
+        inputs,
+        high,
+        wide,
+        *strides,
+        panels,
+    ]
+    compiled = _pack_float32 if weight.dtype == torch.float32 else _pack_float64
+    launch(compiled, arguments, groups * panels)
+    return packed

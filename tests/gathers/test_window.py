@@ -1,0 +1,134 @@
+"""Where convolutions look, and their adjoint: every read is given back, once, by one share."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from image_cases import CASES, ImageCase, each
+from image_oracle import reads
+
+from pointwise import conv2d_gradient
+from pointwise.gathers.window import Axis, Window, adjoint, window
+
+
+def triples(axis: Axis) -> Counter:
+    """Every (pixel, tap, point) of a convolution along one axis, by the definition."""
+    found = Counter()
+    for point in range(axis.points):
+        for tap in range(axis.taps):
+            pixel = point * axis.step + axis.origin + tap * axis.spread
+            if 0 <= pixel < axis.size:
+                found[pixel, tap, point] += 1
+    return found
+
+
+def given_back(axis: Axis) -> Counter:
+    """The same, as the shares of the adjoint find them: their pixels are the result's points."""
+    found = Counter()
+    for share in adjoint(axis):
+        for number in range(share.axis.points):
+            pixel = share.first + number * share.every
+            for i in range(share.axis.taps):
+                point = number * share.axis.step + share.axis.origin + i * share.axis.spread
+                if 0 <= point < share.axis.size:
+                    found[pixel, share.tap - i * share.between, point] += 1
+    return found
+
+
+def check(axis: Axis) -> None:
+    assert given_back(axis) == triples(axis)
+    # The shares are all the pixels of the image, each once.
+    pixels = Counter(
+        share.first + n * share.every for share in adjoint(axis) for n in range(share.axis.points)
+    )
+    assert pixels == Counter(range(axis.size))
+    assert all(share.axis.size == axis.points for share in adjoint(axis))
+    assert all(0 <= share.tap < axis.taps for share in adjoint(axis))
+
+
+@given(st.data())
+def test_every_read_is_given_back_once(data):
+    draw = data.draw
+    size, taps = draw(st.integers(1, 30)), draw(st.integers(1, 9))
+    step, spread = draw(st.integers(1, 7)), draw(st.integers(1, 6))
+    least = max(0, (taps - 1) * spread + 1 - size)  # padding, so that the kernel fits
+    before = draw(st.integers(0, least + 9))
+    after = draw(st.integers(max(0, least - before), least + 9))
+    seen = window(1, (size, 1), (taps, 1), (step, 1), (before, after, 0, 0), (spread, 1))
+    assert seen.y.points >= 1
+    check(seen.y)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("spread", [1, 2, 3, 4, 6])
+def test_steps_and_spreads_with_common_factors(step, spread):
+    # Where they share a factor, some pixels get nothing through any tap.
+    for taps in (1, 2, 3, 5):
+        for size in (1, 2, 7, 12):
+            for before in (0, 1, 5):
+                least = max(0, (taps - 1) * spread + 1 - size - before)
+                places = (size, 1), (taps, 1), (step, 1), (before, least, 0, 0), (spread, 1)
+                check(window(1, *places).y)
+
+
+def test_a_pixel_between_two_points():
+    # Stride 2 and a kernel of one tap: every second pixel is not read by anything.
+    shares = list(adjoint(Axis(size=5, points=3, taps=1, step=2)))
+    assert [(share.first, share.every, share.axis.taps) for share in shares] == [
+        (0, 2, 1),
+        (1, 2, 0),
+    ]
+
+
+@each([case for case in CASES if case.batch])
+def test_the_window_reads_what_the_oracle_reads(case: ImageCase):
+    stride, padding, dilation, _ = case.numbers
+    seen = window(case.batch, case.sizes, case.kernel, stride, padding, dilation)
+    assert (seen.images, seen.y.points, seen.x.points) == (case.batch, *case.result_shape[2:])
+    assert seen.points == case.batch * case.result_shape[2] * case.result_shape[3]
+    assert seen.taps == case.kernel[0] * case.kernel[1]
+    rows, columns = triples(seen.y), triples(seen.x)
+    found = {
+        ((q_y, q_x), (j, i), (y, x)) for y, j, q_y in rows for x, i, q_x in columns
+    }  # (point, tap, pixel)
+    expected = set(reads(case.sizes, case.kernel, *case.places))
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, True),
+        ({"kernel": (2, 1)}, False),
+        ({"stride": (1, 2)}, False),
+        ({"padding": (1, 1, 0, 0)}, False),
+        ({"padding": (1, -1, 0, 0)}, False),  # as many points as pixels, one pixel apart
+        ({"dilation": (3, 2)}, True),  # there is nothing to spread
+    ],
+)
+def test_only_pixels_by_themselves_are_the_identity(change, expected):
+    plain = {"kernel": (1, 1), "stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1)}
+    seen = window(2, (5, 6), **(plain | change))
+    assert seen.is_identity is expected
+
+
+@each([case for case in CASES if case.batch and not case.is_depthwise])
+def test_parts_of_a_weight_are_the_taps_of_their_share(case: ImageCase):
+    # The weight holds the number of each tap: what a share reads says which taps it has.
+    stride, padding, dilation, _ = case.numbers
+    seen: Window = window(case.batch, case.sizes, case.kernel, stride, padding, dilation)
+    numbers = torch.arange(seen.taps, dtype=torch.float64).view(1, 1, *case.kernel)
+    for y, x in conv2d_gradient.shares(seen):
+        part, back = conv2d_gradient.part_of(numbers, seen, y, x)
+        assert back == Window(seen.images, y.axis, x.axis)
+        expected = [
+            [(y.tap - j * y.between) * case.kernel[1] + x.tap - i * x.between
+             for i in range(x.axis.taps)]
+            for j in range(y.axis.taps)
+        ]  # fmt: skip
+        assert part.shape == (1, 1, y.axis.taps, x.axis.taps)
+        assert part[0, 0].tolist() == expected

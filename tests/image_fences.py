@@ -1,0 +1,114 @@
+"""Run as a program: every convolution of the table between pages that may not be touched.
+
+Tensors end where such a page begins (or begin where one ends), and so do results, scratch memory
+and packed weights: a kernel that reads or writes one element too far is stopped by the machine, and
+the last line printed names the case.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import sys
+from typing import Any
+
+import torch
+from image_cases import CASES, F32, F64, ImageCase
+
+from pointwise.functional import conv2d, depthwise_separable_conv2d
+
+PAGE = mmap.PAGESIZE
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def room(size: int, at_end: bool) -> tuple[mmap.mmap, int]:
+    """(memory, offset) of ``size`` bytes with a forbidden page on either side."""
+    pages = -(-size // PAGE)
+    memory = mmap.mmap(-1, (pages + 2) * PAGE)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    for page in (0, pages + 1):
+        if _libc.mprotect(ctypes.c_void_p(address + page * PAGE), PAGE, 0) != 0:
+            raise OSError(ctypes.get_errno(), "mprotect")
+    return memory, PAGE + (pages * PAGE - size if at_end else 0)
+
+
+def fenced(tensor: torch.Tensor, at_end: bool, align: int = 1) -> torch.Tensor:
+    """The same values and strides; the size of the memory rounded up to ``align`` bytes."""
+    if tensor.numel() == 0:
+        return tensor
+    span = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
+    memory, offset = room(-(-span * tensor.element_size() // align) * align, at_end)
+    flat = torch.frombuffer(memory, dtype=tensor.dtype, count=span, offset=offset)
+    return flat.as_strided(tensor.shape, tensor.stride()).copy_(tensor)
+
+
+def fence_everything(at_end: bool) -> None:
+    """What PyTorch allocates for the package lies between fences too, on addresses as even as
+    PyTorch's own (64 bytes)."""
+
+    def guarded(function):
+        def call(*arguments, **options):
+            made = function(*arguments, **options)
+            old = arguments[0] if arguments and isinstance(arguments[0], torch.Tensor) else None
+            if not isinstance(made, torch.Tensor) or made.device.type != "cpu" or made is old:
+                return made
+            if old is not None and made.data_ptr() == old.data_ptr():  # a view
+                return made
+            return fenced(made.detach(), at_end, 64)
+
+        return call
+
+    for owner, name in ((torch, "empty"), (torch, "zeros"), (torch, "stack"),
+                        (torch.Tensor, "contiguous"), (torch.Tensor, "new_empty"),
+                        (torch.Tensor, "new_zeros")):  # fmt: skip
+        setattr(owner, name, guarded(getattr(owner, name)))
+
+
+def run(case: ImageCase, dtype: torch.dtype, at_end: bool) -> None:
+    """Forward, backward and with an epilogue; the right result, and no touching of the fences."""
+    tensors: Any = (
+        None if t is None else fenced(t.contiguous(), at_end)
+        for t in (case.tensor(r, dtype) for r in ("input", "weight", "bias", "residual", "grad"))
+    )
+    x, weight, bias, residual, grad = tensors
+    if x.dim() == 4:  # as the kernels take them, so that nothing is copied
+        x, residual, grad = (
+            fenced(t.to(memory_format=torch.channels_last), at_end) for t in (x, residual, grad)
+        )
+    geometry = {**case.geometry, "groups": case.groups}
+    for activation in ("relu", "hardswish"):
+        conv2d(x, weight, bias, **geometry, activation=activation, residual=residual)
+    if case.is_depthwise:
+        mix = fenced(torch.ones(17, case.channels[1], dtype=dtype), at_end)
+        depthwise_separable_conv2d(x, weight, mix, bias, **case.geometry)
+    wanted = [t for t in (x, weight, bias) if t is not None]
+    for tensor in wanted:
+        tensor.requires_grad_()
+    out = conv2d(x, weight, bias, **geometry)
+    case.check(out)
+    found = torch.autograd.grad(out, wanted, grad)
+    for role, slope in zip(("input", "weight", "bias"), found, strict=False):
+        case.check_gradient(role, slope)
+
+
+def main(side: str, dtype: torch.dtype) -> None:
+    at_end = side == "end"
+    for case in CASES:  # the oracle's loops need no fences
+        _ = case.expected, case.expected_gradients
+    fence_everything(at_end)
+    for case in CASES:
+        print(case.name, flush=True)
+        run(case, dtype, at_end)
+    print("all", flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "touch":  # to see that the fences are there
+        memory, offset = room(64, at_end=True)
+        flat = torch.frombuffer(memory, dtype=torch.uint8, count=64, offset=offset)
+        ctypes.memset(flat.data_ptr(), 1, 64)
+        print("inside", flush=True)
+        ctypes.memset(flat.data_ptr() + 64, 1, 1)
+        print("outside", flush=True)
+    else:
+        main(sys.argv[1], {"float32": F32, "float64": F64}[sys.argv[2]])
