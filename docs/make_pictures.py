@@ -147,15 +147,12 @@ def depthwise(names: dict[str, Any]) -> Panels:
     return panels
 
 
-def _six(panels: Panels, six: Tensor) -> None:
-    for column, color in enumerate(("red", "green", "blue")):
-        panels.gray(0, column, f"{2 * column}: {color}, blurred", six[2 * column])
-        panels.signed(1, column, f"{2 * column + 1}: {color}, edges", six[2 * column + 1])
-
-
 def multiplier(names: dict[str, Any]) -> Panels:
-    panels = Panels(2, 3)
-    _six(panels, names["six"])
+    panels, six = Panels(2, 3), names["six"]
+    for column, color in enumerate(("red", "green", "blue")):
+        first = 2 * column
+        panels.gray(0, column, f"output {first}: {color}, blurred", six[first])
+        panels.signed(1, column, f"output {first + 1}: {color}, edges", six[first + 1])
     return panels
 
 
@@ -171,16 +168,22 @@ def pointwise(names: dict[str, Any]) -> Panels:
 
 def groups(names: dict[str, Any]) -> Panels:
     panels = Panels(1, 3)
-    panels.color(0, 0, "channels 0, 2, 4: blurred", names["six"][0::2])
-    panels.color(0, 1, "channels 1, 3, 5: edges", names["six"][1::2] / 1.6 + 0.5)
+    _as_colors(panels, 0, "channels", names["six"])
     panels.color(0, 2, "outputs: blurred + 1.5 · edges", names["grouped"])
     return panels
 
 
+def _as_colors(panels: Panels, column: int, what: str, six: Tensor) -> None:
+    """The six channels as two colour images; of the edges, grey is zero."""
+    panels.color(0, column, f"{what} 0, 2, 4: blurred", six[0::2])
+    panels.color(0, column + 1, f"{what} 1, 3, 5: edges", six[1::2] / 1.6 + 0.5)
+
+
 def separable(names: dict[str, Any]) -> Panels:
-    panels = Panels(3, 3)
-    _six(panels, names["six"])
-    _outputs(panels, 2, 0, names["separable"])
+    panels = Panels(2, 3)
+    panels.color(0, 0, "input: 3 channels", names["picture"])
+    _as_colors(panels, 1, "middle", names["six"])
+    _outputs(panels, 1, 0, names["separable"])
     return panels
 
 

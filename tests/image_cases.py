@@ -56,6 +56,11 @@ class ImageCase:
         return stride, edges, dilation
 
     @property
+    def placing(self) -> tuple[Any, ...]:
+        """``places`` and the groups: all that the oracle is told behind the tensors."""
+        return (*self.places, self.groups)
+
+    @property
     def numbers(self) -> tuple:
         """(stride, padding, dilation, groups) as the operators take them."""
         stride, edges, dilation = self.places
@@ -136,18 +141,16 @@ class ImageCase:
         bias = self.arrays["bias"] if self.bias else None
         size = None if bias is None else abs(bias)
         return (
-            image_oracle.conv(x, weight, bias, *self.places, groups=self.groups),
-            image_oracle.conv(abs(x), abs(weight), size, *self.places, groups=self.groups),
+            image_oracle.conv(x, weight, bias, *self.placing),
+            image_oracle.conv(abs(x), abs(weight), size, *self.placing),
         )
 
     @cached_property
     def expected_gradients(self) -> dict[str, tuple[np.ndarray, np.ndarray, int]]:
         """(gradient, sum of absolute values, how many) for input, weight and bias."""
         grad, x, weight = (self.arrays[role] for role in ("grad", "input", "weight"))
-        found = image_oracle.gradients(grad, x, weight, *self.places, groups=self.groups)
-        sizes = image_oracle.gradients(
-            abs(grad), abs(x), abs(weight), *self.places, groups=self.groups
-        )
+        found = image_oracle.gradients(grad, x, weight, *self.placing)
+        sizes = image_oracle.gradients(abs(grad), abs(x), abs(weight), *self.placing)
         terms = (self.input_terms, self.weight_terms, self.weight_terms)
         names = ("input", "weight", "bias")
         return dict(zip(names, zip(found, sizes, terms, strict=True), strict=True))

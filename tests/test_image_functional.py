@@ -227,7 +227,7 @@ def test_one_bad_pixel_reaches_what_sees_it_and_nothing_else(case, value, dtype)
     out = conv2d(x, weight, bias, **case.geometry, groups=case.groups).numpy()
     with np.errstate(invalid="ignore"):  # inf - inf
         expected = image_oracle.conv(
-            array, case.arrays["weight"], case.arrays["bias"], *case.places, groups=case.groups
+            array, case.arrays["weight"], case.arrays["bias"], *case.placing
         )
     assert not np.isfinite(expected).all()
     np.testing.assert_array_equal(np.isnan(out), np.isnan(expected))
@@ -311,8 +311,8 @@ def test_half_precision_rounds_the_result_once(case, half):
     # The numbers of the case rounded to half; the exact result of those, rounded to half again.
     x, weight, bias = (tensor.to(half) for tensor in case.tensors())
     arrays = [tensor.double().numpy() for tensor in (x, weight, bias)]
-    exact = image_oracle.conv(*arrays, *case.places, groups=case.groups)
-    magnitude = image_oracle.conv(*map(abs, arrays), *case.places, groups=case.groups)
+    exact = image_oracle.conv(*arrays, *case.placing)
+    magnitude = image_oracle.conv(*map(abs, arrays), *case.placing)
     out = conv2d(x, weight, bias, **case.geometry, groups=case.groups)
     assert out.dtype == half
     eps = torch.finfo(half).eps

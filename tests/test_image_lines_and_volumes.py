@@ -101,11 +101,9 @@ def test_separable_is_both_halves(case, groups, between, dtype, poisoned):
     mix = ImageCase(case.name + " mixed", middle.shape[2:], (inner, 2 * inner),
                     (1,) * case.dimensions, padding=0, groups=groups, batch=batch)  # fmt: skip
     weight, bias, added = (mix.arrays[role] for role in ("weight", "bias", "residual"))
-    before = image_oracle.conv(middle, weight, bias, *mix.places, groups=groups) + added
+    before = image_oracle.conv(middle, weight, bias, *mix.placing) + added
     exact = image_oracle.activate(before, "silu")
-    spread = image_oracle.conv(
-        size + abs(middle), abs(weight), abs(bias), *mix.places, groups=groups
-    )
+    spread = image_oracle.conv(size + abs(middle), abs(weight), abs(bias), *mix.placing)
     allowed = 1.2 * spread + abs(added) + abs(before) + abs(exact)
     x, depthwise, depthwise_bias = case.tensors(dtype)
     pointwise = mix.tensor("weight", dtype)

@@ -104,7 +104,7 @@ def windowed(x: Tensor, window: Window, channels: int) -> list[int]:
 # Where programs leave sums behind, how the work is cut must not depend on the number of threads.
 _TEAM = 8
 # Beyond, the weight is better read once for many rows than once for each band.
-_JOINED_WEIGHT = 1024 * 1024
+_JOINED_WEIGHT = 2 * 1024 * 1024
 
 TAPS = 15  # the first slot behind the window
 _OWN = 21  # the first slot behind the window and the stencil
@@ -325,22 +325,38 @@ def _bands(window: Window, bytes_of_row: int, most: int) -> tuple[int, int]:
     return band, -(-lines // band)
 
 
+@dataclass(frozen=True)
+class Step:
+    """A launch with all it needs: made once, run as often as wanted."""
+
+    kernel: kernel
+    arguments: list[int]
+    programs: int
+    out: Tensor
+    place: int  # of the result's address among the arguments; the input's is the first
+    kept: tuple = ()  # what other addresses belong to
+
+    def run(self) -> Tensor:
+        launch(self.kernel, self.arguments, self.programs)
+        return self.out
+
+
 def depthwise(x: Tensor, weights: Taps, window: Window, activation: str = "none") -> Tensor:
     """Each channel by its own stencil; ``x`` and the result are channels_last."""
-    out = empty(x, window, x.shape[1])
-    into(out, x, weights, window, activation)
-    return out
+    return depthwise_step(x, weights, window, empty(x, window, x.shape[1]), activation).run()
 
 
-def into(out: Tensor, x: Tensor, weights: Taps, window: Window, activation: str = "none") -> None:
+def depthwise_step(
+    x: Tensor, weights: Taps, window: Window, out: Tensor, activation: str = "none"
+) -> Step:
     """``depthwise`` into ``out``, which may be every so-manieth row and column of an image."""
-    if out.numel() == 0:
-        return
     channels, size = x.shape[1], x.element_size()
     band, bands = _bands(window, window.x.points * channels * size, 64 * 1024)
     arguments = windowed(x, window, channels) + stencil_arguments(weights, activation)
     arguments += [out.data_ptr(), band, bands, *(out.stride(i) * size for i in (0, 2, 3))]
-    launch(row_kernel(_DEPTHWISE, window, x.dtype), arguments, window.images * bands)
+    programs = window.images * bands if out.numel() else 0
+    compiled = row_kernel(_DEPTHWISE, window, x.dtype)
+    return Step(compiled, arguments, programs, out, _OWN, (weights,))
 
 
 def mixed(
@@ -357,8 +373,23 @@ def mixed(
     ``how`` says what becomes of ``x`` as it is read, ``behind`` what the result leaves behind.
     """
     out = empty(x, window, weights.groups * weights.columns)
+    return mixed_step(x, weights, window, out, residual, activation, how, behind).run()
+
+
+def mixed_step(
+    x: Tensor,
+    weights: Mix,
+    window: Window,
+    out: Tensor,
+    residual: Tensor | None = None,
+    activation: str = "none",
+    how: Table | None = None,
+    behind: Behind | None = None,
+) -> Step:
+    """``mixed`` into ``out``."""
+    compiled, place = _MIXED[x.dtype], _OWN + 6
     if out.numel() == 0:
-        return out
+        return Step(compiled, [], 0, out, place)
     size, points = x.element_size(), window.points
     identity = window.is_identity
     # Pixels a multiple of 4 KB apart share their cache sets, and are better copied.
@@ -384,8 +415,8 @@ def mixed(
         counts[-1] = points - (row_blocks - 1) * span
         left = behind.begin(out, counts)
     arguments.append(left)
-    launch(_MIXED[x.dtype], arguments, weights.groups * row_blocks * blocks)
-    return out
+    programs = weights.groups * row_blocks * blocks
+    return Step(compiled, arguments, programs, out, place, (weights, scratch, how, behind))
 
 
 def row_stride(needed: int) -> int:
@@ -443,10 +474,25 @@ def separable(
     activation: str = "none",
 ) -> Tensor:
     """A depthwise stencil and the mix of its results, which never leave the cache."""
-    channels, size = x.shape[1], x.element_size()
     out = empty(x, window, then.columns)
+    return separable_step(x, weights, then, window, out, residual, between, activation).run()
+
+
+def separable_step(
+    x: Tensor,
+    weights: Taps,
+    then: Mix,
+    window: Window,
+    out: Tensor,
+    residual: Tensor | None = None,
+    between: str = "none",
+    activation: str = "none",
+) -> Step:
+    """``separable`` into ``out``."""
+    compiled, place = row_kernel(_SEPARABLE, window, x.dtype), _OWN + 6
     if out.numel() == 0:
-        return out
+        return Step(compiled, [], 0, out, place)
+    channels, size = x.shape[1], x.element_size()
     row_bytes = row_stride(channels * size)
     points = window.x.points
     band, bands = _bands(window, points * row_bytes, 192 * 1024)
@@ -454,5 +500,7 @@ def separable(
     arguments = windowed(x, window, channels) + stencil_arguments(weights, between)
     arguments += _mixing(then, out, residual, activation)
     arguments += [band, bands, row_bytes, scratch.data_ptr()]
-    launch(row_kernel(_SEPARABLE, window, x.dtype), arguments, window.images * bands)
-    return out
+    return Step(compiled, arguments, window.images * bands, out, place, (weights, then, scratch))
+
+
+RESIDUAL = _OWN + 7  # where the residual's address is, of a step with a mix

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pointwise.conv2d import (
     ZEROS,
-    into,
+    depthwise_step,
     mix,
     mixed,
     odd_lines,
@@ -35,7 +35,7 @@ from pointwise.engine.cpu.table import Table, address
 from pointwise.engine.cpu.vector import REGISTER_BYTES, broadcast, bytes_of, lanes_of, number, store
 from pointwise.gathers import patches, stencil
 from pointwise.gathers.band import copy_band, fixed_bands, window_bytes
-from pointwise.gathers.transfer import transfer
+from pointwise.gathers.transfer import transfer_rows
 from pointwise.gathers.window import Share, Window, adjoint
 
 
@@ -68,7 +68,7 @@ def depthwise_input(grad: Tensor, weight: Tensor, window: Window) -> Tensor:
         if chosen.numel() == 0:
             part.zero_()
         else:
-            into(part, grad, taps(chosen, None), seen)
+            depthwise_step(grad, taps(chosen, None), seen, part).run()
     return out
 
 
@@ -154,14 +154,15 @@ def _mix_gradient(arguments, program, thread, like):
         a, a_step = grad + first * grad_row, grad_row
         if correct != 0:
             a, a_step = corrected, outputs * size
-            for r in range(rows):
-                transfer(a + r * a_step, grad + (first + r) * grad_row, outputs, correct,
-                         group * outputs * size, like)  # fmt: skip
+            transfer_rows(a, a_step, grad + first * grad_row, grad_row, rows, outputs, correct,
+                          group * outputs * size, like)  # fmt: skip
         start = FROM_NOTHING if first == begin else FROM_ROWS
-        for t in range(taps):
+        # Of all channels, the taps of a point lie side by side in the weight as well.
+        parts, wide = (1, taps * channels) if channels == inputs else (taps, channels)
+        for t in range(parts):
             place = total + t * inputs * size
             multiply(a, size, ELEMENT, a_step, b + t * channels * size, b_step, width * size, rows,
-                     place, total_row, outputs, channels, start, place, total_row, 0,
+                     place, total_row, outputs, wide, start, place, total_row, 0,
                      number(-np.inf, like), number(np.inf, like), like)  # fmt: skip
 
 
@@ -250,9 +251,8 @@ def _stencil_gradient_of(add, *shape):
                 high, wide = copy_band(arguments, source, image, first, rows, how, like)
                 y, origin_y, origin_x = 0, 0, 0
             if correct != 0:
-                for p in range(rows * points):
-                    transfer(scratch + room + p * pixel, above + p * pixel, channels, correct, 0,
-                             like)  # fmt: skip
+                transfer_rows(scratch + room, pixel, above, pixel, rows * points, channels, correct,
+                              0, like)  # fmt: skip
                 above = scratch + room
             add(sums, above, y, rows, source, pixel, channels, high, wide, points,
                 slot(arguments, 7), slot(arguments, 8), slot(arguments, 9), slot(arguments, 10),

@@ -6,7 +6,7 @@ So that what becomes of a pixel on the way is done once, and its zero borders ne
 from __future__ import annotations
 
 from pointwise.engine.cpu.launch import device, slot
-from pointwise.gathers.transfer import transfer, zeros
+from pointwise.gathers.transfer import transfer_rows, zeros
 from pointwise.gathers.window import Window
 
 
@@ -31,13 +31,13 @@ def copy_band(arguments, target, image, first, rows, how, like):
         if y < 0 or y >= height:
             zeros(place, columns * channels, like)
             continue
-        for i in range(columns):
-            x = left + i
-            if x < 0 or x >= width:
-                zeros(place + i * pixel, channels, like)
-            else:
-                transfer(place + i * pixel, source + (y * width + x) * pixel, channels, how, 0,
-                         like)  # fmt: skip
+        # The columns that lie in the image, and zeros on both sides.
+        begin = min(columns, max(0, -left))
+        end = max(begin, min(columns, width - left))
+        zeros(place, begin * channels, like)
+        transfer_rows(place + begin * pixel, pixel, source + (y * width + left + begin) * pixel,
+                      pixel, end - begin, channels, how, 0, like)  # fmt: skip
+        zeros(place + end * pixel, (columns - end) * channels, like)
     return lines, columns
 
 

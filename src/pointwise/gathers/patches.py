@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pointwise.engine.cpu.launch import device
 from pointwise.engine.cpu.vector import bytes_of
-from pointwise.gathers.transfer import copy, transfer, zeros
+from pointwise.gathers.transfer import copy, transfer, transfer_rows, zeros
 
 
 @device
@@ -24,6 +24,11 @@ def fill(target, target_row, first, rows, images, pixel, channels, height, width
     tap_bytes = channels * size
     # Neighbouring taps of a row lie side by side, unless something has to be done to them.
     joined = spread_x == 1 and pixel == tap_bytes and how == 0
+    same = taps_y * taps_x == 1 and step_y * step_x == 1 and origin_y == 0 and origin_x == 0
+    if same and points == width and lines == height:  # each point's own pixel
+        transfer_rows(target, target_row, images + first * pixel, pixel, rows, channels, how,
+                      channel, like)  # fmt: skip
+        return
     x = first % points
     y = first // points % lines
     image = images + first // (points * lines) * height * width * pixel

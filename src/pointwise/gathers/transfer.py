@@ -83,3 +83,35 @@ def transfer(target, source, count, how, channel, like):
         x = fma(load_first(other + at, left, like), load_first(scale + at, left, like),
                 load_first(shift + at, left, like))  # fmt: skip
         store_first(target + at, x + load_first(source + at, left, like), left)
+
+
+# Up to here, rows lie close together, and channels in the outer loop save much of the work.
+_NARROW = 1024
+
+
+@device
+def transfer_rows(target, target_row, source, source_row, count, columns, how, channel, like):
+    """``transfer`` of ``count`` rows, ``source_row`` bytes apart."""
+    size, width = bytes_of(like), lanes_of(like)
+    if how == 0 or columns * size > _NARROW:
+        for r in range(count):
+            transfer(target + r * target_row, source + r * source_row, columns, how, channel,
+                     like)  # fmt: skip
+        return
+    normalise = slot(how, 0) == NORMALISE
+    low, high, apart = real(how, 3, like), real(how, 4, like), slot(how, 5)
+    for c in range(0, columns, width):
+        left, at = columns - c, c * size
+        scale = load_first(slot(how, 1) + channel + at, left, like)
+        shift = load_first(slot(how, 2) + channel + at, left, like)
+        if normalise:
+            for r in range(count):
+                x = load_first(source + r * source_row + at, left, like)
+                x = within(fma(x, scale, shift), low, high)
+                store_first(target + r * target_row + at, x, left)
+        else:
+            for r in range(count):
+                here = source + r * source_row + at
+                x = fma(load_first(here + apart, left, like), scale, shift)
+                x = x + load_first(here, left, like)
+                store_first(target + r * target_row + at, x, left)

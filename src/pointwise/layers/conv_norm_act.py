@@ -10,7 +10,7 @@ from pointwise import checks
 from pointwise.epilogue import ACTIVATIONS, finish
 from pointwise.functional.convolve import Size
 from pointwise.functional.padding import Padding
-from pointwise.layers import folded, normed
+from pointwise.layers import folded, normed, planned
 from pointwise.layers.images import Conv2d, DepthwiseConv2d, PointwiseConv2d
 from pointwise.layers.link import Link
 
@@ -40,28 +40,18 @@ def run(input: Tensor, links: Sequence[Link], residual: Tensor | None = None) ->
     with the pointwise one behind it; in training, norm and activation are applied as the next
     convolution reads. Otherwise the modules run one by one.
     """
-    if len(links) > 1 and normed.can_run(input, links, residual):
+    if not links:
+        return input
+    if normed.can_run(input, links, residual):
         return normed.run(input, links, residual)
-    first = 0
-    while first < len(links):
-        out = None
-        if first + 1 < len(links):
-            last = first + 2 == len(links)
-            here, behind = links[first], links[first + 1]
-            out = folded.run_two(input, here, behind, residual if last else None)
-        step = 1 if out is None else 2
-        if out is None:
-            out = _one(input, links[first], residual if first + 1 == len(links) else None)
-        input, first = out, first + step
-    return input
-
-
-def _one(input: Tensor, link: Link, residual: Tensor | None) -> Tensor:
-    if normed.can_run(input, [link], residual):
-        return normed.run(input, [link], residual)
-    out = folded.run_one(input, link, residual)
+    out = planned.run(input, links, residual)
     if out is not None:
         return out
+    if len(links) > 1:
+        for link in links[:-1]:
+            input = run(input, [link])
+        return run(input, links[-1:], residual)
+    (link,) = links
     x = link.conv(input)
     if link.norm is not None:
         x = link.norm(x)
@@ -78,9 +68,7 @@ def in_sequence(
     links: list[Link] = []
     modules = list(modules)
     for module in modules:
-        if isinstance(module, (ConvNormAct, DepthwiseSeparableConv2d)) and not any(
-            folded.has_hooks(part) for part in module.modules()
-        ):
+        if isinstance(module, (ConvNormAct, DepthwiseSeparableConv2d)) and not module.has_hooks():
             links += module.links()
             continue
         input, links = run(input, links), []
@@ -145,6 +133,10 @@ class ConvNormAct(nn.Module):
         """What ``run`` is to run."""
         return [Link(self.conv, self.norm, self.activation)]
 
+    def has_hooks(self) -> bool:
+        """Whether somebody wants to see this module called (``run`` sees to those of its parts)."""
+        return folded.has_hooks(self)
+
     def extra_repr(self) -> str:
         return f"activation={self.activation}"
 
@@ -191,3 +183,7 @@ class DepthwiseSeparableConv2d(nn.Module):
     def links(self) -> list[Link]:
         """What ``run`` is to run."""
         return self.depthwise.links() + self.pointwise.links()
+
+    def has_hooks(self) -> bool:
+        """Whether somebody wants to see this module, or one of its halves, called."""
+        return any(map(folded.has_hooks, (self, self.depthwise, self.pointwise)))

@@ -3,6 +3,10 @@
 With fixed statistics, batch norm is a factor and a shift for each channel, which the weight and the
 bias of the convolution before it can take over. What the kernels read is kept until one of the
 tensors it came from changes.
+
+Modules run one by one instead in training, where gradients are wanted, on other devices, under
+autocast, while a graph is traced, with hooks on the modules, and for input that does not fit: their
+own code says so best.
 """
 
 from __future__ import annotations
@@ -11,12 +15,13 @@ from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 
 from pointwise import conv2d
-from pointwise.epilogue import finish, fold
+from pointwise.epilogue import fold
 from pointwise.functional.padding import resolve
 from pointwise.gathers.window import Window, window
 from pointwise.layers.link import Link
@@ -25,7 +30,7 @@ _Packed = conv2d.Mix | conv2d.Taps
 _kept: WeakKeyDictionary[nn.Module, tuple[list[Any], _Packed]] = WeakKeyDictionary()
 
 
-class _Folded:
+class Folded:
     """A link as kernels take it, for an input of a certain shape."""
 
     def __init__(self, link: Link, window: Window) -> None:
@@ -36,72 +41,13 @@ class _Folded:
         self.shape = torch.Size(shape)  # of the result
 
 
-def run_one(input: Tensor, link: Link, residual: Tensor | None = None) -> Tensor | None:
-    """``activation(norm(conv(input)) + residual)``, or None where modules have to run one by one.
-
-    So it is in training, where gradients are wanted, on other devices, under autocast, while a
-    graph is traced, with hooks on the modules, and for input that does not fit: their own code says
-    so best.
-    """
-    what = _fold(input.shape, input.dtype, link) if _can_run(input, residual) else None
-    if what is None or not _fits(residual, what.shape, input.dtype):
-        return None
-    input, residual = _channels_last(input), _channels_last(residual)
-    if isinstance(what.weights, conv2d.Mix):
-        return conv2d.mixed(input, what.weights, what.window, residual, what.activation)
-    if residual is None:
-        return conv2d.depthwise(input, what.weights, what.window, what.activation)
-    return finish(conv2d.depthwise(input, what.weights, what.window), residual, what.activation)
-
-
-def run_two(
-    input: Tensor, first: Link, second: Link, residual: Tensor | None = None
-) -> Tensor | None:
-    """Two links in one tile loop, or None where that is impossible or slower."""
-    if not conv2d.is_stencil(first.conv.weight.shape, first.conv.groups):
-        return None
-    one = _fold(input.shape, input.dtype, first) if _can_run(input, residual) else None
-    two = None if one is None else _fold(one.shape, input.dtype, second)
-    if one is None or two is None or not _fits(residual, two.shape, input.dtype):
-        return None
-    if isinstance(one.weights, conv2d.Mix) or isinstance(two.weights, conv2d.Taps):
-        return None
-    if two.weights.groups > 1 or not two.window.is_identity:
-        return None
-    if not conv2d.is_better_joined(one.window, two.weights):
-        return None
-    return conv2d.separable(_channels_last(input), one.weights, two.weights, one.window,
-                            _channels_last(residual), one.activation, two.activation)  # fmt: skip
-
-
-def _can_run(input: Tensor, residual: Tensor | None) -> bool:
-    if torch.compiler.is_compiling() or not is_plain(input) or input.dim() != 4:
-        return False
-    if residual is not None and not is_plain(residual):
-        return False
-    return not torch.is_grad_enabled() or not (
-        input.requires_grad or (residual is not None and residual.requires_grad)
-    )
-
-
-def _fits(residual: Tensor | None, shape: torch.Size, dtype: torch.dtype) -> bool:
-    return residual is None or (residual.shape == shape and residual.dtype == dtype)
-
-
-def _channels_last(x):
-    return None if x is None else x.contiguous(memory_format=torch.channels_last)
-
-
-def _fold(shape: torch.Size, dtype: torch.dtype, link: Link) -> _Folded | None:
-    conv, norm, activation = link
+def fold_link(shape: torch.Size, dtype: torch.dtype, link: Link) -> Folded | None:
+    """A link for inputs of this shape, or None where it has to run as the modules it is of."""
+    conv, _norm, activation = link
     if (
         shape[1] != conv.in_channels
         or dtype != conv.weight.dtype
         or dtype not in (torch.float32, torch.float64)
-        or (torch.is_grad_enabled() and _wants_grad(conv, norm))
-        or torch.is_autocast_enabled("cpu")
-        or not is_ordinary(conv)
-        or not _is_fixed(norm)
         or (activation or "none") not in conv2d.EPILOGUES
     ):
         return None
@@ -109,7 +55,58 @@ def _fold(shape: torch.Size, dtype: torch.dtype, link: Link) -> _Folded | None:
     if stencil and conv.out_channels != conv.in_channels:
         return None  # a depth multiplier
     seen = window_of(conv, shape[0], shape[2], shape[3])
-    return None if seen is None else _Folded(link, seen)
+    return None if seen is None else Folded(link, seen)
+
+
+def step_of_one(x: Tensor, what: Folded, out: Tensor, residual: Tensor | None) -> conv2d.Step:
+    """The launch of one link; a stencil takes no residual."""
+    if isinstance(what.weights, conv2d.Mix):
+        return conv2d.mixed_step(x, what.weights, what.window, out, residual, what.activation)
+    return conv2d.depthwise_step(x, what.weights, what.window, out, what.activation)
+
+
+def are_better_joined(one: Folded, two: Folded) -> bool:
+    """Whether two links can run in one tile loop, and are faster so."""
+    return (
+        isinstance(one.weights, conv2d.Taps)
+        and isinstance(two.weights, conv2d.Mix)
+        and two.weights.groups == 1
+        and two.window.is_identity
+        and conv2d.is_better_joined(one.window, two.weights)
+    )
+
+
+def step_of_two(
+    x: Tensor, one: Folded, two: Folded, out: Tensor, residual: Tensor | None
+) -> conv2d.Step:
+    """The launch of a depthwise and a pointwise link in one tile loop."""
+    assert isinstance(one.weights, conv2d.Taps)
+    assert isinstance(two.weights, conv2d.Mix)
+    return conv2d.separable_step(x, one.weights, two.weights, one.window, out, residual,
+                                 one.activation, two.activation)  # fmt: skip
+
+
+def can_run(input: Tensor, residual: Tensor | None) -> bool:
+    """Whether tensors are what kernels take, and nobody wants their gradients."""
+    if torch.compiler.is_compiling() or not is_plain(input) or input.dim() != 4:
+        return False
+    if residual is not None and not is_plain(residual):
+        return False
+    if torch.is_autocast_enabled("cpu"):
+        return False
+    return not torch.is_grad_enabled() or not (
+        input.requires_grad or (residual is not None and residual.requires_grad)
+    )
+
+
+def is_fixed(link: Link) -> bool:
+    """Whether a link is a convolution with fixed statistics or no norm, without gradients."""
+    conv, norm, _ = link
+    return (
+        is_ordinary(conv)
+        and (norm is None or _has_fixed_statistics(norm))
+        and not (torch.is_grad_enabled() and _wants_grad(conv, norm))
+    )
 
 
 def is_plain(x: Tensor) -> bool:
@@ -136,10 +133,7 @@ def is_ordinary(conv: nn.Conv2d) -> bool:
     )
 
 
-def _is_fixed(norm: nn.Module | None) -> bool:
-    """Whether ``norm`` is a batch norm with fixed statistics, or none at all."""
-    if norm is None:
-        return True
+def _has_fixed_statistics(norm: nn.Module) -> bool:
     return (
         isinstance(norm, nn.BatchNorm2d)
         and type(norm).forward is nn.BatchNorm2d.forward
@@ -195,16 +189,10 @@ class _Source:
 
     def __init__(self, tensor: Any) -> None:
         self.tensor = tensor
-        self.samples = None
         if isinstance(tensor, Tensor):
             self.version, self.address = tensor._version, tensor.data_ptr()
-            dense = tensor.is_contiguous() or (
-                tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
-            )
-            if dense:
-                flat = tensor.detach().as_strided((tensor.numel(),), (1,)).numpy()
-                self.samples = flat[:: max(1, len(flat) // 61)]
-                self.values = self.samples.tobytes()
+            self.samples = samples(tensor)
+            self.values = self.samples.tobytes()
 
     def is_still(self, tensor: Any) -> bool:
         if not isinstance(tensor, Tensor):
@@ -213,8 +201,18 @@ class _Source:
             tensor is self.tensor
             and tensor._version == self.version
             and tensor.data_ptr() == self.address
-            and (self.samples is None or self.samples.tobytes() == self.values)
+            and self.samples.tobytes() == self.values
         )
+
+
+def samples(tensor: Tensor) -> np.ndarray:
+    """Some of a tensor's numbers, evenly from its memory; they change with it."""
+    dense = tensor.is_contiguous() or (
+        tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+    )
+    count = tensor.numel() if dense else min(1, tensor.numel())
+    flat = tensor.detach().as_strided((count,), (1,)).numpy()
+    return flat[:: max(1, count // 61)]
 
 
 def _are_still(sources: list[_Source], tensors: list[Any]) -> bool:

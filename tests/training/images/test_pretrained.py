@@ -76,3 +76,18 @@ def test_real_weights_know_a_cat(shared_data):
         (probabilities,) = classify_pictures(run, read_pictures(shared_data / "photos" / name))
         assert run.recipe.classes.names[probabilities.argmax()] == expected
         assert probabilities.max() > 0.4
+
+
+@pytest.mark.parametrize(
+    ("photo", "wanted"),
+    [("hot_dog.jpg", "hotdog"), ("owl.jpg", "great grey owl"), ("parrot.jpg", "macaw")],
+)
+def test_published_weights_know_real_photographs(shared_data, photo, wanted):
+    folder = shared_data / "mobilenet_v1"
+    (weights,) = folder.glob("*.npz")
+    run = pretrained("MobileNetV1", weights, labels=folder / "imagenet_labels.txt")
+    picture = Picture(photo, file=shared_data / "photos" / photo)
+    with torch.inference_mode():
+        scores = run.network(run.recipe.batch([run.recipe.pixels(picture)]))[0]
+    best = [run.recipe.classes.names[i] for i in scores.topk(5).indices]
+    assert any(name.startswith(wanted) for name in best), best

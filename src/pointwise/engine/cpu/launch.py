@@ -181,6 +181,22 @@ def _launch(address, arguments, programs, counter, threads):
         _work(address, arguments, programs, counter, thread)
 
 
+@njit(nogil=True, cache=True)
+def _work_all(addresses, tables, programs, counters):
+    for step in range(len(addresses)):
+        _work(addresses[step], tables[step], programs[step], counters + 64 * step, 0)
+
+
+@njit(nogil=True, cache=True)
+def _launch_all(addresses, tables, programs, counters, threads):
+    for step in range(len(addresses)):
+        counter = counters + 64 * step  # a cache line each
+        if programs[step] == 1:
+            _work(addresses[step], tables[step], programs[step], counter, 0)
+        else:
+            _launch(addresses[step], tables[step], programs[step], counter, threads)
+
+
 def threads() -> int:
     """How many threads a launch may use here and now: torch's number; one in a forked process."""
     return 1 if _forked else min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
@@ -219,3 +235,37 @@ def launch(compiled, arguments, programs: int) -> None:
             _launch(*where, team)
     else:
         _launch(*where, team)
+
+
+class Program:
+    """Launches one after the other in a single call, which saves what each costs in Python.
+
+    Made of (kernel, arguments, programs). ``tables[i]`` are the arguments of launch i and may be
+    changed between runs; runs in several threads wait for each other.
+    """
+
+    def __init__(self, launches) -> None:
+        compiled, arguments, programs = zip(*launches, strict=True)
+        self.kernels = compiled  # their machine code is to stay
+        self.tables = [np.array(table, dtype=np.int64) for table in arguments]
+        self._addresses = np.array([kernel.address for kernel in compiled], dtype=np.int64)
+        self._places = np.array([table.ctypes.data for table in self.tables], dtype=np.int64)
+        self._programs = np.array(programs, dtype=np.int64)
+        self._counters = np.zeros((len(programs), 8), dtype=np.int64)
+        self.lock = threading.Lock()
+
+    def run(self) -> None:
+        """Runs all launches; to be called with the ``lock``."""
+        team = threads()
+        self._counters[:] = 0
+        given = (self._addresses, self._places, self._programs, self._counters.ctypes.data)
+        if team == 1:  # without the pool, which may not have been started
+            _work_all(*given)
+            return
+        _start_pool()
+        numba.set_num_threads(team)
+        if numba.config.THREADING_LAYER == "workqueue":
+            with _workqueue_lock:
+                _launch_all(*given, team)
+        else:
+            _launch_all(*given, team)

@@ -51,8 +51,8 @@ def pretrained(
     side = size or _size_in(path.name) or SIZE
     names = _names(labels, made["classes"])
     recipe = ImageRecipe(
-        Classes(tuple(range(len(names))), names), (side, side), mean, std, crop=CROP
-    )
+        Classes(tuple(range(len(names))), names), (side, side), mean, std, crop=CROP,
+        antialias=not tensorflow)  # fmt: skip
     return Run(recipe, network.to(device).eval(), made)
 
 

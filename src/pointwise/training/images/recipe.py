@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from pointwise.extras import import_extra
 from pointwise.training.classes import IGNORED, Classes
@@ -22,7 +23,8 @@ class ImageRecipe:
 
     An image is cut to the shape of ``size`` (height, width) about its middle, scaled to it and
     given as many channels as there are means; a channel is ``(value - mean) / std``, the value
-    0 to 255. ``crop`` is the share of the image's height and width that is looked at.
+    0 to 255. ``crop`` is the share of the image's height and width that is looked at. Without
+    ``antialias``, pixels are interpolated between neighbours alone, as TensorFlow's tools did.
     """
 
     classes: Classes
@@ -30,6 +32,7 @@ class ImageRecipe:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     crop: float = 1.0
+    antialias: bool = True
     task: str = IMAGES
 
     @property
@@ -47,6 +50,8 @@ class ImageRecipe:
 
     def pixels(self, picture: Picture) -> np.ndarray:
         """The picture at the recipe's size: uint8 ``[H, W, channels]``."""
+        if not self.antialias:
+            return _with_channels(sample(picture.pixels(), self.size, self.crop), self.channels)
         wanted = round(self.size[0] / self.crop), round(self.size[1] / self.crop)
         return _with_channels(fit(picture.pixels(wanted), self.size, self.crop), self.channels)
 
@@ -75,6 +80,17 @@ def fit(pixels: np.ndarray, size: tuple[int, int], crop: float = 1.0) -> np.ndar
         box=(left, top, left + wide, top + tall),
     )
     return np.asarray(resized).reshape(*size, pixels.shape[2])
+
+
+def sample(pixels: np.ndarray, size: tuple[int, int], crop: float = 1.0) -> np.ndarray:
+    """``fit`` without antialiasing: each value between the four pixels about its place."""
+    height, width = pixels.shape[:2]
+    scale = crop * min(height / size[0], width / size[1])
+    tall, wide = round(size[0] * scale), round(size[1] * scale)
+    top, left = (height - tall) // 2, (width - wide) // 2
+    cut = torch.from_numpy(pixels[top : top + tall, left : left + wide].astype(np.float32))
+    found = F.interpolate(cut.permute(2, 0, 1)[None], size=size, mode="bilinear")
+    return found[0].permute(1, 2, 0).round().to(torch.uint8).numpy()
 
 
 def _with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:

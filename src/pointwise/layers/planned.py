@@ -1,0 +1,144 @@
+"""Inference of a whole run of links, planned once for each shape of input and run in one call.
+
+A plan holds the launches with all their arguments, and two buffers that take turns between one
+convolution's result and the next one's; only the last result is new memory in every run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from operator import is_, is_not
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from pointwise import conv2d
+from pointwise.engine.cpu.launch import Program, threads
+from pointwise.layers import folded
+from pointwise.layers.link import Link
+
+_MOST = 4  # plans of one run: so many shapes of input may take turns
+_plans: WeakKeyDictionary[nn.Module, dict[tuple, _Plan]] = WeakKeyDictionary()
+
+
+def run(input: Tensor, links: Sequence[Link], residual: Tensor | None = None) -> Tensor | None:
+    """The links one after the other, or None where they have to run one by one (``folded``)."""
+    if not folded.can_run(input, residual) or not all(map(folded.is_fixed, links)):
+        return None
+    plans = _plans.setdefault(links[0].conv, {})
+    key = (input.shape, input.dtype, threads(), residual is not None, links[-1].conv, len(links))
+    plan = plans.get(key)
+    if plan is None or not plan.is_still(links):
+        plan = _make(input, links, residual)
+        if plan is None:
+            return None
+        plans.pop(key, None)
+        plans[key] = plan
+        if len(plans) > _MOST:
+            plans.pop(next(iter(plans)))
+    wrong = residual is not None and (
+        residual.shape != plan.out.shape or residual.dtype != input.dtype
+    )
+    return None if wrong else plan.run(input, residual)
+
+
+class _Plan:
+    """Launches for one shape of input, and the state of the parameters they were made of."""
+
+    def __init__(self, links: Sequence[Link], steps: Sequence[conv2d.Step], buffers: tuple) -> None:
+        self.out = steps[-1].out
+        self._steps, self._buffers = steps, buffers
+        self._program = Program((step.kernel, step.arguments, step.programs) for step in steps)
+        self._links = tuple(links)
+        self._tensors = _tensors(links)
+        self._versions = [tensor._version for tensor in self._tensors]
+        self._addresses = [tensor.data_ptr() for tensor in self._tensors]
+        self._samples = [folded.samples(link.conv.weight) for link in links]
+        self._values = [view.tobytes() for view in self._samples]
+
+    def is_still(self, links: Sequence[Link]) -> bool:
+        """Whether the parameters are the ones the plan was made of (see ``folded.Source``)."""
+        tensors = _tensors(links)
+        return (
+            len(tensors) == len(self._tensors)
+            and all(map(is_, tensors, self._tensors))
+            and not any(map(is_not, (link.conv for link in links),
+                            (link.conv for link in self._links)))
+            and [link.activation for link in links] == [link.activation for link in self._links]
+            and [tensor._version for tensor in tensors] == self._versions
+            and [tensor.data_ptr() for tensor in tensors] == self._addresses
+            and [view.tobytes() for view in self._samples] == self._values
+        )  # fmt: skip
+
+    def run(self, input: Tensor, residual: Tensor | None) -> Tensor:
+        input = input.contiguous(memory_format=torch.channels_last)
+        out = torch.empty(self.out.shape, dtype=self.out.dtype, memory_format=torch.channels_last)
+        program, last = self._program, self._steps[-1]
+        with program.lock:
+            program.tables[0][0] = input.data_ptr()
+            program.tables[-1][last.place] = out.data_ptr()
+            if residual is not None:
+                residual = residual.contiguous(memory_format=torch.channels_last)
+                program.tables[-1][conv2d.RESIDUAL] = residual.data_ptr()
+            program.run()
+        return out
+
+
+def _tensors(links: Sequence[Link]) -> list[Any]:
+    """All parameters and statistics, in an order; what is not there is left out."""
+    found: list[Any] = []
+    for conv, norm, _ in links:
+        found.append(conv._parameters.values())
+        if norm is not None:
+            found.append(norm._parameters.values())
+            found.append((norm.running_mean, norm.running_var))
+    return [tensor for tensor in chain.from_iterable(found) if tensor is not None]
+
+
+def _make(input: Tensor, links: Sequence[Link], residual: Tensor | None) -> _Plan | None:
+    """A plan, or None where a link cannot be part of one."""
+    found: list[folded.Folded] = []
+    shape = input.shape
+    for link in links:
+        what = folded.fold_link(shape, input.dtype, link)
+        if what is None or 0 in what.shape:
+            return None
+        found.append(what)
+        shape = what.shape
+    if any(tensor.is_inference() for tensor in _tensors(links)):
+        return None  # nobody knows when they change
+    if residual is not None and (
+        isinstance(found[-1].weights, conv2d.Taps)
+        or residual.shape != shape
+        or residual.dtype != input.dtype
+    ):
+        return None  # a stencil takes none, and a wrong one gets its error elsewhere
+    buffers = _two_buffers(found, input.dtype)
+    steps: list[conv2d.Step] = []
+    x, first = input.contiguous(memory_format=torch.channels_last), 0
+    while first < len(found):
+        one, last = found[first], found[min(first + 1, len(found) - 1)]
+        count = 2 if last is not one and folded.are_better_joined(one, last) else 1
+        out = _view(buffers[len(steps) % 2], found[first + count - 1].shape)
+        more = residual if first + count == len(found) else None
+        if count == 2:
+            steps.append(folded.step_of_two(x, one, last, out, more))
+        else:
+            steps.append(folded.step_of_one(x, one, out, more))
+        x, first = out, first + count
+    return _Plan(links, steps, buffers)
+
+
+def _two_buffers(found: Sequence[folded.Folded], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    most = max(what.shape.numel() for what in found)
+    return torch.empty(most, dtype=dtype), torch.empty(most, dtype=dtype)
+
+
+def _view(buffer: Tensor, shape: torch.Size) -> Tensor:
+    """The beginning of a buffer as an image, channels_last."""
+    images, channels, height, width = shape
+    flat = buffer[: shape.numel()].view(images, height, width, channels)
+    return flat.permute(0, 3, 1, 2)

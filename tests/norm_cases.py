@@ -1,0 +1,138 @@
+"""Operands for the operators of training with batch norm, and what they are to give, in float64."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from image_cases import CASES, ImageCase, named
+from torch import Tensor
+
+OPERATORS = torch.ops.pointwise
+BOUNDS = (0.0, 6.0)
+
+# What these operators are for: a batch of pixels, and as many channels out of a stencil as into it.
+TRAINED = [
+    case for case in CASES
+    if case.batch and (not case.is_depthwise or case.channels[0] == case.channels[1])
+]  # fmt: skip
+
+# One of each path through the kernels.
+FEW = named(
+    "3 to 16 channels", "3 groups, stride 2", "pointwise, 5 to 15 channels", "pointwise, 7 groups",
+    "pointwise, stride 2 and groups", "depthwise, 17 channels", "depthwise, kernel 4 × 4",
+    "depthwise, stride 2, 2", "depthwise, dilation 1 and 3, stride 2", "kernel 7 on 3 × 2",
+    "depthwise, uneven padding, stride 2", "pointwise, 5 pixels",
+)  # fmt: skip
+
+
+@dataclass
+class Operands:
+    """``clamp((z - mean)·scale + shift)``, a weight, and gradients of all three results."""
+
+    z: Tensor
+    mean: Tensor | None
+    scale: Tensor | None
+    shift: Tensor | None
+    weight: Tensor
+    grad: Tensor
+    d_mean: Tensor
+    d_variance: Tensor
+    case: ImageCase
+    bounds: tuple[float, float] = BOUNDS
+
+    @property
+    def given(self) -> tuple:
+        """The arguments of ``norm_conv2d``."""
+        norm = (self.z, self.mean, self.scale, self.shift, *self.bounds)
+        return (*norm, self.weight, *self.case.numbers)
+
+    @property
+    def wanted(self) -> list[Tensor]:
+        every = (self.z, self.mean, self.scale, self.shift, self.weight)
+        return [t for t in every if t is not None]
+
+    @property
+    def slopes(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.grad, self.d_mean, self.d_variance
+
+    def of_type(self, dtype) -> Operands:
+        """The same numbers in tensors of their own."""
+        names = ("z", "mean", "scale", "shift", "weight", "grad", "d_mean", "d_variance")
+        made = {}
+        for name in names:
+            old = getattr(self, name)
+            made[name] = None if old is None else old.detach().to(dtype, copy=True)
+        return Operands(**made, case=self.case, bounds=self.bounds)
+
+
+def operands(case: ImageCase, dtype=torch.float32, normed: bool = True) -> Operands:
+    """Numbers that fit into float32; none of them so near a bound that rounding decides."""
+    z = case.tensor("input", dtype)
+    channels = case.channels[0]
+    norm: list[Tensor | None] = [None] * 3
+    if normed:
+        values = case.values("norm", (3, channels))
+        values[1] = np.sign(values[1]) * (np.abs(values[1]) + 0.5)
+        rows = torch.from_numpy(values)
+        mean, scale, shift = (row.view(-1, 1, 1) for row in rows)
+        before = (z.double() - mean) * scale + shift
+        near = sum((before - bound).abs() < 1e-2 for bound in BOUNDS).bool()
+        z = z.masked_fill(near, 0)
+        before = (z.double() - mean) * scale + shift
+        rows[2] += 0.03 * sum(((before - b).abs() < 1e-2).any(0).any(1).any(1) for b in BOUNDS)
+        norm = list(rows.to(dtype))
+    outs = case.channels[1]
+    slopes = [torch.from_numpy(case.values(role, (outs,))).to(dtype) for role in ("dm", "dv")]
+    weight, grad = case.tensor("weight", dtype), case.tensor("grad", dtype)
+    return Operands(z, *norm, weight, grad, *slopes, case)
+
+
+def before(o: Operands, size: bool = False) -> Tensor:
+    """What is convolved; with ``size``, the sum of the absolute values it is made of."""
+    if o.mean is None:
+        return o.z.abs() if size else o.z
+    mean, scale, shift = (t.view(-1, 1, 1) for t in (o.mean, o.scale, o.shift))
+    if size:
+        return (o.z.abs() + mean.abs()) * scale.abs() + shift.abs()
+    return ((o.z - mean) * scale + shift).clamp(*o.bounds)
+
+
+def convolved(x: Tensor, weight: Tensor, case: ImageCase) -> Tensor:
+    stride, (top, bottom, left, right), dilation, groups = case.numbers
+    x = F.pad(x, (left, right, top, bottom))
+    return F.conv2d(x, weight, None, stride, 0, dilation, groups)
+
+
+def plain(o: Operands) -> tuple[Tensor, Tensor, Tensor]:
+    """``norm_conv2d`` out of PyTorch's own operations."""
+    out = convolved(before(o), o.weight, o.case)
+    return out, out.mean((0, 2, 3)), out.var((0, 2, 3), unbiased=False)
+
+
+def gradients(o: Operands) -> list[Tensor]:
+    """By PyTorch's autograd, for z, mean, scale, shift and weight, in float64."""
+    o = o.of_type(torch.float64)
+    for tensor in o.wanted:
+        tensor.requires_grad_()
+    return list(torch.autograd.grad(plain(o), o.wanted, o.slopes))
+
+
+def gradient_sizes(o: Operands) -> list[Tensor]:
+    """The sums of absolute values that those gradients are sums of."""
+    o = o.of_type(torch.float64)
+    count = o.grad.numel() // o.grad.shape[1]
+    size = before(o, size=True)
+    out = convolved(size, o.weight.abs(), o.case)
+    d_mean, d_variance = o.d_mean.view(-1, 1, 1), o.d_variance.view(-1, 1, 1)
+    slope = o.grad.abs() + d_mean.abs() / count + 4 * out * d_variance.abs() / count
+    x, weight = size.detach().requires_grad_(), o.weight.abs().requires_grad_()
+    d_x, d_weight = torch.autograd.grad(convolved(x, weight, o.case), (x, weight), slope)
+    if o.mean is None:
+        return [d_x, d_weight]
+    away = o.z.abs() + o.mean.abs().view(-1, 1, 1)
+    d_shift = d_x.sum((0, 2, 3))
+    d_z = d_x * o.scale.abs().view(-1, 1, 1)
+    return [d_z, d_shift * o.scale.abs(), (d_x * away).sum((0, 2, 3)), d_shift, d_weight]
