@@ -33,13 +33,15 @@ BLOCKS = {
     "separable": lambda **o: DepthwiseSeparableConv2d(9, 17, activation="relu6", **o),
     "separable, stride 2, 5 × 5": lambda **o: DepthwiseSeparableConv2d(
         9, 17, 5, 2, activation="relu", **o),
-    "separable, hardswish": lambda **o: DepthwiseSeparableConv2d(9, 33, activation="hardswish", **o),
+    "separable, hardswish": lambda **o: DepthwiseSeparableConv2d(
+        9, 33, activation="hardswish", **o),
     "separable, dilated": lambda **o: DepthwiseSeparableConv2d(
         9, 8, 3, padding="same", dilation=2, activation="silu", **o),
     "separable, nothing between": lambda **o: DepthwiseSeparableConv2d(9, 17, between=False, **o),
     "separable, times 2": lambda **o: DepthwiseSeparableConv2d(
         9, 17, depth_multiplier=2, activation="relu", **o),
-    "separable, groups": lambda **o: DepthwiseSeparableConv2d(9, 12, groups=3, activation="relu", **o),
+    "separable, groups": lambda **o: DepthwiseSeparableConv2d(
+        9, 12, groups=3, activation="relu", **o),
     "inverted": lambda **o: InvertedResidual(9, 9, 27, **o),
     "inverted, excite": lambda **o: InvertedResidual(9, 9, 27, 5, squeezed=4, **o),
     "inverted, stride 2": lambda **o: InvertedResidual(9, 17, 27, stride=2, **o),

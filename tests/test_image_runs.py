@@ -43,7 +43,7 @@ def test_blocks_are_their_modules_one_by_one(block, training, dtype):
 
 def test_training_is_joined_at_all(runs):
     expected = {"separable": [2], "inverted": [3], "inverted, excite": [2, 1], "bottleneck": [1, 3],
-                "three with a residual": [3], "separable, times 2": []}  # fmt: skip
+                "three with a residual": [3], "separable, times 2": [1]}  # fmt: skip
     for block, lengths in expected.items():
         runs.clear()
         made(block)(picture(2, 9, 8, 7))
@@ -195,7 +195,8 @@ def gradients_after(freeze, block: str, input_wants: bool):
     "block", ["separable", "inverted, excite", "bottleneck", "groups, silu between"]
 )
 def test_parts_may_be_frozen(block, input_wants, freeze, request):
-    if freeze.__name__ in ("first_weight", "all_weights") and not input_wants:
+    frozen = freeze.__name__ in ("first_weight", "all_weights")
+    if frozen and not input_wants and block != "groups, silu between":
         request.applymarker(pytest.mark.xfail(
             strict=True, reason="scale and shift get no gradient where z has none"))  # fmt: skip
     ours, theirs = gradients_after(freeze, block, input_wants)

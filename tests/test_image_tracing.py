@@ -307,3 +307,22 @@ def test_jacobian_with_batched_gradients():
         if function is convolution:
             found = slopes
     torch.testing.assert_close(found, slopes)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_dual_numbers_keep_their_tangents(training):
+    # Forward mode without torch.func: nothing wants a gradient, and no transform is active.
+    layer = ConvNormAct(4, 6).train(training).requires_grad_(False)
+    x, direction = pictures(2, 4, 5, 6), pictures(2, 4, 5, 6, 1)[..., 0]
+    forms = (
+        (lambda x: conv2d(x, layer.conv.weight), lambda x: F.conv2d(x, layer.conv.weight)),
+        (layer, lambda x: F.relu(layer.norm(F.conv2d(x, layer.conv.weight, padding=1)))),
+    )
+    for ours, theirs in forms:
+        with torch.autograd.forward_ad.dual_level():
+            dual = torch.autograd.forward_ad.make_dual(x, direction)
+            found, expected = (
+                torch.autograd.forward_ad.unpack_dual(form(dual)).tangent for form in (ours, theirs)
+            )
+        assert found is not None
+        torch.testing.assert_close(found, expected, **CLOSE)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pointwise import conv2d
+from pointwise import conv_images
 from pointwise.engine.cpu import norm_act
 from pointwise.engine.cpu.activation import activate, exponential
 from pointwise.engine.cpu.launch import device, kernel, launch, slot
@@ -136,7 +136,7 @@ def test_activations_in_place(columns, activation, dtype):
     given = given.to(dtype)
     given[0, 0], given[1, 0] = 300, -300  # far beyond where exponentials end
     found = given.clone()
-    row, kind = found.stride(0) * found.element_size(), conv2d.EPILOGUES[activation][2]
+    row, kind = found.stride(0) * found.element_size(), conv_images.EPILOGUES[activation][2]
     compiled = _activate_float32 if dtype == torch.float32 else _activate_float64
     launch(compiled, [found.data_ptr(), row, 5, columns, kind], 1)
     assert torch.equal(found[:, columns:], given[:, columns:])
@@ -174,7 +174,7 @@ def test_forward_and_backward(rows, activation, dtype, poisoned):
     for channels in (1, 3, 16, 17, 33, 130):
         z, mean, scale, shift, residual, grad = operands(rows, channels, dtype)
         for added in (None, residual):
-            given = (z, mean, scale, shift, added, conv2d.EPILOGUES[activation])
+            given = (z, mean, scale, shift, added, conv_images.EPILOGUES[activation])
             out = norm_act.forward(*given)
             asked = [None if t is None else t.detach().double().requires_grad_()
                      for t in (z, mean, scale, shift, added)]  # fmt: skip
@@ -213,14 +213,14 @@ def test_numbers_without_a_value_and_without_end(activation, dtype):
     z[0], z[20] = 1e30, -1e30
     z = z.view(1, 1, -1, 1)
     one, zero = torch.ones(1, dtype=dtype), torch.zeros(1, dtype=dtype)
-    out = norm_act.forward(z, zero, one, zero, None, conv2d.EPILOGUES[activation])
+    out = norm_act.forward(z, zero, one, zero, None, conv_images.EPILOGUES[activation])
     x = z.clone().requires_grad_()
     expected = PLAIN[activation](x)
     close = {"rtol": 1e-5, "atol": 1e-5, "equal_nan": True}
     torch.testing.assert_close(out, expected.detach(), **close)
     grad = torch.ones_like(z)
     (slope,) = torch.autograd.grad(expected, x, grad)
-    found = norm_act.backward(grad, z, zero, one, zero, None, conv2d.EPILOGUES[activation])[0]
+    found = norm_act.backward(grad, z, zero, one, zero, None, conv_images.EPILOGUES[activation])[0]
     ordinary = z.isfinite()
     torch.testing.assert_close(found[ordinary], slope[ordinary], **close)
     if activation in ("relu", "relu6"):  # NaN passes it on
@@ -232,7 +232,7 @@ def test_numbers_without_a_value_and_without_end(activation, dtype):
 def test_gradients_at_the_corners_are_pytorchs(activation, dtype):
     z = torch.tensor([-3.0, 0.0, 3.0, 6.0], dtype=dtype).view(1, 1, -1, 1)
     one, zero = torch.ones(1, dtype=dtype), torch.zeros(1, dtype=dtype)
-    given = (zero, one, zero, None, conv2d.EPILOGUES[activation])
+    given = (zero, one, zero, None, conv_images.EPILOGUES[activation])
     x = z.clone().requires_grad_()
     expected = PLAIN[activation](x)
     assert torch.equal(norm_act.forward(z, *given), expected.detach())
@@ -244,7 +244,7 @@ def test_gradients_at_the_corners_are_pytorchs(activation, dtype):
 def test_an_empty_image(dtype):
     z, mean, scale, shift, residual, grad = (t[..., :0, :] if t.dim() == 4 else t
                                              for t in operands(4, 5, dtype))  # fmt: skip
-    given = (z, mean, scale, shift, residual, conv2d.EPILOGUES["relu"])
+    given = (z, mean, scale, shift, residual, conv_images.EPILOGUES["relu"])
     assert norm_act.forward(*given).shape == z.shape
     d_z, d_scale, d_shift, d_residual = norm_act.backward(grad, *given)
     assert d_z.shape == d_residual.shape == z.shape
@@ -256,7 +256,7 @@ def test_an_empty_image(dtype):
 @EACH
 def test_the_same_bits_at_any_number_of_threads(activation, dtype, threads):
     z, mean, scale, shift, residual, grad = operands(3000, 37, dtype)
-    given = (z, mean, scale, shift, residual, conv2d.EPILOGUES[activation])
+    given = (z, mean, scale, shift, residual, conv_images.EPILOGUES[activation])
 
     def everything():
         return [norm_act.forward(*given), *norm_act.backward(grad, *given)]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from image_cases import CASES, ImageCase, each
 from image_oracle import reads
 
-from pointwise import conv2d_gradient
+from pointwise import conv_images_gradient
 from pointwise.gathers.window import Axis, Window, adjoint, window
 
 
@@ -122,8 +122,8 @@ def test_parts_of_a_weight_are_the_taps_of_their_share(case: ImageCase):
     stride, padding, dilation, _ = case.numbers
     seen: Window = window(case.batch, case.sizes, case.kernel, stride, padding, dilation)
     numbers = torch.arange(seen.taps, dtype=torch.float64).view(1, 1, *case.kernel)
-    for y, x in conv2d_gradient.shares(seen):
-        part, back = conv2d_gradient.part_of(numbers, seen, y, x)
+    for y, x in conv_images_gradient.shares(seen):
+        part, back = conv_images_gradient.part_of(numbers, seen, y, x)
         assert back == Window(seen.images, y.axis, x.axis)
         expected = [
             [(y.tap - j * y.between) * case.kernel[1] + x.tap - i * x.between

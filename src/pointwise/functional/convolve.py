@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from pointwise import (
     checks,
@@ -31,13 +33,49 @@ def convolve(
     activation: str | None,
     residual: Tensor | None,
     kind: str = "standard",
-    names: tuple[str, str] = ("weight", "bias"),
 ) -> Tensor:
     """``activation(convolution + bias + residual)`` in 1, 2 or 3 ``dimensions``.
 
-    ``groups`` is None for the depthwise ``kind``, which has one for every channel; ``names``
-    are what the caller calls weight and bias.
+    ``groups`` is None for the depthwise ``kind``, which has one for every channel.
     """
+    call = _complete(caller, dimensions, input, weight, bias, stride, padding, dilation, groups,
+                     activation, residual, kind)  # fmt: skip
+    compute = {1: _on_line, 2: _on_image, 3: _on_volume}[dimensions]
+    out = compute(*call[:-1])
+    return out if input.dim() == dimensions + 2 else out.squeeze(0)
+
+
+class _Call(NamedTuple):
+    """A convolution with everything spelled out: an input with a batch, numbers per dimension."""
+
+    input: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    residual: Tensor | None
+    stride: list[int]
+    edges: list[int]
+    dilation: list[int]
+    groups: int
+    activation: str
+    shape: tuple[int, ...]  # of the result
+
+
+def _complete(
+    caller: str,
+    dimensions: int,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Size,
+    padding: Padding,
+    dilation: Size,
+    groups: int | None,
+    activation: str | None,
+    residual: Tensor | None,
+    kind: str,
+    names: tuple[str, str] = ("weight", "bias"),
+) -> _Call:
+    """Checks everything; ``names`` are what the caller calls weight and bias."""
     checks.image(caller, input, dimensions)
     batched = input.dim() == dimensions + 2
     x = input if batched else input.unsqueeze(0)
@@ -57,17 +95,16 @@ def convolve(
     sizes = checks.output_sizes(caller, x.shape[2:], kernel, steps, edges, spread)
     named = "none" if activation is None else activation
     checks.one_of(caller, "activation", named, tuple(ACTIVATIONS))
+    shape = (x.shape[0], outputs, *sizes)
     if residual is not None:
-        shape = (x.shape[0], outputs, *sizes) if batched else (outputs, *sizes)
-        checks.weight(caller, "residual", residual, shape, f"like the result, {list(shape)}")
+        shown = shape if batched else shape[1:]
+        checks.weight(caller, "residual", residual, shown, f"like the result, {list(shown)}")
         residual = residual if batched else residual.unsqueeze(0)
     checks.alike(caller, **{names[0]: weight, names[1]: bias})
     x, weight, bias, residual = _autocast(x, weight, bias, residual)
     given = {"input": x, names[0]: weight, names[1]: bias, "residual": residual}
     checks.alike(caller, **given)
-    compute = {1: _on_line, 2: _on_image, 3: _on_volume}[dimensions]
-    out = compute(x, weight, bias, residual, steps, edges, spread, groups, named)
-    return out if batched else out.squeeze(0)
+    return _Call(x, weight, bias, residual, steps, edges, spread, groups, named, shape)
 
 
 def separable(
@@ -86,26 +123,37 @@ def separable(
     activation: str | None,
     residual: Tensor | None,
 ) -> Tensor:
-    """The depthwise convolution, then the pointwise one."""
-    between = convolve(caller, dimensions, input, depthwise, depthwise_bias, stride, padding,
-                       dilation, None, depthwise_activation, None, kind="depthwise",
-                       names=("depthwise", "depthwise_bias"))  # fmt: skip
-    return convolve(caller, dimensions, between, pointwise, bias, 1, 0, 1, groups, activation,
-                    residual, kind="pointwise", names=("pointwise", "bias"))  # fmt: skip
+    """The depthwise convolution, then the pointwise one; both at once without gradients."""
+    tensors = (input, depthwise, pointwise, depthwise_bias, bias, residual)
+    first = _complete(caller, dimensions, input, depthwise, depthwise_bias, stride, padding,
+                      dilation, None, depthwise_activation, None, "depthwise",
+                      ("depthwise", "depthwise_bias"))  # fmt: skip
+    shape = first.shape if input.dim() == dimensions + 2 else first.shape[1:]
+    # What lies between has a shape only, for now.
+    between = first.input.new_empty(()).expand(shape)
+    second = _complete(caller, dimensions, between, pointwise, bias, 1, 0, 1, groups, activation,
+                       residual, "pointwise", ("pointwise", "bias"))  # fmt: skip
+    if dimensions == 2 and groups == 1 and not _wants_grad(*tensors) and not _is_transformed():
+        out = torch.ops.pointwise.separable_conv2d(
+            first.input, first.weight, second.weight, first.bias, second.bias, second.residual,
+            first.stride, first.edges, first.dilation, first.activation,
+            second.activation)  # fmt: skip
+    else:
+        compute = {1: _on_line, 2: _on_image, 3: _on_volume}[dimensions]
+        middle = compute(*first[:-1])
+        out = compute(*second._replace(input=middle)[:-1])
+    return out if input.dim() == dimensions + 2 else out.squeeze(0)
 
 
 def _on_image(x, weight, bias, residual, stride, edges, dilation, groups, activation) -> Tensor:
-    if torch.onnx.is_in_onnx_export() or _in_transform():
+    if _is_transformed():
         # As the operators that every runtime knows, and that torch.func can transform.
         top, bottom, left, right = edges
         x = F.pad(x, (left, right, top, bottom))
         x = F.conv2d(x, weight, bias, stride, 0, dilation, groups)
         return finish(x, residual, activation)
     operator = torch.ops.pointwise.conv2d
-    needs_grad = torch.is_grad_enabled() and any(
-        tensor is not None and tensor.requires_grad for tensor in (x, weight, bias, residual)
-    )
-    if needs_grad:
+    if _wants_grad(x, weight, bias, residual):
         x = operator(x, weight, bias, None, stride, edges, dilation, groups, "none")
         return finish(x, residual, activation)
     return operator(x, weight, bias, residual, stride, edges, dilation, groups, activation)
@@ -138,10 +186,20 @@ def _on_volume(x, weight, bias, residual, stride, edges, dilation, groups, activ
     return residual.unflatten(0, (batch, depth)).transpose(1, 2)
 
 
-def _in_transform() -> bool:
-    """Whether a transform of torch.func (vmap, grad, jacrev …) is at work."""
+def _wants_grad(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(
+        tensor is not None and tensor.requires_grad for tensor in tensors
+    )
+
+
+def _is_transformed() -> bool:
+    """Whether an export to ONNX, a transform of torch.func or a forward derivative is at work."""
+    if torch.onnx.is_in_onnx_export():
+        return True
     if torch.compiler.is_compiling():
         return False
+    if forward_ad._current_level >= 0:
+        return True
     return torch._C._functorch.peek_interpreter_stack() is not None  # type: ignore[attr-defined]
 
 

@@ -18,16 +18,16 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.modules import module as hooks
 
-from pointwise import conv2d
+from pointwise import conv_images
 from pointwise.epilogue import fold
 from pointwise.functional.padding import resolve
 from pointwise.gathers.window import Window, window
 from pointwise.layers.link import Link
 
-_Packed = conv2d.Mix | conv2d.Taps
-_kept: WeakKeyDictionary[nn.Module, tuple[list[Any], _Packed]] = WeakKeyDictionary()
+_kept: WeakKeyDictionary[nn.Module, tuple[list[Any], conv_images.Weights]] = WeakKeyDictionary()
 
 
 class Folded:
@@ -48,41 +48,42 @@ def fold_link(shape: torch.Size, dtype: torch.dtype, link: Link) -> Folded | Non
         shape[1] != conv.in_channels
         or dtype != conv.weight.dtype
         or dtype not in (torch.float32, torch.float64)
-        or (activation or "none") not in conv2d.EPILOGUES
+        or (activation or "none") not in conv_images.EPILOGUES
     ):
         return None
-    stencil = conv2d.is_stencil(conv.weight.shape, conv.groups)
+    stencil = conv_images.is_stencil(conv.weight.shape, conv.groups)
     if stencil and conv.out_channels != conv.in_channels:
         return None  # a depth multiplier
     seen = window_of(conv, shape[0], shape[2], shape[3])
     return None if seen is None else Folded(link, seen)
 
 
-def step_of_one(x: Tensor, what: Folded, out: Tensor, residual: Tensor | None) -> conv2d.Step:
+def step_of_one(x: Tensor, what: Folded, out: Tensor, residual: Tensor | None) -> conv_images.Step:
     """The launch of one link; a stencil takes no residual."""
-    if isinstance(what.weights, conv2d.Mix):
-        return conv2d.mixed_step(x, what.weights, what.window, out, residual, what.activation)
-    return conv2d.depthwise_step(x, what.weights, what.window, out, what.activation)
+    assert isinstance(what.weights, (conv_images.Mix, conv_images.Taps))
+    if isinstance(what.weights, conv_images.Mix):
+        return conv_images.mixed_step(x, what.weights, what.window, out, residual, what.activation)
+    return conv_images.depthwise_step(x, what.weights, what.window, out, what.activation)
 
 
 def are_better_joined(one: Folded, two: Folded) -> bool:
     """Whether two links can run in one tile loop, and are faster so."""
     return (
-        isinstance(one.weights, conv2d.Taps)
-        and isinstance(two.weights, conv2d.Mix)
+        isinstance(one.weights, conv_images.Taps)
+        and isinstance(two.weights, conv_images.Mix)
         and two.weights.groups == 1
         and two.window.is_identity
-        and conv2d.is_better_joined(one.window, two.weights)
+        and conv_images.is_better_joined(one.window, two.weights)
     )
 
 
 def step_of_two(
     x: Tensor, one: Folded, two: Folded, out: Tensor, residual: Tensor | None
-) -> conv2d.Step:
+) -> conv_images.Step:
     """The launch of a depthwise and a pointwise link in one tile loop."""
-    assert isinstance(one.weights, conv2d.Taps)
-    assert isinstance(two.weights, conv2d.Mix)
-    return conv2d.separable_step(x, one.weights, two.weights, one.window, out, residual,
+    assert isinstance(one.weights, conv_images.Taps)
+    assert isinstance(two.weights, conv_images.Mix)
+    return conv_images.separable_step(x, one.weights, two.weights, one.window, out, residual,
                                  one.activation, two.activation)  # fmt: skip
 
 
@@ -116,6 +117,7 @@ def is_plain(x: Tensor) -> bool:
         and x.device.type == "cpu"
         and not torch._C._functorch.is_functorch_wrapped_tensor(x)  # type: ignore[attr-defined]
         and torch._C._len_torch_dispatch_stack() == 0
+        and forward_ad._current_level < 0
         and not torch.jit.is_tracing()
         and not torch.onnx.is_in_onnx_export()
     )
@@ -128,6 +130,7 @@ def is_ordinary(conv: nn.Conv2d) -> bool:
     return (
         type(conv).forward in (nn.Conv2d.forward, Conv2d.forward)
         and conv.padding_mode == "zeros"
+        and conv._parameters.get("weight") is not None  # not one that is computed from others
         and getattr(conv, "activation", None) is None
         and not has_hooks(conv)
     )
@@ -221,7 +224,7 @@ def _are_still(sources: list[_Source], tensors: list[Any]) -> bool:
     )
 
 
-def _weights(conv: nn.Conv2d, norm: nn.Module | None) -> _Packed:
+def _weights(conv: nn.Conv2d, norm: nn.Module | None) -> conv_images.Weights:
     tensors: list[Any] = [conv.weight, conv.bias]
     if norm is not None:
         tensors += [norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps]
@@ -231,11 +234,11 @@ def _weights(conv: nn.Conv2d, norm: nn.Module | None) -> _Packed:
     with torch.no_grad():
         weight, bias = fold(conv.weight, conv.bias, norm)
         weight = weight.detach()
-        packed: _Packed
-        if conv2d.is_stencil(weight.shape, conv.groups):
-            packed = conv2d.taps(weight, bias)
+        packed: conv_images.Weights
+        if conv_images.is_stencil(weight.shape, conv.groups):
+            packed = conv_images.taps(weight, bias)
         else:
-            packed = conv2d.mix(weight, bias, conv.groups)
+            packed = conv_images.mix(weight, bias, conv.groups)
     if not any(isinstance(tensor, Tensor) and tensor.is_inference() for tensor in tensors):
         # Of inference tensors, nobody knows when they change.
         _kept[conv] = ([_Source(tensor) for tensor in tensors], packed)

@@ -1,9 +1,9 @@
 """Training: a run of convolutions with batch norm, each activation written and read once.
 
 A convolution's mean and variance come with its result; norm and activation are applied as the next
-convolution reads it (``pointwise.conv2d_training``). Outputs, gradients and running statistics are
-those of the separate modules, but for rounding. There are no gradients of gradients: who needs them
-runs the modules one by one.
+convolution reads it (``pointwise.conv_images_training``). Outputs, gradients and running statistics
+are those of the separate modules, but for rounding. There are no gradients of gradients: who needs
+them runs the modules one by one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pointwise import conv2d
+from pointwise import conv_images
 from pointwise.functional.padding import resolve
 from pointwise.layers import folded
 from pointwise.layers.link import Link
@@ -43,7 +43,7 @@ def _is_trained(link: Link, dtype: torch.dtype) -> bool:
         folded.is_ordinary(conv)
         and conv.bias is None
         and conv.weight.dtype == dtype
-        and (activation or "none") in conv2d.EPILOGUES
+        and (activation or "none") in conv_images.EPILOGUES
         and isinstance(norm, nn.BatchNorm2d)
         and type(norm).forward is nn.BatchNorm2d.forward
         and (norm.training or norm.running_mean is None)
@@ -57,7 +57,7 @@ def _fit(input: Tensor, links: Sequence[Link], residual: Tensor | None) -> bool:
     for conv, _norm, _activation in links:
         if channels != conv.in_channels:
             return False
-        if conv2d.is_stencil(conv.weight.shape, conv.groups) and conv.out_channels != channels:
+        if conv_images.is_stencil(conv.weight.shape, conv.groups) and conv.out_channels != channels:
             return False  # a depth multiplier
         seen = folded.window_of(conv, images, *sizes)
         if seen is None or seen.points < 2:
@@ -79,7 +79,7 @@ def run(input: Tensor, links: Sequence[Link], residual: Tensor | None = None) ->
             z, *norm, conv.weight, conv.stride, edges, conv.dilation, conv.groups
         )
         scale, shift = _statistics(module, mean, variance, z.numel() // z.shape[1])
-        low, high, more = conv2d.EPILOGUES[activation or "none"]
+        low, high, more = conv_images.EPILOGUES[activation or "none"]
         if number < len(links) - 1 and more == 0:
             norm = (mean, scale, shift, low, high)
             continue

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from operator import is_, is_not
+from operator import is_
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from pointwise import conv2d
+from pointwise import conv_images
 from pointwise.engine.cpu.launch import Program, threads
 from pointwise.layers import folded
 from pointwise.layers.link import Link
@@ -48,11 +48,13 @@ def run(input: Tensor, links: Sequence[Link], residual: Tensor | None = None) ->
 class _Plan:
     """Launches for one shape of input, and the state of the parameters they were made of."""
 
-    def __init__(self, links: Sequence[Link], steps: Sequence[conv2d.Step], buffers: tuple) -> None:
+    def __init__(
+        self, links: Sequence[Link], steps: Sequence[conv_images.Step], buffers: tuple
+    ) -> None:
         self.out = steps[-1].out
         self._steps, self._buffers = steps, buffers
         self._program = Program((step.kernel, step.arguments, step.programs) for step in steps)
-        self._links = tuple(links)
+        self._numbers = _numbers(links)
         self._tensors = _tensors(links)
         self._versions = [tensor._version for tensor in self._tensors]
         self._addresses = [tensor.data_ptr() for tensor in self._tensors]
@@ -65,13 +67,11 @@ class _Plan:
         return (
             len(tensors) == len(self._tensors)
             and all(map(is_, tensors, self._tensors))
-            and not any(map(is_not, (link.conv for link in links),
-                            (link.conv for link in self._links)))
-            and [link.activation for link in links] == [link.activation for link in self._links]
+            and _numbers(links) == self._numbers
             and [tensor._version for tensor in tensors] == self._versions
             and [tensor.data_ptr() for tensor in tensors] == self._addresses
             and [view.tobytes() for view in self._samples] == self._values
-        )  # fmt: skip
+        )
 
     def run(self, input: Tensor, residual: Tensor | None) -> Tensor:
         input = input.contiguous(memory_format=torch.channels_last)
@@ -82,7 +82,7 @@ class _Plan:
             program.tables[-1][last.place] = out.data_ptr()
             if residual is not None:
                 residual = residual.contiguous(memory_format=torch.channels_last)
-                program.tables[-1][conv2d.RESIDUAL] = residual.data_ptr()
+                program.tables[-1][conv_images.RESIDUAL] = residual.data_ptr()
             program.run()
         return out
 
@@ -98,6 +98,14 @@ def _tensors(links: Sequence[Link]) -> list[Any]:
     return [tensor for tensor in chain.from_iterable(found) if tensor is not None]
 
 
+def _numbers(links: Sequence[Link]) -> list[tuple]:
+    """Everything else that a link is made of."""
+    return [
+        (conv.stride, conv.padding, conv.dilation, conv.groups, norm and norm.eps, activation)
+        for conv, norm, activation in links
+    ]
+
+
 def _make(input: Tensor, links: Sequence[Link], residual: Tensor | None) -> _Plan | None:
     """A plan, or None where a link cannot be part of one."""
     found: list[folded.Folded] = []
@@ -111,13 +119,13 @@ def _make(input: Tensor, links: Sequence[Link], residual: Tensor | None) -> _Pla
     if any(tensor.is_inference() for tensor in _tensors(links)):
         return None  # nobody knows when they change
     if residual is not None and (
-        isinstance(found[-1].weights, conv2d.Taps)
+        isinstance(found[-1].weights, conv_images.Taps)
         or residual.shape != shape
         or residual.dtype != input.dtype
     ):
         return None  # a stencil takes none, and a wrong one gets its error elsewhere
     buffers = _two_buffers(found, input.dtype)
-    steps: list[conv2d.Step] = []
+    steps: list[conv_images.Step] = []
     x, first = input.contiguous(memory_format=torch.channels_last), 0
     while first < len(found):
         one, last = found[first], found[min(first + 1, len(found) - 1)]

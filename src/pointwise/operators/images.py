@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_input, conv2d_weight
 
-from pointwise import checks, conv2d, conv2d_gradient
+from pointwise import checks, conv_images, conv_images_gradient
 from pointwise.engine.cpu import norm_act
 from pointwise.epilogue import ACTIVATIONS, finish
 from pointwise.gathers.window import window
@@ -91,22 +91,24 @@ def _conv2d_cpu(input, weight, bias, residual, stride, padding, dilation, groups
     dtype = input.dtype
     input, weight, bias, residual = map(ready, (input, weight, bias, residual))
     seen = window(input.shape[0], input.shape[2:], weight.shape[2:], stride, padding, dilation)
-    late = activation not in conv2d.EPILOGUES
+    late = activation not in conv_images.EPILOGUES
     within = "none" if late else activation
-    if conv2d.is_stencil(weight.shape, groups):
+    if conv_images.is_stencil(weight.shape, groups):
         late = late or residual is not None
         multiplier = weight.shape[0] // groups
         if multiplier > 1:
             input = ready(input.repeat_interleave(multiplier, 1))
-        taps = conv2d.taps(weight, bias)
-        out = conv2d.depthwise(input, taps, seen, "none" if late else within)
-        if residual is not None and activation in conv2d.EPILOGUES:
+        taps = conv_images.taps(weight, bias)
+        out = conv_images.depthwise(input, taps, seen, "none" if late else within)
+        if residual is not None and activation in conv_images.EPILOGUES:
             late = False
             row = torch.zeros(out.shape[1], dtype=out.dtype)
-            bounds = conv2d.EPILOGUES[activation]
+            bounds = conv_images.EPILOGUES[activation]
             out = norm_act.forward(out, row, row + 1, row, residual, bounds)
     else:
-        out = conv2d.mixed(input, conv2d.mix(weight, bias, groups), seen, residual, within)
+        out = conv_images.mixed(
+            input, conv_images.mix(weight, bias, groups), seen, residual, within
+        )
         residual = None
     if late:
         out = finish(out, residual, activation)
@@ -132,6 +134,63 @@ define(
     _conv2d_fake,
 )
 
+# --- both halves of the separable convolution at once, for inference ------------------------------
+
+
+def _separable_plain(input, depthwise, pointwise, depthwise_bias, bias, residual, stride, padding,
+                     dilation, between, activation):  # fmt: skip
+    groups = input.shape[1]
+    x = _conv2d_plain(input, depthwise, depthwise_bias, None, stride, padding, dilation, groups,
+                      between)  # fmt: skip
+    return _conv2d_plain(x, pointwise, bias, residual, [1, 1], [0] * 4, [1, 1], 1, activation)
+
+
+def _separable_cpu(input, depthwise, pointwise, depthwise_bias, bias, residual, stride, padding,
+                   dilation, between, activation):  # fmt: skip
+    groups = input.shape[1]
+    shape = _check(input, depthwise.shape, stride, padding, dilation, groups)
+    inner = input.new_empty(()).expand(shape)
+    shape = _check(inner, pointwise.shape, [1, 1], [0] * 4, [1, 1], 1)
+    checks.alike("separable_conv2d", input=input, depthwise=depthwise, pointwise=pointwise,
+                 depthwise_bias=depthwise_bias, bias=bias, residual=residual)  # fmt: skip
+    for name, row, length in (
+        ("depthwise_bias", depthwise_bias, inner.shape[1]),
+        ("bias", bias, shape[1]),
+    ):
+        if row is not None:
+            checks.weight("separable_conv2d", name, row, (length,), f"[{length}]")
+    if residual is not None:
+        words = f"like the result, {list(shape)}"
+        checks.weight("separable_conv2d", "residual", residual, shape, words)
+    then = conv_images.mix(ready(pointwise), ready(bias))
+    seen = window(input.shape[0], input.shape[2:], depthwise.shape[2:], stride, padding, dilation)
+    simple = between in conv_images.EPILOGUES and activation in conv_images.EPILOGUES
+    if depthwise.shape[0] != groups or not simple or not conv_images.is_better_joined(seen, then):
+        x = _conv2d_cpu(input, depthwise, depthwise_bias, None, stride, padding, dilation, groups,
+                        between)  # fmt: skip
+        return _conv2d_cpu(x, pointwise, bias, residual, [1, 1], [0] * 4, [1, 1], 1, activation)
+    taps = conv_images.taps(ready(depthwise), ready(depthwise_bias))
+    out = conv_images.separable(
+        ready(input), taps, then, seen, ready(residual), between, activation
+    )
+    return out.to(input.dtype)
+
+
+def _separable_fake(input, depthwise, pointwise, depthwise_bias, bias, residual, stride, padding,
+                    dilation, between, activation):  # fmt: skip
+    sizes = sizes_of(input, depthwise, stride, padding, dilation)
+    return channels_last(input, input.shape[0], pointwise.shape[0], *sizes)
+
+
+define(
+    "separable_conv2d(Tensor input, Tensor depthwise, Tensor pointwise, Tensor? depthwise_bias, "
+    "Tensor? bias, Tensor? residual, SymInt[] stride, SymInt[] padding, SymInt[] dilation, "
+    "str between, str activation) -> Tensor",
+    _separable_cpu,
+    _separable_plain,
+    _separable_fake,
+)
+
 # --- its gradients --------------------------------------------------------------------------------
 
 
@@ -152,9 +211,9 @@ def _grad_input_cpu(grad, weight, size, stride, padding, dilation, groups):
     dtype = grad.dtype
     grad, weight = ready(grad), ready(weight)
     seen = window(size[0], size[2:], weight.shape[2:], stride, padding, dilation)
-    if not conv2d.is_stencil(weight.shape, groups):
-        return conv2d_gradient.mixed_input(grad, weight, seen, groups).to(dtype)
-    out = conv2d_gradient.depthwise_input(grad, weight, seen)
+    if not conv_images.is_stencil(weight.shape, groups):
+        return conv_images_gradient.mixed_input(grad, weight, seen, groups).to(dtype)
+    out = conv_images_gradient.depthwise_input(grad, weight, seen)
     multiplier = weight.shape[0] // groups
     if multiplier > 1:
         out = ready(out.unflatten(1, (groups, multiplier)).sum(2))
@@ -182,13 +241,13 @@ def _grad_weight_cpu(grad, input, size, stride, padding, dilation, groups):
     dtype = grad.dtype
     grad, input = ready(grad), ready(input)
     seen = window(input.shape[0], input.shape[2:], size[2:], stride, padding, dilation)
-    if conv2d.is_stencil(size, groups):
+    if conv_images.is_stencil(size, groups):
         multiplier = size[0] // groups
         if multiplier > 1:
             input = ready(input.repeat_interleave(multiplier, 1))
-        weight = conv2d_gradient.depthwise_weight(grad, input, seen, size[2:])
+        weight = conv_images_gradient.depthwise_weight(grad, input, seen, size[2:])
     else:
-        weight = conv2d_gradient.mixed_weight(grad, input, seen, size[2:], groups)
+        weight = conv_images_gradient.mixed_weight(grad, input, seen, size[2:], groups)
     return weight.contiguous().to(dtype), grad.sum((0, 2, 3)).to(dtype)
 
 

@@ -2,8 +2,8 @@
 
 ``norm_conv2d`` convolves ``clamp((z - mean)·scale + shift)`` and gives mean and variance of its
 result beside it; ``norm_act`` is what comes at the end of such a chain. Both have CPU kernels that
-do it in one pass (``pointwise.conv2d_training``); elsewhere they are plain PyTorch. Gradients are
-exact, and of first order.
+do it in one pass (``pointwise.conv_images_training``); elsewhere they are plain PyTorch. Gradients
+are exact, and of first order.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_input, conv2d_weight
 
-from pointwise import conv2d, conv2d_training
+from pointwise import conv_images, conv_images_training
 from pointwise.engine.cpu import norm_act
 from pointwise.epilogue import finish
 from pointwise.gathers.window import window
@@ -32,14 +32,14 @@ def _column(row: Tensor) -> Tensor:
 # --- norm_conv2d ----------------------------------------------------------------------------------
 
 
-def _given(z, mean, scale, shift, low, high) -> conv2d_training.Norm:
-    return conv2d_training.Norm(ready(z), ready(mean), ready(scale), ready(shift), low, high)
+def _given(z, mean, scale, shift, low, high) -> conv_images_training.Norm:
+    return conv_images_training.Norm(ready(z), ready(mean), ready(scale), ready(shift), low, high)
 
 
 def _norm_conv2d_cpu(z, mean, scale, shift, low, high, weight, stride, padding, dilation, groups):
     seen = window(z.shape[0], z.shape[2:], weight.shape[2:], stride, padding, dilation)
     given = _given(z, mean, scale, shift, low, high)
-    return conv2d_training.forward(given, ready(weight), seen, groups)
+    return conv_images_training.forward(given, ready(weight), seen, groups)
 
 
 def _before(z, mean, scale, shift, low, high):
@@ -73,7 +73,7 @@ def _backward_cpu(grad, d_mean, d_variance, out, out_mean, wanted, z, mean, scal
                   weight, stride, padding, dilation, groups):  # fmt: skip
     seen = window(z.shape[0], z.shape[2:], weight.shape[2:], stride, padding, dilation)
     given = _given(z, mean, scale, shift, low, high)
-    d_z, d_scale, d_shift, d_weight = conv2d_training.backward(
+    d_z, d_scale, d_shift, d_weight = conv_images_training.backward(
         given, ready(weight), seen, groups, ready(out), out_mean.contiguous(), ready(grad), d_mean,
         d_variance, wanted)  # fmt: skip
     none = z.new_empty(0)
@@ -145,7 +145,7 @@ def _norm_conv2d_backward(ctx, grad, d_mean, d_variance):
 
 def _norm_act_cpu(z, mean, scale, shift, residual, activation):
     z, mean, scale, shift, residual = map(ready, (z, mean, scale, shift, residual))
-    return norm_act.forward(z, mean, scale, shift, residual, conv2d.EPILOGUES[activation])
+    return norm_act.forward(z, mean, scale, shift, residual, conv_images.EPILOGUES[activation])
 
 
 def _norm_act_plain(z, mean, scale, shift, residual, activation):
@@ -165,7 +165,7 @@ define(
 def _norm_act_backward_cpu(grad, z, mean, scale, shift, residual, activation):
     grad, z, mean, scale, shift, residual = map(ready, (grad, z, mean, scale, shift, residual))
     *found, d_residual = norm_act.backward(
-        grad, z, mean, scale, shift, residual, conv2d.EPILOGUES[activation]
+        grad, z, mean, scale, shift, residual, conv_images.EPILOGUES[activation]
     )
     return *found, z.new_empty(0) if d_residual is None else d_residual
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pointwise.conv2d import (
+from pointwise.conv_images import (
     ZEROS,
     depthwise_step,
     mix,

@@ -54,8 +54,12 @@ def is_stencil(weight_size, groups: int) -> bool:
 # --- weights as the kernels read them -------------------------------------------------------------
 
 
+class Weights:
+    """What kernels read of a weight and its bias."""
+
+
 @dataclass(frozen=True)
-class Mix:
+class Mix(Weights):
     """A weight ``[C_out, C_in/groups, kh, kw]`` and its bias, packed for the matrix product."""
 
     packed: Tensor  # [groups, C_out/groups/lanes, kh·kw·C_in/groups, lanes]
@@ -77,7 +81,7 @@ def mix(weight: Tensor, bias: Tensor | None, groups: int = 1) -> Mix:
 
 
 @dataclass(frozen=True)
-class Taps:
+class Taps(Weights):
     """A depthwise weight ``[C, 1, kh, kw]`` and its bias, channels last."""
 
     weight: Tensor  # [kh·kw, C]

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pointwise import conv2d, conv2d_gradient
-from pointwise.conv2d import bits, is_stencil
+from pointwise import conv_images, conv_images_gradient
+from pointwise.conv_images import bits, is_stencil
 from pointwise.engine.cpu.launch import device_of, launch, slot, threads
 from pointwise.engine.cpu.moments import Mask, Moments, leave, pass_over
 from pointwise.engine.cpu.table import Table
@@ -123,11 +123,11 @@ def _band_of(fill, *shape):
     return normed_band
 
 
-_BANDS = conv2d.over_rows(_band_of, stencil.ROWS, "normed")
+_BANDS = conv_images.over_rows(_band_of, stencil.ROWS, "normed")
 
 
 def _depthwise(x, taps, seen: Window, how: Table | None, behind) -> Tensor:
-    out = conv2d.empty(x, seen, x.shape[1])
+    out = conv_images.empty(x, seen, x.shape[1])
     pixel = x.shape[1] * x.element_size()
     band, bands = fixed_bands(seen, seen.x.points * pixel)
     room = window_bytes(seen, band, pixel)
@@ -137,10 +137,12 @@ def _depthwise(x, taps, seen: Window, how: Table | None, behind) -> Tensor:
         rows = np.full(bands, band, dtype=np.int64)
         rows[-1] = seen.y.points - (bands - 1) * band
         left = behind.begin(out, np.tile(rows * seen.x.points, seen.images))
-    arguments = conv2d.windowed(x, seen, x.shape[1]) + conv2d.stencil_arguments(taps, "none")
+    arguments = conv_images.windowed(x, seen, x.shape[1]) + conv_images.stencil_arguments(
+        taps, "none"
+    )
     arguments += [out.data_ptr(), band, bands, 0 if how is None else how.address, left,
                   scratch.data_ptr(), room]  # fmt: skip
-    launch(conv2d.row_kernel(_BANDS, seen, x.dtype), arguments, seen.images * bands)
+    launch(conv_images.row_kernel(_BANDS, seen, x.dtype), arguments, seen.images * bands)
     return out
 
 
@@ -152,10 +154,10 @@ def forward(given: Norm, weight: Tensor, seen: Window, groups: int):
     behind = Moments()
     how = given.table()
     if is_stencil(weight.shape, groups):
-        out = _depthwise(given.z, conv2d.taps(weight, None), seen, how, behind)
+        out = _depthwise(given.z, conv_images.taps(weight, None), seen, how, behind)
     else:
-        mix = conv2d.mix(weight, None, groups)
-        out = conv2d.mixed(given.z, mix, seen, how=how, behind=behind)
+        mix = conv_images.mix(weight, None, groups)
+        out = conv_images.mixed(given.z, mix, seen, how=how, behind=behind)
     return out, *behind.result()
 
 
@@ -180,25 +182,27 @@ def backward(
     d_z = d_scale = d_shift = None
     behind = given.behind()
     if is_stencil(weight.shape, groups):
-        d_weight = conv2d_gradient.depthwise_weight(grad, given.z, seen, kernel, how, correct)
+        d_weight = conv_images_gradient.depthwise_weight(grad, given.z, seen, kernel, how, correct)
         if wanted:
             d_z = _depthwise_input(grad, weight, seen, correct, behind)
     else:
-        d_weight = conv2d_gradient.mixed_weight(grad, given.z, seen, kernel, groups, how, correct)
+        d_weight = conv_images_gradient.mixed_weight(
+            grad, given.z, seen, kernel, groups, how, correct
+        )
         if wanted:
-            d_z = conv2d_gradient.mixed_input(grad, weight, seen, groups, correct, behind)
+            d_z = conv_images_gradient.mixed_input(grad, weight, seen, groups, correct, behind)
     if wanted and behind is not None:
         d_scale, d_shift = behind.result()
     return d_z, d_scale, d_shift, d_weight
 
 
 def _depthwise_input(grad, weight, seen: Window, correct: Correction, behind) -> Tensor:
-    shares = conv2d_gradient.shares(seen)
+    shares = conv_images_gradient.shares(seen)
     if len(shares) == 1:
-        turned, back = conv2d_gradient.part_of(weight, seen, *shares[0])
-        return _depthwise(grad, conv2d.taps(turned, None), back, correct, behind)
+        turned, back = conv_images_gradient.part_of(weight, seen, *shares[0])
+        return _depthwise(grad, conv_images.taps(turned, None), back, correct, behind)
     # A strided result is small beside its input: the corrected gradient may as well be written.
-    d_z = conv2d_gradient.depthwise_input(correct.written(), weight, seen)
+    d_z = conv_images_gradient.depthwise_input(correct.written(), weight, seen)
     if behind is not None:
         pass_over(d_z, behind)
     return d_z

@@ -1,0 +1,127 @@
+"""The patches around the points of an image: A and its adjoint, against the oracle's loops."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from image_cases import CASES, DTYPES, ImageCase, each, named
+from image_oracle import TOLERANCE, reads
+
+from pointwise import conv_images, conv_images_gradient
+from pointwise.gathers.window import Window, window
+
+BATCHED = [case for case in CASES if case.batch and not case.is_depthwise and case.groups == 1]
+FEW = named("5 to 17 channels", "kernel 4 × 4", "stride 2, 1, same", "dilation 3 and 2, same",
+            "uneven padding, stride 2", "pointwise, stride 3, 3", "stem")  # fmt: skip
+
+
+def looks(case: ImageCase) -> Window:
+    stride, padding, dilation, _ = case.numbers
+    return window(case.batch, case.sizes, case.kernel, stride, padding, dilation)
+
+
+def image(values: torch.Tensor) -> torch.Tensor:
+    return values.contiguous(memory_format=torch.channels_last)
+
+
+def gathered(case: ImageCase, x: torch.Tensor, seen: Window) -> torch.Tensor:
+    """A ``[N, taps·C, H, W]``, by a weight that passes each value on."""
+    channels, taps = x.shape[1], seen.taps
+    through = torch.eye(taps * channels, dtype=x.dtype).view(-1, *case.kernel, channels)
+    return conv_images.mixed(image(x), conv_images.mix(through.permute(0, 3, 1, 2), None), seen)
+
+
+def expected(case: ImageCase) -> np.ndarray:
+    """[N, kh, kw, C, H, W] with zeros where nothing is read."""
+    x = case.arrays["input"]
+    found = np.zeros((len(x), *case.kernel, x.shape[1], *case.result_shape[2:]))
+    for target, cell, source in reads(case.sizes, case.kernel, *case.places):
+        found[(slice(None), *cell, slice(None), *target)] = x[(..., *source)]
+    return found.reshape(len(x), -1, *case.result_shape[2:])
+
+
+def check(case: ImageCase, found: torch.Tensor) -> None:
+    # Passed on by products with one and sums with zero: to the last bit.
+    np.testing.assert_array_equal(found.numpy(), expected(case).astype(found.numpy().dtype))
+
+
+@DTYPES
+@each(BATCHED)
+def test_gather_is_the_oracle(case, dtype, poisoned):
+    check(case, gathered(case, case.tensor("input", dtype), looks(case)))
+
+
+@DTYPES
+@each([case for case in CASES if case.batch and (
+    not case.is_depthwise or case.channels[0] == case.channels[1])])  # fmt: skip
+def test_adjoint(case, dtype, poisoned):
+    """⟨Gx, a⟩ = ⟨x, Gᵀa⟩, where G is the convolution by a weight, and Gᵀ the input's gradient."""
+    x, weight, grad = (case.tensor(role, dtype) for role in ("input", "weight", "grad"))
+    x, grad, seen = image(x), image(grad), looks(case)
+    if conv_images.is_stencil(weight.shape, case.groups):
+        out = conv_images.depthwise(x, conv_images.taps(weight, None), seen)
+        back = conv_images_gradient.depthwise_input(grad, weight, seen)
+    else:
+        out = conv_images.mixed(x, conv_images.mix(weight, None, case.groups), seen)
+        back = conv_images_gradient.mixed_input(grad, weight, seen, case.groups)
+    forward, backward = ((a.double() * b.double()).sum() for a, b in ((out, grad), (x, back)))
+    terms = case.terms + case.input_terms
+    size = sum((a.double() * b.double()).abs().sum() for a, b in ((out, grad), (x, back)))
+    size += case.expected[1].sum() * float(grad.abs().max())
+    assert abs(forward - backward) <= TOLERANCE * torch.finfo(dtype).eps * terms**0.5 * size
+
+
+@each(FEW)
+def test_more_rows_than_a_tile(case, threads):
+    # Many images, by several threads: tiles begin and end anywhere in a row.
+    x = case.tensor("input")
+    many = torch.cat([x + 10 * i for i in range(37)])
+    one_by_one = torch.cat([gathered(case, x + 10 * i, looks(case)) for i in range(37)])
+    seen = Window(len(many), looks(case).y, looks(case).x)
+    for count in (1, 2, 3):
+        threads(count)
+        assert torch.equal(gathered(case, many, seen), one_by_one)
+
+
+# --- would these tests notice? --------------------------------------------------------------------
+
+
+def _moved(y):
+    return {"origin": y.origin + 1}
+
+
+def _spread(y):
+    return {"spread": y.spread + 1}
+
+
+def _smaller(y):
+    return {"size": y.size - 1}
+
+
+def _faster(y):
+    return {"step": y.step + 1}
+
+
+@pytest.mark.parametrize("damage", [_moved, _spread, _smaller, _faster])
+@pytest.mark.parametrize("axis", ["y", "x"])
+def test_a_gather_that_looks_elsewhere_is_noticed(damage, axis):
+    case = ImageCase("looks elsewhere", (9, 9), (3, 5), stride=2)
+    sound = looks(case)
+    check(case, gathered(case, case.tensor("input"), sound))
+    old = getattr(sound, axis)
+    wrong = replace(sound, **{axis: replace(old, **damage(old))})
+    with pytest.raises(AssertionError, match="not equal"):
+        check(case, gathered(case, case.tensor("input"), wrong))
+
+
+def test_rows_that_nobody_writes_are_noticed(poisoned, monkeypatch):
+    case = ImageCase("not to the end", (9, 9), (3, 5))
+    check(case, gathered(case, case.tensor("input"), looks(case)))
+    launch = conv_images.launch
+    monkeypatch.setattr(conv_images, "launch", lambda compiled, arguments, programs: launch(
+        compiled, arguments, programs - 1))  # fmt: skip
+    with pytest.raises(AssertionError, match="nan"):
+        check(case, gathered(case, case.tensor("input"), looks(case)))

@@ -1,0 +1,106 @@
+"""The stencil and the mix in one tile loop are the stencil, and then the mix."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from image_cases import DTYPES, ImageCase, each
+from image_oracle import activate, assert_close
+from test_patches import image, looks
+from test_stencil import OWN, STENCILS
+
+from pointwise import conv_images
+from pointwise.gathers.window import window
+
+LARGE = [
+    ImageCase("as in a network", (28, 29), (64, 64), groups=64, layout="channels_last"),
+    ImageCase("wide", (9, 9), (1100, 1100), groups=1100, batch=1),  # rows longer than a tile's
+    ImageCase("5 × 5, stride 2", (31, 30), (33, 33), (5, 5), padding="same", stride=2, groups=33),
+]
+
+
+class Pair:
+    """A depthwise convolution, a pointwise one behind it, and their halves one after the other."""
+
+    def __init__(self, case: ImageCase, outputs: int, dtype, bias: bool = True) -> None:
+        self.case, self.seen = case, looks(case)
+        x, weight, first_bias = case.tensors(dtype)
+        self.x, self.first = image(x), conv_images.taps(weight.contiguous(), first_bias)
+        channels = case.channels[1]
+        mix = case.values("mix", (outputs, channels, 1, 1), channels**-0.5)
+        self.weight = torch.from_numpy(mix).to(dtype)
+        self.bias = torch.from_numpy(case.values("mix bias", (outputs,))).to(dtype)
+        self.second = conv_images.mix(self.weight, self.bias if bias else None)
+        images, _, height, width = case.result_shape
+        shape = (images, outputs, height, width)
+        self.residual = image(torch.from_numpy(case.values("added", shape)).to(dtype))
+        self.pixels = window(images, (height, width), (1, 1), (1, 1), (0, 0, 0, 0), (1, 1))
+
+    def joined(self, residual=None, between="none", activation="none") -> torch.Tensor:
+        return conv_images.separable(self.x, self.first, self.second, self.seen, residual, between,
+                                activation)  # fmt: skip
+
+    def halves(self, residual=None, between="none", activation="none") -> torch.Tensor:
+        half = conv_images.depthwise(self.x, self.first, self.seen, between)
+        return conv_images.mixed(half, self.second, self.pixels, residual, activation)
+
+
+def outputs_of(case: ImageCase) -> int:
+    """Around registers of columns, one for each case."""
+    return (1, 7, 16, 17, 33, 70)[sum(case.name.encode()) % 6]
+
+
+@DTYPES
+@each([*STENCILS, *OWN[::3], *LARGE])
+def test_joined_is_its_halves(case, dtype, poisoned):
+    pair = Pair(case, outputs_of(case), dtype)
+    # The same operations in the same order: to the last bit.
+    assert torch.equal(pair.joined(), pair.halves())
+    given = (pair.residual, "relu6", "hardswish")
+    assert torch.equal(pair.joined(*given), pair.halves(*given))
+
+
+@DTYPES
+@each(STENCILS[::3])
+def test_joined_is_the_oracle(case, dtype, poisoned):
+    pair = Pair(case, outputs_of(case), dtype)
+    middle, size = case.expected
+    weight = pair.weight.double().numpy()[:, :, 0, 0]
+    exact, sizes = (
+        (w @ m.reshape(*m.shape[:2], -1)).reshape(len(m), -1, *m.shape[2:])
+        for w, m in ((weight, activate(middle, "relu")), (abs(weight), size))
+    )
+    bias = pair.bias.double().numpy().reshape(-1, 1, 1)
+    terms = case.terms + case.channels[1] + 1
+    assert_close(pair.joined(None, "relu").numpy(), exact + bias, sizes + abs(bias), terms)
+
+
+@DTYPES
+@pytest.mark.parametrize("between", conv_images.EPILOGUES)
+@pytest.mark.parametrize("activation", conv_images.EPILOGUES)
+def test_every_pair_of_epilogues(activation, between, dtype, poisoned):
+    for stride, bias in ((1, True), (2, False)):
+        case = ImageCase("epilogues", (9, 8), (19, 19), stride=stride, groups=19)
+        pair = Pair(case, 21, dtype, bias)
+        for residual in (None, pair.residual):
+            given = (residual, between, activation)
+            assert torch.equal(pair.joined(*given), pair.halves(*given))
+
+
+@DTYPES
+@each(LARGE)
+def test_the_same_bits_at_any_number_of_threads(case, dtype, threads):
+    pair = Pair(case, 48, dtype)
+    threads(1)
+    alone = pair.joined(pair.residual, "silu", "relu")
+    for count in (2, 3):
+        threads(count)
+        assert torch.equal(pair.joined(pair.residual, "silu", "relu"), alone)
+
+
+def test_a_broken_half_is_noticed():
+    pair = Pair(LARGE[0], 48, torch.float32)
+    halves = pair.halves()
+    assert torch.equal(pair.joined(), halves)
+    pair.first.weight[4, 63] *= 1.001
+    assert not torch.equal(pair.joined(), halves)

@@ -1,0 +1,125 @@
+"""The stencil: rows with taps of their own and the general ones, epilogues, and gaps in results."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from image_cases import CASES, DTYPES, ImageCase, each
+from image_oracle import activate, assert_close
+from test_patches import image, looks
+
+from pointwise import conv_images, conv_images_gradient
+from pointwise.gathers import stencil
+
+STENCILS = [case for case in CASES if case.batch and case.is_depthwise
+            and case.channels[0] == case.channels[1]]  # fmt: skip
+OWN = [ImageCase(f"rows of {taps} with step {step}, {points} points", (3, (points - 1) * step + 1),
+                 (17, 17), (3, taps), stride=(1, step), padding=(1, (taps - 1) // 2), groups=17)
+       for taps, step in (*stencil.ROWS, (4, 1), (2, 3)) if taps
+       for points in (1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 14, 15, 16, 17, 22, 31)]  # fmt: skip
+
+
+def check(case: ImageCase, found: torch.Tensor, activation: str = "none") -> None:
+    exact, size = case.expected
+    exact, size = activate(exact, activation), size + abs(exact) + 1
+    assert_close(found.numpy(), exact, size if activation != "none" else case.expected[1],
+                 case.terms + 8)  # fmt: skip
+
+
+def run(case: ImageCase, dtype, activation: str = "none") -> torch.Tensor:
+    x, weight, bias = case.tensors(dtype)
+    weights = conv_images.taps(weight.contiguous(), bias)
+    return conv_images.depthwise(image(x), weights, looks(case), activation)
+
+
+@DTYPES
+@each([*STENCILS, *OWN])
+def test_gather_is_the_oracle(case, dtype, poisoned):
+    check(case, run(case, dtype))
+
+
+@DTYPES
+@pytest.mark.parametrize("activation", conv_images.EPILOGUES)
+@each(STENCILS[::5])
+def test_every_epilogue(case, activation, dtype, poisoned):
+    check(case, run(case, dtype, activation), activation)
+
+
+@DTYPES
+@each(OWN)
+def test_rows_of_their_own_are_the_general_ones(case, dtype, monkeypatch):
+    """Forward and the weight's gradient, for every length of a row."""
+    grad, x = image(case.tensor("grad", dtype)), image(case.tensor("input", dtype))
+
+    def both():
+        slope = conv_images_gradient.depthwise_weight(grad, x, looks(case), case.kernel)
+        case.check_gradient("weight", slope)
+        return run(case, dtype), slope
+
+    found = both()
+    monkeypatch.setattr(
+        conv_images, "row_kernel", lambda kernels, seen, dtype: kernels[0, 0, dtype]
+    )
+    monkeypatch.setattr(conv_images_gradient, "row_kernel", conv_images.row_kernel)
+    eps = torch.finfo(dtype).eps
+    for a, b in zip(found, both(), strict=True):
+        torch.testing.assert_close(a, b, rtol=16 * eps, atol=64 * eps)
+
+
+@DTYPES
+@each(STENCILS[::4])
+def test_results_with_gaps(case, dtype):
+    # As the gradient of a strided convolution writes them: what lies between is left alone.
+    images, channels, height, width = case.result_shape
+    whole = image(torch.full((images, channels, 3 * height, 2 * width), 7.0, dtype=dtype))
+    part = whole[:, :, 1::3, 1::2]
+    x, weight, bias = case.tensors(dtype)
+    weights = conv_images.taps(weight.contiguous(), bias)
+    conv_images.depthwise_step(image(x), weights, looks(case), part).run()
+    check(case, part)
+    part.fill_(7)
+    assert bool((whole == 7).all())
+
+
+# --- would these tests notice? --------------------------------------------------------------------
+
+
+def _one_tap_off(weights):
+    weights.weight[4, 3] *= 1.001
+
+
+def _taps_swapped(weights):
+    weights.weight.copy_(weights.weight.flip(0))
+
+
+def _a_channel_late(weights):
+    weights.weight.copy_(weights.weight.roll(1, 1))
+
+
+def _no_bias(weights):
+    weights.bias.zero_()
+
+
+@pytest.mark.parametrize("damage", [_one_tap_off, _taps_swapped, _a_channel_late, _no_bias])
+def test_a_broken_stencil_is_noticed(damage):
+    case = ImageCase("broken on purpose", (8, 9), (19, 19), groups=19)
+    x, weight, bias = case.tensors()
+    weights = conv_images.taps(weight, bias)
+    check(case, conv_images.depthwise(image(x), weights, looks(case)))
+    damage(weights)
+    with pytest.raises(AssertionError, match=r"wrong; .* expected .* allowed error"):
+        check(case, conv_images.depthwise(image(x), weights, looks(case)))
+
+
+def test_points_that_nobody_writes_are_noticed(poisoned):
+    case = ImageCase("one row short", (8, 9), (19, 19), groups=19)
+    x, weight, bias = case.tensors()
+    seen = looks(case)
+    out = conv_images.empty(x, seen, 19)
+    fewer = replace(seen, y=replace(seen.y, points=seen.y.points - 1))
+    weights = conv_images.taps(weight, bias)
+    conv_images.depthwise_step(image(x), weights, fewer, out).run()
+    with pytest.raises(AssertionError, match="wrong"):
+        check(case, out)

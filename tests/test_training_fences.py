@@ -1,0 +1,30 @@
+"""No kernel of training reads or writes beyond its tensors: the machine itself looks after that."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = Path(__file__).with_name("training_fences.py")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forbids pages with Linux's mprotect")
+@pytest.mark.parametrize(
+    ("side", "dtype"),
+    [
+        ("end", "float32"),
+        pytest.param("end", "float64", marks=pytest.mark.slow),
+        pytest.param("start", "float32", marks=pytest.mark.slow),
+        pytest.param("start", "float64", marks=pytest.mark.slow),
+    ],
+)
+def test_nothing_beyond_a_tensor_is_touched(side, dtype):
+    # Beside the program lies the table of cases, which it imports.
+    done = subprocess.run([sys.executable, PROGRAM, side, dtype], capture_output=True, text=True,
+                          timeout=500, cwd=PROGRAM.parent)  # fmt: skip
+    last = done.stdout.splitlines()[-1] if done.stdout else "nothing"
+    assert done.returncode == 0, f"stopped at {last!r}: {done.stderr[-2000:]}"
+    assert last == "all"
