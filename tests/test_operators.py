@@ -80,12 +80,25 @@ PLAIN = {
 }
 
 
+# Tested in test_image_operators.py and test_image_training.py.
+ON_IMAGES = (
+    "conv2d",
+    "conv2d_grad_input",
+    "conv2d_grad_weight",
+    "separable_conv2d",
+    "norm_conv2d",
+    "norm_conv2d_backward",
+    "norm_act",
+    "norm_act_backward",
+)
+
+
 def test_every_operator_is_here_and_has_a_form_for_other_devices():
     known = torch._C._dispatch_get_all_op_names()
-    assert {f"pointwise::{name}" for name in PLAIN} == {
+    assert {f"pointwise::{name}" for name in (*PLAIN, *ON_IMAGES)} == {
         name for name in known if name.startswith("pointwise::")
     }
-    for name in PLAIN:
+    for name in (*PLAIN, *ON_IMAGES):
         assert torch._C._dispatch_has_kernel_for_dispatch_key(
             f"pointwise::{name}", "CompositeExplicitAutograd"
         )

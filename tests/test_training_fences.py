@@ -11,7 +11,19 @@ import pytest
 PROGRAM = Path(__file__).with_name("training_fences.py")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="forbids pages with Linux's mprotect")
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="forbids pages with Linux's mprotect")
+
+
+def check(*arguments: str) -> None:
+    # Beside the program lies the table of cases, which it imports.
+    done = subprocess.run([sys.executable, PROGRAM, *arguments], capture_output=True, text=True,
+                          timeout=500, cwd=PROGRAM.parent)  # fmt: skip
+    last = done.stdout.splitlines()[-1] if done.stdout else "nothing"
+    assert done.returncode == 0, f"stopped at {last!r}: {done.stderr[-2000:]}"
+    assert last == "all"
+
+
+@LINUX
 @pytest.mark.parametrize(
     ("side", "dtype"),
     [
@@ -22,9 +34,12 @@ PROGRAM = Path(__file__).with_name("training_fences.py")
     ],
 )
 def test_nothing_beyond_a_tensor_is_touched(side, dtype):
-    # Beside the program lies the table of cases, which it imports.
-    done = subprocess.run([sys.executable, PROGRAM, side, dtype], capture_output=True, text=True,
-                          timeout=500, cwd=PROGRAM.parent)  # fmt: skip
-    last = done.stdout.splitlines()[-1] if done.stdout else "nothing"
-    assert done.returncode == 0, f"stopped at {last!r}: {done.stderr[-2000:]}"
-    assert last == "all"
+    check(side, dtype)
+
+
+@LINUX
+@pytest.mark.xfail(
+    strict=True, reason="of 8 groups of 176 channels, blocks of 88 end in a register"
+)
+def test_nothing_beyond_the_last_channel_is_read():
+    check("end", "float32", "wide")
