@@ -38,8 +38,5 @@ def test_nothing_beyond_a_tensor_is_touched(side, dtype):
 
 
 @LINUX
-@pytest.mark.xfail(
-    strict=True, reason="of 8 groups of 176 channels, blocks of 88 end in a register"
-)
 def test_nothing_beyond_the_last_channel_is_read():
     check("end", "float32", "wide")

@@ -53,6 +53,7 @@ _WHERE = {
             "PointwiseConv",
             "PointwiseConv2d",
             "SqueezeExcite",
+            "freeze",
         ),
         "pointwise.layers",
     ),
@@ -88,6 +89,7 @@ __all__ = [
     "depthwise_separable_conv1d",
     "depthwise_separable_conv2d",
     "depthwise_separable_conv3d",
+    "freeze",
     "pack_padded",
     "pad_packed",
     "pointwise_conv",
@@ -132,6 +134,7 @@ if TYPE_CHECKING:
         PointwiseConv,
         PointwiseConv2d,
         SqueezeExcite,
+        freeze,
     )
 
 

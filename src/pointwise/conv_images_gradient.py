@@ -88,7 +88,7 @@ def mixed_input(
     turned = weight.unflatten(0, (groups, outputs // groups)).transpose(1, 2).flatten(0, 1)
     shape = (window.images, inputs * groups, window.y.size, window.x.size)
     found = shares(window)
-    if len(found) == 1:
+    if len(found) == 1 and found[0][0].axis.taps * found[0][1].axis.taps > 0:
         return _mixed_share(grad, turned, window, groups, *found[0], how, behind)
     out = torch.empty(shape, dtype=grad.dtype, memory_format=torch.channels_last)
     for y, x in found:
@@ -193,7 +193,8 @@ def mixed_weight(
     # Few large sums are cut by channels, many small ones by points.
     block = min(inputs, 64 if taps_ > 1 else 224)
     while block > 64 and groups * -(-inputs // block) < _PROGRAMS:
-        block = max(64, block // 2)
+        # The microkernel reads whole registers of channels.
+        block = padded_columns(max(64, block // 2), dtype)
     blocks = -(-inputs // block)
     slabs = max(1, min(64, _PROGRAMS // (groups * blocks), -(-window.points // 64)))
     span = -(-window.points // slabs)

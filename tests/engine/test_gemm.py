@@ -19,7 +19,7 @@ from pointwise.engine.cpu.gemm import (
     multiply,
 )
 from pointwise.engine.cpu.launch import device, kernel, launch, slot
-from pointwise.engine.cpu.pack import pack, pad_row, padded_columns
+from pointwise.engine.cpu.pack import pack, pack_kernels, pad_row, padded_columns
 from pointwise.engine.cpu.table import bits, real
 from pointwise.engine.cpu.vector import REGISTER_BYTES
 
@@ -189,3 +189,20 @@ def test_pack_reads_any_strides(dtype):
     matrix = torch.rand(40, 9, dtype=dtype)
     assert torch.equal(pack(matrix.t()), pack(matrix.t().contiguous()))
     assert torch.equal(pack(matrix[::2, 1::3]), pack(matrix[::2, 1::3].contiguous()))
+
+
+@DTYPES
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("columns", [1, 7, 8, 16, 17, 40])
+def test_kernels_are_packed_tap_by_tap(columns, groups, dtype, poisoned):
+    weight = torch.rand(groups * columns, 5, 2, 3, dtype=dtype)
+    expected = torch.stack([
+        pack(part.permute(2, 3, 1, 0).reshape(30, columns)) for part in weight.chunk(groups)
+    ])  # fmt: skip
+    for order in ((0, 1, 2, 3), (0, 2, 3, 1), (2, 3, 1, 0), (3, 1, 0, 2)):  # slowest to fastest
+        back = [order.index(axis) for axis in range(4)]
+        laid = weight.permute(order).contiguous().permute(back)
+        assert torch.equal(pack_kernels(laid, groups), expected)
+    turned = weight.flip(3)[:, ::2]
+    again = pack_kernels(turned.flip(3), groups)
+    assert torch.equal(again, pack_kernels(weight[:, ::2], groups))

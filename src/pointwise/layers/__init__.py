@@ -21,6 +21,7 @@ from pointwise.layers.conv_norm_act import (
     in_sequence,
 )
 from pointwise.layers.images import Conv2d, DepthwiseConv2d, PointwiseConv2d
+from pointwise.layers.planned import freeze
 
 __all__ = [
     "Bottleneck",
@@ -39,5 +40,6 @@ __all__ = [
     "PointwiseConv2d",
     "SqueezeExcite",
     "conv_norm_act",
+    "freeze",
     "in_sequence",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from pointwise import checks
@@ -65,17 +66,24 @@ def in_sequence(
 
     A ``residual`` goes to the last, which is to be such a module.
     """
-    links: list[Link] = []
     modules = list(modules)
+    out = planned.again(input, modules, residual) if modules else None
+    if out is not None:
+        return out
+    links: list[Link] = []
+    given = input
     for module in modules:
-        if isinstance(module, (ConvNormAct, DepthwiseSeparableConv2d)) and not module.has_hooks():
+        if isinstance(module, (ConvNormAct, DepthwiseSeparableConv2d)) and not module.is_called():
             links += module.links()
             continue
         input, links = run(input, links), []
         if residual is not None and module is modules[-1]:
             return module(input, residual)
         input = module(input)
-    return run(input, links, residual)
+    out = run(input, links, residual)
+    if input is given and links and not torch.is_grad_enabled():
+        planned.remember(input, modules, links, residual)
+    return out
 
 
 class ConvNormAct(nn.Module):
@@ -133,9 +141,9 @@ class ConvNormAct(nn.Module):
         """What ``run`` is to run."""
         return [Link(self.conv, self.norm, self.activation)]
 
-    def has_hooks(self) -> bool:
-        """Whether somebody wants to see this module called (``run`` sees to those of its parts)."""
-        return folded.has_hooks(self)
+    def is_called(self) -> bool:
+        """Whether this module itself has to be called (``run`` sees to its parts' hooks)."""
+        return folded.has_hooks(self) or type(self).forward is not ConvNormAct.forward
 
     def extra_repr(self) -> str:
         return f"activation={self.activation}"
@@ -184,6 +192,11 @@ class DepthwiseSeparableConv2d(nn.Module):
         """What ``run`` is to run."""
         return self.depthwise.links() + self.pointwise.links()
 
-    def has_hooks(self) -> bool:
-        """Whether somebody wants to see this module, or one of its halves, called."""
-        return any(map(folded.has_hooks, (self, self.depthwise, self.pointwise)))
+    def is_called(self) -> bool:
+        """Whether this module itself, or one of its halves, has to be called."""
+        return (
+            folded.has_hooks(self)
+            or type(self).forward is not DepthwiseSeparableConv2d.forward
+            or self.depthwise.is_called()
+            or self.pointwise.is_called()
+        )

@@ -105,7 +105,7 @@ def is_fixed(link: Link) -> bool:
     conv, norm, _ = link
     return (
         is_ordinary(conv)
-        and (norm is None or _has_fixed_statistics(norm))
+        and (norm is None or _has_fixed_statistics(norm, conv))
         and not (torch.is_grad_enabled() and _wants_grad(conv, norm))
     )
 
@@ -129,6 +129,7 @@ def is_ordinary(conv: nn.Conv2d) -> bool:
 
     return (
         type(conv).forward in (nn.Conv2d.forward, Conv2d.forward)
+        and "forward" not in conv.__dict__
         and conv.padding_mode == "zeros"
         and conv._parameters.get("weight") is not None  # not one that is computed from others
         and getattr(conv, "activation", None) is None
@@ -136,12 +137,21 @@ def is_ordinary(conv: nn.Conv2d) -> bool:
     )
 
 
-def _has_fixed_statistics(norm: nn.Module) -> bool:
+def _has_fixed_statistics(norm: nn.Module, conv: nn.Conv2d) -> bool:
+    return is_batch_norm(norm, conv) and not norm.training and norm.running_mean is not None
+
+
+def is_batch_norm(norm: nn.Module | None, conv: nn.Conv2d) -> bool:
+    """Whether ``norm`` is PyTorch's batch norm, made for what comes out of ``conv``."""
     return (
         isinstance(norm, nn.BatchNorm2d)
         and type(norm).forward is nn.BatchNorm2d.forward
-        and not norm.training
-        and norm.running_mean is not None
+        and "forward" not in norm.__dict__
+        and norm.num_features == conv.out_channels
+        and all(
+            row is None or (row.dtype == conv.weight.dtype and len(row) == conv.out_channels)
+            for row in (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+        )
         and not has_hooks(norm)
     )
 

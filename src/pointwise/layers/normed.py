@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pointwise import conv_images
 from pointwise.functional.padding import resolve
@@ -44,10 +44,9 @@ def _is_trained(link: Link, dtype: torch.dtype) -> bool:
         and conv.bias is None
         and conv.weight.dtype == dtype
         and (activation or "none") in conv_images.EPILOGUES
-        and isinstance(norm, nn.BatchNorm2d)
-        and type(norm).forward is nn.BatchNorm2d.forward
+        and norm is not None
+        and folded.is_batch_norm(norm, conv)
         and (norm.training or norm.running_mean is None)
-        and not folded.has_hooks(norm)
     )
 
 

@@ -76,9 +76,8 @@ def _backward_cpu(grad, d_mean, d_variance, out, out_mean, wanted, z, mean, scal
     d_z, d_scale, d_shift, d_weight = conv_images_training.backward(
         given, ready(weight), seen, groups, ready(out), out_mean.contiguous(), ready(grad), d_mean,
         d_variance, wanted)  # fmt: skip
-    none = z.new_empty(0)
-    d_scale, d_shift = (none if d is None else d.clone() for d in (d_scale, d_shift))
-    return none if d_z is None else d_z, d_scale, d_shift, d_weight.contiguous()
+    d_scale, d_shift = (z.new_empty(0) if d is None else d.clone() for d in (d_scale, d_shift))
+    return z.new_empty(0) if d_z is None else d_z, d_scale, d_shift, d_weight.contiguous()
 
 
 def _backward_plain(grad, d_mean, d_variance, out, out_mean, wanted, z, mean, scale, shift, low,
@@ -130,7 +129,7 @@ def _norm_conv2d_setup(ctx, inputs, output) -> None:
 @once_differentiable
 def _norm_conv2d_backward(ctx, grad, d_mean, d_variance):
     z, mean, scale, shift, weight, out, out_mean = ctx.saved_tensors
-    wanted = ctx.needs_input_grad[0]
+    wanted = any(ctx.needs_input_grad[:4])  # scale and shift get theirs with the input's
     d_z, d_scale, d_shift, d_weight = torch.ops.pointwise.norm_conv2d_backward(
         grad, d_mean, d_variance, out, out_mean, wanted, z, mean, scale, shift, ctx.low, ctx.high,
         weight, *ctx.geometry)  # fmt: skip

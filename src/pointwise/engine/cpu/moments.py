@@ -173,7 +173,7 @@ class Moments(Behind):
     def result(self) -> tuple[Tensor, Tensor]:
         """(mean, biased variance), ``[C]`` each."""
         sums, channels = self.sums, self.channels
-        mean, variance = torch.empty(2, channels, dtype=sums.dtype)
+        mean, variance = (torch.empty(channels, dtype=sums.dtype) for _ in range(2))
         compiled = _merge_float32 if sums.dtype == torch.float32 else _merge_float64
         arguments = [len(sums), channels, sums.shape[1], sums.data_ptr(), self.counts.ctypes.data,
                      mean.data_ptr(), variance.data_ptr()]  # fmt: skip
