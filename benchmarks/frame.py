@@ -202,9 +202,14 @@ def _span(contestant: Contestant) -> tuple[int, bool]:
     return repeats, seconds < WARM_SECONDS
 
 
+# Threads of the one before may go on spinning for a while, and would take the next one's cores.
+_REST = 0.1
+
+
 def _seconds(contestant: Contestant, repeats: int, warm: bool) -> float:
     state = contestant.prepare()
     gc.collect()
+    time.sleep(_REST)
     if warm:
         contestant.run(state)
     start = time.perf_counter()

@@ -52,6 +52,8 @@ from image_shapes import NETWORKS, Block, Convolution
 from planned import Planned
 from torch import Tensor, nn
 
+from pointwise.layers import freeze
+
 BATCHES = (1, 8, 32)
 USUAL_NETWORKS = ("mobilenet_v1_b1", "mobilenet_v1_b8", "mobilenet_v2_b1", "resnet50_b1")
 EPS = torch.finfo(torch.float32).eps
@@ -118,6 +120,7 @@ def network_case(
 ) -> Case:
     """A whole network on ``batch`` images of ``size`` pixels along both sides."""
     pair = image_pairs.network(name, batch, size, width).train(False)
+    freeze(pair.ours)
     shapes = image_shapes.network_convolutions(pair.plain, size)
     linear = pair.plain[-1].weight  # type: ignore[index]
     work = image_work.network_forward(shapes, batch, len(linear), linear.numel())

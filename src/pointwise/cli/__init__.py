@@ -10,9 +10,11 @@ import os
 import sys
 import warnings
 
-# Threads that wait go to sleep after some microseconds: alone on a machine that costs nothing, and
-# beside other programs it is several times faster. OpenMP reads it when torch loads it.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+# Threads that wait go to sleep after some microseconds: in a training that costs nothing, and
+# beside other programs it is several times faster. OpenMP reads it when torch loads it. What takes
+# milliseconds loses by it, and comparisons are to be as in everybody's own programs.
+if sys.argv[1:2] != ["bench"]:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import typer
 
