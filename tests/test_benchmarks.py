@@ -52,7 +52,8 @@ def runs(who: str, work: Callable[[], object]) -> Contestant:
 def clock(monkeypatch):
     """Time stands still, but for those who call this with seconds."""
     now = [0.0]
-    monkeypatch.setattr(frame, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    still = SimpleNamespace(perf_counter=lambda: now[0], sleep=lambda _: None)
+    monkeypatch.setattr(frame, "time", still)
 
     def sleep(seconds: float) -> None:
         now[0] += seconds

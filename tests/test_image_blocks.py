@@ -215,8 +215,11 @@ def test_the_residual_is_handed_to_the_last_convolution(monkeypatch):
     run = MODULE.run
     monkeypatch.setattr(MODULE, "run", noted)
     x = torch.rand(1, 8, 4, 4)
-    InvertedResidual(8, 8, expanded=16, drop=0.5).eval()(x)
-    assert handed == [(3, x)]
+    with torch.no_grad():
+        InvertedResidual(8, 8, expanded=16, drop=0.5).eval()(x)
+    [(links, residual)] = handed
+    assert links == 3
+    assert residual is x
 
 
 # --- reduction ------------------------------------------------------------------------------------

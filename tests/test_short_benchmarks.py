@@ -21,7 +21,9 @@ EPS = torch.finfo(torch.float32).eps
 
 def test_short_steady_runs_are_repeated(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(frame, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(
+        frame, "time", SimpleNamespace(perf_counter=lambda: now[0], sleep=lambda _: None)
+    )
     log = []
 
     def contestant(who: str, seconds: float, steady: bool) -> Contestant:

@@ -86,6 +86,8 @@ def remember(
     input: Tensor, modules: Sequence[nn.Module], links: Sequence[Link], residual: Tensor | None
 ) -> None:
     """Lets ``again`` find the plan that ``run`` has just used for these modules."""
+    if not folded.can_run(input, residual):
+        return
     first = links[0].conv
     plan = _plans.get(first, {}).get((*_key(input, residual), id(links[-1].conv), len(links)))
     if plan is None:
