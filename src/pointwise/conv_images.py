@@ -26,6 +26,7 @@ from pointwise.engine.cpu.gemm import (
     multiply,
 )
 from pointwise.engine.cpu.launch import device, device_of, kernel, launch, slot, threads
+from pointwise.engine.cpu.memory import empty_image
 from pointwise.engine.cpu.moments import Behind, leave
 from pointwise.engine.cpu.pack import pack_kernels, padded_columns
 from pointwise.engine.cpu.table import Table, bits, real
@@ -316,8 +317,7 @@ def row_kernel(kernels: dict[tuple, kernel], window: Window, dtype: torch.dtype)
 
 def empty(like: Tensor, window: Window, channels: int) -> Tensor:
     """Room for a window's results, channels_last."""
-    shape = (window.images, channels, window.y.points, window.x.points)
-    return torch.empty(shape, dtype=like.dtype, memory_format=torch.channels_last)
+    return empty_image(window.images, channels, window.y.points, window.x.points, like.dtype)
 
 
 def _bands(window: Window, bytes_of_row: int, most: int) -> tuple[int, int]:

@@ -28,6 +28,7 @@ from pointwise.conv_images import (
 )
 from pointwise.engine.cpu.gemm import ELEMENT, FROM_NOTHING, FROM_ROWS, multiply
 from pointwise.engine.cpu.launch import device, device_of, launch, slot, threads
+from pointwise.engine.cpu.memory import empty, empty_image
 from pointwise.engine.cpu.moments import Behind, pass_over
 from pointwise.engine.cpu.pack import padded_columns
 from pointwise.engine.cpu.slabs import total_of
@@ -60,8 +61,7 @@ def part_of(weight: Tensor, window: Window, y: Share, x: Share) -> tuple[Tensor,
 
 def depthwise_input(grad: Tensor, weight: Tensor, window: Window) -> Tensor:
     """The gradient of the input ``[N, C, H, W]``, for ``weight [C, 1, kh, kw]``."""
-    shape = (window.images, grad.shape[1], window.y.size, window.x.size)
-    out = torch.empty(shape, dtype=grad.dtype, memory_format=torch.channels_last)
+    out = empty_image(window.images, grad.shape[1], window.y.size, window.x.size, grad.dtype)
     for y, x in shares(window):
         part = out[:, :, y.first :: y.every, x.first :: x.every]
         chosen, seen = part_of(weight, window, y, x)
@@ -86,11 +86,11 @@ def mixed_input(
     """
     outputs, inputs = weight.shape[:2]
     turned = weight.unflatten(0, (groups, outputs // groups)).transpose(1, 2).flatten(0, 1)
-    shape = (window.images, inputs * groups, window.y.size, window.x.size)
     found = shares(window)
     if len(found) == 1 and found[0][0].axis.taps * found[0][1].axis.taps > 0:
         return _mixed_share(grad, turned, window, groups, *found[0], how, behind)
-    out = torch.empty(shape, dtype=grad.dtype, memory_format=torch.channels_last)
+    sizes = window.y.size, window.x.size
+    out = empty_image(window.images, inputs * groups, *sizes, grad.dtype)
     for y, x in found:
         part = out[:, :, y.first :: y.every, x.first :: x.every]
         if y.axis.taps * x.axis.taps == 0:
@@ -169,7 +169,7 @@ def _mix_gradient(arguments, program, thread, like):
 _MIX_GRADIENT = {
     dtype: of_dtype(_mix_gradient, like, f"mix_gradient_{dtype}") for dtype, like in ZEROS.items()
 }
-_PROGRAMS = 16  # enough for the threads of most machines to be busy to the end
+PROGRAMS = 16  # enough for the threads of most machines to be busy to the end
 
 
 def mixed_weight(
@@ -192,11 +192,11 @@ def mixed_weight(
         return torch.zeros(groups * outputs, inputs, *kernel, dtype=dtype)
     # Few large sums are cut by channels, many small ones by points.
     block = min(inputs, 64 if taps_ > 1 else 224)
-    while block > 64 and groups * -(-inputs // block) < _PROGRAMS:
+    while block > 64 and groups * -(-inputs // block) < PROGRAMS:
         # The microkernel reads whole registers of channels.
         block = padded_columns(max(64, block // 2), dtype)
     blocks = -(-inputs // block)
-    slabs = max(1, min(64, _PROGRAMS // (groups * blocks), -(-window.points // 64)))
+    slabs = max(1, min(64, PROGRAMS // (groups * blocks), -(-window.points // 64)))
     span = -(-window.points // slabs)
     slabs = -(-window.points // span)
     # The microkernel reads whole registers of channels.
@@ -207,7 +207,7 @@ def mixed_weight(
     room = threads() * tile * (a_row + outputs * size) + REGISTER_BYTES
     scratch = torch.empty(room, dtype=torch.uint8)
     numbers = padded_columns(groups * outputs * taps_ * inputs, dtype)
-    totals = torch.empty(slabs, numbers, dtype=dtype)
+    totals = empty((slabs, numbers), dtype)
     arguments = windowed(x, window, inputs)
     arguments += [tile, a_row, grad.data_ptr(), grad.shape[1] * size, outputs, numbers,
                   scratch.data_ptr(), totals.data_ptr(), groups, span, blocks, block,
@@ -285,10 +285,10 @@ def depthwise_weight(
     room = window_bytes(window, band, pixel) if how else 0
     grad_room = band * window.x.points * pixel if correct else 0
     scratch = torch.empty(threads() * (room + grad_room), dtype=torch.uint8)
-    span = -(-window.images * bands // _PROGRAMS)
+    span = -(-window.images * bands // PROGRAMS)
     slabs = -(-window.images * bands // span)
     numbers = padded_columns(window.taps * channels, dtype)
-    totals = torch.empty(slabs, numbers, dtype=dtype)
+    totals = empty((slabs, numbers), dtype)
     arguments = windowed(x, window, channels)
     arguments += [grad.data_ptr(), totals.data_ptr(), numbers, band, bands, span, window.images,
                   address(how), address(correct), scratch.data_ptr(), room,

@@ -20,12 +20,16 @@ from torch import Tensor
 from pointwise import conv_images, conv_images_gradient
 from pointwise.conv_images import bits, is_stencil
 from pointwise.engine.cpu.launch import device_of, launch, slot, threads
+from pointwise.engine.cpu.memory import empty, empty_image
 from pointwise.engine.cpu.moments import Mask, Moments, leave, pass_over
-from pointwise.engine.cpu.table import Table
-from pointwise.engine.cpu.vector import number
+from pointwise.engine.cpu.pack import padded_columns
+from pointwise.engine.cpu.slabs import total_of
+from pointwise.engine.cpu.table import Table, real
+from pointwise.engine.cpu.vector import bytes_of, number
 from pointwise.gathers import stencil
 from pointwise.gathers.band import copy_band, fixed_bands, window_bytes
-from pointwise.gathers.transfer import CORRECT, NORMALISE
+from pointwise.gathers.stencil_backward import BACKWARD_ROWS, PIXELS, reach
+from pointwise.gathers.transfer import CORRECT, NORMALISE, transfer_rows, zeros
 from pointwise.gathers.window import Window
 
 
@@ -46,6 +50,14 @@ class Norm:
             return None
         shift = self.shift - self.mean * self.scale
         return _Affine(NORMALISE, self.scale, shift, bits(self.low), bits(self.high))
+
+    def rows(self) -> tuple[Tensor, Tensor, Tensor, float, float]:
+        """Mean, scale and shift for ``z·scale + shift``, and bounds, also if it is z as it is."""
+        if self.mean is None or self.scale is None or self.shift is None:
+            zero = self.z.new_zeros(self.z.shape[1])
+            return zero, torch.ones_like(zero), zero, -np.inf, np.inf
+        shift = self.shift - self.mean * self.scale
+        return self.mean, self.scale, shift, self.low, self.high
 
     def behind(self) -> Mask | None:
         """What a gradient that comes back here leaves behind."""
@@ -146,6 +158,110 @@ def _depthwise(x, taps, seen: Window, how: Table | None, behind) -> Tensor:
     return out
 
 
+# --- the stencil backwards ------------------------------------------------------------------------
+
+_BACK = 15  # the first slot behind the window
+
+
+def _backward_of(add, taps, step, phase):
+    points = reach(taps, step, phase)
+    first_read, last_read = min(points), max(points)
+
+    @device_of(taps, step, phase)
+    def backward_slab(arguments, program, thread, like):
+        """Some bands of rows, one after the other; their sums go to a slab of its own."""
+        size = bytes_of(like)
+        grad, out = slot(arguments, _BACK), slot(arguments, _BACK + 1)
+        weight, numbers = slot(arguments, _BACK + 2), slot(arguments, _BACK + 4)
+        total = slot(arguments, _BACK + 3) + program * numbers * size
+        band, bands, span = (
+            slot(arguments, _BACK + 5),
+            slot(arguments, _BACK + 6),
+            slot(arguments, _BACK + 7),
+        )
+        images, correct = slot(arguments, _BACK + 8), slot(arguments, _BACK + 9)
+        scratch = slot(arguments, _BACK + 10) + thread * slot(arguments, _BACK + 11)
+        norm = (
+            slot(arguments, _BACK + 12),
+            slot(arguments, _BACK + 13),
+            slot(arguments, _BACK + 14),
+        )
+        low, high = real(arguments, _BACK + 15, like), real(arguments, _BACK + 16, like)
+        pixel, channels = slot(arguments, 1), slot(arguments, 2)
+        height, width = slot(arguments, 3), slot(arguments, 4)
+        lines, points = slot(arguments, 5), slot(arguments, 6)
+        step_y, taps_y = slot(arguments, 7), slot(arguments, 9)
+        origin_y, origin_x = slot(arguments, 11), slot(arguments, 12)
+        zeros(total, numbers, like)
+        # Columns of points that the pixels of a row read, whole blocks of them.
+        zero_point = (-origin_x - phase) // step
+        left = zero_point + first_read
+        blocks = (width + PIXELS - 1) // PIXELS
+        columns = zero_point + (blocks - 1) * PIXELS // step + last_read + 1 - left
+        begin = min(columns, max(0, -left))
+        end = max(begin, min(columns, points - left))
+        for work in range(program * span, min((program + 1) * span, images * bands)):
+            image, first = work // bands, work % bands * band
+            rows = min(band, height - first)
+            top = max(0, -((origin_y + taps_y - 1 - first) // step_y))
+            bottom = min(lines, (first + rows - 1 - origin_y) // step_y + 1)
+            for p in range(top, bottom):
+                place = scratch + (p - top) * columns * pixel
+                source = grad + ((image * lines + p) * points + left) * pixel
+                zeros(place, begin * channels, like)
+                transfer_rows(place + begin * pixel, pixel, source + begin * pixel, pixel,
+                              end - begin, channels, correct, 0, like)  # fmt: skip
+                zeros(place + end * pixel, (columns - end) * channels, like)
+            here = (image * height + first) * width * pixel
+            add(first, rows, width, scratch + (zero_point - left) * pixel, columns * pixel, top,
+                lines, taps_y, origin_y, step_y, pixel, weight, total, slot(arguments, 0) + here,
+                out + here, norm, low, high, total + taps_y * taps * channels * size, channels,
+                like)  # fmt: skip
+
+    return backward_slab
+
+
+_BACKWARD = {
+    (*shape, dtype): conv_images.of_dtype(loop, like, f"stencil_backward_{shape}_{dtype}")
+    for shape, add in BACKWARD_ROWS.items()
+    for loop in [_backward_of(add, *shape)]
+    for dtype, like in conv_images.ZEROS.items()
+}
+
+
+def _depthwise_backward(compiled, given: Norm, weight, seen: Window, correct: Correction):
+    """(gradients of z, of scale, of shift, and of the weight) of a stencil, in one pass."""
+    z, channels = given.z, given.z.shape[1]
+    pixel = channels * z.element_size()
+    mean, scale, shift, low, high = given.rows()
+    taps = conv_images.taps(weight, None)
+    out = empty_image(*z.shape, z.dtype)
+    band = max(1, min(seen.y.size, 64 * 1024 // (seen.x.size * pixel)))
+    while band > 1 and seen.images * -(-seen.y.size // band) < conv_images_gradient.PROGRAMS:
+        band = -(-band // 2)
+    bands = -(-seen.y.size // band)
+    span = -(-seen.images * bands // conv_images_gradient.PROGRAMS)
+    slabs = -(-seen.images * bands // span)
+    numbers = padded_columns((seen.taps + 2) * channels, z.dtype)
+    totals = empty((slabs, numbers), z.dtype)
+    # Rows and columns of points that a band can read, at most.
+    room = ((band + seen.y.taps) // seen.y.step + 2) * (seen.x.size + 3 * PIXELS) * pixel
+    scratch = torch.empty(threads() * room, dtype=torch.uint8)
+    arguments = conv_images.windowed(z, seen, channels)
+    arguments += [correct.grad.data_ptr(), out.data_ptr(), taps.weight.data_ptr(),
+                  totals.data_ptr(), numbers, band, bands, span, seen.images, correct.address,
+                  scratch.data_ptr(), room, mean.data_ptr(), scale.data_ptr(), shift.data_ptr(),
+                  bits(low), bits(high)]  # fmt: skip
+    launch(compiled, arguments, slabs)
+    total = total_of(totals)
+    d_weight, d_scale, d_shift = total[: (seen.taps + 2) * channels].split(
+        (seen.taps * channels, channels, channels)
+    )
+    kernel = weight.shape[2:]
+    d_weight = d_weight.view(-1, channels).t().reshape(-1, 1, *kernel)
+    return (out, None, None, d_weight) if given.mean is None else (out, d_scale, d_shift, d_weight)
+
+
 # --- forward and backward -------------------------------------------------------------------------
 
 
@@ -181,6 +297,12 @@ def backward(
     how, kernel = given.table(), weight.shape[2:]
     d_z = d_scale = d_shift = None
     behind = given.behind()
+    x = seen.x
+    shape = x.taps, x.step, -x.origin % x.step, given.z.dtype
+    if is_stencil(weight.shape, groups) and wanted and x.spread == 1 == seen.y.spread:
+        compiled = _BACKWARD.get(shape)
+        if compiled is not None:
+            return _depthwise_backward(compiled, given, weight, seen, correct)
     if is_stencil(weight.shape, groups):
         d_weight = conv_images_gradient.depthwise_weight(grad, given.z, seen, kernel, how, correct)
         if wanted:

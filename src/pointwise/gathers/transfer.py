@@ -87,6 +87,8 @@ def transfer(target, source, count, how, channel, like):
 
 # Up to here, rows lie close together, and channels in the outer loop save much of the work.
 _NARROW = 1024
+# But only as many rows at a time as memory hands out in order anyway.
+_NEAR = 4096
 
 
 @device
@@ -100,18 +102,25 @@ def transfer_rows(target, target_row, source, source_row, count, columns, how, c
         return
     normalise = slot(how, 0) == NORMALISE
     low, high, apart = real(how, 3, like), real(how, 4, like), slot(how, 5)
-    for c in range(0, columns, width):
-        left, at = columns - c, c * size
-        scale = load_first(slot(how, 1) + channel + at, left, like)
-        shift = load_first(slot(how, 2) + channel + at, left, like)
-        if normalise:
-            for r in range(count):
-                x = load_first(source + r * source_row + at, left, like)
-                x = within(fma(x, scale, shift), low, high)
-                store_first(target + r * target_row + at, x, left)
-        else:
-            for r in range(count):
-                here = source + r * source_row + at
-                x = fma(load_first(here + apart, left, like), scale, shift)
-                x = x + load_first(here, left, like)
-                store_first(target + r * target_row + at, x, left)
+    whole = columns // width * width
+    some = max(1, _NEAR // source_row)
+    for first in range(0, count, some):
+        last = min(first + some, count)
+        for c in range(0, whole, width):
+            at = c * size
+            scale = load(slot(how, 1) + channel + at, like)
+            shift = load(slot(how, 2) + channel + at, like)
+            if normalise:
+                for r in range(first, last):
+                    x = fma(load(source + r * source_row + at, like), scale, shift)
+                    store(target + r * target_row + at, within(x, low, high))
+            else:
+                for r in range(first, last):
+                    here = source + r * source_row + at
+                    x = fma(load(here + apart, like), scale, shift)
+                    store(target + r * target_row + at, x + load(here, like))
+    if whole < columns:
+        at = whole * size
+        for r in range(count):
+            transfer(target + r * target_row + at, source + r * source_row + at, columns - whole,
+                     how, channel + at, like)  # fmt: skip

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pointwise.engine.cpu.activation import HARDSWISH, NONE, SILU, activate, exponential, quotient
 from pointwise.engine.cpu.launch import device, kernel, launch, slot
+from pointwise.engine.cpu.memory import empty_image
 from pointwise.engine.cpu.pack import padded_columns
 from pointwise.engine.cpu.slabs import total_of
 from pointwise.engine.cpu.table import bits, real
@@ -143,7 +144,7 @@ def forward(
     z: Tensor, mean: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None, bounds: Bounds
 ) -> Tensor:
     """``z`` and ``residual`` are channels_last; ``bounds`` say which activation."""
-    out = torch.empty_like(z)
+    out = empty_image(*z.shape, z.dtype)
     if z.numel() == 0:
         return out
     arguments = _arguments(z, mean, scale, shift, residual, bounds, out)
@@ -162,8 +163,8 @@ def backward(
     bounds: Bounds,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Gradients of z, scale, shift and residual; the mean's is minus scale times the shift's."""
-    out = torch.empty_like(z)
-    d_residual = None if residual is None else torch.empty_like(z)
+    out = empty_image(*z.shape, z.dtype)
+    d_residual = None if residual is None else empty_image(*z.shape, z.dtype)
     channels = z.shape[1]
     if z.numel() == 0:
         return out, torch.zeros_like(scale), torch.zeros_like(shift), d_residual
