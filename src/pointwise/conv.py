@@ -141,7 +141,7 @@ def _forward(arguments, program, thread, like):
     start = FROM_NOTHING if bias == 0 else FROM_BIAS
     multiply(a, a_row, stride, size, weight, width * size, depth * width * size, depth,
              out, out_row, rows, columns, start, out, out_row, bias, number(-np.inf, like),
-             number(np.inf, like), like)  # fmt: skip
+             number(np.inf, like), 0, 0, 0, like)  # fmt: skip
 
 
 @kernel
@@ -221,7 +221,7 @@ def _weight_gradient(arguments, program, thread, like):
                 store(place, load_first(source, columns - c, like))
         multiply(scratch, size, ELEMENT, a_row, b, padded * size, width * size, rows, total,
                  padded * size, depth + 1, padded, FROM_ROWS, total, padded * size, 0,
-                 number(-np.inf, like), number(np.inf, like), like)  # fmt: skip
+                 number(-np.inf, like), number(np.inf, like), 0, 0, 0, like)  # fmt: skip
 
 
 @kernel

@@ -32,6 +32,7 @@ from pointwise.engine.cpu.pack import pack_kernels, padded_columns
 from pointwise.engine.cpu.table import Table, bits, real
 from pointwise.engine.cpu.vector import REGISTER_BYTES, bytes_of, lanes_of
 from pointwise.gathers import patches, stencil
+from pointwise.gathers.transfer import CORRECT
 from pointwise.gathers.window import Window
 
 _INFINITY = float("inf")
@@ -172,7 +173,7 @@ def _depthwise_of(fill, *shape):
 
 @device
 def _mix_tile(arguments, own, a, a_row, stride, first, rows, group, column, columns, left, begin,
-              like):  # fmt: skip
+              ahead, ahead_end, apart, like):  # fmt: skip
     """A tile of A times some columns of the weight, with its epilogue, to rows ``first …``.
 
     ``left`` is what it leaves behind (``moments``) in the slab of rows from ``begin`` on.
@@ -193,7 +194,7 @@ def _mix_tile(arguments, own, a, a_row, stride, first, rows, group, column, colu
     multiply(a, a_row, stride, size, weight + panels * depth * width * size, width * size,
              depth * width * size, depth, out, out_row, rows, columns, start, residual + offset,
              out_row, bias + (group * padded + column) * size, real(arguments, own + 8, like),
-             real(arguments, own + 9, like), like)  # fmt: skip
+             real(arguments, own + 9, like), ahead, ahead_end, apart, like)  # fmt: skip
     if kind != NONE:
         activate(out, out_row, rows, columns, kind, like)
     if left != 0:
@@ -238,11 +239,18 @@ def _mixed(arguments, program, thread, like):
     group = program // blocks // row_blocks
     begin = program // blocks % row_blocks * span
     x = slot(arguments, 0) + group * channels * size
+    # What else the pixels of a tile are made of lies so far from them.
+    apart = 0
+    if how != 0 and slot(how, 0) == CORRECT:
+        apart = slot(how, 5)
+    in_order = (
+        slot(arguments, 7) * slot(arguments, 8) * slot(arguments, 9) * slot(arguments, 10) == 1
+    )
     for first in range(begin, min(begin + span, total), tile):
         rows = min(tile, min(begin + span, total) - first)
         if direct != 0:
             _mix_tile(arguments, _OWN, x + first * pixel, pixel, GENERAL, first, rows, group,
-                      column, columns, left, begin, like)  # fmt: skip
+                      column, columns, left, begin, 0, 0, 0, like)  # fmt: skip
             continue
         a = slot(arguments, behind + 6) + thread * tile * scratch_row
         patches.fill(a, scratch_row, first, rows, x, pixel, channels, slot(arguments, 3),
@@ -252,8 +260,12 @@ def _mixed(arguments, program, thread, like):
                      slot(arguments, 13), slot(arguments, 14), how, group * channels * size,
                      like)  # fmt: skip
         stride = TILE if scratch_row == TILE_ROW else GENERAL
+        ahead = ahead_end = 0
+        if in_order and channels * size == pixel:
+            ahead = x + (first + tile) * pixel
+            ahead_end = x + min(first + 2 * tile, begin + span, total) * pixel
         _mix_tile(arguments, _OWN, a, scratch_row, stride, first, rows, group, column, columns,
-                  left, begin, like)  # fmt: skip
+                  left, begin, ahead, ahead_end, apart, like)  # fmt: skip
 
 
 # --- separable ------------------------------------------------------------------------------------
@@ -274,7 +286,7 @@ def _separable_of(fill, *shape):
         stencil_rows(arguments, image, first, rows, a, a_row, points * a_row, like)
         stride = TILE if a_row == TILE_ROW else GENERAL
         _mix_tile(arguments, _OWN, a, a_row, stride, (image * lines + first) * points,
-                  rows * points, 0, 0, slot(arguments, _OWN + 4), 0, 0, like)  # fmt: skip
+                  rows * points, 0, 0, slot(arguments, _OWN + 4), 0, 0, 0, 0, 0, like)  # fmt: skip
 
     return separable_band
 

@@ -156,6 +156,12 @@ def _mix_gradient(arguments, program, thread, like):
             a, a_step = corrected, outputs * size
             transfer_rows(a, a_step, grad + first * grad_row, grad_row, rows, outputs, correct,
                           group * outputs * size, like)  # fmt: skip
+        ahead = ahead_end = apart = 0
+        if groups == 1:
+            ahead = grad + (first + tile) * grad_row
+            ahead_end = grad + min(first + 2 * tile, last) * grad_row
+        if correct != 0:
+            apart = slot(correct, 5)
         start = FROM_NOTHING if first == begin else FROM_ROWS
         # Of all channels, the taps of a point lie side by side in the weight as well.
         parts, wide = (1, taps * channels) if channels == inputs else (taps, channels)
@@ -163,7 +169,8 @@ def _mix_gradient(arguments, program, thread, like):
             place = total + t * inputs * size
             multiply(a, size, ELEMENT, a_step, b + t * channels * size, b_step, width * size, rows,
                      place, total_row, outputs, wide, start, place, total_row, 0,
-                     number(-np.inf, like), number(np.inf, like), like)  # fmt: skip
+                     number(-np.inf, like), number(np.inf, like), ahead, ahead_end,
+                     apart, like)  # fmt: skip
 
 
 _MIX_GRADIENT = {

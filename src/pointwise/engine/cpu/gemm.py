@@ -21,6 +21,7 @@ from pointwise.engine.cpu.vector import (
     lanes_of,
     masked_load,
     masked_store,
+    prefetch,
     splat,
     vector_of,
 )
@@ -50,7 +51,8 @@ def microkernel(rows: int, vectors: int, stride: int):
     last valid one and dropped. The register of B for step k and vector v is at ``b + k·b_step +
     v·b_next``. The sum starts from zeros or, where ``start`` has FROM_ROWS, from the rows at
     ``source`` (which may be C), ``source_row`` bytes apart; with FROM_BIAS the row of ``vectors``
-    registers at ``bias`` is added to that. What is stored is kept within ``low … high``.
+    registers at ``bias`` is added to that. What is stored is kept within ``low … high``. Each step
+    asks for the cache lines at ``ahead``, which moves on by ``ahead_step``, and ``apart`` from it.
     """
 
     @intrinsic
@@ -73,6 +75,9 @@ def microkernel(rows: int, vectors: int, stride: int):
         bias,
         low,
         high,
+        ahead,
+        ahead_step,
+        apart,
         like,
     ):
         vector = vector_of(like)
@@ -82,7 +87,7 @@ def microkernel(rows: int, vectors: int, stride: int):
         def codegen(context, builder, signature, arguments):
             (a, a_row, a_step, b, b_step, b_next, depth) = arguments[:7]
             (c, c_row, valid_rows, valid_columns, start, source, source_row) = arguments[7:14]
-            bias, low, high = arguments[14:17]
+            bias, low, high, ahead, ahead_step, apart = arguments[14:20]
             i64 = ir.IntType(64)
             scalar = ir.FloatType() if size == 4 else ir.DoubleType()
             shape = ir.VectorType(scalar, width)
@@ -157,6 +162,8 @@ def microkernel(rows: int, vectors: int, stride: int):
             a_here.add_incoming(a, ready)
             b_here = builder.phi(i64)
             b_here.add_incoming(b, ready)
+            line = builder.phi(i64)
+            line.add_incoming(ahead, ready)
             sums = []
             for begin in starts:
                 phi = builder.phi(shape)
@@ -166,6 +173,8 @@ def microkernel(rows: int, vectors: int, stride: int):
                 builder.load(at(b_here, builder.mul(i64(v), b_next), shape), align=size)
                 for v in range(vectors)
             ]
+            prefetch(builder, line)
+            prefetch(builder, builder.add(line, apart))
             results = []
             for r in range(rows):
                 value = builder.load(at(a_here, row_offsets[r], scalar), align=size)
@@ -178,6 +187,7 @@ def microkernel(rows: int, vectors: int, stride: int):
             a_next = builder.add(a_here, a_step)
             b_next = builder.add(b_here, b_step)
             k.add_incoming(k_next, loop)
+            line.add_incoming(builder.add(line, ahead_step), loop)
             a_here.add_incoming(a_next, loop)
             b_here.add_incoming(b_next, loop)
             for phi, result in zip(sums, results, strict=True):
@@ -204,7 +214,7 @@ def microkernel(rows: int, vectors: int, stride: int):
             return context.get_dummy_value()
 
         whole = [types.int64] * 15
-        return types.void(*whole, like, like, like), codegen
+        return types.void(*whole, like, like, *[types.int64] * 3, like), codegen
 
     return run
 
@@ -220,11 +230,12 @@ _narrow_element = microkernel(ROWS, 1, ELEMENT)
 
 @device
 def multiply(a, a_row, stride, a_step, b, b_step, b_next, depth, c, c_row, rows, columns, start,
-             source, source_row, bias, low, high, like):  # fmt: skip
+             source, source_row, bias, low, high, ahead, ahead_end, apart, like):  # fmt: skip
     """The microkernel over a whole tile: C[rows, columns] (+)= A·B, all strides in bytes.
 
     ``stride``, ``start`` and all behind it are the microkernel's. With TILE, A must be readable up
-    to the next multiple of ``ROWS``; with ELEMENT, ``a_row`` is the size of an element.
+    to the next multiple of ``ROWS``; with ELEMENT, ``a_row`` is the size of an element. While it
+    computes, it asks for what is read next: ``ahead … ahead_end``, and the same ``apart`` from it.
     """
     size = bytes_of(like)
     width = lanes_of(like)
@@ -238,28 +249,38 @@ def multiply(a, a_row, stride, a_step, b, b_step, b_next, depth, c, c_row, rows,
             source_ = source + row * source_row + column * size
             valid = min(ROWS, rows - row)
             bias_ = bias + column * size
+            # Every step asks for a line of what is read next, as long as there is any.
+            line, step, far = a_, 0, 0
+            if ahead < ahead_end:
+                line, step, far = ahead, 64, apart
+                ahead += depth * 64
             if left > width:
                 if stride == TILE:
                     _wide_tile(a_, a_row, a_step, b_, b_step, b_next, depth, c_, c_row, valid, left,
-                               start, source_, source_row, bias_, low, high, like)  # fmt: skip
+                               start, source_, source_row, bias_, low, high, line, step, far,
+                               like)  # fmt: skip
                 elif stride == ELEMENT and valid == ROWS:
                     _wide_element(a_, a_row, a_step, b_, b_step, b_next, depth, c_, c_row, valid,
-                                  left, start, source_, source_row, bias_, low, high,
-                                  like)  # fmt: skip
+                                  left, start, source_, source_row, bias_, low, high, line, step,
+                                  far, like)  # fmt: skip
                 elif valid <= ROWS // 2:
                     _wide_few(a_, a_row, a_step, b_, b_step, b_next, depth, c_, c_row, valid, left,
-                              start, source_, source_row, bias_, low, high, like)  # fmt: skip
+                              start, source_, source_row, bias_, low, high, line, step, far,
+                              like)  # fmt: skip
                 else:
                     _wide(a_, a_row, a_step, b_, b_step, b_next, depth, c_, c_row, valid, left,
-                          start, source_, source_row, bias_, low, high, like)  # fmt: skip
+                          start, source_, source_row, bias_, low, high, line, step, far,
+                          like)  # fmt: skip
             elif stride == TILE:
                 _narrow_tile(a_, a_row, a_step, b_, b_step, b_next, depth, c_, c_row, valid, left,
-                             start, source_, source_row, bias_, low, high, like)  # fmt: skip
+                             start, source_, source_row, bias_, low, high, line, step, far,
+                             like)  # fmt: skip
             elif stride == ELEMENT and valid == ROWS:
                 _narrow_element(a_, a_row, a_step, b_, b_step, b_next, depth, c_, c_row, valid,
-                                left, start, source_, source_row, bias_, low, high,
+                                left, start, source_, source_row, bias_, low, high, line, step, far,
                                 like)  # fmt: skip
             else:
                 _narrow(a_, a_row, a_step, b_, b_step, b_next, depth, c_, c_row, valid, left, start,
-                        source_, source_row, bias_, low, high, like)  # fmt: skip
+                        source_, source_row, bias_, low, high, line, step, far,
+                        like)  # fmt: skip
         column += 2 * width if left > width else width

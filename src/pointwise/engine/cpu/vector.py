@@ -105,6 +105,14 @@ def call(builder, name: str, result, arguments):
     return builder.call(cgutils.get_or_insert_function(builder.module, signature, name), arguments)
 
 
+def prefetch(builder, address) -> None:
+    """Asks for a cache line that will be read later; any address will do."""
+    i32 = ir.IntType(32)
+    pointer = builder.inttoptr(address, ir.IntType(8).as_pointer())
+    options = [i32(0), i32(2), i32(1)]  # to be read, into the second-level cache, data
+    call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, *options])
+
+
 def splat(builder, scalar, count: int):
     """LLVM's way to say: this scalar in every lane."""
     shape = ir.VectorType(scalar.type, count)
