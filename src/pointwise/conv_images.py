@@ -329,7 +329,8 @@ def row_kernel(kernels: dict[tuple, kernel], window: Window, dtype: torch.dtype)
 
 def empty(like: Tensor, window: Window, channels: int) -> Tensor:
     """Room for a window's results, channels_last."""
-    return empty_image(window.images, channels, window.y.points, window.x.points, like.dtype)
+    shape = (window.images, channels, window.y.points, window.x.points)
+    return empty_image(shape, like.dtype)
 
 
 def _bands(window: Window, bytes_of_row: int, most: int) -> tuple[int, int]:

@@ -61,7 +61,8 @@ def part_of(weight: Tensor, window: Window, y: Share, x: Share) -> tuple[Tensor,
 
 def depthwise_input(grad: Tensor, weight: Tensor, window: Window) -> Tensor:
     """The gradient of the input ``[N, C, H, W]``, for ``weight [C, 1, kh, kw]``."""
-    out = empty_image(window.images, grad.shape[1], window.y.size, window.x.size, grad.dtype)
+    shape = (window.images, grad.shape[1], window.y.size, window.x.size)
+    out = empty_image(shape, grad.dtype)
     for y, x in shares(window):
         part = out[:, :, y.first :: y.every, x.first :: x.every]
         chosen, seen = part_of(weight, window, y, x)
@@ -89,8 +90,8 @@ def mixed_input(
     found = shares(window)
     if len(found) == 1 and found[0][0].axis.taps * found[0][1].axis.taps > 0:
         return _mixed_share(grad, turned, window, groups, *found[0], how, behind)
-    sizes = window.y.size, window.x.size
-    out = empty_image(window.images, inputs * groups, *sizes, grad.dtype)
+    shape = (window.images, inputs * groups, window.y.size, window.x.size)
+    out = empty_image(shape, grad.dtype)
     for y, x in found:
         part = out[:, :, y.first :: y.every, x.first :: x.every]
         if y.axis.taps * x.axis.taps == 0:

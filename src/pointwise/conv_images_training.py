@@ -235,7 +235,7 @@ def _depthwise_backward(compiled, given: Norm, weight, seen: Window, correct: Co
     pixel = channels * z.element_size()
     mean, scale, shift, low, high = given.rows()
     taps = conv_images.taps(weight, None)
-    out = empty_image(*z.shape, z.dtype)
+    out = empty_image(z.shape, z.dtype)
     band = max(1, min(seen.y.size, 64 * 1024 // (seen.x.size * pixel)))
     while band > 1 and seen.images * -(-seen.y.size // band) < conv_images_gradient.PROGRAMS:
         band = -(-band // 2)

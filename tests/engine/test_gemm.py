@@ -38,7 +38,7 @@ def _multiply(arguments, like):
              slot(arguments, 4), slot(arguments, 5), slot(arguments, 6), slot(arguments, 7),
              slot(arguments, 8), slot(arguments, 9), slot(arguments, 10), slot(arguments, 11),
              slot(arguments, 12), slot(arguments, 13), slot(arguments, 14), slot(arguments, 15),
-             real(arguments, 16, like), real(arguments, 17, like), like)  # fmt: skip
+             real(arguments, 16, like), real(arguments, 17, like), 0, 0, 0, like)  # fmt: skip
 
 
 @kernel

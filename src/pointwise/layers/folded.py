@@ -43,7 +43,7 @@ class Folded:
 
 def fold_link(shape: torch.Size, dtype: torch.dtype, link: Link) -> Folded | None:
     """A link for inputs of this shape, or None where it has to run as the modules it is of."""
-    conv, _norm, activation = link
+    conv, _norm, activation, _own = link
     if (
         shape[1] != conv.in_channels
         or dtype != conv.weight.dtype
@@ -102,9 +102,9 @@ def can_run(input: Tensor, residual: Tensor | None) -> bool:
 
 def is_fixed(link: Link) -> bool:
     """Whether a link is a convolution with fixed statistics or no norm, without gradients."""
-    conv, norm, _ = link
+    conv, norm, _activation, own = link
     return (
-        is_ordinary(conv)
+        is_ordinary(conv, own)
         and (norm is None or _has_fixed_statistics(norm, conv))
         and not (torch.is_grad_enabled() and _wants_grad(conv, norm))
     )
@@ -123,8 +123,11 @@ def is_plain(x: Tensor) -> bool:
     )
 
 
-def is_ordinary(conv: nn.Conv2d) -> bool:
-    """Whether calling ``conv`` does what its weight, bias and numbers say, and nothing else."""
+def is_ordinary(conv: nn.Conv2d, own: bool = False) -> bool:
+    """Whether calling ``conv`` does what its weight, bias and numbers say, and nothing else.
+
+    Its activation is something else, unless it is its ``own`` that is asked for.
+    """
     from pointwise.layers.images import Conv2d
 
     return (
@@ -132,7 +135,7 @@ def is_ordinary(conv: nn.Conv2d) -> bool:
         and "forward" not in conv.__dict__
         and conv.padding_mode == "zeros"
         and conv._parameters.get("weight") is not None  # not one that is computed from others
-        and getattr(conv, "activation", None) is None
+        and (own or getattr(conv, "activation", None) is None)
         and not has_hooks(conv)
     )
 

@@ -8,6 +8,7 @@ from pointwise import checks
 from pointwise.epilogue import ACTIVATIONS
 from pointwise.functional.convolve import Size, convolve
 from pointwise.functional.padding import Padding, resolve
+from pointwise.layers import planned
 
 
 class Conv2d(nn.Conv2d):
@@ -51,6 +52,9 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         """``activation(convolution + residual)``."""
+        out = planned.alone(self, input, residual)
+        if out is not None:
+            return out
         groups = None if self.kind == "depthwise" else self.groups
         return convolve(type(self).__name__, 2, input, self.weight, self.bias, self.stride,
                         self.padding, self.dilation, groups, self.activation, residual,

@@ -13,3 +13,5 @@ class Link(NamedTuple):
     conv: nn.Conv2d
     norm: nn.Module | None = None
     activation: str | None = None
+    own: bool = False
+    """Whether the activation is the convolution's own, which is not to be applied twice."""

@@ -38,9 +38,9 @@ def can_run(input: Tensor, links: Sequence[Link], residual: Tensor | None) -> bo
 
 
 def _is_trained(link: Link, dtype: torch.dtype) -> bool:
-    conv, norm, activation = link
+    conv, norm, activation, own = link
     return (
-        folded.is_ordinary(conv)
+        folded.is_ordinary(conv, own)
         and conv.bias is None
         and conv.weight.dtype == dtype
         and (activation or "none") in conv_images.EPILOGUES
@@ -53,7 +53,7 @@ def _is_trained(link: Link, dtype: torch.dtype) -> bool:
 def _fit(input: Tensor, links: Sequence[Link], residual: Tensor | None) -> bool:
     """Whether shapes agree from link to link, and every norm sees more than one value."""
     images, channels, *sizes = input.shape
-    for conv, _norm, _activation in links:
+    for conv, *_ in links:
         if channels != conv.in_channels:
             return False
         if conv_images.is_stencil(conv.weight.shape, conv.groups) and conv.out_channels != channels:
@@ -71,7 +71,7 @@ def run(input: Tensor, links: Sequence[Link], residual: Tensor | None = None) ->
     """The links one after the other; ``residual`` is added before the last activation."""
     plain = (None, None, None, -_INFINITY, _INFINITY)
     z, norm = input, plain  # type: tuple[Tensor, tuple]
-    for number, (conv, module, activation) in enumerate(links):
+    for number, (conv, module, activation, _) in enumerate(links):
         edges = resolve("", conv.padding, z.shape[2:], conv.kernel_size, conv.stride,
                         conv.dilation)  # fmt: skip
         z, mean, variance = torch.ops.pointwise.norm_conv2d(

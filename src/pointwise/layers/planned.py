@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from pointwise import conv_images
 from pointwise.engine.cpu.launch import Program, threads
+from pointwise.engine.cpu.memory import empty_image
 from pointwise.layers import folded
 from pointwise.layers.link import Link
 from pointwise.layers.watch import Watch
@@ -43,6 +44,17 @@ def run(input: Tensor, links: Sequence[Link], residual: Tensor | None = None) ->
         if len(plans) > _MOST:
             plans.pop(next(iter(plans)))
     return plan.run(input, residual) if plan.takes(residual) else None
+
+
+def alone(conv: nn.Conv2d, input: Tensor, residual: Tensor | None = None) -> Tensor | None:
+    """A convolution of ours by itself, with its own activation; None as in ``run``."""
+    out = again(input, (conv,), residual)
+    if out is None and not torch.is_grad_enabled():
+        links = [Link(conv, None, conv.activation, own=True)]  # type: ignore[arg-type]
+        out = run(input, links, residual)
+        if out is not None:
+            remember(input, (conv,), links, residual)
+    return out
 
 
 def again(
@@ -140,7 +152,7 @@ class _Plan:
 
     def run(self, input: Tensor, residual: Tensor | None) -> Tensor:
         input = input.contiguous(memory_format=torch.channels_last)
-        out = torch.empty(self.out.shape, dtype=self.out.dtype, memory_format=torch.channels_last)
+        out = empty_image(self.out.shape, self.out.dtype)
         program, last = self._program, self._steps[-1]
         with program.lock:
             program.tables[0][0] = input.data_ptr()
@@ -155,7 +167,7 @@ class _Plan:
 def _tensors(links: Sequence[Link]) -> list[Any]:
     """All parameters and statistics, in an order; what is not there is left out."""
     found: list[Any] = []
-    for conv, norm, _ in links:
+    for conv, norm, *_ in links:
         found.append(conv._parameters.values())
         if norm is not None:
             found.append(norm._parameters.values())
@@ -167,7 +179,7 @@ def _numbers(links: Sequence[Link]) -> list[tuple]:
     """Everything else that a link is made of."""
     return [
         (conv.stride, conv.padding, conv.dilation, conv.groups, norm and norm.eps, activation)
-        for conv, norm, activation in links
+        for conv, norm, activation, _own in links
     ]
 
 

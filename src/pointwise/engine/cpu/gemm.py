@@ -222,6 +222,7 @@ def microkernel(rows: int, vectors: int, stride: int):
 _wide = microkernel(ROWS, 2, GENERAL)
 _narrow = microkernel(ROWS, 1, GENERAL)
 _wide_few = microkernel(ROWS // 2, 2, GENERAL)  # for the last rows of a tile
+_row = microkernel(2, 4, GENERAL)  # for one or two rows: as fast as B comes in
 _wide_tile = microkernel(ROWS, 2, TILE)
 _narrow_tile = microkernel(ROWS, 1, TILE)
 _wide_element = microkernel(ROWS, 2, ELEMENT)
@@ -240,6 +241,12 @@ def multiply(a, a_row, stride, a_step, b, b_step, b_next, depth, c, c_row, rows,
     size = bytes_of(like)
     width = lanes_of(like)
     column = 0
+    if rows <= 2 and stride != ELEMENT:
+        while columns - column >= 4 * width:
+            _row(a, a_row, a_step, b + (column // width) * b_next, b_step, b_next, depth,
+                 c + column * size, c_row, rows, columns - column, start, source + column * size,
+                 source_row, bias + column * size, low, high, a, 0, 0, like)  # fmt: skip
+            column += 4 * width
     while column < columns:
         b_ = b + (column // width) * b_next
         left = columns - column

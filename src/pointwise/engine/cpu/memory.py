@@ -8,6 +8,7 @@ at most about half as much again as was ever in use at once.
 from __future__ import annotations
 
 import mmap
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -81,6 +82,7 @@ def empty(shape: tuple[int, ...] | torch.Size, dtype: torch.dtype) -> Tensor:
     return torch.from_numpy(np.asarray(lease)).view(shape)
 
 
-def empty_image(images: int, channels: int, height: int, width: int, dtype: torch.dtype) -> Tensor:
+def empty_image(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """The same for an image ``[N, C, H, W]``, channels_last."""
+    images, channels, height, width = shape
     return empty((images, height, width, channels), dtype).permute(0, 3, 1, 2)

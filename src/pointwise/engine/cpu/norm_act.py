@@ -144,7 +144,7 @@ def forward(
     z: Tensor, mean: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None, bounds: Bounds
 ) -> Tensor:
     """``z`` and ``residual`` are channels_last; ``bounds`` say which activation."""
-    out = empty_image(*z.shape, z.dtype)
+    out = empty_image(z.shape, z.dtype)
     if z.numel() == 0:
         return out
     arguments = _arguments(z, mean, scale, shift, residual, bounds, out)
@@ -163,8 +163,8 @@ def backward(
     bounds: Bounds,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Gradients of z, scale, shift and residual; the mean's is minus scale times the shift's."""
-    out = empty_image(*z.shape, z.dtype)
-    d_residual = None if residual is None else empty_image(*z.shape, z.dtype)
+    out = empty_image(z.shape, z.dtype)
+    d_residual = None if residual is None else empty_image(z.shape, z.dtype)
     channels = z.shape[1]
     if z.numel() == 0:
         return out, torch.zeros_like(scale), torch.zeros_like(shift), d_residual
