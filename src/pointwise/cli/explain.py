@@ -18,7 +18,9 @@ def explain(
 ) -> None:
     """Write an interactive page: what convolutions do, step by step, and cost."""
     if out.is_dir():
-        raise ValueError(f"{out} is a folder; name a file in it, as in --out {out / 'explain.html'}")
+        raise ValueError(
+            f"{out} is a folder; name a file in it, as in --out {out / 'explain.html'}"
+        )
     if out.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"--out must end in .html, got {out}")
 
@@ -32,8 +34,8 @@ def explain(
             write_page(out)
         except OSError as error:
             raise OSError(f"{out} cannot be written: {error.strerror}") from error
-    console.print(f"{out}  ({out.stat().st_size / 1000:.0f} kB)", soft_wrap=True)
+    console.print(f"{out} ({out.stat().st_size / 1000:.0f} kB)", soft_wrap=True)
     if open_page:
         typer.launch(out.resolve().as_uri())
     else:
-        console.print("Open it in any browser, or with: pointwise explain --open")
+        console.print("Open it in a browser, or run: pointwise explain --open")

@@ -67,10 +67,10 @@ function drawCloud(scene, plan, place, terms, width, height) {
   const occupied = mixing ? [] : first.table[place.position].map(({cell, members}, i) =>
     ({cell, members, color: COLORS.cells[i % COLORS.cells.length]}));
   const beside = width >= 620;
-  const side = beside ? Math.floor(width * 0.54) : width;
+  const side = beside ? Math.floor(width * (width < 760 ? 0.5 : 0.54)) : width;
   const settings = mixing ? {...plan.settings, kernel: 1} : plan.settings;
   const strips = scene.strips.reduce((sum, {values}) => sum + STRIP_ROW * values.length + 44, 0);
-  const tall = beside ? Math.max(280, Math.min(460, height - strips)) : 300;
+  const tall = beside ? Math.max(260, Math.min(460, height - strips)) : 300;
   scene.side.style.setProperty("--tall", `${tall - 48}px`);
   scene.view.redraw = () => drawView(scene.view, place.position, occupied, settings, side, tall);
   scene.view.redraw();

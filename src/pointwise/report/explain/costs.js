@@ -3,35 +3,30 @@
 const FLOAT_BYTES = 4;
 
 /**
- * Parameters, multiplications and bytes of every convolution that could do a job:
- * {kinds, channelsIn, channelsOut, taps, multiplier, groups, inputs, outputs}, where taps is the number
- * of weights in one kernel (k² or k³) and inputs and outputs count the pixels or points.
- *
- * Each weight is multiplied once for every output pixel or point: zeros of the padding and of empty cells
- * count, since the kernels multiply them too. Bytes count every input, weight and output once, as float32.
- * What lies between the halves of a separable convolution never leaves the cache, and is not in them.
+ * Parameters and multiplications of every convolution that could do a job: {kinds, channelsIn, channelsOut,
+ * taps, meetings, outputs, multiplier, groups}. taps is the number of weights in one kernel (k² or k³),
+ * outputs that of output pixels or points, and meetings how often one of these meets a weight of one kernel:
+ * for images taps · outputs, zeros of the padding included; for clouds the occupied cells of all points.
  */
 function costsOf(job) {
   return job.kinds.map(kind => ({kind, ...costOf(kind, job)}));
 }
 
 function costOf(kind, job) {
-  const {channelsIn, channelsOut, taps, multiplier} = job;
-  const wide = channelsIn * multiplier;
-  const weights = {
-    standard: () => [channelsOut * channelsIn * taps],
-    grouped: () => [channelsOut * channelsIn / job.groups * taps],
-    depthwise: () => [wide * taps],
-    pointwise: () => [channelsOut * channelsIn],
-    separable: () => [wide * taps, channelsOut * wide],
-  }[kind]();
-  const parameters = weights.reduce((sum, count) => sum + count, 0);
-  const given = kind === "depthwise" ? wide : channelsOut;
+  const {channelsIn, channelsOut, taps, meetings, outputs} = job;
+  const wide = channelsIn * job.multiplier;
+  // The halves: how many kernels of how many taps, and how often a tap is used.
+  const halves = {
+    standard: [[channelsOut * channelsIn, taps, meetings]],
+    grouped: [[channelsOut * channelsIn / job.groups, taps, meetings]],
+    depthwise: [[wide, taps, meetings]],
+    pointwise: [[channelsOut * channelsIn, 1, outputs]],
+    separable: [[wide, taps, meetings], [channelsOut * wide, 1, outputs]],
+  }[kind];
   return {
-    parameters,
-    multiplications: parameters * job.outputs,
-    bytes: FLOAT_BYTES * (channelsIn * job.inputs + parameters + given * job.outputs),
-    channelsOut: given,
+    parameters: halves.reduce((sum, [kernels, size]) => sum + kernels * size, 0),
+    multiplications: halves.reduce((sum, [kernels, , used]) => sum + kernels * used, 0),
+    channelsOut: kind === "depthwise" ? wide : channelsOut,
   };
 }
 
@@ -51,12 +46,20 @@ function commonDivisors(one, other) {
 
 /** Jobs of the size that networks have, to compare beside the one on the screen. */
 const LARGE_IMAGES = [
-  {name: "224 × 224, 3 → 64 channels, 3 × 3", channelsIn: 3, channelsOut: 64, kernel: 3, inputs: 224 * 224, outputs: 224 * 224},
-  {name: "56 × 56, 128 → 128 channels, 3 × 3", channelsIn: 128, channelsOut: 128, kernel: 3, inputs: 56 * 56, outputs: 56 * 56},
-  {name: "14 × 14, 512 → 512 channels, 3 × 3", channelsIn: 512, channelsOut: 512, kernel: 3, inputs: 14 * 14, outputs: 14 * 14},
-  {name: "12 × 12 → 8 × 8, 3 → 256 channels, 5 × 5", channelsIn: 3, channelsOut: 256, kernel: 5, inputs: 12 * 12, outputs: 8 * 8},
+  {name: "224 × 224, 3 → 64 channels, 3 × 3", channelsIn: 3, channelsOut: 64, taps: 9, outputs: 224 ** 2},
+  {name: "56 × 56, 128 → 128 channels, 3 × 3", channelsIn: 128, channelsOut: 128, taps: 9, outputs: 56 ** 2},
+  {name: "14 × 14, 512 → 512 channels, 3 × 3", channelsIn: 512, channelsOut: 512, taps: 9, outputs: 14 ** 2},
+  {name: "12 × 12 → 8 × 8, 3 → 256 channels, 5 × 5", channelsIn: 3, channelsOut: 256, taps: 25, outputs: 8 ** 2},
 ];
-const LARGE_CLOUDS = [
-  {name: "2,048 points, 9 → 9 channels, 3 × 3 × 3", channelsIn: 9, channelsOut: 9, kernel: 3, inputs: 2048, outputs: 2048},
-  {name: "100,000 points, 64 → 64 channels, 3 × 3 × 3", channelsIn: 64, channelsOut: 64, kernel: 3, inputs: 100000, outputs: 100000},
+const LARGE_CLOUDS = [  // at most: with every cell of every point occupied
+  {name: "at most, 2,048 points, 9 → 9 channels", channelsIn: 9, channelsOut: 9, taps: 27, outputs: 2048},
+  {name: "at most, 100,000 points, 64 → 64 channels", channelsIn: 64, channelsOut: 64, taps: 27, outputs: 100000},
 ];
+
+/** One of the large jobs with all that costOf asks for. */
+function largeJob(large, job) {
+  return {
+    ...job, ...large, multiplier: 1, meetings: large.taps * large.outputs,
+    groups: groupsFor(job.groups, large.channelsIn, large.channelsOut),
+  };
+}

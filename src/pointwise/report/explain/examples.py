@@ -33,7 +33,7 @@ CLOUD = {
     "dilation": 1,
 }
 
-EXAMPLES = (
+EXAMPLES: tuple[tuple[str, str, dict], ...] = (
     ("Standard: a house", "standard", {}),
     ("Standard: every second pixel", "standard", {"stride": 2, "padding": 1}),
     ("Standard: no padding", "standard", {"channelsIn": 1, "channelsOut": 2, "padding": 0}),
@@ -43,14 +43,14 @@ EXAMPLES = (
     ("Pointwise: each pixel by itself", "pointwise", {}),
     ("Pointwise: six channels to two", "pointwise", {"channelsIn": 6, "channelsOut": 2}),
     ("Separable: in two halves", "separable", {}),
-    ("Separable: every second pixel", "separable", {"stride": 2, "channelsIn": 3, "channelsOut": 6}),
+    ("Separable: every second pixel", "separable", {"stride": 2, "channelsOut": 6}),
     ("Grouped: two groups", "grouped", {}),
     ("Grouped: three groups", "grouped", {"channelsIn": 6, "channelsOut": 3, "groups": 3}),
     ("Cloud: a table on the floor", "cells", {}),
     ("Cloud: dilation 2 (à trous)", "cells", {"dilation": 2, "cellSize": 0.25}),
     ("Cloud: 5 × 5 × 5 cells", "cells", {"kernel": 5, "cellSize": 0.2, "channelsOut": 1}),
     ("Cloud, separable", "cellsSeparable", {}),
-    ("Cloud, separable: dilation 2", "cellsSeparable", {"dilation": 2, "cellSize": 0.2, "channelsIn": 3}),
+    ("Cloud, separable: dilation 2", "cellsSeparable", {"dilation": 2, "cellSize": 0.2}),
 )  # fmt: skip
 
 
@@ -127,9 +127,7 @@ def convolve(kind: str, settings: dict, x: Tensor, *rest) -> tuple[Tensor | None
     *points, weights = rest
     if points:
         cloud = pointwise.PointCloud(points[0])
-        where = cloud.neighborhood(
-            settings["cellSize"], settings["kernel"], settings["dilation"]
-        )
+        where = cloud.neighborhood(settings["cellSize"], settings["kernel"], settings["dilation"])
         if kind == "cells":
             return None, pointwise.cell_conv(x, where, *weights)
         between = pointwise.cell_depthwise_conv(x, where, weights[0])

@@ -53,7 +53,7 @@ function showPlan() {
   const {kind, settings, cost, layers, last} = plan;
   $("step").max = plan.steps;
   $("total").textContent = count(cost.multiplications);
-  $("bytes").textContent = count(cost.bytes);
+  $("bytes").textContent = count(plan.bytes);
   $("parameters").textContent = count(cost.parameters);
   $("parameters-of").textContent = "= " + layers.map(layer => weightSizes(layer).join(" × ")).join(" + ");
   $("shape").textContent = isCloud(kind)
@@ -61,11 +61,7 @@ function showPlan() {
   $("sizes").textContent = isCloud(kind)
     ? `${settings.points} points, ${settings.channelsIn} → ${last.channelsOut} channels`
     : `${settings.channelsIn} × ${settings.height} × ${settings.width} → ${last.channelsOut} × ${last.rows} × ${last.columns}`;
-  $("count-note").textContent = (isCloud(kind)
-    ? "Every weight is multiplied once for every point; zeros of empty cells count. "
-    : "Every weight is multiplied once for every output pixel; zeros of the padding count. ") +
-    "Bytes: each input, weight and output once, 4 bytes each" +
-    (layers.length > 1 ? "; what lies between the halves stays in the cache." : ".");
+  $("count-note").textContent = countNote(plan);
   $("source").textContent = plan.example
     ? `The outputs of this example were computed by pointwise ${DATA.version}.`
     : `The outputs of your own sizes are computed by this page, by the same rules as pointwise ${DATA.version}.`;
@@ -92,11 +88,7 @@ function showJobs() {
 function showCosts() {
   const {plan} = state;
   const large = (isCloud(plan.kind) ? LARGE_CLOUDS : LARGE_IMAGES)[$("job").selectedIndex - 1];
-  const job = large ? {
-    ...plan.job, ...large, multiplier: 1, taps: large.kernel ** (isCloud(plan.kind) ? 3 : 2),
-    groups: groupsFor(plan.job.groups, large.channelsIn, large.channelsOut),
-  } : plan.job;
-  writeCosts($("costs"), job, KINDS[plan.kind].cost);
+  writeCosts($("costs"), large ? largeJob(large, plan.job) : plan.job, KINDS[plan.kind].cost);
 }
 
 /** Draws the step of the state and writes its numbers. */
@@ -118,16 +110,39 @@ function show() {
   $("moved").textContent = count(moved);
   $("done-bar").style.setProperty("--done", `${100 * done / plan.cost.multiplications}%`);
   drawMaps($("maps"), plan, place);
-  $("moved-bar").style.setProperty("--done", `${100 * moved / plan.cost.bytes}%`);
-  const unread = step === plan.steps - 1 ? plan.cost.bytes - moved : 0;
-  $("unread").textContent = unread ? `${count(unread)} bytes of the input are in nobody's sight.` : "";
+  $("moved-bar").style.setProperty("--done", `${100 * moved / plan.bytes}%`);
+  const unread = step === plan.steps - 1 ? unreadBytes(plan.layers[0]) : 0;
+  $("unread").textContent = unread ? `${count(unread)} bytes of the input were never read.` : "";
+}
+
+/** How many bytes of an image no output looks at: with large strides there are such pixels. */
+function unreadBytes(layer) {
+  if (layer.kind !== "image") return 0;
+  const read = new Set();
+  for (let o = 0; o < layer.channelsOut; o++) {
+    if (!readsOthers(layer, o)) continue;
+    for (let p = 0; p < layer.positions; p++) for (const key of inputsRead(layer, o, p)) read.add(key);
+  }
+  return FLOAT_BYTES * (layer.x.flat(2).length - read.size);
+}
+
+/** How the numbers are counted, in words. */
+function countNote({kind, layers, settings}) {
+  const start = isCloud(kind)
+    ? "Multiplications are those with means of occupied cells; to form the means takes " +
+      `${count(occupiedCells(layers[0]) * settings.channelsIn)} more, once for all outputs. ` +
+      "Bytes: each feature, weight and output once, 4 each, and the table of neighbours"
+    : "Multiplications with zeros of the padding are counted, as in the literature. " +
+      "Bytes: each input that is read, each weight and output once, 4 each";
+  return start + (layers.length > 1 ? "; what lies between the halves stays in the cache." : ".");
 }
 
 /** How high the picture may be, so that the buttons below it stay in the window. */
 function stageHeight() {
   if (NARROW.matches) return 960;
   const top = $("stage").getBoundingClientRect().top + window.scrollY;
-  return Math.max(420, window.innerHeight - top - $("transport").offsetHeight - 28);
+  const free = window.innerHeight - top - $("transport").offsetHeight - 28;
+  return Math.max(420, free) * (state.plan.layers.length > 1 ? 1.2 : 1);
 }
 
 function go(step) {

@@ -200,7 +200,7 @@ def cloud_weights() -> dict:
 
 
 def cell_kernels(size: int) -> list[np.ndarray]:
-    """Four kernels ``[size, size, size]``: blur, above against below, right against left, middle."""
+    """Four kernels ``[size, size, size]``: blur, above and below, right and left, middle."""
     if size == 1:
         return [np.ones((1, 1, 1))] * 4
     steps = np.arange(size)

@@ -10,13 +10,14 @@ function planOf(kind, settings) {
   for (const layer of layers) {
     layer.values ??= outputsOf(layer);
     layer.first = first;
-    layer.perOutput = multiplicationsPerOutput(layer);
+    layer.products = productsOf(layer);
     first += layer.channelsOut * layer.positions;
   }
   const plan = {kind, settings, example, layers, steps: first, last: layers[layers.length - 1]};
   plan.job = jobOf(plan);
   plan.cost = costOf(KINDS[kind].cost, plan.job);
   plan.bytesAfter = bytesAfter(layers);
+  plan.bytes = plan.bytesAfter[plan.steps - 1];
   return plan;
 }
 
@@ -77,26 +78,32 @@ function useExample(layers, example) {
   layers.forEach((layer, i) => { layer.values = perChannel(results[i]); });
 }
 
-function multiplicationsPerOutput(layer) {
-  if (layer.kind === "image") return layer.perGroup * layer.kernel ** 2;
-  if (layer.kind === "mix") return layer.channelsIn;
-  return (layer.depthwise ? 1 : layer.channelsIn) * layer.kernel ** 3;
+/** How many products make one value of each position; the same for every output channel. */
+function productsOf(layer) {
+  const channels = layer.kind === "image" ? layer.perGroup : layer.depthwise ? 1 : layer.channelsIn;
+  return Array.from({length: layer.positions}, (_, p) =>
+    channels * (layer.kind === "image" ? layer.kernel ** 2 : layer.kind === "cells" ? layer.table[p].length : 1));
 }
+
+const total = numbers => numbers.reduce((sum, number) => sum + number, 0);
 
 /** What has to be done, whoever does it: the sizes from which all costs follow. */
 function jobOf({kind, settings, layers, last}) {
   const {channelsIn} = layers[0], {channelsOut} = last;
   const cloud = isCloud(kind);
+  const taps = settings.kernel ** (cloud ? 3 : 2), outputs = last.positions;
   return {
     kinds: cloud ? ["standard", "separable", "depthwise", "pointwise"]
       : ["standard", "grouped", "separable", "depthwise", "pointwise"],
-    channelsIn, channelsOut, kernel: settings.kernel, taps: settings.kernel ** (cloud ? 3 : 2),
+    channelsIn, channelsOut, taps, outputs,
+    meetings: cloud ? occupiedCells(layers[0]) : taps * outputs,
     multiplier: cloud ? 1 : settings.multiplier,
     groups: kind === "grouped" ? settings.groups : groupsFor(settings.groups ?? 1, channelsIn, channelsOut),
-    inputs: cloud ? settings.points : settings.height * settings.width,
-    outputs: last.positions,
   };
 }
+
+/** Over all points, the kernel cells with a neighbour in them. */
+const occupiedCells = layer => total(layer.table.map(cells => cells.length));
 
 /** Where a step is: its layer, output channel and position. */
 function placeOf(plan, step) {
@@ -115,30 +122,48 @@ const stepOf = (layer, channel, position) => layer.first + channel * layer.posit
 
 /** Multiplications done when a step is done. */
 function multiplicationsAfter(plan, step) {
-  const {layer, number} = placeOf(plan, step);
-  const before = plan.layers.slice(0, number)
-    .reduce((sum, one) => sum + one.perOutput * one.channelsOut * one.positions, 0);
-  return before + (step - layer.first + 1) * layer.perOutput;
+  const {layer, number, channel, position} = placeOf(plan, step);
+  const before = total(plan.layers.slice(0, number).map(one => one.channelsOut * total(one.products)));
+  return before + channel * total(layer.products) + total(layer.products.slice(0, position + 1));
 }
 
-/** For each step, the bytes moved when it is done: inputs and weights when first used, and outputs. */
+/**
+ * For each step, the bytes that have been moved when it is done: every input, weight and output once, and
+ * for a cloud the table of neighbours. What lies between two halves stays in the cache.
+ */
 function bytesAfter(layers) {
   const after = [];
   let moved = 0;
   layers.forEach((layer, number) => {
-    const inputs = new Set(), outputs = layer === layers[layers.length - 1];
+    const inputs = new Set(), output = layer === layers[layers.length - 1];
+    const weights = [layer.weight[0]].flat(Infinity).length;
     for (let o = 0; o < layer.channelsOut; o++) {
-      moved += FLOAT_BYTES * layer.perOutput;  // this output's weights, needed from now on
+      moved += FLOAT_BYTES * weights;  // this output's weights, needed from now on
       for (let p = 0; p < layer.positions; p++) {
-        if (number === 0) for (const key of inputsRead(layer, o, p)) {
-          if (!inputs.has(key)) { inputs.add(key); moved += FLOAT_BYTES; }
+        if (number === 0 && readsOthers(layer, o)) {
+          const before = inputs.size;
+          for (const key of inputsRead(layer, o, p)) inputs.add(key);
+          moved += FLOAT_BYTES * (inputs.size - before);
+          if (o === 0) moved += tableBytes(layer, p);
         }
-        if (outputs) moved += FLOAT_BYTES;
+        if (output) moved += FLOAT_BYTES;
         after.push(moved);
       }
     }
   });
   return after;
+}
+
+/** Whether an output channel reads other channels than the one before it. */
+function readsOthers(layer, o) {
+  if (layer.kind === "image") return o % layer.outputsPerGroup === 0;
+  return layer.depthwise || o === 0;
+}
+
+/** A point's row in the table of neighbours: where it begins, and four bytes for each of them. */
+function tableBytes(layer, p) {
+  if (layer.kind !== "cells") return 0;
+  return 8 + (p === 0 ? 8 : 0) + 4 * total(layer.table[p].map(({members}) => members.length));
 }
 
 /** The inputs that one output is made from, each as a number of its own. */

@@ -75,7 +75,7 @@ function projector(view, width, height) {
     const across = cy * dx - sy * dy, into = sy * dx + cy * dy;
     const depth = cp * into - sp * dz, up = sp * into + cp * dz;
     const size = far / Math.max(0.2 * far, far + depth);
-    return {x: width / 2 + across * scale * size, y: height / 2 - up * scale * size, depth, size};
+    return {x: width / 2 + across * scale * size, y: 0.47 * height - up * scale * size, depth, size};
   };
 }
 

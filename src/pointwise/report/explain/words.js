@@ -56,7 +56,7 @@ function whatMeets(plan, layer, place, terms) {
   }
   if (layer.kind === "cells") {
     const cells = layer.table[place.position];
-    const neighbours = cells.reduce((sum, {members}) => sum + members.length, 0);
+    const neighbours = total(cells.map(({members}) => members.length));
     const empty = layer.kernel ** 3 - cells.length;
     return `${counted(neighbours, "neighbour")} in ${cells.length} of ${layer.kernel ** 3} cells` +
       `${empty ? ` (${empty} are empty and add nothing)` : ""}; ` +
