@@ -98,7 +98,7 @@ function writeSum(target, plan, place, terms) {
 /** All products of a step as the rows of a table. */
 function writeTable(table, plan, place, terms) {
   const columns = {
-    image: [["Channel", t => t.channel], ["Row", t => (t.inside ? t.row : "padding")], ["Column", t => (t.inside ? t.column : "padding")],
+    image: [["Channel", t => t.channel], ["Row, column", t => (t.inside ? `${t.row}, ${t.column}` : "padding")],
             ["Input", t => num(t.value)], ["Weight", t => num(t.weight)], ["Product", t => num(t.product)]],
     cells: [["Cell", t => t.cell], ["Neighbours", t => t.members.join(", ")], ["Channel", t => t.channel],
             ["Mean", t => num(t.value)], ["Weight", t => num(t.weight)], ["Product", t => num(t.product)]],
