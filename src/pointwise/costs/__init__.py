@@ -15,8 +15,8 @@ from pointwise.costs.convolutions import (
     grouped,
     pointwise,
 )
-from pointwise.costs.cost import Branch, Cost, Layer, cost
 from pointwise.costs.count import Count, total
+from pointwise.costs.network import Branch, Cost, Layer, cost
 
 __all__ = [
     "Branch",

@@ -105,13 +105,13 @@ def formula_of(name: str, is_elementwise: bool) -> Formula | None:
 
 def moved(given: dict[str, Any], out: Any, kind: str = kinds.NOT_COUNTED) -> Part:
     """What every operator does, known or not: it reads its tensors and writes its results."""
-    results = _tensors(out)
+    results, read = _tensors(out), _tensors(list(given.values()))
     count = Count(
         outputs=sum(x.numel() for x in results),
-        bytes_read=sum(map(size_of, _tensors(list(given.values())))),
+        bytes_read=sum(map(size_of, read)),
         bytes_written=sum(map(size_of, results)),
     )
-    return Part(kind, count)
+    return Part(kind, count, tuple(read))
 
 
 def _tensors(value: Any) -> list[Tensor]:

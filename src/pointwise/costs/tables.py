@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from pointwise.costs.cost import Cost
     from pointwise.costs.count import Count
+    from pointwise.costs.network import Cost
 
 WIDTH = 80
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from pointwise.costs import kinds
 from pointwise.costs.count import Count, total
@@ -203,7 +203,7 @@ def _name(model: Any) -> str:
 
 def _refuse_lazy(network: nn.Module) -> None:
     for path, module in network.named_modules():
-        if any(isinstance(x, UninitializedTensorMixin) for x in module.parameters(recurse=False)):
+        if any(is_lazy(x) for x in module.parameters(recurse=False)):
             raise ValueError(
                 f"cost: {path or type(module).__name__} is lazy and does not know its size yet; "
                 "call the model once, or give it its sizes"
