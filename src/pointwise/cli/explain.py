@@ -32,10 +32,12 @@ def explain(
 
         try:
             write_page(out)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise OSError(f"{out} cannot be written: its folder is a file") from error
         except OSError as error:
             raise OSError(f"{out} cannot be written: {error.strerror}") from error
     console.print(f"{out} ({out.stat().st_size / 1000:.0f} kB)", soft_wrap=True)
     if open_page:
         typer.launch(out.resolve().as_uri())
     else:
-        console.print("Open it in a browser, or run: pointwise explain --open")
+        console.print("Open it in any browser; --open does so at once.")
