@@ -21,7 +21,10 @@ function take() {
   state.step = 0;
   $("example").value = state.plan && state.plan.example ? state.plan.example.name : "";
   $("work").hidden = $("source").hidden = Boolean(problem);
-  if (problem) return;
+  if (problem) {
+    $("sizes").textContent = "";
+    return;
+  }
   state.scene = isCloud(kind) ? buildCloud($("stage"), state.plan, pick, view) : buildPicture($("stage"), state.plan, pick);
   showPlan();
   show();

@@ -100,7 +100,7 @@ function writeTable(table, plan, place, terms) {
   const columns = {
     image: [["Channel", t => t.channel], ["Row, column", t => (t.inside ? `${t.row}, ${t.column}` : "padding")],
             ["Input", t => num(t.value)], ["Weight", t => num(t.weight)], ["Product", t => num(t.product)]],
-    cells: [["Cell", t => t.cell], ["Neighbours", t => t.members.join(", ")], ["Channel", t => t.channel],
+    cells: [["Cell", t => t.cell], ["Points", t => t.members.join(", ")], ["Channel", t => t.channel],
             ["Mean", t => num(t.value)], ["Weight", t => num(t.weight)], ["Product", t => num(t.product)]],
     mix: [["Channel", t => t.channel], ["Input", t => num(t.value)], ["Weight", t => num(t.weight)], ["Product", t => num(t.product)]],
   }[place.layer.kind];
