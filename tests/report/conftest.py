@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -41,3 +42,69 @@ def town() -> Scan:
     if not path.exists():
         pytest.skip(f"the real data is not here: {path}")
     return read_scan(path)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A browser without a window; skips where there is none."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="needs playwright, of the dev extra"
+    )
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        pytest.skip("no chromium here to open the page in")
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(
+            executable_path=found, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def explain_file(tmp_path_factory) -> Path:
+    """The page that explains convolutions, written once."""
+    from pointwise.report.explain import write_page
+
+    path = tmp_path_factory.mktemp("explain") / "explain.html"
+    write_page(path)
+    return path
+
+
+@pytest.fixture
+def open_explain(chromium, explain_file):
+    """Opens the page, at 1280 × 800 unless told; fails if it raises an error or asks for a file."""
+    contexts, wrong = [], []
+
+    def call(fragment: str = "", width: int = 1280, height: int = 800, **options):
+        context = chromium.new_context(viewport={"width": width, "height": height}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+        address = explain_file.as_uri()
+        page.on(
+            "request",
+            lambda asked: asked.url.startswith((address, "data:")) or wrong.append(asked.url),
+        )
+        page.goto(address + fragment)
+        return page
+
+    yield call
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+@pytest.fixture(scope="session")
+def explain_plans(chromium, explain_file):
+    """(kind, settings, the page's plan) for a wide table of settings; tests only read it."""
+    from explain_pages import PLAN, cloud_table, image_table
+
+    page = chromium.new_page()
+    page.goto(explain_file.as_uri())
+    table = [*image_table(), *cloud_table()]
+    found = [(kind, given, page.evaluate(PLAN, [kind, given])) for kind, given in table]
+    page.close()
+    return found

@@ -21,6 +21,7 @@ import typer
 from pointwise.cli.bench import bench
 from pointwise.cli.classify import classify
 from pointwise.cli.demo import demo
+from pointwise.cli.explain import explain
 from pointwise.cli.info import info
 from pointwise.cli.label import label
 from pointwise.cli.train import train
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Convolution at every point of an image or of a point cloud.",
 )
-for command in (train, label, classify, view, info, demo, bench):
+for command in (train, label, classify, view, info, explain, demo, bench):
     app.command()(command)
 
 
