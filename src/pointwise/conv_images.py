@@ -334,12 +334,25 @@ def empty(like: Tensor, window: Window, channels: int) -> Tensor:
 
 
 def _bands(window: Window, bytes_of_row: int, most: int) -> tuple[int, int]:
-    """(rows in a band, bands in an image): of at most ``most`` bytes, several for each thread."""
+    """(rows in a band, bands in an image): of at most ``most`` bytes, the same for each thread."""
     lines = window.y.points
-    band = max(1, min(lines, most // max(1, bytes_of_row)))
-    while band > 1 and window.images * -(-lines // band) < 4 * threads():
-        band = -(-band // 2)
+    band = _fair(lines, max(1, most // max(1, bytes_of_row)), window.images, threads())
     return band, -(-lines // band)
+
+
+@lru_cache(maxsize=4096)
+def _fair(lines: int, most: int, copies: int, team: int) -> int:
+    """How many of ``lines`` to a program, so that the busiest thread has least to do.
+
+    There are ``copies`` of the lines. Of several answers the largest, which reads weights least
+    often.
+    """
+    if lines == 0:
+        return 1
+    return min(
+        range(1, min(lines, most) + 1),
+        key=lambda band: (-(-copies * -(-lines // band) // team) * band, -band),
+    )
 
 
 @dataclass(frozen=True)
@@ -473,7 +486,8 @@ def _cut(
             block = -(-block // 2 // panel) * panel
         else:
             break
-    return span, block
+    copies = groups * -(-columns // block)
+    return ROWS * _fair(-(-points // ROWS), span // ROWS, copies, team), block
 
 
 def is_better_joined(window: Window, then: Mix) -> bool:
@@ -512,7 +526,7 @@ def separable_step(
     channels, size = x.shape[1], x.element_size()
     row_bytes = row_stride(channels * size)
     points = window.x.points
-    band, bands = _bands(window, points * row_bytes, 192 * 1024)
+    band, bands = _bands(window, points * row_bytes, 256 * 1024)
     scratch = torch.empty((threads() * band * points + ROWS) * row_bytes, dtype=torch.uint8)
     arguments = windowed(x, window, channels) + stencil_arguments(weights, between)
     arguments += _mixing(then, out, residual, activation)
