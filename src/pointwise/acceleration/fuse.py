@@ -29,6 +29,7 @@ def fuse(graph: fx.Graph, constants: set[fx.Node]) -> None:
     drop_copies(graph)
     channels_first(graph)
     name_activations(graph)
+    graph.eliminate_dead_code()  # what is dead still counts as a user
     fixed = constant_nodes(graph, constants)
     for node in list(graph.nodes):
         handler = _HANDLERS.get(node.target) if node.op == "call_function" else None

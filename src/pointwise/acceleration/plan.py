@@ -135,7 +135,7 @@ class Plan:
 
         def several(slots: list[Any]) -> None:
             for i, out in enumerate(target(*args(slots), **kwargs(slots))):
-                place = slot + 1 + i
+                place = slot + i
                 wanted = step.laid[i] if place in self._fetched else None
                 slots[place] = _as_laid(out, wanted)
 

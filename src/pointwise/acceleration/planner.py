@@ -143,12 +143,12 @@ class _Planner:
             return
         values = [part for part in _flat((args, kwargs)) if isinstance(part, Value)]
         slot = self.slots
-        found = [self._result(part, values, slot + 1 + i) for i, part in enumerate(_list(out))]
+        found = [self._result(part, values, slot + i) for i, part in enumerate(_list(out))]
         whole = isinstance(out, Tensor)
         self.env[node] = found[0] if whole else found
         if all(isinstance(part, Value) and part.buffer.slot is None for part in found):
             return  # views of the arena
-        self.slots += 1 + len(found)
+        self.slots += len(found)
         for value in values:
             value.buffer.dies = len(self.steps)
         laid = [(tuple(part.shape), part.stride()) if isinstance(part, Tensor) else None
