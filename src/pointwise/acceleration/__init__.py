@@ -1,5 +1,6 @@
 """Models that are not built from our layers, made faster: a backend of torch.compile, and a module."""
 
 from pointwise.acceleration.dynamo import backend, reports
+from pointwise.acceleration.module import Accelerated, accelerate
 
-__all__ = ["backend", "reports"]
+__all__ = ["Accelerated", "accelerate", "backend", "reports"]

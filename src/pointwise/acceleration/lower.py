@@ -60,6 +60,8 @@ class Waiting:
 
 def describe(node: fx.Node) -> str:
     """What a call is, for people to read."""
+    if "what" in node.meta:
+        return node.meta["what"]
     name = getattr(node.target, "__name__", str(node.target))
     if node.target not in vocabulary.FUNCTIONS.values():
         return str(node.target).removesuffix(".default")
