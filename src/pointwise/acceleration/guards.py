@@ -1,5 +1,4 @@
-"""What an exported graph asks of its inputs: conditions on sizes, as text, checked without ``eval``
-of anything but arithmetic."""
+"""What an exported graph asks of its inputs: conditions on sizes, as text, which may be arithmetic."""
 
 from __future__ import annotations
 
@@ -13,7 +12,9 @@ _ALLOWED = (
     ast.Expression, ast.BoolOp, ast.And, ast.Or, ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Div,
     ast.FloorDiv, ast.Mod, ast.Pow, ast.UnaryOp, ast.USub, ast.Not, ast.Compare, ast.Eq, ast.NotEq,
     ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Constant, ast.Subscript, ast.Load, ast.Name,
+    ast.Call,
 )  # fmt: skip
+_NAMES = {"max": max, "min": min}
 
 
 def rewrite(guards: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -34,7 +35,7 @@ def broken(guards: Sequence[str], inputs: Sequence[Any]) -> str | None:
     """The first condition that inputs do not meet."""
     sizes = [tuple(x.shape) if isinstance(x, Tensor) else () for x in inputs]
     for guard in guards:
-        if not eval(_checked(guard), {"__builtins__": {}, "sizes": sizes}):
+        if not eval(_checked(guard), {"__builtins__": {}, "sizes": sizes, **_NAMES}):
             return guard
     return None
 
@@ -43,6 +44,7 @@ def _checked(guard: str):
     """The condition as code, if it is arithmetic on sizes."""
     tree = ast.parse(guard, mode="eval")
     for part in ast.walk(tree):
-        if not isinstance(part, _ALLOWED) or (isinstance(part, ast.Name) and part.id != "sizes"):
+        name = part.id if isinstance(part, ast.Name) else "sizes"
+        if not isinstance(part, _ALLOWED) or name not in ("sizes", *_NAMES):
             raise ValueError(f"a condition that is not on sizes: {guard}")
     return compile(tree, "<guard>", "eval")

@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from pointwise.acceleration import dynamo, guards, saved
 from pointwise.acceleration.constants import Constants
 from pointwise.acceleration.frozen import Frozen, fold
+from pointwise.acceleration.functional import make_functional
 from pointwise.acceleration.plan import Plan
 from pointwise.acceleration.report import Report
 
@@ -77,7 +78,9 @@ def _exported(model: nn.Module, args: tuple) -> Accelerated:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.export.export(model, args, dynamic_shapes=named, strict=False)
-        program = program.run_decompositions({})
+        if not make_functional(program.graph_module.graph):
+            program = torch.export.export(model, args, dynamic_shapes=named, strict=False)
+            program = program.run_decompositions({})
     specs = program.graph_signature.input_specs
     kinds = [spec.kind.name for spec in specs]
     if not set(kinds) <= {"PARAMETER", "BUFFER", "CONSTANT_TENSOR", "USER_INPUT"}:

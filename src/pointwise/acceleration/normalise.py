@@ -194,6 +194,14 @@ def _batch_norm(graph, node, x, weight, bias, mean, variance, _, eps):
     _first(graph, node, new)
 
 
+def _batch_norm_call(graph, node, x, weight, bias, mean, variance, training, _, eps, __):
+    if training or mean is None or variance is None or len(shape(x) or ()) < 2:
+        return None
+    factor = call(graph, vocabulary.norm_factor, (weight, variance, eps), None)
+    shift = call(graph, vocabulary.norm_shift, (bias, mean, factor), None)
+    return call(graph, vocabulary.affine, (x, factor, shift, "none"), node)
+
+
 def _own_layer_norm(graph, x, sizes, weight, bias, eps, like):
     inputs = shape(x)
     if inputs is None or len(sizes) != 1 or len(inputs) < 2 or type(inputs[-1]) is not int:
@@ -321,12 +329,14 @@ _REWRITES: dict[Any, Callable] = {
     aten.addmm.default: _addmm,
     aten.mm.default: _mm,
     aten._native_batch_norm_legit_no_training.default: _batch_norm,
+    aten.batch_norm.default: _batch_norm_call,
     aten.native_layer_norm.default: _native_layer_norm,
     aten.layer_norm.default: _layer_norm,
     aten.relu.default: _activation("relu"),
     aten.hardtanh.default: _within,
     aten.clamp.default: _within,
     aten.clamp_min.default: _within,
+    aten.relu6.default: _activation("relu6"),
     aten.hardswish.default: _activation("hardswish"),
     aten.hardsigmoid.default: _activation("hardsigmoid"),
     aten.silu.default: _activation("silu"),
