@@ -25,7 +25,7 @@ from pointwise.acceleration.normalise import normalise
 from pointwise.acceleration.plan import Plan
 from pointwise.acceleration.planner import Unplannable, make
 from pointwise.acceleration.report import Report
-from pointwise.acceleration.values import order_of
+from pointwise.acceleration.values import layout_of
 from pointwise.engine.cpu.launch import threads
 
 _MOST = 8  # plans of one graph: so many shapes of input may take turns
@@ -154,25 +154,16 @@ def rewritten(graph: fx.GraphModule, fixed: Sequence[int]) -> fx.Graph:
     copy.output(copy.graph_copy(graph.graph, values))
     copy.owning_module = graph
     old, new = (next(n for n in reversed(g.nodes) if n.op == "output") for g in (graph.graph, copy))
-    new.meta["orders"] = [_order(part) for part in old.args[0]]
+    parts = old.args[0] if isinstance(old.args[0], (list, tuple)) else [old.args[0]]
+    new.meta["orders"] = [
+        layout_of(part.meta.get("val")) if isinstance(part, fx.Node) else None for part in parts
+    ]
     inputs = [node for node in copy.nodes if node.op == "placeholder"]
     normalise(copy)
     fuse(copy, {inputs[i] for i in fixed})
+    for node in copy.nodes:
+        node.meta["order"] = layout_of(node.meta.get("val"))
     return copy
-
-
-def _order(part: Any) -> tuple[int, ...] | None:
-    """How a result lies in memory in eager PyTorch."""
-    value = part.meta.get("val") if isinstance(part, fx.Node) else None
-    if not isinstance(value, Tensor) or value.layout != torch.strided:
-        return None
-    from torch.fx.experimental.symbolic_shapes import guarding_hint_or_throw as hint
-
-    try:
-        strides, shape = ([hint(x) for x in part] for part in (value.stride(), value.shape))
-    except Exception:  # sizes that depend on values
-        return None
-    return order_of(strides, shape)
 
 
 def key_of(moving: Sequence[Any]) -> tuple | str:

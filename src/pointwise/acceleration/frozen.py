@@ -36,7 +36,7 @@ def fold(graph: fx.Graph, constants: Constants) -> tuple[fx.Graph, dict[str, Ten
         tensors[twins[node].name] = constants.value(node).clone(memory_format=torch.contiguous_format)
     for node in moving:
         twins[node] = new.node_copy(node, lambda part: twins[part])
-        meta = {"path": path_of(node), "what": describe(node)}
+        meta = {"path": path_of(node), "what": describe(node), "order": node.meta.get("order")}
         twins[node].meta = {name: value for name, value in meta.items() if value}
     twins[output].meta["orders"] = output.meta.get("orders")
     return new, tensors

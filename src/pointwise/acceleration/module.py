@@ -70,7 +70,10 @@ def _exported(model: nn.Module, args: tuple) -> Accelerated:
     """A model through torch.export. Raises whatever stands in the way."""
     auto = torch.export.Dim.AUTO
     shapes = pytree.tree_map(
-        lambda x: dict.fromkeys(range(x.dim()), auto) if isinstance(x, Tensor) else None, args
+        lambda x: {i: auto for i, size in enumerate(x.shape) if size > 1}
+        if isinstance(x, Tensor)
+        else None,
+        args,
     )
     signature = inspect.signature(model.forward)
     bound = signature.bind(*args)

@@ -50,7 +50,7 @@ class _Planner:
         self.env: dict[fx.Node, Any] = {}
         self.steps: list[Native | Plain] = []
         self.buffers: list[Buffer] = []
-        self.copies: dict[tuple[Value, bool], Value] = {}
+        self.copies: dict[tuple[Value, tuple[int, ...]], Value] = {}
         self.slots = 0
         self.arena = torch.empty(0)
         self.stand_ins: dict[int, int] = {}
@@ -131,7 +131,8 @@ class _Planner:
             target = aten.reshape.default  # which also takes what lies otherwise in memory
         if target is aten.as_strided.default:
             raise Unplannable("as_strided depends on how tensors lie in memory")
-        args, kwargs = (self._map(part, self._settle) for part in (node.args, node.kwargs))
+        settle = self._settle if _takes_any_layout(target) else self._laid_out
+        args, kwargs = (self._map(part, settle) for part in (node.args, node.kwargs))
         try:
             with self.mode:
                 fakes = [self._map_values(part, _fake) for part in (args, kwargs)]
@@ -172,6 +173,18 @@ class _Planner:
         found = self.env[node]
         return self.settled(found)
 
+    def _laid_out(self, node: fx.Node) -> Any:
+        """An operand that lies in memory as it does in eager PyTorch: some calls ask for that."""
+        value, order = self._settle(node), node.meta.get("order")
+        if not isinstance(value, Value) or order is None or len(order) != len(value.shape):
+            return value
+        strides = strides_of(value.shape, order)
+        own = value.fake.stride()
+        sizes = zip(value.shape, own, strides, strict=True)
+        if all(size == 1 or a == b for size, a, b in sizes):
+            return value
+        return self._copied(value, strides)
+
     def _map_values(self, part: Any, function: Callable) -> Any:
         if isinstance(part, (list, tuple)):
             return type(part)(self._map_values(item, function) for item in part)
@@ -188,7 +201,7 @@ class _Planner:
     def new(self, shape: Sequence[int], dtype: torch.dtype, pixels: bool = True) -> Value:
         """Room for a result: an image, channels_last, or anything else in PyTorch's order."""
         order = (0, 2, 3, 1) if pixels and len(shape) == 4 else range(len(shape))
-        return self._room(shape, strides_of(shape, list(order)), dtype)
+        return self._room(shape, strides_of(shape, order), dtype)
 
     def _room(self, shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype) -> Value:
         with self.mode:
@@ -199,18 +212,23 @@ class _Planner:
 
     def as_pixels(self, value: Value) -> Value:
         """An image with its channels last, copied where it is not so already."""
-        return value if is_pixels(value.fake) else self._copied(value, True)
+        if is_pixels(value.fake):
+            return value
+        return self._copied(value, strides_of(value.shape, (0, 2, 3, 1)))
 
     def as_rows(self, value: Value) -> Value:
         """A tensor in PyTorch's order, copied where it is not so already."""
-        return value if value.fake.is_contiguous() else self._copied(value, False)
+        if value.fake.is_contiguous():
+            return value
+        return self._copied(value, strides_of(value.shape, range(len(value.shape))))
 
-    def _copied(self, value: Value, pixels: bool) -> Value:
-        if (value, pixels) not in self.copies:
-            out = self.new(value.shape, value.dtype, pixels)
+    def _copied(self, value: Value, strides: tuple[int, ...]) -> Value:
+        """The same numbers with other strides."""
+        if (value, strides) not in self.copies:
+            out = self._room(value.shape, strides, value.dtype)
             self._write(out, [value], Plain(_copy, (out, value), {}, None, [], True))
-            self.copies[value, pixels] = out
-        return self.copies[value, pixels]
+            self.copies[value, strides] = out
+        return self.copies[value, strides]
 
     def fixed(self, found: Any) -> Tensor | None:
         """The tensor of a constant."""
@@ -263,6 +281,21 @@ class _Planner:
         """The shape of ``function(x, *rest)``."""
         with self.mode:
             return function(x.fake, *rest).shape
+
+
+# Reductions and the like, which take tensors as they lie.
+_ANY_LAYOUT = {aten.mean.dim, aten.sum.dim_IntList, aten.amax.default, aten.amin.default,
+               aten._softmax.default, aten.softmax.int, aten.cat.default, aten.clone.default,
+               aten.var.correction, aten.constant_pad_nd.default, aten._to_copy.default,
+               aten.reshape.default, aten.flip.default, aten.bmm.default, aten.mm.default,
+               aten.addmm.default, aten.index.Tensor, aten.copy.default}  # fmt: skip
+
+
+def _takes_any_layout(target: Any) -> bool:
+    """Whether a call does not mind how its operands lie in memory."""
+    return not isinstance(target, torch._ops.OpOverload) or (
+        target in _ANY_LAYOUT or target.is_view or torch.Tag.pointwise in target.tags
+    )
 
 
 def _copy(out: Tensor, x: Tensor) -> None:

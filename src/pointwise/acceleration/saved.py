@@ -19,6 +19,7 @@ import pointwise.operators  # noqa: F401  (registers torch.ops.pointwise)
 from pointwise.acceleration import vocabulary
 
 _VERSION = 1
+_META = ("path", "what", "order", "orders")
 _ARITHMETIC = {"operator": operator, "math": math}
 _TORCH = ("sym_max", "sym_min", "sym_int", "sym_float", "sym_not", "sym_ite", "sym_sum", "_sym_sqrt")
 
@@ -32,7 +33,7 @@ def graph_to_text(graph: fx.Graph, more: Mapping[str, Any]) -> str:
             "target": _name_of(node) if node.op == "call_function" else None,
             "args": _to_plain(node.args),
             "kwargs": _to_plain(node.kwargs),
-            "meta": {key: node.meta[key] for key in ("path", "what", "orders") if key in node.meta},
+            "meta": {key: node.meta[key] for key in _META if key in node.meta},
         }
         for node in graph.nodes
     ]

@@ -104,3 +104,16 @@ def order_of(strides: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
     """The dimensions from the outermost to the innermost, as strides have them in memory."""
     dims = range(len(shape))
     return tuple(sorted(dims, key=lambda dim: (-strides[dim], dim)))
+
+
+def layout_of(value: object) -> tuple[int, ...] | None:
+    """``order_of`` a traced tensor, whose sizes may be open; None where it cannot be known."""
+    from torch.fx.experimental.symbolic_shapes import guarding_hint_or_throw as hint
+
+    if not isinstance(value, Tensor) or value.layout != torch.strided:
+        return None
+    try:
+        strides, shape = ([hint(x) for x in part] for part in (value.stride(), value.shape))
+    except Exception:  # sizes that depend on values
+        return None
+    return order_of(strides, shape)
