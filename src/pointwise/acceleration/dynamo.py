@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 from weakref import WeakSet
 
@@ -32,20 +33,32 @@ _MOST = 8  # plans of one graph: so many shapes of input may take turns
 _compiled: WeakSet[Compiled] = WeakSet()
 
 
-def backend(graph: fx.GraphModule, example_inputs: Sequence[Any], **options: Any) -> Callable:
+def backend(
+    graph: fx.GraphModule, example_inputs: Sequence[Any], *, options: Any = None
+) -> Callable:
     """Compiles a graph of Dynamo's for inference; with gradients it stays as it is.
 
-    What torch.compile calls for ``backend="pointwise"``.
+    What torch.compile calls for ``backend="pointwise"``. Raises ValueError for ``options``.
     """
     if options:
-        raise ValueError(
-            f"torch.compile(backend='pointwise') takes no options, got {', '.join(options)}"
-        )
+        raise ValueError(f"torch.compile(backend='pointwise') takes no options, got {options}")
+    return _started(graph, example_inputs, _compiled)
+
+
+def backend_of(found: WeakSet[Compiled]) -> Callable:
+    """A backend that also notes in ``found`` what it has compiled."""
+    return partial(_started, found=found)
+
+
+def _started(
+    graph: fx.GraphModule, example_inputs: Sequence[Any], found: WeakSet[Compiled]
+) -> Callable:
     why = _why_not(graph, example_inputs)
     if why:
         _warn(why)
         return graph.forward
-    return aot_autograd(fw_compiler=_refuse, inference_compiler=_compile)(graph, example_inputs)
+    compile_ = partial(_compile, found=found)
+    return aot_autograd(fw_compiler=_refuse, inference_compiler=compile_)(graph, example_inputs)
 
 
 def _why_not(graph: fx.GraphModule, example_inputs: Sequence[Any]) -> str | None:
@@ -77,7 +90,9 @@ def _refuse(graph: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable:
     raise AssertionError("graphs with gradients are not compiled")
 
 
-def _compile(graph: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable:
+def _compile(
+    graph: fx.GraphModule, example_inputs: Sequence[Any], found: WeakSet[Compiled]
+) -> Callable:
     """What AOTAutograd calls with a graph of ATen calls."""
     from torch._functorch.aot_autograd import make_boxed_func
 
@@ -93,6 +108,7 @@ def _compile(graph: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable:
         ]
     compiled = Compiled(graph, fixed)
     _compiled.add(compiled)
+    found.add(compiled)
     return make_boxed_func(compiled)
 
 
@@ -198,9 +214,10 @@ def report(key: tuple, plan: Plan | str) -> Report:
     return Report(shapes, plan.entries, plan.bytes)
 
 
-def reports() -> list[Report]:
+def reports(found: Iterable[Compiled] | None = None) -> list[Report]:
     """What became of all that was compiled so far: one for each graph and each shape of input."""
-    return [found for compiled in list(_compiled) for found in compiled.reports()]
+    some = list(_compiled if found is None else found)
+    return [report for compiled in some for report in compiled.reports()]
 
 
 def _inputs(graph: fx.GraphModule) -> int:

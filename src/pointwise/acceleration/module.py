@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, fx, nn
@@ -271,7 +272,9 @@ class Compiled(nn.Module):
         self.training = False
 
     def _compile(self) -> None:
-        self._compiled = [torch.compile(self.model, backend=dynamo.backend)]  # no submodule
+        self._found: WeakSet = WeakSet()
+        # In a list, so as not to be a submodule.
+        self._compiled = [torch.compile(self.model, backend=dynamo.backend_of(self._found))]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         with torch.no_grad():
@@ -279,7 +282,7 @@ class Compiled(nn.Module):
 
     def reports(self) -> list[Report]:
         """What runs as kernels, what as plain PyTorch, and why, for each graph and shape so far."""
-        return dynamo.reports()
+        return dynamo.reports(self._found)
 
     def extra_repr(self) -> str:
         return f"compiled in pieces, because torch.export said: {self.why}"

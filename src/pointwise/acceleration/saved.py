@@ -87,14 +87,15 @@ def _name_of(node: fx.Node) -> str:
 
 def _target(name: str) -> Any:
     kind, *rest = name.split(".")
+    rest = rest or [""]
     if kind == "ops" and len(rest) == 3:
         space, call, overload = rest
         return getattr(getattr(getattr(torch.ops, space), call), overload)
-    if kind == "vocabulary" and len(rest) == 1:
+    if kind == "vocabulary" and len(rest) == 1 and rest[0] in vocabulary.FUNCTIONS:
         return vocabulary.FUNCTIONS[rest[0]]
     if kind in _ARITHMETIC and len(rest) == 1 and not rest[0].startswith("_"):
         return getattr(_ARITHMETIC[kind], rest[0])
-    if kind == "torch" and rest[0] in _TORCH:
+    if kind == "torch" and len(rest) == 1 and rest[0] in _TORCH:
         return getattr(torch, rest[0])
     raise ValueError(f"no call is named {name!r}")
 
@@ -134,7 +135,7 @@ def _from_plain(part: Any, nodes: Mapping[str, fx.Node]) -> Any:
     if kind == "slice":
         return slice(*(_from_plain(item, nodes) for item in value))
     if kind == "torch":
-        found = getattr(torch, value)
+        found = getattr(torch, value, None)
         if isinstance(found, (torch.dtype, torch.layout, torch.memory_format)):
             return found
     if kind == "device":
