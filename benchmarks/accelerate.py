@@ -5,9 +5,9 @@ MobileNetV1, MobileNetV2 and ResNet-50 in plain PyTorch, which are always there;
 EfficientNet-B0, Xception-41 and ConvNeXt-Tiny from timm, where that is installed.
 
 Who: ``pointwise`` is ``pointwise.accelerate``, ``pointwise_compile`` is ``torch.compile`` with our
-backend, ``torch_eager`` the model as it is, ``torch_channels_last`` the same with weights and images
-in channels_last, ``torch_compile`` that one compiled by PyTorch, ``onnxruntime`` and ``openvino`` run
-its ONNX file. Everyone in float32, without gradients, on the same number of threads, and everyone
+backend, ``torch_eager`` the model as it is, ``torch_channels_last`` the same with weights and
+images in channels_last, ``torch_compile`` that one compiled by PyTorch, ``onnxruntime`` and
+``openvino`` run its ONNX file. Everyone in float32, without gradients, on the same number of threads, and everyone
 but channels_last gets images in PyTorch's usual order. The limit counts the operations of
 convolutions and linear layers as PyTorch's flop counter does, which takes zeros around an image for
 numbers.

@@ -62,7 +62,10 @@ class ChannelsLast(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(channels)
-        self.wide, self.narrow = nn.Linear(channels, 2 * channels), nn.Linear(2 * channels, channels)
+        self.wide, self.narrow = (
+            nn.Linear(channels, 2 * channels),
+            nn.Linear(2 * channels, channels),
+        )
         self.scale = nn.Parameter(torch.rand(channels))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -142,8 +145,14 @@ class Builder:
         out = channels if keeps else draw((1, 5, 8, 16, 33))
         kernel, dilation = draw((1, 1, 3, 3, 5)), draw((1, 1, 2))
         stride = 1 if keeps else draw((1, 1, 2))
-        mode = draw(("zeros", "zeros", "zeros", "reflect")) if kernel == 3 and dilation == 1 else "zeros"
-        padding = draw(("same", dilation * (kernel // 2))) if stride == 1 else kernel // 2 * dilation
+        mode = (
+            draw(("zeros", "zeros", "zeros", "reflect"))
+            if kernel == 3 and dilation == 1
+            else "zeros"
+        )
+        padding = (
+            draw(("same", dilation * (kernel // 2))) if stride == 1 else kernel // 2 * dilation
+        )
         if mode == "reflect":
             padding = 1
         conv = nn.Conv2d(channels, out, kernel, stride, padding, dilation, padding_mode=mode,
@@ -211,7 +220,9 @@ class Builder:
     def _grouped(self, channels: int) -> tuple[nn.Module, int]:
         if channels % 2:
             return nn.Identity(), channels
-        return self._finished(nn.Conv2d(channels, channels, 3, padding=1, groups=2), channels), channels
+        return self._finished(
+            nn.Conv2d(channels, channels, 3, padding=1, groups=2), channels
+        ), channels
 
 
 class Branches(nn.Module):

@@ -90,7 +90,15 @@ def test_the_accelerated_module_does_not_change_with_the_model():
 def test_sizes_change_without_compiling_again():
     model = network()
     faster = compiled(model)
-    sizes = [(2, 16, 16), (3, 16, 16), (4, 20, 16), (5, 20, 24), (1, 30, 30), (2, 9, 31), (6, 40, 8)]
+    sizes = [
+        (2, 16, 16),
+        (3, 16, 16),
+        (4, 20, 16),
+        (5, 20, 24),
+        (1, 30, 30),
+        (2, 9, 31),
+        (6, 40, 8),
+    ]
     for batch, height, width in sizes:
         assert_as_eager(model, faster, torch.rand(batch, 3, height, width))
     # One for the first size, and a few as Dynamo learns which of them are open.

@@ -13,7 +13,14 @@ from both_ways import assert_as_eager, compiled, exported
 from random_networks import settle
 
 from pointwise.acceleration import reports
-from pointwise.networks import EfficientNetB0, MobileNetV1, MobileNetV2, MobileNetV3, ResNet50, Xception
+from pointwise.networks import (
+    EfficientNetB0,
+    MobileNetV1,
+    MobileNetV2,
+    MobileNetV3,
+    ResNet50,
+    Xception,
+)
 
 TIMM = ["mobilenetv1_100", "mobilenetv2_100", "mobilenetv3_large_100", "efficientnet_b0", "resnet50",
         "xception41", "convnext_tiny"]  # fmt: skip

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tomllib
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import pytest
+import tomllib
 import torch
 from torch import nn
 
@@ -31,7 +31,9 @@ def test_found_by_name(installed, tmp_path):
     if not installed:
         folder = tmp_path / "pointwise_probe-0.dist-info"
         folder.mkdir()
-        (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: pointwise-probe\nVersion: 0\n")
+        (folder / "METADATA").write_text(
+            "Metadata-Version: 2.1\nName: pointwise-probe\nVersion: 0\n"
+        )
         point = "pointwise = pointwise.acceleration.dynamo:backend"
         (folder / "entry_points.txt").write_text(f"[{GROUP}]\n{point}\n")
     code = (

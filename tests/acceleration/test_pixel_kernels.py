@@ -79,7 +79,7 @@ def test_means(shape, dtype, poisoned):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("rows, columns", [(1, 1), (5, 7), (300, 96), (9, 1000)])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (5, 7), (300, 96), (9, 1000)])
 @pytest.mark.parametrize("affine", [False, True])
 def test_layer_norms(rows, columns, affine, dtype, poisoned):
     torch.manual_seed(rows)
@@ -110,7 +110,9 @@ def test_pools(pool):
     assert_same(faster(x), pool(x))
 
 
-@given(st.lists(st.tuples(st.integers(1, 5000), st.integers(0, 30), st.integers(0, 9)), max_size=40))
+@given(
+    st.lists(st.tuples(st.integers(1, 5000), st.integers(0, 30), st.integers(0, 9)), max_size=40)
+)
 def test_buffers_in_use_at_the_same_time_do_not_overlap(drawn):
     buffers = [Buffer(size, None, born, born + lives) for size, born, lives in drawn]
     total = arrange(buffers)

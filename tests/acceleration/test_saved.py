@@ -91,7 +91,9 @@ def test_read_in_another_process_without_the_class(tmp_path, model, faster):
         "assert all(torch.equal(given[name], wanted[name]) for name in wanted)\n"
         "print(type(model).__name__, not model.training)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.stdout == "Accelerated True\n", done.stderr
 
 
@@ -141,7 +143,7 @@ def test_what_is_wrong_is_said(model, faster):
         pointwise.accelerate(nn.Dropout(), torch.rand(1, 3, 8, 8))
     with pytest.raises(ValueError, match="must be arranged as in the example"):
         faster(torch.rand(1, 3, 16, 16), torch.rand(1))
-    with pytest.raises(ValueError, match="asks for .* Accelerate it again with such an example"):
+    with pytest.raises(ValueError, match=r"asks for .* Accelerate it again with such an example"):
         faster(torch.rand(1, 4, 16, 16))
     with pytest.warns(UserWarning, match="gives no gradients"):
         assert not faster(torch.rand(1, 3, 16, 16, requires_grad=True))["y"].requires_grad
@@ -186,6 +188,7 @@ def test_reports_say_what_ran(faster):
         faster(torch.rand(1, 3, 16, 16))
     (report,) = (r for r in faster.reports() if r.shapes == ((1, 3, 16, 16),))
     text = str(report)
+    assert "9 calls as kernels, 2 plain" in text
     assert "1 × conv 3×3 + hardswish" in text
     assert "plain     1 × aten.group_norm (PyTorch's own): body.7" in text
     assert "softmax" in text

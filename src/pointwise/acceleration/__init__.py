@@ -1,4 +1,4 @@
-"""Models that are not built from our layers, made faster: a backend of torch.compile, and a module."""
+"""Models not built from our layers, made faster: a backend of torch.compile, and a module."""
 
 from pointwise.acceleration.dynamo import backend, reports
 from pointwise.acceleration.module import Accelerated, accelerate

@@ -83,7 +83,7 @@ class Constants:
 
 
 class Watch:
-    """Whether tensors are still what they were: in the same memory, unwritten, with the same values.
+    """Whether tensors are still what they were: in the same memory, unwritten, the same values.
 
     Versions say when a tensor was written to; up to 31 samples of each, when it was written to
     through ``tensor.data``, which versions do not count. (Another tensor with the same memory,

@@ -66,15 +66,24 @@ def _why_not(graph: fx.GraphModule, example_inputs: Sequence[Any]) -> str | None
     if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
         return "gradients are wanted; for inference, call it under torch.no_grad()"
     for node in graph.graph.nodes:
-        if node.op == "call_function" and node.kwargs.get("training") is True:
+        if node.op == "call_function" and _is_training(node):
             return "the model is in training mode; for inference, call model.eval()"
-        if node.op == "call_function" and getattr(node.target, "__name__", "") in _TRAINED:
-            if True in node.args:
-                return "the model is in training mode; for inference, call model.eval()"
     return None
 
 
-_TRAINED = ("batch_norm", "dropout", "dropout2d", "alpha_dropout")
+# Where each says whether it is in training.
+_TRAINED = {"batch_norm": 5, "dropout": 2, "dropout2d": 2, "dropout3d": 2, "alpha_dropout": 2}
+
+
+def _is_training(node: fx.Node) -> bool:
+    name = getattr(node.target, "__name__", "")
+    place = _TRAINED.get(name, len(node.args))
+    given = node.args[place] if place < len(node.args) else node.kwargs.get("training")
+    if name == "batch_norm" and len(node.args) > 1 and node.args[1] is None:
+        return False  # it has no statistics but those of the batch
+    return name in _TRAINED and given is True
+
+
 _warned = False
 
 

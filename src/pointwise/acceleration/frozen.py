@@ -15,7 +15,7 @@ from torch import Tensor, fx
 from pointwise import conv_images
 from pointwise.acceleration import vocabulary
 from pointwise.acceleration.constants import Constants
-from pointwise.acceleration.lower import describe
+from pointwise.acceleration.operands import describe
 from pointwise.acceleration.report import path_of
 
 _WEIGHTS = (vocabulary.conv, vocabulary.linear)
@@ -33,7 +33,9 @@ def fold(graph: fx.Graph, constants: Constants) -> tuple[fx.Graph, dict[str, Ten
     new, twins, tensors = fx.Graph(), {}, {}
     for i, node in enumerate(needed):
         twins[node] = new.placeholder(f"constant_{i}")
-        tensors[twins[node].name] = constants.value(node).clone(memory_format=torch.contiguous_format)
+        tensors[twins[node].name] = constants.value(node).clone(
+            memory_format=torch.contiguous_format
+        )
     for node in moving:
         twins[node] = new.node_copy(node, lambda part: twins[part])
         meta = {"path": path_of(node), "what": describe(node), "order": node.meta.get("order")}

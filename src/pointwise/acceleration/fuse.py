@@ -42,11 +42,13 @@ def constant_nodes(graph: fx.Graph, constants: set[fx.Node]) -> set[fx.Node]:
     """The nodes that follow from constants alone."""
     fixed = set(constants)
     for node in graph.nodes:
-        if node.op == "get_attr":
+        if node.op == "get_attr" or (
+            node.op == "call_function"
+            and node.all_input_nodes
+            and all(part in fixed for part in node.all_input_nodes)
+            and not _is_chance(node)
+        ):
             fixed.add(node)
-        elif node.op == "call_function" and node.all_input_nodes:
-            if all(part in fixed for part in node.all_input_nodes) and not _is_chance(node):
-                fixed.add(node)
     return fixed
 
 
@@ -223,11 +225,7 @@ def _is_alone(node: Any, user: fx.Node) -> bool:
 
 
 def _has_no_activation(node: Any) -> bool:
-    return (
-        isinstance(node, fx.Node)
-        and node.target in _WITH_ACTIVATION
-        and node.args[-1] == "none"
-    )
+    return isinstance(node, fx.Node) and node.target in _WITH_ACTIVATION and node.args[-1] == "none"
 
 
 def _is_bare(node: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What an exported graph asks of its inputs: conditions on sizes, as text, which may be arithmetic."""
+"""What an exported graph asks of its inputs: conditions on sizes, as text of arithmetic."""
 
 from __future__ import annotations
 

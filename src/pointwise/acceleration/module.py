@@ -71,9 +71,11 @@ def _exported(model: nn.Module, args: tuple) -> Accelerated:
     """A model through torch.export. Raises whatever stands in the way."""
     auto = torch.export.Dim.AUTO
     shapes = pytree.tree_map(
-        lambda x: {i: auto for i, size in enumerate(x.shape) if size > 1}
-        if isinstance(x, Tensor)
-        else None,
+        lambda x: (
+            {i: auto for i, size in enumerate(x.shape) if size > 1}
+            if isinstance(x, Tensor)
+            else None
+        ),
         args,
     )
     signature = inspect.signature(model.forward)
@@ -189,10 +191,13 @@ class Accelerated(nn.Module):
                 f"accelerated model: the inputs must be arranged as in the example, "
                 f"{self._in_spec}, got {spec}"
             )
-        if torch.is_grad_enabled() and not self._warned:
-            if any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
-                self._warned = True
-                warnings.warn("an accelerated model gives no gradients", stacklevel=2)
+        if (
+            torch.is_grad_enabled()
+            and not self._warned
+            and any(isinstance(x, Tensor) and x.requires_grad for x in inputs)
+        ):
+            self._warned = True
+            warnings.warn("an accelerated model gives no gradients", stacklevel=2)
         key = dynamo.key_of(inputs)
         plan = self._plans.get(key) if isinstance(key, tuple) else key
         if plan is None:
@@ -260,7 +265,7 @@ class Accelerated(nn.Module):
 
 
 class Compiled(nn.Module):
-    """A model that torch.export could not trace, compiled piece by piece; ``why`` says what it said.
+    """A model that torch.export could not trace, compiled in pieces; ``why`` says what it said.
 
     Pickled, it is the model; whoever reads it needs the model's class.
     """

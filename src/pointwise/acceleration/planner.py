@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pointwise.acceleration import lower
+from pointwise.acceleration import lower_convolutions, lower_pixels
 from pointwise.acceleration.constants import Constants
+from pointwise.acceleration.operands import Fixed, Waiting, describe
 from pointwise.acceleration.plan import Native, Part, Plain, Plan
 from pointwise.acceleration.report import Entry, path_of
 from pointwise.acceleration.values import (
@@ -32,6 +33,8 @@ from pointwise.conv_images import Step
 aten = torch.ops.aten
 _FOREVER = 1 << 60
 
+LOWERINGS = {**lower_convolutions.LOWERINGS, **lower_pixels.LOWERINGS}
+
 
 class Unplannable(Exception):
     """Says why a graph has to run as plain PyTorch as a whole."""
@@ -40,10 +43,10 @@ class Unplannable(Exception):
 def make(graph: fx.Graph, constants: Constants, inputs: Sequence[Any]) -> Plan:
     """The plan of a graph for inputs like these. Raises ``Unplannable``."""
     with torch.no_grad(), torch.inference_mode(False):
-        return _Planner(graph, constants).plan(inputs)
+        return Planner(graph, constants).plan(inputs)
 
 
-class _Planner:
+class Planner:
     def __init__(self, graph: fx.Graph, constants: Constants) -> None:
         self.graph, self.constants = graph, constants
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
@@ -85,15 +88,15 @@ class _Planner:
         if node.target is operator.getitem and isinstance(self._at(node.args[0]), (list, tuple)):
             self.env[node] = self._at(node.args[0])[node.args[1]]
             return
-        lowered = lower.LOWERINGS.get(node.target)
+        lowered = LOWERINGS.get(node.target)
         why = "PyTorch's own"
         if lowered is not None:
             found = lowered(self, node, *(self._map(part, self._operand) for part in node.args))
             if isinstance(found, Value):
                 self.env[node] = found
-                self.report.append(Entry(path_of(node), lower.describe(node), True, ""))
+                self.report.append(Entry(path_of(node), describe(node), True, ""))
                 return
-            if isinstance(found, lower.Waiting):
+            if isinstance(found, Waiting):
                 self.env[node] = found
                 return
             why = found
@@ -103,9 +106,9 @@ class _Planner:
         return self.env.get(part) if isinstance(part, fx.Node) else part
 
     def _operand(self, node: fx.Node) -> Any:
-        """What a call is given: a value of the plan, or a constant's tensor as ``lower.Fixed``."""
+        """What a call is given: a value of the plan, or a constant's tensor as ``Fixed``."""
         if node in self.constants.fixed:
-            return lower.Fixed(node)
+            return Fixed(node)
         return self.env[node]
 
     def _map(self, part: Any, function: Callable[[fx.Node], Any]) -> Any:
@@ -155,7 +158,7 @@ class _Planner:
         laid = [(tuple(part.shape), part.stride()) if isinstance(part, Tensor) else None
                 for part in _list(out)]  # fmt: skip
         self.steps.append(Plain(target, args, kwargs, slot, laid, whole))
-        self.report.append(Entry(path_of(node), lower.describe(node), False, why))
+        self.report.append(Entry(path_of(node), describe(node), False, why))
 
     def _result(self, part: Any, operands: Sequence[Value], slot: int) -> Any:
         """One result of a plain call: another view of the arena, or whatever comes in its slot."""
@@ -196,7 +199,7 @@ class _Planner:
 
     def settled(self, value: Any) -> Any:
         """A value that is there; one that waits for the convolution behind it is made now."""
-        return value.settle(self) if isinstance(value, lower.Waiting) else value
+        return value.settle(self) if isinstance(value, Waiting) else value
 
     def new(self, shape: Sequence[int], dtype: torch.dtype, pixels: bool = True) -> Value:
         """Room for a result: an image, channels_last, or anything else in PyTorch's order."""
@@ -325,8 +328,7 @@ def _has_tensors(out: Any) -> bool:
 def _share(out: Any, other: Tensor) -> bool:
     """Whether a result lies in the memory of an operand."""
     return any(
-        isinstance(part, Tensor)
-        and part.untyped_storage()._cdata == other.untyped_storage()._cdata
+        isinstance(part, Tensor) and part.untyped_storage()._cdata == other.untyped_storage()._cdata
         for part in _flat(out)
     )
 
@@ -334,4 +336,3 @@ def _share(out: Any, other: Tensor) -> bool:
 def _line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return lines[0][:120] if lines else type(error).__name__
-

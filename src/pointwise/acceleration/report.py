@@ -38,8 +38,11 @@ class Report:
     def __str__(self) -> str:
         if self.why:
             return f"all as plain PyTorch: {self.why}"
-        lines = [f"inputs {', '.join(map(str, self.shapes))}: {len(self.fused)} kernels, "
-                 f"{len(self.plain)} plain calls, {self.arena / 2**20:.1f} MB between layers"]  # fmt: skip
+        shapes = ", ".join(map(str, self.shapes))
+        lines = [
+            f"inputs {shapes}: {len(self.fused)} calls as kernels, {len(self.plain)} plain, "
+            f"{self.arena / 1e6:.1f} MB between layers"
+        ]
         kinds = Counter(entry.what for entry in self.fused)
         lines += [f"  fused  {count:4} × {what}" for what, count in kinds.most_common()]
         for (what, why), paths in _grouped(self.plain).items():

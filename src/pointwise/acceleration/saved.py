@@ -21,7 +21,16 @@ from pointwise.acceleration import vocabulary
 _VERSION = 1
 _META = ("path", "what", "order", "orders")
 _ARITHMETIC = {"operator": operator, "math": math}
-_TORCH = ("sym_max", "sym_min", "sym_int", "sym_float", "sym_not", "sym_ite", "sym_sum", "_sym_sqrt")
+_TORCH = (
+    "sym_max",
+    "sym_min",
+    "sym_int",
+    "sym_float",
+    "sym_not",
+    "sym_ite",
+    "sym_sum",
+    "_sym_sqrt",
+)
 
 
 def graph_to_text(graph: fx.Graph, more: Mapping[str, Any]) -> str:

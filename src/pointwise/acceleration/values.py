@@ -44,7 +44,9 @@ class Value:
             fake, buffer = self.fake, self.buffer
             if buffer.slot is None:
                 size = fake.element_size()
-                first = (arena.data_ptr() - arena.untyped_storage().data_ptr() + buffer.place) // size
+                first = (
+                    arena.data_ptr() - arena.untyped_storage().data_ptr() + buffer.place
+                ) // size
                 flat = torch.empty(0, dtype=fake.dtype)
                 self.tensor = flat.set_(
                     arena.untyped_storage(), first + int(fake.storage_offset()), fake.shape,

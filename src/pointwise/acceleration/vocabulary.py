@@ -36,7 +36,7 @@ def conv(
     groups: int,
     activation: str,
 ) -> Tensor:
-    """``activation(convolution + bias + residual)`` of images; padding is top, bottom, left, right."""
+    """``activation(convolution + bias + residual)`` of images; padding: top, bottom, left, right."""
     top, bottom, left, right = padding
     around: Sequence[int] = (top, left)
     if top != bottom or left != right:
@@ -68,7 +68,7 @@ def multiply(x: Tensor, y: Tensor, activation: str) -> Tensor:
 
 
 def scale(x: Tensor, factor: Tensor, activation: str) -> Tensor:
-    """``activation(x · factor)``, where ``factor [N, C, 1, 1]`` is one for each image and channel."""
+    """``activation(x · factor)``, ``factor [N, C, 1, 1]`` being one for each image and channel."""
     return ACTIVATIONS[activation](x * factor)
 
 

@@ -1,4 +1,4 @@
-"""Models as one names them on a command line: ours, torchvision's, timm's, a function's, a file's."""
+"""Models by what one calls them: ours, torchvision's, timm's, a function's, a file's."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _by_name(name: str) -> Any:
         reasons.append(f"{library} has none of that name")
     raise ValueError(
         f"speedup: no model {name!r}: ours are {', '.join(OURS)}; "
-        f"{'; '.join(reasons) or 'before a colon, torchvision or timm'}. Others are file.py:function"
+        f"{'; '.join(reasons) or 'before a colon is torchvision or timm'}. Others: file.py:function"
     )
 
 
@@ -102,7 +102,7 @@ def _from_program(path: Path) -> Model:
     return Model(Program(program.module()), tuple(program.example_inputs[0]))
 
 
-def Program(module: Any) -> nn.Module:  # noqa: N802
+def Program(module: Any) -> nn.Module:
     """A program's module inside one that may be asked for its mode, which it may not itself."""
     from torch import nn
 

@@ -14,7 +14,7 @@ _NAMES = {
     "onnxruntime": "ONNX Runtime",
     "openvino": "OpenVINO",
     "pointwise": "pointwise.accelerate",
-    "pointwise_compile": "backend=\"pointwise\"",
+    "pointwise_compile": 'backend="pointwise"',
 }
 
 
@@ -22,7 +22,7 @@ def speedup(
     model: Annotated[
         str,
         typer.Argument(
-            help="A network of ours, such as MobileNetV1; the name of one of torchvision's or timm's; "
+            help="A network of ours, such as MobileNetV1; the name of one of torchvision or timm; "
             "FILE.py:FUNCTION, which returns a model, or a model and its inputs; or a program that "
             "torch.export has saved as FILE.pt2."
         ),
@@ -32,10 +32,12 @@ def speedup(
     rounds: Annotated[int, typer.Option(min=1, help="How often each is timed.")] = 7,
     quick: Annotated[
         bool,
-        typer.Option("--quick", help="Without compiling, other runtimes and memory, which take long."),
+        typer.Option(
+            "--quick", help="Without compiling, other runtimes and memory, which take long."
+        ),
     ] = False,
 ) -> None:
-    """Times a model in PyTorch, in its rivals, and accelerated; says what ran fused and what not."""
+    """Times a model in PyTorch, in its rivals, and accelerated; says what could be fused."""
     from rich.console import Console
 
     _find_benchmarks()
@@ -49,7 +51,7 @@ def speedup(
     found = find_model(model, batch, size)
     missing = runtimes.missing(inference=True, quick=quick)
     if quick:
-        missing |= {who: "not quick" for who in contest.WHO[2:5]}
+        missing |= dict.fromkeys(contest.WHO[2:5], "not quick")
     runs: dict[str, Callable[[object], Any]] = {}
     with frame.progress(console, "preparing", len(contest.WHO)) as advance:
         for who in contest.WHO:
