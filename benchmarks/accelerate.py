@@ -7,10 +7,10 @@ EfficientNet-B0, Xception-41 and ConvNeXt-Tiny from timm, where that is installe
 Who: ``pointwise`` is ``pointwise.accelerate``, ``pointwise_compile`` is ``torch.compile`` with our
 backend, ``torch_eager`` the model as it is, ``torch_channels_last`` the same with weights and
 images in channels_last, ``torch_compile`` that one compiled by PyTorch, ``onnxruntime`` and
-``openvino`` run its ONNX file. Everyone in float32, without gradients, on the same number of threads, and everyone
-but channels_last gets images in PyTorch's usual order. The limit counts the operations of
-convolutions and linear layers as PyTorch's flop counter does, which takes zeros around an image for
-numbers.
+``openvino`` run its ONNX file. Everyone in float32, without gradients, on the same number of
+threads, and everyone but channels_last gets images in PyTorch's usual order. The limit counts the
+operations of convolutions and linear layers as PyTorch's flop counter does, which takes zeros
+around an image for numbers.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ OURS_COMPILED = "pointwise_compile"
 EAGER, CHANNELS_LAST = "torch_eager", "torch_channels_last"
 WHO = (EAGER, CHANNELS_LAST, runtimes.COMPILE, runtimes.ONNXRUNTIME, runtimes.OPENVINO, OURS,
        OURS_COMPILED)  # fmt: skip
-PLAIN = {
+PLAIN: dict[str, Callable[[], nn.Module]] = {
     "mobilenet_v1": plain_networks.mobilenet_v1,
     "mobilenet_v2": plain_networks.mobilenet_v2,
     "resnet50": plain_networks.resnet50,
@@ -70,7 +70,7 @@ def plan(missing: frozenset[str] = frozenset(), quick: bool = False) -> list[Pla
     if quick:
         make = partial(plain_networks.mobilenet_v1, 0.25, 10)
         return [Planned("mobilenet_v1_b1", partial(case, "mobilenet_v1_b1", make, 1, 32, missing))]
-    networks: dict[str, Callable[[], nn.Module]] = dict(PLAIN)
+    networks: dict[str, Callable[[], nn.Module]] = {**PLAIN}
     if _has_timm():
         networks |= {name: partial(_timm, theirs) for name, theirs in TIMM.items()}
     return [
@@ -99,7 +99,7 @@ def case(
     """A network on ``batch`` images of ``size`` pixels along both sides, with weights at random."""
     torch.manual_seed(0)
     images = torch.randn(batch, 3, size, size)
-    model = plain_networks.settle(make(), images).eval()
+    model = plain_networks.settle(make(), torch.randn(2, 3, 64, 64)).eval()
     who = [name for name in WHO if name not in missing]
     runs = [Contestant(name, run(name, model, (images,)), steady=True) for name in who]
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -140,7 +140,7 @@ def by_runtime(who: str, file: bytes, image: Tensor) -> Callable[[object], Any]:
 def _channels_last(model: nn.Module, inputs: tuple[Tensor, ...]):
     import copy
 
-    last = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    last = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = tuple(
         x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x for x in inputs
     )

@@ -22,8 +22,8 @@ from pointwise.networks import (
     Xception,
 )
 
-TIMM = ["mobilenetv1_100", "mobilenetv2_100", "mobilenetv3_large_100", "efficientnet_b0", "resnet50",
-        "xception41", "convnext_tiny"]  # fmt: skip
+TIMM = ["mobilenetv1_100", "mobilenetv2_100", "mobilenetv3_large_100", "efficientnet_b0",
+        "resnet50", "xception41", "convnext_tiny"]  # fmt: skip
 TORCHVISION = ["mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "resnet18", "convnext_tiny",
                "densenet121", "squeezenet1_1", "shufflenet_v2_x0_5", "googlenet", "vgg11_bn",
                "regnet_y_400mf", "mnasnet0_5"]  # fmt: skip

@@ -6,7 +6,7 @@ them once; they are put back in order when it is saved.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -58,19 +58,27 @@ class Frozen(Constants):
             return self._unpacked(node)
         return super().value(node)
 
-    def let_go(self) -> None:
-        """Lets go of the weights that plans have packed and nobody else reads."""
-        for key in list(self._packed):
-            node = key[0]
-            alone = all(user.target in _WEIGHTS and user.args[1] is node for user in node.users)
-            if node in self._originals or not alone or node not in self._values:
-                continue
-            self.like(node)
-            self._originals[node] = key
-            if torch.equal(self._unpacked(node), self._values[node]):
-                del self._values[node]
-            else:
-                del self._originals[node]
+    def packed(self, weight: fx.Node, bias: fx.Node | None, groups: int) -> conv_images.Weights:
+        found = super().packed(weight, bias, groups)
+        self._let_go(weight, (weight, bias, groups))
+        return found
+
+    def packed_matrix(self, weight: fx.Node, bias: fx.Node | None) -> conv_images.Weights:
+        found = super().packed_matrix(weight, bias)
+        self._let_go(weight, (weight, bias))
+        return found
+
+    def _let_go(self, node: fx.Node, key: tuple) -> None:
+        """Lets go of a weight that is packed now, where nobody else reads it."""
+        alone = all(user.target in _WEIGHTS and user.args[1] is node for user in node.users)
+        if not alone or node not in self._values:
+            return
+        self.like(node)
+        self._originals[node] = key
+        if torch.equal(self._unpacked(node), self._values[node]):
+            del self._values[node]
+        else:
+            del self._originals[node]
 
     def tensors(self) -> dict[str, Tensor]:
         """All constants by name, in PyTorch's order."""
@@ -89,9 +97,3 @@ class Frozen(Constants):
         rows = weights.packed.transpose(2, 3).reshape(groups, panels * lanes, depth)
         rows = rows[:, : weights.columns].reshape(outputs, *kernel, inputs)
         return rows.permute(0, 3, 1, 2).reshape(shape).contiguous()
-
-
-def constant_inputs(graph: fx.Graph) -> Sequence[str]:
-    """The names of a folded graph's constants."""
-    names = [node.name for node in graph.nodes if node.op == "placeholder"]
-    return [name for name in names if name.startswith("constant_")]

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from pointwise.acceleration.normalise import Node
+
 aten = torch.ops.aten
 
 # In inference these return their argument itself, which their schema does not say.
@@ -29,7 +31,8 @@ def make_functional(graph: fx.Graph) -> bool:
             continue
         if not node.target._schema.is_mutable:
             continue
-        target, written = _without_writing(node.target), node.args[0] if node.args else None
+        target = _without_writing(node.target)
+        written: Node = node.args[0] if node.args else None
         if target is None or not _is_private(written) or not _keeps_type(node):
             return False
         with graph.inserting_before(node):
@@ -68,7 +71,7 @@ def _is_private(node: Any) -> bool:
     return not any(user.op == "output" or _may_share(user, node) for user in node.users)
 
 
-def _may_share(node: fx.Node, with_: fx.Node | None = None) -> bool:
+def _may_share(node: Node, with_: Node | None = None) -> bool:
     """Whether a call may return its argument's memory; writing to that argument is no sharing."""
     target: Any = node.target
     if not isinstance(target, torch._ops.OpOverload) or target in _RETURN_THEIR_OWN:
@@ -79,7 +82,7 @@ def _may_share(node: fx.Node, with_: fx.Node | None = None) -> bool:
     return any(part.alias_info is not None for part in schema.returns)
 
 
-def _keeps_type(node: fx.Node) -> bool:
+def _keeps_type(node: Node) -> bool:
     """Whether what is returned has the type of what would be written to."""
     values = [part.meta.get("val") for part in node.all_input_nodes]
     types = {value.dtype for value in values if isinstance(value, torch.Tensor)}

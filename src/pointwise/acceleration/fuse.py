@@ -14,7 +14,7 @@ from torch import fx
 
 from pointwise import conv_images
 from pointwise.acceleration import vocabulary
-from pointwise.acceleration.normalise import call, replace, same, shape
+from pointwise.acceleration.normalise import Node, call, replace, same, shape
 
 aten = torch.ops.aten
 
@@ -24,24 +24,28 @@ _WITH_ACTIVATION = (vocabulary.conv, vocabulary.linear, vocabulary.add, vocabula
                     vocabulary.scale, vocabulary.affine)  # fmt: skip
 
 
-def fuse(graph: fx.Graph, constants: set[fx.Node]) -> None:
+def fuse(graph: fx.Graph, constants: set[Node]) -> None:
     """All passes. ``constants`` are the placeholders that stay as they are from call to call."""
     drop_copies(graph)
     channels_first(graph)
     name_activations(graph)
     graph.eliminate_dead_code()  # what is dead still counts as a user
     fixed = constant_nodes(graph, constants)
-    for node in list(graph.nodes):
+    for node in _nodes(graph):
         handler = _HANDLERS.get(node.target) if node.op == "call_function" else None
         if handler is not None and node not in fixed:
             handler(graph, node, fixed)
     graph.eliminate_dead_code()
 
 
-def constant_nodes(graph: fx.Graph, constants: set[fx.Node]) -> set[fx.Node]:
+def _nodes(graph: fx.Graph) -> list[Node]:
+    return list(graph.nodes)
+
+
+def constant_nodes(graph: fx.Graph, constants: set[Node]) -> set[Node]:
     """The nodes that follow from constants alone."""
     fixed = set(constants)
-    for node in graph.nodes:
+    for node in _nodes(graph):
         if node.op == "get_attr" or (
             node.op == "call_function"
             and node.all_input_nodes
@@ -52,7 +56,7 @@ def constant_nodes(graph: fx.Graph, constants: set[fx.Node]) -> set[fx.Node]:
     return fixed
 
 
-def _is_chance(node: fx.Node) -> bool:
+def _is_chance(node: Node) -> bool:
     """Whether a call gives something else every time, or does more than to return something."""
     target = node.target
     if not isinstance(target, torch._ops.OpOverload):
@@ -72,7 +76,7 @@ _COPIES = (aten.clone.default, aten.dropout.default, aten.alias.default, aten.de
 
 def drop_copies(graph: fx.Graph) -> None:
     """Copies that only the graph itself reads are not needed: nothing in it is written to."""
-    for node in list(graph.nodes):
+    for node in _nodes(graph):
         if node.target not in _COPIES or (
             node.target is aten.dropout.default and node.args[2] is not False
         ):
@@ -81,14 +85,14 @@ def drop_copies(graph: fx.Graph) -> None:
             replace(graph, node, node.args[0])
 
 
-def is_view(node: fx.Node) -> bool:
+def is_view(node: Node) -> bool:
     target = node.target
     return isinstance(target, torch._ops.OpOverload) and (
         target.is_view or target in (aten._unsafe_view.default, aten.reshape.default)
     )
 
 
-def _leads_out(node: fx.Node) -> bool:
+def _leads_out(node: Node) -> bool:
     """Whether a node, or a view of it, is a result of the graph."""
     return any(
         user.op == "output" or (is_view(user) and _leads_out(user))
@@ -111,7 +115,7 @@ def channels_first(graph: fx.Graph) -> None:
     in memory, an image has its channels last in any case.
     """
     _undo_flattening(graph)
-    for node in list(graph.nodes):
+    for node in _nodes(graph):
         if node.op != "call_function" or not node.args:
             continue
         if node.target is aten.mul.Tensor and _turns(node.args[1], [0, 2, 3, 1]):
@@ -133,15 +137,13 @@ def channels_first(graph: fx.Graph) -> None:
 
 
 def _turns(node: Any, order: list[int]) -> bool:
-    return (
-        isinstance(node, fx.Node)
-        and node.target is aten.permute.default
-        and len(shape(node) or ()) == 4
-        and [dim % 4 for dim in node.args[1]] == order
-    )
+    if not isinstance(node, fx.Node) or node.target is not aten.permute.default:
+        return False
+    dims: Any = node.args[1]
+    return len(shape(node) or ()) == 4 and [dim % 4 for dim in dims] == order
 
 
-def _on_channels(graph: fx.Graph, node: fx.Node, x: Any) -> fx.Node | None:
+def _on_channels(graph: fx.Graph, node: Node, x: Any) -> Node | None:
     """A call on ``[N, H, W, C]`` as one on ``x [N, C, H, W]``."""
     if node.target is vocabulary.layer_norm:
         return call(graph, vocabulary.channel_norm, (x, *node.args[1:]), None)
@@ -164,7 +166,7 @@ def _on_channels(graph: fx.Graph, node: fx.Node, x: Any) -> fx.Node | None:
 
 def _undo_flattening(graph: fx.Graph) -> None:
     """``view(linear(view(x, [M, C])), [..., D])``, as ATen says it, is ``linear(x)``."""
-    for node in list(graph.nodes):
+    for node in _nodes(graph):
         if node.target is not vocabulary.linear or len(node.users) != 1:
             continue
         before, (after,) = node.args[0], node.users
@@ -181,7 +183,7 @@ def _undo_flattening(graph: fx.Graph) -> None:
 
 def name_activations(graph: fx.Graph) -> None:
     """``x · sigmoid(x)`` and the like, written out by hand, under their names."""
-    for node in list(graph.nodes):
+    for node in _nodes(graph):
         x, rest = None, node.args[1:2]
         if node.target is aten.div.Tensor and rest == (6,):
             x, name = _argument_of_relu6(node.args[0]), "hardsigmoid"
@@ -198,7 +200,7 @@ def name_activations(graph: fx.Graph) -> None:
             replace(graph, node, new)
 
 
-def _factor(node: fx.Node, inside: Callable[[Any], Any]) -> Any:
+def _factor(node: Node, inside: Callable[[Any], Any]) -> Any:
     """x of a product ``x · f(x)``, where ``inside`` finds x in f(x)."""
     a, b = node.args[:2]
     return a if inside(b) is a else b if inside(a) is b else None
@@ -219,7 +221,7 @@ def _argument_of_relu6(node: Any) -> Any:
 # --- into the convolution before ------------------------------------------------------------------
 
 
-def _is_alone(node: Any, user: fx.Node) -> bool:
+def _is_alone(node: Any, user: Node) -> bool:
     """Whether ``user`` is the only one that reads a node."""
     return isinstance(node, fx.Node) and list(node.users) == [user]
 
@@ -238,7 +240,7 @@ def _is_bare(node: Any) -> bool:
     )
 
 
-def _fold_affine(graph: fx.Graph, node: fx.Node, fixed: set[fx.Node]) -> None:
+def _fold_affine(graph: fx.Graph, node: Node, fixed: set[Node]) -> None:
     """A factor and a shift for each channel."""
     x, factor, shift, _ = node.args
     if _takes_factor(x, node, fixed) and factor in fixed and shift in fixed:
@@ -259,7 +261,7 @@ def _fold_affine(graph: fx.Graph, node: fx.Node, fixed: set[fx.Node]) -> None:
     node.args = (x, *parts, node.args[3])
 
 
-def _takes_factor(x: Any, node: fx.Node, fixed: set[fx.Node]) -> bool:
+def _takes_factor(x: Any, node: Node, fixed: set[Node]) -> bool:
     """Whether a convolution or linear layer can take in what is done to each of its channels."""
     if not (_is_bare(x) and _is_alone(x, node)):
         return False
@@ -268,12 +270,12 @@ def _takes_factor(x: Any, node: fx.Node, fixed: set[fx.Node]) -> bool:
     return x.args[1] in fixed and (x.args[2] is None or x.args[2] in fixed)
 
 
-def _source(part: fx.Node) -> Any:
+def _source(part: Node) -> Any:
     """A tensor of the model's type that a norm's factor or shift came from."""
     return part.args[1]
 
 
-def _fold_factor(graph: fx.Graph, node: fx.Node, fixed: set[fx.Node]) -> None:
+def _fold_factor(graph: fx.Graph, node: Node, fixed: set[Node]) -> None:
     """``conv(x) · factor`` with one constant for each channel, as layer scale has it."""
     x, factor = node.args[:2]
     if x in fixed:
@@ -306,12 +308,12 @@ def _fold_factor(graph: fx.Graph, node: fx.Node, fixed: set[fx.Node]) -> None:
     _swap(graph, node, x, new)
 
 
-def _swap(graph: fx.Graph, node: fx.Node, before: fx.Node, new: fx.Node) -> None:
+def _swap(graph: fx.Graph, node: Node, before: Node, new: Node) -> None:
     replace(graph, node, new)
     graph.erase_node(before)
 
 
-def _take_activation(graph: fx.Graph, node: fx.Node, fixed: set[fx.Node]) -> None:
+def _take_activation(graph: fx.Graph, node: Node, fixed: set[Node]) -> None:
     x, name = node.args
     if not (_is_alone(x, node) and _has_no_activation(x)):
         return
@@ -320,7 +322,7 @@ def _take_activation(graph: fx.Graph, node: fx.Node, fixed: set[fx.Node]) -> Non
     _swap(graph, node, x, new)
 
 
-def _take_sum(graph: fx.Graph, node: fx.Node, fixed: set[fx.Node]) -> None:
+def _take_sum(graph: fx.Graph, node: Node, fixed: set[Node]) -> None:
     """``conv(x) + y``: y is where the convolution begins to add up."""
     order = {part: i for i, part in enumerate(graph.nodes)}
     found = [part for part in node.args[:2] if _takes_residual(part, node, fixed)]
@@ -334,7 +336,7 @@ def _take_sum(graph: fx.Graph, node: fx.Node, fixed: set[fx.Node]) -> None:
     _swap(graph, node, x, new)
 
 
-def _takes_residual(part: Any, node: fx.Node, fixed: set[fx.Node]) -> bool:
+def _takes_residual(part: Any, node: Node, fixed: set[Node]) -> bool:
     if not (_is_bare(part) and _is_alone(part, node) and part.args[1] in fixed):
         return False
     if part.target is vocabulary.linear:
@@ -343,7 +345,7 @@ def _takes_residual(part: Any, node: fx.Node, fixed: set[fx.Node]) -> bool:
     return sizes is not None and not conv_images.is_stencil(sizes, part.args[7])
 
 
-def _take_padding(graph: fx.Graph, node: fx.Node, fixed: set[fx.Node]) -> None:
+def _take_padding(graph: fx.Graph, node: Node, fixed: set[Node]) -> None:
     """Zeros around an image, put there before the convolution."""
     x = node.args[0]
     if getattr(x, "target", None) is not aten.constant_pad_nd.default or len(x.args[1]) != 4:
@@ -358,7 +360,7 @@ def _take_padding(graph: fx.Graph, node: fx.Node, fixed: set[fx.Node]) -> None:
     node.args = (x.args[0], *node.args[1:5], edges, *node.args[6:])
 
 
-_HANDLERS: dict[Any, Callable[[fx.Graph, fx.Node, set[fx.Node]], None]] = {
+_HANDLERS: dict[Any, Callable[[fx.Graph, fx.Node, set[Node]], None]] = {
     vocabulary.conv: _take_padding,
     vocabulary.affine: _fold_affine,
     aten.mul.Tensor: _fold_factor,

@@ -77,7 +77,7 @@ def _leads_to_mix(plan: Planner, node: fx.Node) -> bool:
     """Whether all that reads a depthwise convolution is a pointwise one."""
     if len(node.users) != 1:
         return False
-    (user,) = node.users
+    user: Any = next(iter(node.users))
     if user.target is not vocabulary.conv or user.args[0] is not node or user.args[3] is node:
         return False
     weight = user.args[1]

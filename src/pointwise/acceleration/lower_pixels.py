@@ -227,8 +227,8 @@ def _channel_norm(plan: Planner, node: fx.Node, x: Any, weight: Any, bias: Any, 
         [x], out)  # fmt: skip
 
 
-def _layer_norm(plan: Planner, node: fx.Node, *arguments: Any) -> Found:
-    return _channel_norm(plan, node, *arguments, pixels=False)
+def _layer_norm(plan: Planner, node: fx.Node, x: Any, weight: Any, bias: Any, eps: float) -> Found:
+    return _channel_norm(plan, node, x, weight, bias, eps, pixels=False)
 
 
 LOWERINGS: dict[Any, Callable[..., Found]] = {

@@ -51,9 +51,8 @@ def accelerate(model: nn.Module, example: Any) -> Accelerated | Compiled:
         )
     args = tuple(example) if isinstance(example, (tuple, list)) else (example,)
     reasons = []
-    for wider in (True, False):
-        given = _widened(args) if wider else args
-        if wider and given is None:
+    for given in (_widened(args), args):
+        if given is None:
             continue
         try:
             found = _exported(model, given)
@@ -228,7 +227,6 @@ class Accelerated(nn.Module):
             plan = self._plans.get(key)
             if plan is None:
                 plan = dynamo.planned(self._graph, self._constants, inputs)
-                self._constants.let_go()
                 self._plans[key] = plan
                 if len(self._plans) > _MOST:
                     self._plans.pop(next(iter(self._plans)))

@@ -14,6 +14,8 @@ from pointwise.acceleration import vocabulary
 from pointwise.engine.cpu.by_dtype import ZEROS
 
 aten = torch.ops.aten
+Node = Any
+"""An ``fx.Node``; its arguments are typed as anything at all, and here we know what they are."""
 
 
 def normalise(graph: fx.Graph) -> None:
@@ -29,7 +31,7 @@ def normalise(graph: fx.Graph) -> None:
     graph.eliminate_dead_code()
 
 
-def _is_ours(node: fx.Node) -> bool:
+def _is_ours(node: Node) -> bool:
     """Whether a call works on what kernels take: numbers of one floating type, in memory."""
     values = [node.meta.get("val"), *(part.meta.get("val") for part in node.all_input_nodes)]
     tensors = [value for value in values if isinstance(value, torch.Tensor)]
@@ -39,7 +41,7 @@ def _is_ours(node: fx.Node) -> bool:
     )
 
 
-def call(graph: fx.Graph, function: Callable, arguments: tuple, like: fx.Node | None) -> fx.Node:
+def call(graph: fx.Graph, function: Callable, arguments: tuple, like: Node | None) -> Node:
     """A new call with the same shape and the same place in the model as ``like``."""
     new = graph.call_function(function, arguments)
     if like is not None:
@@ -47,13 +49,13 @@ def call(graph: fx.Graph, function: Callable, arguments: tuple, like: fx.Node | 
     return new
 
 
-def replace(graph: fx.Graph, old: fx.Node, new: fx.Node) -> None:
+def replace(graph: fx.Graph, old: Node, new: Node) -> None:
     old.replace_all_uses_with(new)
     graph.erase_node(old)
 
 
-def shape(node: Any) -> tuple | None:
-    """A node's shape, as numbers or expressions; None of what is no tensor."""
+def shape(node: Any) -> Any:
+    """A node's shape, a tuple of numbers or expressions; None of what is no tensor."""
     value = node.meta.get("val") if isinstance(node, fx.Node) else None
     return tuple(value.shape) if isinstance(value, torch.Tensor) else None
 
@@ -63,7 +65,7 @@ def same(a: Sequence, b: Sequence) -> bool:
     return len(a) == len(b) and all(str(p) == str(q) for p, q in zip(a, b, strict=True))
 
 
-def _arguments(node: fx.Node) -> list[Any]:
+def _arguments(node: Node) -> list[Any]:
     """All arguments in the order of the schema, with its defaults."""
     target = node.target
     if not isinstance(target, torch._ops.OpOverload):
@@ -260,7 +262,7 @@ def _multiply(graph, node, x, y):
     return None
 
 
-def _alike(*nodes: fx.Node) -> bool:
+def _alike(*nodes: Node) -> bool:
     return len({node.meta["val"].dtype for node in nodes}) == 1
 
 
@@ -270,6 +272,10 @@ def _alike(*nodes: fx.Node) -> bool:
 def _as_strided(graph, node, x, sizes, strides, offset):
     """A tensor with its own strides; pooling of channels_last images says so (of 1×1 images)."""
     value = x.meta["val"]
+    sizes, strides = (
+        [part.meta["val"] if isinstance(part, fx.Node) else part for part in numbers]
+        for numbers in (sizes, strides)
+    )
     if offset not in (None, 0) or not same(sizes, value.shape):
         return None
     own = zip(value.shape, value.stride(), strides, strict=True)

@@ -54,7 +54,8 @@ def describe(node: fx.Node) -> str:
     if node.target is vocabulary.conv:
         weight = node.args[1].meta.get("val") if isinstance(node.args[1], fx.Node) else None
         if weight is not None:
-            name = _kind(weight.shape, node.args[7])
+            groups: Any = node.args[7]
+            name = _kind(weight.shape, groups)
     if node.target in (vocabulary.conv, vocabulary.linear) and node.args[3] is not None:
         extra = " + residual"
     last = node.args[-1]

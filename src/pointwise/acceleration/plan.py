@@ -102,7 +102,7 @@ class Plan:
         if not run:
             return
         program = Program((step.kernel, step.arguments, step.programs) for step in run)
-        steps = list(run)  # the weights that they read
+        read = [kept for step in run for kept in step.kept if not _is_scratch(kept)]
         patches = [
             (table, place, self._stand_ins[int(entry)])
             for table in program.tables
@@ -117,7 +117,7 @@ class Plan:
             with program.lock:
                 program.run()
 
-        work.steps = steps  # type: ignore[attr-defined]
+        work.read = read  # type: ignore[attr-defined]  # weights stay as long as they are read
         self._work.append(work)
 
     def _call(self, step: Plain) -> Work:
@@ -147,6 +147,7 @@ class Plan:
             slot = value.buffer.slot
             return lambda slots: slots[slot]
         if isinstance(value, Value):
+            assert strides is not None
             tensor = self._real(value)
             shape, dtype = tensor.shape, tensor.dtype
 
@@ -192,14 +193,13 @@ def _changes(part: Any) -> bool:
     return isinstance(part, Value) and part.buffer.slot is not None
 
 
+def _is_scratch(kept: Any) -> bool:
+    return isinstance(kept, Tensor) and kept.dtype == torch.uint8
+
+
 def _share_scratch(steps: Sequence[Step]) -> Tensor:
     """One piece of memory for what launches write for themselves: they run one after another."""
-    own = [
-        (step, kept)
-        for step in steps
-        for kept in step.kept
-        if isinstance(kept, Tensor) and kept.dtype == torch.uint8
-    ]
+    own = [(step, kept) for step in steps for kept in step.kept if _is_scratch(kept)]
     shared = new_arena(max((kept.numel() for _, kept in own), default=0))
     for step, kept in own:
         place, address = kept.data_ptr(), shared.data_ptr()

@@ -58,6 +58,7 @@ class Planner:
         self.arena = torch.empty(0)
         self.stand_ins: dict[int, int] = {}
         self.report: list[Entry] = []
+        self.waiting: dict[Waiting, Entry] = {}
 
     # --- the graph, node by node ---
 
@@ -92,15 +93,24 @@ class Planner:
         why = "PyTorch's own"
         if lowered is not None:
             found = lowered(self, node, *(self._map(part, self._operand) for part in node.args))
-            if isinstance(found, Value):
+            if not isinstance(found, str):
                 self.env[node] = found
-                self.report.append(Entry(path_of(node), describe(node), True, ""))
-                return
-            if isinstance(found, Waiting):
-                self.env[node] = found
+                self._note(node)
                 return
             why = found
         self._plain(node, why)
+
+    def _note(self, node: fx.Node) -> None:
+        """A call that runs as a kernel; two in one where it took in the one it waited for."""
+        what, before = describe(node), self._at(node.args[0])
+        if isinstance(before, Waiting) and before.value is None:
+            first = self.waiting.pop(before)
+            self.report.remove(first)
+            what = f"{first.what} → {what}"
+        self.report.append(Entry(path_of(node), what, True, ""))
+        found = self.env[node]
+        if isinstance(found, Waiting):
+            self.waiting[found] = self.report[-1]
 
     def _at(self, part: Any) -> Any:
         return self.env.get(part) if isinstance(part, fx.Node) else part

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import fx
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Entry:
     """One call of the graph."""
 

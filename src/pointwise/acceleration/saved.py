@@ -57,7 +57,8 @@ def graph_from_text(text: str) -> tuple[fx.Graph, dict[str, Any]]:
             f"an accelerated model of version {found.get('version')}, and this is for version "
             f"{_VERSION}: make it again from the model"
         )
-    graph, nodes = fx.Graph(), {}
+    graph = fx.Graph()
+    nodes: dict[str, fx.Node] = {}
     for entry in found.pop("nodes"):
         args, kwargs = (_from_plain(entry[part], nodes) for part in ("args", "kwargs"))
         target = _target(entry["target"]) if entry["op"] == "call_function" else entry["name"]

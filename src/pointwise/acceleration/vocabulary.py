@@ -36,7 +36,7 @@ def conv(
     groups: int,
     activation: str,
 ) -> Tensor:
-    """``activation(convolution + bias + residual)`` of images; padding: top, bottom, left, right."""
+    """``activation(convolution + bias + residual)`` of images; padding top, bottom, left, right."""
     top, bottom, left, right = padding
     around: Sequence[int] = (top, left)
     if top != bottom or left != right:
@@ -85,10 +85,10 @@ def mean(x: Tensor, keep: bool) -> Tensor:
 
 def max_pool(
     x: Tensor,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
     ceil: bool,
 ) -> Tensor:
     return F.max_pool2d(x, kernel, stride, padding, dilation, ceil)
@@ -96,9 +96,9 @@ def max_pool(
 
 def avg_pool(
     x: Tensor,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
     ceil: bool,
     with_padding: bool,
     divisor: int | None,

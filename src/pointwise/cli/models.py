@@ -111,7 +111,7 @@ def Program(module: Any) -> nn.Module:
             super().__init__()
             self.inner = module
 
-        def train(self, mode: bool = True) -> nn.Module:
+        def train(self, mode: bool = True) -> Wrapped:
             return self
 
         def forward(self, *args: Any) -> Any:
