@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _WHERE = {
+    "accelerate": "pointwise.acceleration",
     "Neighborhood": "pointwise.cloud.neighborhood",
     "PointCloud": "pointwise.cloud.point_cloud",
     "pack_padded": "pointwise.cloud.point_cloud",
@@ -80,6 +81,7 @@ __all__ = [
     "Scan",
     "SqueezeExcite",
     "__version__",
+    "accelerate",
     "cell_conv",
     "cell_depthwise_conv",
     "cell_separable_conv",
@@ -101,6 +103,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from pointwise.acceleration import accelerate
     from pointwise.cloud.neighborhood import Neighborhood
     from pointwise.cloud.point_cloud import PointCloud, pack_padded, pad_packed
     from pointwise.cloud.scan import Scan

@@ -1,0 +1,186 @@
+"""``pointwise bench accelerate``: models that are not ours, made faster, against everyone else.
+
+``mobilenet_v1_b1`` is the network on a batch of one, ``resnet50_b8`` on eight, at 224 × 224 pixels:
+MobileNetV1, MobileNetV2 and ResNet-50 in plain PyTorch, which are always there; MobileNetV3-large,
+EfficientNet-B0, Xception-41 and ConvNeXt-Tiny from timm, where that is installed.
+
+Who: ``pointwise`` is ``pointwise.accelerate``, ``pointwise_compile`` is ``torch.compile`` with our
+backend, ``torch_eager`` the model as it is, ``torch_channels_last`` the same with weights and
+images in channels_last, ``torch_compile`` that one compiled by PyTorch, ``onnxruntime`` and
+``openvino`` run its ONNX file. Everyone in float32, without gradients, on the same number of
+threads, and everyone but channels_last gets images in PyTorch's usual order. The limit counts the
+operations of convolutions and linear layers as PyTorch's flop counter does, which takes zeros
+around an image for numbers.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import plain_networks
+import planned
+import runtimes
+import torch
+from frame import OURS, Case, Contestant
+from planned import Planned
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+from torch.utils.flop_counter import FlopCounterMode
+
+import pointwise
+from pointwise.acceleration import backend
+
+OURS_COMPILED = "pointwise_compile"
+EAGER, CHANNELS_LAST = "torch_eager", "torch_channels_last"
+WHO = (EAGER, CHANNELS_LAST, runtimes.COMPILE, runtimes.ONNXRUNTIME, runtimes.OPENVINO, OURS,
+       OURS_COMPILED)  # fmt: skip
+PLAIN: dict[str, Callable[[], nn.Module]] = {
+    "mobilenet_v1": plain_networks.mobilenet_v1,
+    "mobilenet_v2": plain_networks.mobilenet_v2,
+    "resnet50": plain_networks.resnet50,
+}
+TIMM = {
+    "mobilenet_v3": "mobilenetv3_large_100",
+    "efficientnet_b0": "efficientnet_b0",
+    "xception41": "xception41",
+    "convnext_tiny": "convnext_tiny",
+}
+BATCHES = (1, 8)
+TOLERANCE = 1e-4  # of the largest result
+
+
+def main(
+    json: Path | None = None, rounds: int = 7, quick: bool = False, only: str | None = None
+) -> None:
+    """Times the chosen cases and prints a table; writes it to ``json`` if given."""
+    missing = runtimes.missing(inference=True, quick=quick)
+    notes = [f"without {who}: {reason}" for who, reason in missing.items()]
+    if not _has_timm():
+        notes.append(f"without {', '.join(TIMM)}: timm is not installed")
+    planned.run(plan(frozenset(missing), quick), json, rounds, quick, only, notes)
+
+
+def plan(missing: frozenset[str] = frozenset(), quick: bool = False) -> list[Planned]:
+    """All cases, in the order of the table, without those of the peers that are ``missing``."""
+    if quick:
+        make = partial(plain_networks.mobilenet_v1, 0.25, 10)
+        return [Planned("mobilenet_v1_b1", partial(case, "mobilenet_v1_b1", make, 1, 32, missing))]
+    networks: dict[str, Callable[[], nn.Module]] = {**PLAIN}
+    if _has_timm():
+        networks |= {name: partial(_timm, theirs) for name, theirs in TIMM.items()}
+    return [
+        Planned(f"{name}_b{batch}", partial(case, f"{name}_b{batch}", make, batch, 224, missing))
+        for name, make in networks.items()
+        for batch in BATCHES
+    ]
+
+
+def _has_timm() -> bool:
+    try:
+        importlib.import_module("timm")
+    except (ImportError, RuntimeError):  # torchvision for another PyTorch
+        return False
+    return True
+
+
+def _timm(name: str) -> nn.Module:
+    return importlib.import_module("timm").create_model(name)
+
+
+def case(
+    name: str, make: Callable[[], nn.Module], batch: int, size: int,
+    missing: frozenset[str] = frozenset(),
+) -> Case:  # fmt: skip
+    """A network on ``batch`` images of ``size`` pixels along both sides, with weights at random."""
+    torch.manual_seed(0)
+    images = torch.randn(batch, 3, size, size)
+    model = plain_networks.settle(make(), torch.randn(2, 3, 64, 64)).eval()
+    who = [name for name in WHO if name not in missing]
+    runs = [Contestant(name, run(name, model, (images,)), steady=True) for name in who]
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        result = model(images)
+    weights = sum(x.numel() for x in model.parameters())
+    moved = 4 * (weights + images.numel() + result.numel())
+    return Case(name, runs, _same, counter.get_total_flops(), moved)
+
+
+def run(who: str, model: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[[object], Any]:
+    """What one of ``WHO`` does with a model, ready to run: compiled and all."""
+    if who == EAGER:
+        return _infer(model, inputs)
+    if who == CHANNELS_LAST:
+        return _infer(*_channels_last(model, inputs))
+    if who == runtimes.COMPILE:
+        last, images = _channels_last(model, inputs)
+        return _infer(runtimes.compiled(last), images)
+    if who == OURS:
+        return _infer(pointwise.accelerate(model, inputs), inputs)
+    if who == OURS_COMPILED:
+        return _infer(torch.compile(model, backend=backend), inputs)
+    if len(inputs) != 1:
+        raise ValueError(f"speedup: {who} takes models of one input here, got {len(inputs)}")
+    file = runtimes.onnx_file(model, inputs[0])
+    return by_runtime(who, file, inputs[0])
+
+
+def by_runtime(who: str, file: bytes, image: Tensor) -> Callable[[object], Any]:
+    """An ONNX file in one of the two runtimes."""
+    engines = {
+        runtimes.ONNXRUNTIME: runtimes.by_onnxruntime,
+        runtimes.OPENVINO: runtimes.by_openvino,
+    }
+    return engines[who](file, image)
+
+
+def _channels_last(model: nn.Module, inputs: tuple[Tensor, ...]):
+    import copy
+
+    last = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = tuple(
+        x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x for x in inputs
+    )
+    return last, images
+
+
+def _infer(module: Callable[..., Any], inputs: Sequence[Any]) -> Callable[[object], Any]:
+    def run(_: object) -> Any:
+        with torch.no_grad():
+            return module(*inputs)
+
+    return run
+
+
+def difference(one: Any, other: Any) -> float:
+    """The largest difference of two results, over the largest number of the first."""
+    worst = 0.0
+    for a, b in zip(_numbers(one), _numbers(other), strict=False):  # runtimes give the first only
+        if a.shape != b.shape:
+            return math.inf
+        scale = a.abs().max().item() if a.numel() else 0.0
+        apart = (a - b).abs().max().item() if a.numel() else 0.0
+        worst = max(worst, apart / scale if scale else apart)
+    return worst
+
+
+def _numbers(result: Any) -> list[Tensor]:
+    leaves = [result] if not isinstance(result, (tuple, list, dict)) else pytree.tree_leaves(result)
+    return [torch.as_tensor(x).double() for x in leaves if hasattr(x, "shape")]
+
+
+def _same(results: dict[str, Any]) -> str | None:
+    for who, result in results.items():
+        apart = difference(results[EAGER], result)
+        if not apart <= TOLERANCE:
+            return f"{who} differs from {EAGER} by {apart:.2g} of the largest result"
+    return None
+
+
+if __name__ == "__main__":
+    import typer
+
+    typer.run(main)

@@ -1,0 +1,6 @@
+"""Models not built from our layers, made faster: a backend of torch.compile, and a module."""
+
+from pointwise.acceleration.dynamo import backend, reports
+from pointwise.acceleration.module import Accelerated, accelerate
+
+__all__ = ["Accelerated", "accelerate", "backend", "reports"]

@@ -1,0 +1,128 @@
+"""What a graph's constants come to: folded weights, as the kernels read them, and whether it holds.
+
+Constants are parameters and buffers. Someone may write to them at any time (an optimiser, a
+``load_state_dict``, ``parameter.data``); ``Watch`` sees it, and then everything here is made anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from pointwise import conv_images
+from pointwise.acceleration.fuse import constant_nodes
+from pointwise.engine.cpu import samples
+
+
+class Constants:
+    """The nodes of a graph that follow from constants, and their values as they are asked for."""
+
+    def __init__(self, graph: fx.Graph, placeholders: set[fx.Node]) -> None:
+        self.fixed = constant_nodes(graph, placeholders)
+        self._places = [node for node in graph.nodes if node in placeholders]
+        self._owner = graph.owning_module
+        self._values: dict[fx.Node, Any] = {}
+        self._likes: dict[fx.Node, tuple[torch.Size, torch.dtype]] = {}
+        self._packed: dict[tuple, conv_images.Weights] = {}
+
+    @contextmanager
+    def given(self, tensors: Sequence[Tensor]) -> Iterator[None]:
+        """Where values may be asked for; ``tensors`` are those of the placeholders.
+
+        Afterwards, only what is packed is kept.
+        """
+        self._values = dict(zip(self._places, (x.detach() for x in tensors), strict=True))
+        try:
+            yield
+        finally:
+            self._values = {}
+
+    def value(self, node: fx.Node) -> Any:
+        """The tensor of a constant node."""
+        if node not in self._values and node.op == "get_attr":
+            self._values[node] = attrgetter(str(node.target))(self._owner).detach()
+        elif node not in self._values:
+            args = fx.map_arg(node.args, self.value)
+            kwargs = fx.map_arg(node.kwargs, self.value)
+            with torch.no_grad():
+                self._values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+        return self._values[node]
+
+    def like(self, node: fx.Node) -> tuple[torch.Size, torch.dtype]:
+        """Shape and type of a constant."""
+        if node not in self._likes:
+            value = self.value(node)
+            self._likes[node] = value.shape, value.dtype
+        return self._likes[node]
+
+    def packed_matrix(self, weight: fx.Node, bias: fx.Node | None) -> conv_images.Weights:
+        """``packed`` of a linear layer's weight ``[C_out, C_in]``."""
+        key = (weight, bias)
+        if key not in self._packed:
+            matrix, row = self.value(weight), None if bias is None else self.value(bias)
+            self._packed[key] = conv_images.mix(matrix[:, :, None, None], row)
+        return self._packed[key]
+
+    def packed(self, weight: fx.Node, bias: fx.Node | None, groups: int) -> conv_images.Weights:
+        """A convolution's weight and bias as kernels read them, made once for all plans."""
+        key = (weight, bias, groups)
+        if key not in self._packed:
+            kernel = self.value(weight)
+            row = None if bias is None else self.value(bias).contiguous()
+            if conv_images.is_stencil(kernel.shape, groups):
+                self._packed[key] = conv_images.taps(kernel, row)
+            else:
+                self._packed[key] = conv_images.mix(kernel, row, groups)
+        return self._packed[key]
+
+
+class Watch:
+    """Whether tensors are still what they were: in the same memory, unwritten, the same values.
+
+    Versions say when a tensor was written to; up to 31 samples of each, when it was written to
+    through ``tensor.data``, which versions do not count. (Another tensor with the same memory,
+    version and samples is as good as the same.) Keeps no tensor alive.
+    """
+
+    _SAMPLES = 31
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self._state = _state(tensors)
+        places = [place for tensor in tensors for place in self._places(tensor)]
+        self._places_of_samples = np.array(places, dtype=np.int64)
+        self._samples = np.empty(len(places), dtype=np.int32)
+        samples.read(self._places_of_samples, self._samples)
+
+    def _places(self, tensor: Tensor) -> Iterable[int]:
+        """Addresses of some numbers, evenly from a tensor's memory."""
+        size, count = tensor.element_size(), tensor.numel()
+        if size < 4 or count == 0 or tensor.device.type != "cpu" or tensor.layout != torch.strided:
+            return ()
+        dense = tensor.is_contiguous() or (
+            tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+        )
+        if not dense:
+            return (tensor.data_ptr(),)
+        some = np.unique(np.linspace(0, count - 1, min(count, self._SAMPLES)).astype(np.int64))
+        # The upper half of a float64 holds what matters most of it.
+        return (tensor.data_ptr() + some * size + (size - 4)).tolist()
+
+    def is_still(self, tensors: Sequence[Tensor]) -> bool:
+        return _state(tensors) == self._state and samples.are_same(
+            self._places_of_samples, self._samples
+        )
+
+
+def can_be_watched(tensor: Tensor) -> bool:
+    """Whether changes of a tensor show: of inference tensors, nobody knows when they change."""
+    return not tensor.is_inference()
+
+
+def _state(tensors: Sequence[Tensor]) -> tuple[list[int], list[int]]:
+    return [tensor._version for tensor in tensors], [tensor.data_ptr() for tensor in tensors]

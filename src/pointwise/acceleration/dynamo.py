@@ -1,0 +1,233 @@
+"""``torch.compile(model, backend="pointwise")``.
+
+Dynamo's graph goes through AOTAutograd, which leaves ATen calls that write to nothing, gives
+parameters and buffers as inputs that stay the same, and takes care of inputs that are written to
+and of results that share memory. What remains is compiled for its constants, and planned for each
+shape of input as it comes.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, fx
+from torch._dynamo.backends.common import aot_autograd
+from torch._guards import TracingContext
+
+from pointwise.acceleration.constants import Constants, Watch, can_be_watched
+from pointwise.acceleration.fuse import fuse
+from pointwise.acceleration.normalise import normalise
+from pointwise.acceleration.plan import Plan
+from pointwise.acceleration.planner import Unplannable, make
+from pointwise.acceleration.report import Report
+from pointwise.acceleration.values import layout_of
+from pointwise.engine.cpu.launch import threads
+
+_MOST = 8  # plans of one graph: so many shapes of input may take turns
+_compiled: WeakSet[Compiled] = WeakSet()
+
+
+def backend(
+    graph: fx.GraphModule, example_inputs: Sequence[Any], *, options: Any = None
+) -> Callable:
+    """Compiles a graph of Dynamo's for inference; with gradients it stays as it is.
+
+    What torch.compile calls for ``backend="pointwise"``. Raises ValueError for ``options``.
+    """
+    if options:
+        raise ValueError(f"torch.compile(backend='pointwise') takes no options, got {options}")
+    return _started(graph, example_inputs, _compiled)
+
+
+def backend_of(found: WeakSet[Compiled]) -> Callable:
+    """A backend that also notes in ``found`` what it has compiled."""
+    return partial(_started, found=found)
+
+
+def _started(
+    graph: fx.GraphModule, example_inputs: Sequence[Any], found: WeakSet[Compiled]
+) -> Callable:
+    why = _why_not(graph, example_inputs)
+    if why:
+        _warn(why)
+        return graph.forward
+    compile_ = partial(_compile, found=found)
+    return aot_autograd(fw_compiler=_refuse, inference_compiler=compile_)(graph, example_inputs)
+
+
+def _why_not(graph: fx.GraphModule, example_inputs: Sequence[Any]) -> str | None:
+    tensors = [x for x in example_inputs if isinstance(x, Tensor)]
+    if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
+        return "gradients are wanted; for inference, call it under torch.no_grad()"
+    for node in graph.graph.nodes:
+        if node.op == "call_function" and _is_training(node):
+            return "the model is in training mode; for inference, call model.eval()"
+    return None
+
+
+# Where each says whether it is in training.
+_TRAINED = {"batch_norm": 5, "dropout": 2, "dropout2d": 2, "dropout3d": 2, "alpha_dropout": 2}
+
+
+def _is_training(node: fx.Node) -> bool:
+    name = getattr(node.target, "__name__", "")
+    place = _TRAINED.get(name, len(node.args))
+    given = node.args[place] if place < len(node.args) else node.kwargs.get("training")
+    if name == "batch_norm" and len(node.args) > 1 and node.args[1] is None:
+        return False  # it has no statistics but those of the batch
+    return name in _TRAINED and given is True
+
+
+_warned = False
+
+
+def _warn(why: str) -> None:
+    """Once, however many graphs a model is cut into."""
+    global _warned
+    if not _warned:
+        _warned = True
+        warnings.warn(f"pointwise: this runs as plain PyTorch: {why}", stacklevel=2)
+
+
+def _refuse(graph: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable:
+    raise AssertionError("graphs with gradients are not compiled")
+
+
+def _compile(
+    graph: fx.GraphModule, example_inputs: Sequence[Any], found: WeakSet[Compiled]
+) -> Callable:
+    """What AOTAutograd calls with a graph of ATen calls."""
+    from torch._functorch.aot_autograd import make_boxed_func
+
+    context = TracingContext.try_get()
+    known = None if context is None else context.fw_metadata
+    inputs = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    fixed: list[int] = []
+    if known is not None and not known.tokens and len(known.input_info) == len(inputs):
+        fixed = [
+            i
+            for i in known.static_input_indices
+            if not known.input_info[i].mutates_data and isinstance(example_inputs[i], Tensor)
+        ]
+    compiled = Compiled(graph, fixed)
+    _compiled.add(compiled)
+    found.add(compiled)
+    return make_boxed_func(compiled)
+
+
+class Compiled:
+    """A graph whose inputs ``fixed`` are constants until further notice."""
+
+    def __init__(self, graph: fx.GraphModule, fixed: Sequence[int]) -> None:
+        self._plain = graph
+        self._graph = rewritten(graph, fixed)
+        self._fixed = list(fixed)
+        held = set(fixed)
+        self._moving = [i for i in range(_inputs(graph)) if i not in held]
+        self._watch: Watch | None = None
+        self._constants: Constants | None = None
+        self._plans: dict[tuple, Plan | str] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, *args: Any) -> Sequence[Any]:
+        held = [args[i] for i in self._fixed]
+        moving = [args[i] for i in self._moving]
+        plan = self._plan(held, moving)
+        if isinstance(plan, str):
+            return self._plain(*args)
+        with torch.no_grad():
+            return plan.run(moving)
+
+    def reports(self) -> list[Report]:
+        """What became of the graph, for each shape of input so far."""
+        return [report(key, plan) for key, plan in list(self._plans.items())]
+
+    def _plan(self, held: Sequence[Tensor], moving: Sequence[Any]) -> Plan | str:
+        key = key_of(moving)
+        if isinstance(key, str):
+            return key
+        if self._watch is not None and self._watch.is_still(held):
+            found = self._plans.get(key)
+            if found is not None:
+                return found
+        with self._lock:
+            if not all(map(can_be_watched, held)):
+                return "its parameters are inference tensors, whose changes nobody sees"
+            if self._watch is None or not self._watch.is_still(held):
+                watch = Watch(held)
+                nodes = [node for node in self._graph.nodes if node.op == "placeholder"]
+                self._constants = Constants(self._graph, {nodes[i] for i in self._fixed})
+                self._plans, self._watch = {}, watch
+            assert self._constants is not None
+            with self._constants.given(held):
+                self._plans[key] = found = planned(self._graph, self._constants, moving)
+            if len(self._plans) > _MOST:
+                self._plans.pop(next(iter(self._plans)))
+            return found
+
+
+def rewritten(graph: fx.GraphModule, fixed: Sequence[int]) -> fx.Graph:
+    """A graph in the planner's vocabulary, with the inputs ``fixed`` as constants."""
+    copy = fx.Graph()
+    values: dict[fx.Node, fx.Node] = {}
+    copy.output(copy.graph_copy(graph.graph, values))
+    copy.owning_module = graph
+    old, new = (next(n for n in reversed(g.nodes) if n.op == "output") for g in (graph.graph, copy))
+    parts = old.args[0] if isinstance(old.args[0], (list, tuple)) else [old.args[0]]
+    new.meta["orders"] = [
+        layout_of(part.meta.get("val")) if isinstance(part, fx.Node) else None for part in parts
+    ]
+    inputs = [node for node in copy.nodes if node.op == "placeholder"]
+    normalise(copy)
+    fuse(copy, {inputs[i] for i in fixed})
+    for node in copy.nodes:
+        node.meta["order"] = layout_of(node.meta.get("val"))
+    return copy
+
+
+def key_of(moving: Sequence[Any]) -> tuple | str:
+    """What a plan depends on, or why there cannot be one."""
+    key: list[Any] = [threads()]
+    for x in moving:
+        if not isinstance(x, Tensor):
+            key.append((type(x), x))
+        elif type(x) not in (Tensor, torch.nn.Parameter):
+            return f"{type(x).__name__} is no plain tensor"
+        elif x.device.type != "cpu" or x.layout != torch.strided:
+            return f"an input on {x.device} with layout {x.layout}"
+        elif x.is_conj() or x.is_neg():
+            return "an input that is to be conjugated or negated"
+        else:
+            key.append((x.shape, x.stride(), x.dtype))
+    return tuple(key)
+
+
+def planned(graph: fx.Graph, constants: Constants, moving: Sequence[Any]) -> Plan | str:
+    """A plan, or why there is none."""
+    try:
+        return make(graph, constants, moving)
+    except Unplannable as reason:
+        return str(reason)
+
+
+def report(key: tuple, plan: Plan | str) -> Report:
+    shapes = tuple(tuple(part[0]) for part in key[1:] if isinstance(part[0], torch.Size))
+    if isinstance(plan, str):
+        return Report(shapes, (), 0, plan)
+    return Report(shapes, plan.entries, plan.bytes)
+
+
+def reports(found: Iterable[Compiled] | None = None) -> list[Report]:
+    """What became of all that was compiled so far: one for each graph and each shape of input."""
+    some = list(_compiled if found is None else found)
+    return [report for compiled in some for report in compiled.reports()]
+
+
+def _inputs(graph: fx.GraphModule) -> int:
+    return sum(node.op == "placeholder" for node in graph.graph.nodes)

@@ -1,0 +1,175 @@
+"""From the vocabulary to launches: convolutions and linear layers.
+
+Each lowering returns the value it makes, or says in words why the call stays plain PyTorch. It says
+so before it asks for anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx
+
+from pointwise import conv_images
+from pointwise.acceleration import steps, vocabulary
+from pointwise.acceleration.lower_pixels import add_up
+from pointwise.acceleration.operands import Fixed, Found, Waiting, dtype_of, why_not
+from pointwise.acceleration.values import Value
+from pointwise.engine.cpu import combine
+from pointwise.gathers.window import Window, window
+from pointwise.layers import folded
+
+if TYPE_CHECKING:
+    from pointwise.acceleration.planner import Planner
+
+
+class Piece:
+    """A convolution as ``layers.folded`` makes launches of it."""
+
+    def __init__(self, weights: conv_images.Weights, seen: Window, channels: int, activation: str):
+        self.weights, self.window = weights, seen
+        self.activation = activation if activation in conv_images.EPILOGUES else "none"
+        self.later = "none" if activation in conv_images.EPILOGUES else activation
+        self.shape = torch.Size((seen.images, channels, seen.y.points, seen.x.points))
+
+
+# --- convolutions and linear layers ---------------------------------------------------------------
+
+
+def _conv(plan: Planner, node: fx.Node, x: Any, weight: Any, bias: Any, residual: Any,
+          stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int,
+          activation: str) -> Value | Waiting | str:  # fmt: skip
+    if not isinstance(weight, Fixed) or not isinstance(bias, (Fixed, type(None))):
+        return "its weight is not a parameter"
+    if isinstance(residual, Fixed) or isinstance(x, Fixed):
+        return "an operand is a constant"
+    why = why_not(x, residual, activation=activation)
+    if why:
+        return why
+    sizes, dtype = plan.constants.like(weight.node)
+    if dtype != dtype_of(x):
+        return f"its weight is {dtype}"
+    shape = x.piece.shape if isinstance(x, Waiting) else x.shape
+    stencil = conv_images.is_stencil(sizes, groups)
+    if stencil and sizes[0] != shape[1]:
+        return "depth multiplier"
+    if len(shape) != 4 or shape[1] != sizes[1] * groups:
+        return "its input does not fit"  # and PyTorch says so
+    seen = window(shape[0], shape[2:], sizes[2:], stride, padding, dilation)
+    if seen.y.points < 1 or seen.x.points < 1:
+        return "its kernel does not fit into the image"
+    weights = plan.constants.packed(weight.node, None if bias is None else bias.node, groups)
+    piece: Any = Piece(weights, seen, sizes[0], activation)
+    residual = plan.settled(residual)
+    if residual is not None and residual.shape != piece.shape:
+        return "a residual of another shape"
+    if stencil and residual is None and piece.later == "none" and _leads_to_mix(plan, node):
+        image = plan.settled(x)
+        return Waiting(image, piece, lambda plan: _one(plan, image, piece, None))
+    if isinstance(x, Waiting) and x.value is None and folded.are_better_joined(x.piece, piece):
+        return _two(plan, x, piece, residual)
+    return _one(plan, plan.settled(x), piece, residual)
+
+
+def _leads_to_mix(plan: Planner, node: fx.Node) -> bool:
+    """Whether all that reads a depthwise convolution is a pointwise one."""
+    if len(node.users) != 1:
+        return False
+    user: Any = next(iter(node.users))
+    if user.target is not vocabulary.conv or user.args[0] is not node or user.args[3] is node:
+        return False
+    weight = user.args[1]
+    if weight not in plan.constants.fixed or user.args[7] != 1:
+        return False
+    return plan.constants.like(weight)[0][2:] == (1, 1)
+
+
+def _one(plan: Planner, x: Value, piece: Any, residual: Value | None) -> Value:
+    x = plan.as_pixels(x)
+    if residual is not None and isinstance(piece.weights, conv_images.Taps):
+        out = _one(plan, x, _without_activation(piece), None)
+        return add_up(plan, combine.ADD, out, residual, _activation(piece))
+    residual = None if residual is None else plan.as_pixels(residual)
+    out = plan.new(piece.shape, x.dtype)
+
+    def make() -> conv_images.Step:
+        given = None if residual is None else plan.real(residual)
+        return folded.step_of_one(plan.real(x), piece, plan.real(out), given)
+
+    return _later(plan, plan.emit(make, [x, residual], out), piece.later)
+
+
+def _two(plan: Planner, waiting: Waiting, piece: Any, residual: Value | None) -> Value:
+    x, first = plan.as_pixels(waiting.x), waiting.piece
+    residual = None if residual is None else plan.as_pixels(residual)
+    out = plan.new(piece.shape, x.dtype)
+
+    def make() -> conv_images.Step:
+        given = None if residual is None else plan.real(residual)
+        return folded.step_of_two(plan.real(x), first, piece, plan.real(out), given)
+
+    return _later(plan, plan.emit(make, [x, residual], out), piece.later)
+
+
+def _activation(piece: Any) -> str:
+    return piece.activation if piece.later == "none" else piece.later
+
+
+def _without_activation(piece: Any) -> Any:
+    return Piece(piece.weights, piece.window, piece.shape[1], "none")
+
+
+def _later(plan: Planner, out: Value, activation: str) -> Value:
+    """An activation that the kernel of a convolution does not know, in place."""
+    if activation == "none":
+        return out
+    return plan.emit(
+        lambda: steps.dense(combine.COPY, plan.real(out), plan.real(out), None, activation),
+        [out], out)  # fmt: skip
+
+
+def _linear(plan: Planner, node: fx.Node, x: Any, weight: Any, bias: Any, residual: Any,
+            activation: str) -> Found:  # fmt: skip
+    if not isinstance(weight, Fixed) or not isinstance(bias, (Fixed, type(None))):
+        return "its weight is not a parameter"
+    if isinstance(residual, Fixed) or isinstance(x, Fixed):
+        return "an operand is a constant"
+    x, residual = plan.settled(x), plan.settled(residual)
+    why = why_not(x, residual, activation=activation)
+    if why:
+        return why
+    sizes, dtype = plan.constants.like(weight.node)
+    if dtype != x.dtype or x.shape[-1] != sizes[1]:
+        return "its input does not fit"
+    shape = (*x.shape[:-1], sizes[0])
+    if residual is not None and tuple(residual.shape) != shape:
+        return "a residual of another shape"
+    key = None if bias is None else bias.node
+    weights = plan.constants.packed_matrix(weight.node, key)
+    rows = x.fake.numel() // x.shape[-1]
+    seen = window(rows, (1, 1), (1, 1), (1, 1), (0, 0, 0, 0), (1, 1))
+    piece: Any = Piece(weights, seen, sizes[0], activation)
+    x = plan.as_rows(x)
+    residual = None if residual is None else plan.as_rows(residual)
+    out = plan.new(shape, x.dtype, pixels=False)
+
+    def make() -> conv_images.Step:
+        given = None if residual is None else _as_images(plan.real(residual))
+        return folded.step_of_one(
+            _as_images(plan.real(x)), piece, _as_images(plan.real(out)), given
+        )
+
+    return _later(plan, plan.emit(make, [x, residual], out), piece.later)
+
+
+def _as_images(x: Tensor) -> Tensor:
+    """Rows as images of one pixel each."""
+    return x.view(-1, x.shape[-1])[:, :, None, None]
+
+
+LOWERINGS: dict[Any, Callable[..., Found | Waiting]] = {
+    vocabulary.conv: _conv,
+    vocabulary.linear: _linear,
+}

@@ -1,0 +1,246 @@
+"""From the vocabulary to launches: everything but convolutions and linear layers.
+
+Each lowering returns the value it makes, or says in words why the call stays plain PyTorch. It says
+so before it asks for anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, fx
+
+from pointwise import conv_images
+from pointwise.acceleration import steps, vocabulary
+from pointwise.acceleration.operands import Fixed, Found, why_not
+from pointwise.acceleration.values import Value, is_pixels
+from pointwise.engine.cpu import combine, pool
+from pointwise.gathers.window import Axis, Window, window
+
+if TYPE_CHECKING:
+    from pointwise.acceleration.planner import Planner
+
+
+def _activate(plan: Planner, node: fx.Node, x: Any, activation: str) -> Found:
+    x = plan.settled(x)
+    why = why_not(x, activation=activation)
+    if why:
+        return why
+    x = _dense(plan, x)
+    out = _like(plan, x)
+    return plan.emit(
+        lambda: steps.dense(combine.COPY, plan.real(x), plan.real(out), None, activation),
+        [x], out)  # fmt: skip
+
+
+def _binary(how: int) -> Callable[..., Found]:
+    def lowering(plan: Planner, node: fx.Node, x: Any, y: Any, activation: str) -> Found:
+        x, y = plan.settled(x), plan.settled(y)
+        why = why_not(x, y, activation=activation)
+        if why:
+            return why
+        if x.shape != y.shape:
+            return "shapes differ"
+        return add_up(plan, how, x, y, activation)
+
+    return lowering
+
+
+def add_up(plan: Planner, how: int, x: Value, y: Value, activation: str) -> Value:
+    if len(x.shape) == 4 and (is_pixels(x.fake) or is_pixels(y.fake)):
+        x, y = plan.as_pixels(x), plan.as_pixels(y)
+    elif x.fake.stride() != y.fake.stride() or not _is_dense(x.fake):
+        x, y = plan.as_rows(x), plan.as_rows(y)
+    out = _like(plan, x)
+    return plan.emit(
+        lambda: steps.dense(how, plan.real(x), plan.real(out), plan.real(y), activation),
+        [x, y], out)  # fmt: skip
+
+
+def _is_dense(fake: Tensor) -> bool:
+    return fake.is_contiguous() or is_pixels(fake)
+
+
+def _dense(plan: Planner, x: Value) -> Value:
+    return x if _is_dense(x.fake) else plan.as_rows(x)
+
+
+def _like(plan: Planner, x: Value) -> Value:
+    """Room for a result that lies in memory as x does."""
+    return plan.new(x.shape, x.dtype, pixels=is_pixels(x.fake))
+
+
+def _scale(plan: Planner, node: fx.Node, x: Any, factor: Any, activation: str) -> Found:
+    x, factor = plan.settled(x), plan.settled(factor)
+    why = why_not(x, factor, activation=activation)
+    if why:
+        return why
+    if tuple(factor.shape) != (*x.shape[:2], 1, 1):
+        return "shapes differ"
+    x, factor = plan.as_pixels(x), plan.as_rows(factor)
+    out = plan.new(x.shape, x.dtype)
+    images, channels, height, width = x.shape
+    row = channels * x.fake.element_size()
+    return plan.emit(
+        lambda: steps.by_rows(combine.SCALE, plan.real(x), plan.real(out), plan.real(factor), None,
+                              activation, images * height * width, channels, row, height * width),
+        [x, factor], out)  # fmt: skip
+
+
+def _affine(plan: Planner, node: fx.Node, x: Any, factor: Any, shift: Any,
+            activation: str) -> Found:  # fmt: skip
+    if not isinstance(factor, Fixed) or not isinstance(shift, Fixed):
+        return "its factors are not parameters"
+    x = plan.settled(x)
+    why = why_not(x, activation=activation)
+    if why:
+        return why
+    if len(x.shape) not in (2, 4):
+        return "neither an image nor a matrix"
+    x = plan.as_pixels(x) if len(x.shape) == 4 else plan.as_rows(x)
+    rows = [plan.fixed(part) for part in (factor, shift)]
+    if any(row is None or row.dtype != x.dtype for row in rows):
+        return "factors of another type"
+    times, plus = (row.contiguous() for row in rows if row is not None)
+    out = _like(plan, x)
+    channels = x.shape[1]
+    size = x.fake.element_size()
+    return plan.emit(
+        lambda: steps.by_rows(combine.AFFINE, plan.real(x), plan.real(out), times, plus,
+                              activation, x.fake.numel() // channels, channels, channels * size),
+        [x], out)  # fmt: skip
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+
+def _mean(plan: Planner, node: fx.Node, x: Any, keep: bool) -> Found:
+    x = plan.settled(x)
+    why = why_not(x)
+    if why:
+        return why
+    x = plan.as_pixels(x)
+    shape = (*x.shape[:2], 1, 1) if keep else x.shape[:2]
+    out = plan.new(shape, x.dtype)
+    return plan.emit(lambda: steps.mean(plan.real(x), plan.real(out)), [x], out)
+
+
+def _pool(plan: Planner, node: fx.Node, kind: int, x: Value, kernel: Sequence[int],
+          stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int],
+          of: int) -> Found:  # fmt: skip
+    height, width = plan.shape_of(node.target, x, node.args[1:])[2:]
+    edges = []
+    for size, points, k, step, edge, spread in zip(
+        x.shape[2:], (height, width), kernel, stride, padding, dilation, strict=True
+    ):
+        # As far behind the image as the last window reaches.
+        edges += [edge, max(0, (points - 1) * step + (k - 1) * spread + 1 - size - edge)]
+    seen = window(x.shape[0], x.shape[2:], kernel, stride, edges, dilation)
+    if (seen.y.points, seen.x.points) != (height, width):
+        seen = Window(x.shape[0], *_with_points(seen, height, width))
+    x = plan.as_pixels(x)
+    out = plan.new((*x.shape[:2], height, width), x.dtype)
+    return plan.emit(
+        lambda: steps.pooled(plan.real(x), plan.real(out), seen, kind, of), [x], out
+    )  # fmt: skip
+
+
+def _with_points(seen: Window, *points: int) -> list[Axis]:
+    return [
+        replace(axis, points=count) for axis, count in zip((seen.y, seen.x), points, strict=True)
+    ]
+
+
+def _max_pool(plan, node, x, kernel, stride, padding, dilation, ceil) -> Found:
+    x = plan.settled(x)
+    why = why_not(x)
+    return why or _pool(plan, node, pool.LARGEST, x, kernel, stride, padding, dilation, 0)
+
+
+def _avg_pool(plan, node, x, kernel, stride, padding, ceil, with_padding, divisor) -> Found:
+    x = plan.settled(x)
+    why = why_not(x)
+    if why:
+        return why
+    if ceil and with_padding and divisor is None and any(padding):
+        return "means over padding and beyond it"
+    if ceil and with_padding and divisor is None:
+        with_padding = False  # what lies beyond the image does not count
+    of = divisor or (kernel[0] * kernel[1] if with_padding else 0)
+    return _pool(plan, node, pool.MEAN, x, kernel, stride, padding, (1, 1), of)
+
+
+def _join(plan: Planner, node: fx.Node, xs: Sequence[Any]) -> Found:
+    if any(isinstance(x, Fixed) for x in xs):
+        return "an operand is a constant"
+    values = [plan.settled(x) for x in xs]
+    why = why_not(*values)
+    if why:
+        return why
+    first = values[0].shape
+    if any((x.shape[0], *x.shape[2:]) != (first[0], *first[2:]) for x in values):
+        return "shapes differ"
+    values = [plan.as_pixels(x) for x in values]
+    channels = sum(x.shape[1] for x in values)
+    out = plan.new((first[0], channels, *first[2:]), values[0].dtype)
+    begin = 0
+    for x in values:
+        plan.emit(_copy_channels(plan, x, out, begin, channels), [x], out)
+        begin += x.shape[1]
+    return out
+
+
+def _copy_channels(plan: Planner, x: Value, out: Value, begin: int, channels: int):
+    rows, own = x.fake.numel() // x.shape[1], x.shape[1]
+    size = x.fake.element_size()
+
+    def make() -> conv_images.Step:
+        target = plan.real(out)[:, begin:]
+        return steps.by_rows(combine.COPY, plan.real(x), target, None, None, "none", rows, own,
+                             channels * size)  # fmt: skip
+
+    return make
+
+
+def _channel_norm(plan: Planner, node: fx.Node, x: Any, weight: Any, bias: Any, eps: float,
+                  pixels: bool = True) -> Found:  # fmt: skip
+    if not all(isinstance(part, (Fixed, type(None))) for part in (weight, bias)):
+        return "its factors are not parameters"
+    x = plan.settled(x)
+    why = why_not(x)
+    if why:
+        return why
+    if pixels and len(x.shape) != 4:
+        return "not an image"
+    gain, shift = plan.fixed(weight), plan.fixed(bias)
+    if any(row is not None and row.dtype != x.dtype for row in (gain, shift)):
+        return "factors of another type"
+    gain, shift = (None if row is None else row.contiguous() for row in (gain, shift))
+    x = plan.as_pixels(x) if pixels else plan.as_rows(x)
+    columns = x.shape[1] if pixels else x.shape[-1]
+    out = _like(plan, x) if pixels else plan.new(x.shape, x.dtype, pixels=False)
+    rows = x.fake.numel() // columns
+    return plan.emit(
+        lambda: steps.normed(plan.real(x), plan.real(out), rows, columns, gain, shift, eps),
+        [x], out)  # fmt: skip
+
+
+def _layer_norm(plan: Planner, node: fx.Node, x: Any, weight: Any, bias: Any, eps: float) -> Found:
+    return _channel_norm(plan, node, x, weight, bias, eps, pixels=False)
+
+
+LOWERINGS: dict[Any, Callable[..., Found]] = {
+    vocabulary.activate: _activate,
+    vocabulary.add: _binary(combine.ADD),
+    vocabulary.multiply: _binary(combine.MULTIPLY),
+    vocabulary.scale: _scale,
+    vocabulary.affine: _affine,
+    vocabulary.mean: _mean,
+    vocabulary.max_pool: _max_pool,
+    vocabulary.avg_pool: _avg_pool,
+    vocabulary.join: _join,
+    vocabulary.layer_norm: _layer_norm,
+    vocabulary.channel_norm: _channel_norm,
+}

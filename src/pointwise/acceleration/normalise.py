@@ -1,0 +1,361 @@
+"""From ATen calls to the planner's vocabulary: one name for what ATen can say in several ways."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+import pointwise.operators  # noqa: F401  (registers torch.ops.pointwise)
+from pointwise.acceleration import vocabulary
+from pointwise.engine.cpu.by_dtype import ZEROS
+
+aten = torch.ops.aten
+Node = Any
+"""An ``fx.Node``; its arguments are typed as anything at all, and here we know what they are."""
+
+
+def normalise(graph: fx.Graph) -> None:
+    """Rewrites what is known, in place; leaves everything else as it is."""
+    for node in list(graph.nodes):
+        rewrite = _REWRITES.get(node.target) if node.op == "call_function" else None
+        if rewrite is None or not _is_ours(node):
+            continue
+        with graph.inserting_before(node):
+            new = rewrite(graph, node, *_arguments(node))
+        if new is not None:
+            replace(graph, node, new)
+    graph.eliminate_dead_code()
+
+
+def _is_ours(node: Node) -> bool:
+    """Whether a call works on what kernels take: numbers of one floating type, in memory."""
+    values = [node.meta.get("val"), *(part.meta.get("val") for part in node.all_input_nodes)]
+    tensors = [value for value in values if isinstance(value, torch.Tensor)]
+    return bool(tensors) and all(
+        value.dtype in ZEROS and value.device.type == "cpu" and value.layout is torch.strided
+        for value in tensors
+    )
+
+
+def call(graph: fx.Graph, function: Callable, arguments: tuple, like: Node | None) -> Node:
+    """A new call with the same shape and the same place in the model as ``like``."""
+    new = graph.call_function(function, arguments)
+    if like is not None:
+        new.meta = dict(like.meta)
+    return new
+
+
+def replace(graph: fx.Graph, old: Node, new: Node) -> None:
+    old.replace_all_uses_with(new)
+    graph.erase_node(old)
+
+
+def shape(node: Any) -> Any:
+    """A node's shape, a tuple of numbers or expressions; None of what is no tensor."""
+    value = node.meta.get("val") if isinstance(node, fx.Node) else None
+    return tuple(value.shape) if isinstance(value, torch.Tensor) else None
+
+
+def same(a: Sequence, b: Sequence) -> bool:
+    """Whether shapes are the same for certain; expressions are compared as they are written."""
+    return len(a) == len(b) and all(str(p) == str(q) for p, q in zip(a, b, strict=True))
+
+
+def _arguments(node: Node) -> list[Any]:
+    """All arguments in the order of the schema, with its defaults."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload):
+        return list(node.args)
+    found = list(node.args)
+    for parameter in target._schema.arguments[len(found) :]:
+        found.append(node.kwargs.get(parameter.name, parameter.default_value))
+    return found
+
+
+def _numbers(values: Sequence[int] | int, count: int = 2) -> tuple[int, ...] | None:
+    """So many whole numbers; one stands for all. None where they are not known beforehand."""
+    values = [values] * count if isinstance(values, int) else list(values)
+    values = values * count if len(values) == 1 else values
+    if len(values) != count or not all(type(value) is int for value in values):
+        return None
+    return tuple(values)
+
+
+# --- convolutions ---------------------------------------------------------------------------------
+
+
+def _conv(graph, node, x, weight, bias, stride, padding, dilation, groups, residual=None,
+          activation="none"):  # fmt: skip
+    if shape(weight) is None or len(shape(weight)) != 4 or len(shape(x) or ()) != 4:
+        return None
+    steps, spread = _numbers(stride), _numbers(dilation)
+    edges = _numbers(padding, 4) if len(padding) == 4 else None
+    if steps is None or spread is None or edges is None or min(edges) < 0:
+        return None
+    arguments = (x, weight, bias, residual, steps, edges, spread, groups, activation)
+    return call(graph, vocabulary.conv, arguments, node)
+
+
+def _around(padding: Sequence[int] | int) -> list[int]:
+    top, left = padding if not isinstance(padding, int) and len(padding) == 2 else (padding,) * 2
+    return [top, top, left, left] if isinstance(top, int) and isinstance(left, int) else []
+
+
+def _convolution(graph, node, x, weight, bias, stride, padding, dilation, transposed, _, groups):
+    padding = padding * 2 if len(padding) == 1 else padding
+    return None if transposed else _conv(graph, node, x, weight, bias, stride, _around(padding),
+                                         dilation, groups)  # fmt: skip
+
+
+def _conv2d(graph, node, x, weight, bias, stride, padding, dilation, groups):
+    padding = padding * 2 if not isinstance(padding, int) and len(padding) == 1 else padding
+    return _conv(graph, node, x, weight, bias, stride, _around(padding), dilation, groups)
+
+
+def _conv2d_named(graph, node, x, weight, bias, stride, padding, dilation, groups):
+    edges = [0, 0, 0, 0]
+    spread, kernel = _numbers(dilation), (shape(weight) or ())[2:]
+    if spread is None or len(kernel) != 2:
+        return None
+    if padding == "same":  # more behind than before, where it is odd
+        totals = [(k - 1) * d for k, d in zip(kernel, spread, strict=True)]
+        edges = [part for total in totals for part in (total // 2, total - total // 2)]
+    return _conv(graph, node, x, weight, bias, stride, edges, dilation, groups)
+
+
+def _own_conv2d(graph, node, x, weight, bias, residual, stride, padding, dilation, groups,
+                activation):  # fmt: skip
+    return _conv(graph, node, x, weight, bias, stride, padding, dilation, groups, residual,
+                 activation)  # fmt: skip
+
+
+def _own_separable(graph, node, x, depthwise, pointwise, depthwise_bias, bias, residual, stride,
+                   padding, dilation, between, activation):  # fmt: skip
+    value, weight = node.meta.get("val"), shape(depthwise)
+    if value is None or weight is None or len(shape(pointwise) or ()) != 4:
+        return None
+    first = _conv(graph, node, x, depthwise, depthwise_bias, stride, padding, dilation, weight[0],
+                  None, between)  # fmt: skip
+    if first is None:
+        return None
+    first.meta["val"] = value.new_empty(value.shape[0], weight[0], *value.shape[2:])
+    return call(graph, vocabulary.conv,
+                (first, pointwise, bias, residual, (1, 1), (0, 0, 0, 0), (1, 1), 1, activation),
+                node)  # fmt: skip
+
+
+# --- linear layers --------------------------------------------------------------------------------
+
+
+def _linear(graph, node, x, weight, bias):
+    if len(shape(weight) or ()) != 2 or len(shape(x) or ()) < 2:
+        return None
+    return call(graph, vocabulary.linear, (x, weight, bias, None, "none"), node)
+
+
+def _turned(graph, matrix):
+    turned = call(graph, aten.t.default, (matrix,), None)
+    turned.meta["val"] = matrix.meta["val"].t()
+    return turned
+
+
+def _addmm(graph, node, bias, x, matrix, beta, alpha):
+    if beta != 1 or alpha != 1 or len(shape(bias) or ()) != 1:
+        return None
+    return _linear(graph, node, x, _turned(graph, matrix), bias)
+
+
+def _mm(graph, node, x, matrix):
+    return _linear(graph, node, x, _turned(graph, matrix), None)
+
+
+# --- norms ----------------------------------------------------------------------------------------
+
+
+def _first(graph, node, new) -> None:
+    """Puts ``new`` in the place of the first of several results; the others must be unused."""
+    for user in list(node.users):
+        new.meta = dict(user.meta)
+        replace(graph, user, new)
+
+
+def _only_first_is_used(node) -> bool:
+    return all(user.target is operator.getitem and user.args[1] == 0 for user in node.users)
+
+
+def _batch_norm(graph, node, x, weight, bias, mean, variance, _, eps):
+    if not _only_first_is_used(node) or len(shape(x) or ()) < 2 or mean is None:
+        return
+    factor = call(graph, vocabulary.norm_factor, (weight, variance, eps), None)
+    shift = call(graph, vocabulary.norm_shift, (bias, mean, factor), None)
+    new = call(graph, vocabulary.affine, (x, factor, shift, "none"), None)
+    _first(graph, node, new)
+
+
+def _batch_norm_call(graph, node, x, weight, bias, mean, variance, training, _, eps, __):
+    if training or mean is None or variance is None or len(shape(x) or ()) < 2:
+        return None
+    factor = call(graph, vocabulary.norm_factor, (weight, variance, eps), None)
+    shift = call(graph, vocabulary.norm_shift, (bias, mean, factor), None)
+    return call(graph, vocabulary.affine, (x, factor, shift, "none"), node)
+
+
+def _own_layer_norm(graph, x, sizes, weight, bias, eps, like):
+    inputs = shape(x)
+    if inputs is None or len(sizes) != 1 or len(inputs) < 2 or type(inputs[-1]) is not int:
+        return None
+    return call(graph, vocabulary.layer_norm, (x, weight, bias, eps), like)
+
+
+def _native_layer_norm(graph, node, x, sizes, weight, bias, eps):
+    if not _only_first_is_used(node):
+        return
+    new = _own_layer_norm(graph, x, sizes, weight, bias, eps, None)
+    if new is not None:
+        _first(graph, node, new)
+
+
+def _layer_norm(graph, node, x, sizes, weight, bias, eps, _):
+    return _own_layer_norm(graph, x, sizes, weight, bias, eps, node)
+
+
+# --- number by number -----------------------------------------------------------------------------
+
+
+def _activation(name: str):
+    def rewrite(graph, node, x, *_):
+        return call(graph, vocabulary.activate, (x, name), node)
+
+    return rewrite
+
+
+def _within(graph, node, x, low=None, high=None):
+    name = {(0, 6): "relu6", (0, None): "relu"}.get((low, high))
+    return None if name is None else call(graph, vocabulary.activate, (x, name), node)
+
+
+def _gelu(graph, node, x, approximate):
+    return _activation("gelu")(graph, node, x) if approximate == "none" else None
+
+
+def _add(graph, node, x, y, alpha):
+    a, b = shape(x), shape(y)
+    if alpha != 1 or a is None or b is None or not same(a, b) or not _alike(node, x, y):
+        return None
+    return call(graph, vocabulary.add, (x, y, "none"), node)
+
+
+def _multiply(graph, node, x, y):
+    a, b = shape(x), shape(y)
+    if a is None or b is None or not _alike(node, x, y):
+        return None
+    if same(a, b):
+        return call(graph, vocabulary.multiply, (x, y, "none"), node)
+    for this, other in ((x, y), (y, x)):
+        wide, thin = shape(this), shape(other)
+        if len(wide) == len(thin) == 4 and same(thin, (*wide[:2], 1, 1)):
+            return call(graph, vocabulary.scale, (this, other, "none"), node)
+    return None
+
+
+def _alike(*nodes: Node) -> bool:
+    return len({node.meta["val"].dtype for node in nodes}) == 1
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+
+def _as_strided(graph, node, x, sizes, strides, offset):
+    """A tensor with its own strides; pooling of channels_last images says so (of 1×1 images)."""
+    value = x.meta["val"]
+    sizes, strides = (
+        [part.meta["val"] if isinstance(part, fx.Node) else part for part in numbers]
+        for numbers in (sizes, strides)
+    )
+    if offset not in (None, 0) or not same(sizes, value.shape):
+        return None
+    own = zip(value.shape, value.stride(), strides, strict=True)
+    return x if all(str(a) == str(b) for size, a, b in own if str(size) != "1") else None
+
+
+def _mean(graph, node, x, dims, keep, dtype):
+    if len(shape(x) or ()) != 4 or dtype is not None or dims is None:
+        return None
+    if sorted(dim % 4 for dim in dims) != [2, 3]:
+        return None
+    return call(graph, vocabulary.mean, (x, keep), node)
+
+
+def _adaptive_mean(graph, node, x, sizes):
+    if len(shape(x) or ()) != 4 or _numbers(sizes) != (1, 1):
+        return None
+    return call(graph, vocabulary.mean, (x, True), node)
+
+
+def _max_pool(graph, node, x, kernel, stride, padding, dilation, ceil):
+    found = [_numbers(values) for values in (kernel, stride or kernel, padding, dilation)]
+    if len(shape(x) or ()) != 4 or None in found:
+        return None
+    return call(graph, vocabulary.max_pool, (x, *found, ceil), node)
+
+
+def _max_pool_with_indices(graph, node, *arguments):
+    if _only_first_is_used(node):
+        new = _max_pool(graph, node, *arguments)
+        if new is not None:
+            _first(graph, node, new)
+
+
+def _avg_pool(graph, node, x, kernel, stride, padding, ceil, with_padding, divisor):
+    found = [_numbers(values) for values in (kernel, stride or kernel, padding)]
+    if len(shape(x) or ()) != 4 or None in found:
+        return None
+    return call(graph, vocabulary.avg_pool, (x, *found, ceil, with_padding, divisor), node)
+
+
+def _cat(graph, node, xs, dim=0):
+    if len(shape(node) or ()) != 4 or dim % 4 != 1 or not _alike(node, *xs):
+        return None
+    if any(len(shape(x) or ()) != 4 for x in xs):
+        return None
+    return call(graph, vocabulary.join, (list(xs),), node)
+
+
+_REWRITES: dict[Any, Callable] = {
+    aten.convolution.default: _convolution,
+    aten.conv2d.default: _conv2d,
+    aten.conv2d.padding: _conv2d_named,
+    torch.ops.pointwise.conv2d.default: _own_conv2d,
+    torch.ops.pointwise.separable_conv2d.default: _own_separable,
+    aten.linear.default: _linear,
+    aten.addmm.default: _addmm,
+    aten.mm.default: _mm,
+    aten._native_batch_norm_legit_no_training.default: _batch_norm,
+    aten.batch_norm.default: _batch_norm_call,
+    aten.native_layer_norm.default: _native_layer_norm,
+    aten.layer_norm.default: _layer_norm,
+    aten.relu.default: _activation("relu"),
+    aten.hardtanh.default: _within,
+    aten.clamp.default: _within,
+    aten.clamp_min.default: _within,
+    aten.relu6.default: _activation("relu6"),
+    aten.hardswish.default: _activation("hardswish"),
+    aten.hardsigmoid.default: _activation("hardsigmoid"),
+    aten.silu.default: _activation("silu"),
+    aten.sigmoid.default: _activation("sigmoid"),
+    aten.gelu.default: _gelu,
+    aten.add.Tensor: _add,
+    aten.mul.Tensor: _multiply,
+    aten.as_strided.default: _as_strided,
+    aten.mean.dim: _mean,
+    aten.adaptive_avg_pool2d.default: _adaptive_mean,
+    aten._adaptive_avg_pool2d.default: _adaptive_mean,
+    aten.max_pool2d.default: _max_pool,
+    aten.max_pool2d_with_indices.default: _max_pool_with_indices,
+    aten.avg_pool2d.default: _avg_pool,
+    aten.cat.default: _cat,
+}

@@ -1,0 +1,207 @@
+"""A plan: what runs for inputs of one shape, with all addresses but those of inputs worked out.
+
+Neighbouring launches run in one call. What lies between is in one arena, laid out beforehand;
+results are copied out of it, so that nothing a caller holds is ever written to again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pointwise.acceleration.report import Entry
+from pointwise.acceleration.values import Value, new_arena
+from pointwise.conv_images import Step
+from pointwise.engine.cpu.launch import Program
+
+Work = Callable[[list[Any]], None]
+"""Does something with the tensors of a run: its inputs, then what plain calls give."""
+
+
+@dataclass(frozen=True, eq=False)
+class Native:
+    """A launch; ``make`` is called as soon as there is an arena."""
+
+    make: Callable[[], Step]
+
+
+@dataclass(frozen=True, eq=False)
+class Plain:
+    """A call of PyTorch's. ``laid`` is the shape and the strides that each result should have."""
+
+    target: Callable
+    args: tuple
+    kwargs: dict[str, Any]
+    slot: int | None
+    laid: list[tuple | None]
+    whole: bool  # one result, and not several
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One of a graph's results: copied to new memory with these ``strides``, or as it is."""
+
+    value: Any
+    strides: tuple[int, ...] | None
+    copied: bool
+
+
+class Plan:
+    """Runs again and again; runs in several threads wait for each other.
+
+    ``stand_ins`` are addresses that launches were made with, in place of those of a slot.
+    """
+
+    def __init__(
+        self,
+        made: Sequence[Step | Plain],
+        parts: Sequence[Part],
+        real: Callable[[Value], Tensor],
+        stand_ins: Mapping[int, int],
+        arena: Tensor,
+        slots: int,
+        entries: Sequence[Entry],
+    ) -> None:
+        self.entries = tuple(entries)
+        self._real, self._stand_ins = real, stand_ins
+        self._arena, self._slots = arena, slots
+        launches = [step for step in made if isinstance(step, Step)]
+        self._scratch = _share_scratch(launches)
+        self.bytes = arena.numel() + self._scratch.numel()
+        used = {address for step in launches for address in step.arguments}
+        self._fetched = {slot for address, slot in stand_ins.items() if address in used}
+        self._work: list[Work] = []
+        run: list[Step] = []
+        for step in made:
+            if isinstance(step, Step):
+                if step.programs > 0:
+                    run.append(step)
+                continue
+            self._end(run)
+            self._work.append(self._call(step))
+        self._end(run)
+        self._parts = [self._result(part) for part in parts]
+        self._lock = threading.Lock()
+        del self._real, self._stand_ins
+
+    def run(self, inputs: Sequence[Any]) -> list[Any]:
+        """The graph's results, in memory of their own."""
+        with self._lock:
+            slots = [*inputs, *[None] * (self._slots - len(inputs))]
+            for work in self._work:
+                work(slots)
+            return [part(slots) for part in self._parts]
+
+    def _end(self, run: list[Step]) -> None:
+        """A call for the launches so far."""
+        if not run:
+            return
+        program = Program((step.kernel, step.arguments, step.programs) for step in run)
+        read = [kept for step in run for kept in step.kept if not _is_scratch(kept)]
+        patches = [
+            (table, place, self._stand_ins[int(entry)])
+            for table in program.tables
+            for place, entry in enumerate(table)
+            if int(entry) in self._stand_ins
+        ]
+        run.clear()
+
+        def work(slots: list[Any]) -> None:
+            for table, place, slot in patches:
+                table[place] = slots[slot].data_ptr()
+            with program.lock:
+                program.run()
+
+        work.read = read  # type: ignore[attr-defined]  # weights stay as long as they are read
+        self._work.append(work)
+
+    def _call(self, step: Plain) -> Work:
+        args, kwargs = _bound(step.args, self._real), _bound(step.kwargs, self._real)
+        target, slot = step.target, step.slot
+        if slot is None:  # into the arena
+            return lambda slots: target(*args(slots))
+        if step.whole:
+            wanted = step.laid[0] if slot in self._fetched else None
+
+            def one(slots: list[Any]) -> None:
+                slots[slot] = _as_laid(target(*args(slots), **kwargs(slots)), wanted)
+
+            return one
+
+        def several(slots: list[Any]) -> None:
+            for i, out in enumerate(target(*args(slots), **kwargs(slots))):
+                place = slot + i
+                wanted = step.laid[i] if place in self._fetched else None
+                slots[place] = _as_laid(out, wanted)
+
+        return several
+
+    def _result(self, part: Part) -> Callable[[list[Any]], Any]:
+        value, strides = part.value, part.strides
+        if isinstance(value, Value) and value.buffer.slot is not None:
+            slot = value.buffer.slot
+            return lambda slots: slots[slot]
+        if isinstance(value, Value):
+            assert strides is not None
+            tensor = self._real(value)
+            shape, dtype = tensor.shape, tensor.dtype
+
+            def copy(slots: list[Any]) -> Tensor:
+                return torch.empty_strided(shape, strides, dtype=dtype).copy_(tensor)
+
+            return copy
+        if part.copied:
+            return lambda slots: value.clone()
+        return lambda slots: value
+
+
+def _as_laid(out: Any, wanted: tuple | None) -> Any:
+    """A result with the strides that a kernel expects; PyTorch may lay it out otherwise."""
+    if wanted is None or not isinstance(out, Tensor) or out.stride() == wanted[1]:
+        return out
+    return torch.empty_strided(*wanted, dtype=out.dtype).copy_(out)
+
+
+def _bound(part: Any, real: Callable[[Value], Tensor]) -> Callable[[list[Any]], Any]:
+    """How to get at an argument: tensors of the arena are always the same."""
+    if isinstance(part, Value):
+        if part.buffer.slot is not None:
+            slot = part.buffer.slot
+            return lambda slots: slots[slot]
+        tensor = real(part)
+        return lambda slots: tensor
+    if isinstance(part, (list, tuple)):
+        found, kind = [_bound(item, real) for item in part], type(part)
+        if not any(map(_changes, part)):
+            always = kind(item([]) for item in found)
+            return lambda slots: always
+        return lambda slots: kind(item(slots) for item in found)
+    if isinstance(part, dict):
+        named = {name: _bound(item, real) for name, item in part.items()}
+        return lambda slots: {name: item(slots) for name, item in named.items()}
+    return lambda slots: part
+
+
+def _changes(part: Any) -> bool:
+    if isinstance(part, (list, tuple)):
+        return any(map(_changes, part))
+    return isinstance(part, Value) and part.buffer.slot is not None
+
+
+def _is_scratch(kept: Any) -> bool:
+    return isinstance(kept, Tensor) and kept.dtype == torch.uint8
+
+
+def _share_scratch(steps: Sequence[Step]) -> Tensor:
+    """One piece of memory for what launches write for themselves: they run one after another."""
+    own = [(step, kept) for step in steps for kept in step.kept if _is_scratch(kept)]
+    shared = new_arena(max((kept.numel() for _, kept in own), default=0))
+    for step, kept in own:
+        place, address = kept.data_ptr(), shared.data_ptr()
+        step.arguments[:] = [address if entry == place else entry for entry in step.arguments]
+    return shared

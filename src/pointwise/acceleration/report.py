@@ -1,0 +1,71 @@
+"""What of a model runs as our kernels, what as plain PyTorch, and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from torch import fx
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One call of the graph."""
+
+    path: str  # of the module it came from, as in ``named_modules``
+    what: str
+    fused: bool
+    why: str  # it is not
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of a model, for one shape of input."""
+
+    shapes: tuple
+    entries: tuple[Entry, ...]
+    arena: int  # bytes for everything between the layers
+    why: str = ""  # the whole model runs as plain PyTorch
+
+    @property
+    def fused(self) -> list[Entry]:
+        return [entry for entry in self.entries if entry.fused]
+
+    @property
+    def plain(self) -> list[Entry]:
+        return [entry for entry in self.entries if not entry.fused]
+
+    def __str__(self) -> str:
+        if self.why:
+            return f"all as plain PyTorch: {self.why}"
+        shapes = ", ".join(map(str, self.shapes))
+        lines = [
+            f"inputs {shapes}: {len(self.fused)} calls as kernels, {len(self.plain)} plain, "
+            f"{self.arena / 1e6:.1f} MB between layers"
+        ]
+        kinds = Counter(entry.what for entry in self.fused)
+        lines += [f"  fused  {count:4} × {what}" for what, count in kinds.most_common()]
+        for (what, why), paths in _grouped(self.plain).items():
+            some = ", ".join(paths[:3]) + (" …" if len(paths) > 3 else "")
+            lines.append(f"  plain  {len(paths):4} × {what} ({why}): {some}")
+        return "\n".join(lines)
+
+
+def _grouped(entries: list[Entry]) -> dict[tuple[str, str], list[str]]:
+    groups: dict[tuple[str, str], list[str]] = {}
+    for entry in entries:
+        groups.setdefault((entry.what, entry.why), []).append(entry.path or "(the model)")
+    return groups
+
+
+def path_of(node: fx.Node) -> str:
+    """The module that a call came from, as in ``named_modules``."""
+    if "path" in node.meta:
+        return node.meta["path"]
+    stack = node.meta.get("nn_module_stack") or {}
+    path = ""
+    for found, _ in stack.values():
+        path = found
+    for begin in ("L['self'].", "L__self___", "L['self']"):
+        path = path.removeprefix(begin)
+    return path.replace("_modules['", "").replace("']", "")

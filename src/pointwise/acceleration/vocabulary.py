@@ -1,0 +1,175 @@
+"""What the planner knows, each as a function in plain PyTorch that says what it means.
+
+A graph of ATen calls is rewritten into calls of these. They run as kernels where ``lower`` finds
+that they can, and as they stand here where they cannot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ACTIVATIONS = {
+    "none": lambda x: x,
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "hardswish": F.hardswish,
+    "hardsigmoid": F.hardsigmoid,
+    "silu": F.silu,
+    "sigmoid": F.sigmoid,
+    "gelu": F.gelu,
+}
+"""Name to plain PyTorch form."""
+
+
+def conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    activation: str,
+) -> Tensor:
+    """``activation(convolution + bias + residual)`` of images; padding top, bottom, left, right."""
+    top, bottom, left, right = padding
+    around: Sequence[int] = (top, left)
+    if top != bottom or left != right:
+        x, around = F.pad(x, (left, right, top, bottom)), (0, 0)
+    out = F.conv2d(x, weight, bias, stride, around, dilation, groups)
+    return ACTIVATIONS[activation](out if residual is None else out + residual)
+
+
+def linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str
+) -> Tensor:
+    """``activation(x · weightᵀ + bias + residual)`` over the last dimension."""
+    out = F.linear(x, weight, bias)
+    return ACTIVATIONS[activation](out if residual is None else out + residual)
+
+
+def activate(x: Tensor, activation: str) -> Tensor:
+    return ACTIVATIONS[activation](x)
+
+
+def add(x: Tensor, y: Tensor, activation: str) -> Tensor:
+    """``activation(x + y)`` of two of one shape."""
+    return ACTIVATIONS[activation](x + y)
+
+
+def multiply(x: Tensor, y: Tensor, activation: str) -> Tensor:
+    """``activation(x · y)`` of two of one shape."""
+    return ACTIVATIONS[activation](x * y)
+
+
+def scale(x: Tensor, factor: Tensor, activation: str) -> Tensor:
+    """``activation(x · factor)``, ``factor [N, C, 1, 1]`` being one for each image and channel."""
+    return ACTIVATIONS[activation](x * factor)
+
+
+def affine(x: Tensor, factor: Tensor, shift: Tensor, activation: str) -> Tensor:
+    """``activation(x · factor + shift)`` with one ``factor [C]`` and ``shift [C]`` a channel."""
+    shape = (1, -1, *[1] * (x.dim() - 2))
+    return ACTIVATIONS[activation](x * factor.view(shape) + shift.view(shape))
+
+
+def mean(x: Tensor, keep: bool) -> Tensor:
+    """The mean over each image."""
+    return x.mean((2, 3), keepdim=keep)
+
+
+def max_pool(
+    x: Tensor,
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    ceil: bool,
+) -> Tensor:
+    return F.max_pool2d(x, kernel, stride, padding, dilation, ceil)
+
+
+def avg_pool(
+    x: Tensor,
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    ceil: bool,
+    with_padding: bool,
+    divisor: int | None,
+) -> Tensor:
+    return F.avg_pool2d(x, kernel, stride, padding, ceil, with_padding, divisor)
+
+
+def join(xs: Sequence[Tensor]) -> Tensor:
+    """The channels of several images behind one another."""
+    return torch.cat(list(xs), 1)
+
+
+def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """Layer norm over the last dimension."""
+    return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
+
+
+def channel_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """Layer norm over the channels of each pixel of ``x [N, C, H, W]``."""
+    x = x.permute(0, 2, 3, 1)
+    return F.layer_norm(x, x.shape[-1:], weight, bias, eps).permute(0, 3, 1, 2)
+
+
+# --- of constants, once ---------------------------------------------------------------------------
+
+
+def norm_factor(weight: Tensor | None, variance: Tensor, eps: float) -> Tensor:
+    """What a batch norm with fixed statistics multiplies with, in float64."""
+    factor = torch.rsqrt(variance.double() + eps)
+    return factor if weight is None else factor * weight.double()
+
+
+def norm_shift(bias: Tensor | None, mean: Tensor, factor: Tensor) -> Tensor:
+    """What a batch norm with fixed statistics adds, in float64."""
+    shift = -mean.double() * factor
+    return shift if bias is None else shift + bias.double()
+
+
+def as_type(x: Tensor, like: Tensor) -> Tensor:
+    return x.to(like.dtype)
+
+
+def scaled_weight(weight: Tensor, factor: Tensor) -> Tensor:
+    """A weight ``[C_out, …]`` whose results are multiplied by ``factor`` (of C_out numbers)."""
+    shape = (-1, *[1] * (weight.dim() - 1))
+    return (weight.double() * factor.double().reshape(shape)).to(weight.dtype)
+
+
+def shifted_bias(weight: Tensor, bias: Tensor | None, factor: Tensor, shift: Tensor) -> Tensor:
+    """``bias · factor + shift``, as wide as ``weight`` and of its type."""
+    shift = shift.double().reshape(-1)
+    if bias is not None:
+        shift = bias.double() * factor.double().reshape(-1) + shift
+    return shift.expand(len(weight)).to(weight.dtype)
+
+
+def scaled_bias(bias: Tensor, factor: Tensor) -> Tensor:
+    return (bias.double() * factor.double().reshape(-1)).to(bias.dtype)
+
+
+def as_kernel(weight: Tensor) -> Tensor:
+    """The weight ``[C_out, C_in]`` of a linear layer as that of a pointwise convolution."""
+    return weight[:, :, None, None]
+
+
+FUNCTIONS = {
+    function.__name__: function
+    for function in (
+        conv, linear, activate, add, multiply, scale, affine, mean, max_pool, avg_pool, join,
+        layer_norm, channel_norm, norm_factor, norm_shift, as_type, scaled_weight, shifted_bias,
+        scaled_bias, as_kernel,
+    )
+}  # fmt: skip
+"""Name to function, for what is written to a file."""

@@ -1,0 +1,173 @@
+"""``pointwise speedup``: how much faster a model becomes here, and what of it could be fused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+_NAMES = {
+    "torch_eager": "PyTorch",
+    "torch_channels_last": "channels_last",
+    "torch_compile": "torch.compile",
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "pointwise": "pointwise.accelerate",
+    "pointwise_compile": 'backend="pointwise"',
+}
+
+
+def speedup(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A network of ours, such as MobileNetV1; the name of one of torchvision or timm; "
+            "FILE.py:FUNCTION, which returns a model, or a model and its inputs; or a program that "
+            "torch.export has saved as FILE.pt2."
+        ),
+    ],
+    batch: Annotated[int, typer.Option(min=1, help="How many images at once.")] = 1,
+    size: Annotated[int, typer.Option(min=1, help="Pixels along both sides of an image.")] = 224,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each is timed.")] = 7,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick", help="Without compiling, other runtimes and memory, which take long."
+        ),
+    ] = False,
+) -> None:
+    """Times a model in PyTorch, in its rivals, and accelerated; says what could be fused."""
+    from rich.console import Console
+
+    _find_benchmarks()
+    import accelerate as contest
+    import frame
+    import runtimes
+
+    from pointwise.cli.models import find_model
+
+    console = Console(highlight=False)
+    found = find_model(model, batch, size)
+    missing = runtimes.missing(inference=True, quick=quick)
+    if quick:
+        missing |= dict.fromkeys(contest.WHO[2:5], "not quick")
+    runs: dict[str, Callable[[object], Any]] = {}
+    with frame.progress(console, "preparing", len(contest.WHO)) as advance:
+        for who in contest.WHO:
+            if who not in missing:
+                try:
+                    runs[who] = contest.run(who, found.model, found.inputs)
+                    runs[who](None)
+                except Exception as error:
+                    if who.startswith(("torch_eager", frame.OURS)):
+                        raise
+                    missing[who] = _line(error)
+                    runs.pop(who, None)
+            advance()
+    apart: dict[str, float] = {}
+
+    def compare(results: dict[str, Any]) -> None:
+        first = results["torch_eager"]
+        apart.update({who: contest.difference(first, result) for who, result in results.items()})
+
+    people = [frame.Contestant(who, run, steady=True) for who, run in runs.items()]
+    rows = frame.measure([frame.Case(model, people, compare)], rounds, console)
+    peaks: dict[str, float | None] = {}
+    if not quick:
+        with frame.progress(console, "memory", len(rows)) as advance:
+            for row in rows:
+                peaks[row.who] = _peak(model, batch, size, row.who)
+                advance()
+    _show(console, rows, apart, peaks)
+    for who, why in missing.items():
+        if not quick:
+            console.print(f"without {_NAMES.get(who, who)}: {why}")
+    _show_parts(console, found)
+
+
+def _find_benchmarks() -> None:
+    """The benchmarks' files import one another by their plain names."""
+    import sys
+
+    from pointwise.cli.bench import benchmarks
+
+    folder = str(benchmarks())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+
+
+def _show(console: Any, rows: Any, apart: dict[str, float], peaks: dict[str, float | None]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), show_edge=False)
+    table.add_column("")
+    for name in ("median ms", "min ms", "ratio", "difference", *(["peak MB"] if peaks else [])):
+        table.add_column(name, justify="right", no_wrap=True)
+    eager = next(row.median_ms for row in rows if row.who == "torch_eager")
+    for row in rows:
+        peak = peaks.get(row.who)
+        table.add_row(
+            _NAMES[row.who],
+            f"{row.median_ms:.2f}",
+            f"{row.min_ms:.2f}",
+            f"{eager / row.median_ms:.2f}×",
+            f"{apart[row.who]:.1g}" if row.who != "torch_eager" else "",
+            *([] if not peaks else ["" if peak is None else f"{peak:,.0f}"]),
+        )
+    console.print(table)
+    console.print(
+        "\nratio: how many times as fast as PyTorch; difference: the largest from PyTorch's\n"
+        "results, over the largest of these" + (
+            "; peak: a whole process with Python and all\nlibraries" if peaks else ""
+        )
+    )  # fmt: skip
+
+
+def _show_parts(console: Any, found: Any) -> None:
+    """What runs as kernels, and what does not."""
+    import torch
+
+    import pointwise
+
+    faster = pointwise.accelerate(found.model, found.inputs)
+    with torch.no_grad():
+        faster(*found.inputs)
+    why = getattr(faster, "why", "")
+    if why:
+        console.print(f"\ncompiled in pieces, because torch.export said: {why}", soft_wrap=True)
+    for report in faster.reports():
+        console.print()
+        console.print(str(report), markup=False, soft_wrap=True)
+
+
+def _peak(model: str, batch: int, size: int, who: str) -> float | None:
+    """MB of a fresh process at the highest, as one of them runs the model."""
+    from functools import partial
+
+    from memory import resident_peak
+
+    return resident_peak(partial(prepared, model, batch, size, who))
+
+
+def prepared(model: str, batch: int, size: int, who: str) -> Callable[[], Any]:
+    """The work of one, in a process of its own; it has run once."""
+    _find_benchmarks()
+    import gc
+
+    import accelerate as contest
+
+    from pointwise.cli.models import find_model
+
+    found = find_model(model, batch, size)
+    run = contest.run(who, found.model, found.inputs)
+    run(None)
+    del found
+    gc.collect()
+    return lambda: run(None)
+
+
+def _line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0].strip()[:200] if lines else type(error).__name__

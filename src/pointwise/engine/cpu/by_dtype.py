@@ -1,0 +1,22 @@
+"""One kernel source for every precision."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from pointwise.engine.cpu.launch import kernel
+
+ZEROS = {torch.float32: np.float32(0), torch.float64: np.float64(0)}
+
+
+def by_dtype(loop, name: str) -> dict[torch.dtype, kernel]:
+    """Kernels of ``loop(arguments, program, thread, like)``, for ``like`` of each precision."""
+    return {dtype: _of(loop, like, f"{name}_{dtype}") for dtype, like in ZEROS.items()}
+
+
+def _of(loop, like, name: str) -> kernel:
+    def run(arguments, program, thread):
+        loop(arguments, program, thread, like)
+
+    return kernel(run, name)

@@ -1,0 +1,99 @@
+"""Whole networks, ours and others', with batch norms that are not the identity."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from both_ways import assert_as_eager, compiled, exported
+from random_networks import settle
+
+from pointwise.acceleration import reports
+from pointwise.networks import (
+    EfficientNetB0,
+    MobileNetV1,
+    MobileNetV2,
+    MobileNetV3,
+    ResNet50,
+    Xception,
+)
+
+TIMM = ["mobilenetv1_100", "mobilenetv2_100", "mobilenetv3_large_100", "efficientnet_b0",
+        "resnet50", "xception41", "convnext_tiny"]  # fmt: skip
+TORCHVISION = ["mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "resnet18", "convnext_tiny",
+               "densenet121", "squeezenet1_1", "shufflenet_v2_x0_5", "googlenet", "vgg11_bn",
+               "regnet_y_400mf", "mnasnet0_5"]  # fmt: skip
+SHIM = Path(__file__).parents[2] / "../shared/tools/torchvision_cpu.py"
+
+
+def _imported(name: str):
+    """timm or torchvision, wherever they are; ``TORCHVISION_CPU`` names a folder with both."""
+    folder = os.environ.get("TORCHVISION_CPU", "")
+    if folder and folder not in sys.path:
+        sys.path.append(folder)
+    if importlib.util.find_spec(name) is None:
+        pytest.skip(f"{name} is not installed (TORCHVISION_CPU may name its folder)")
+    if "torchvision_cpu" not in sys.modules and SHIM.is_file():
+        spec = importlib.util.spec_from_file_location("torchvision_cpu", SHIM)
+        sys.modules["torchvision_cpu"] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return pytest.importorskip(name)
+
+
+def _assert_all_fused(found) -> None:
+    assert found
+    for report in found:
+        assert not report.why
+        assert not report.plain, str(report)
+
+
+@pytest.mark.parametrize("kind", [MobileNetV1, MobileNetV2, MobileNetV3, EfficientNetB0, Xception])
+def test_our_networks(kind):
+    torch.manual_seed(0)
+    options = {"width": 0.25} if kind in (MobileNetV1, MobileNetV2, MobileNetV3) else {}
+    model = settle(kind(classes=10, **options))
+    x = torch.rand(1, 3, 64, 64)
+    faster = exported(model, x)
+    assert_as_eager(model, faster, x)
+    assert_as_eager(model, faster, torch.rand(2, 3, 96, 64))
+    _assert_all_fused(faster.reports())
+
+
+def test_our_resnet_through_torch_compile():
+    torch.manual_seed(0)
+    model = settle(ResNet50(classes=10))
+    faster = compiled(model)
+    assert_as_eager(model, faster, torch.rand(1, 3, 64, 64))
+    _assert_all_fused(reports())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", [compiled, exported])
+@pytest.mark.parametrize("name", TIMM)
+def test_networks_of_timm(name, way):
+    timm = _imported("timm")
+    torch.manual_seed(0)
+    model = settle(timm.create_model(name))
+    x = torch.randn(1, 3, 224, 224)
+    faster = way(model, x)
+    assert_as_eager(model, faster, x)
+    assert_as_eager(model, faster, torch.randn(2, 3, 160, 192))
+    _assert_all_fused(reports() if way is compiled else faster.reports())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_networks_of_torchvision(name):
+    models = _imported("torchvision").models
+    torch.manual_seed(0)
+    make = getattr(models, name)
+    model = settle(make(init_weights=True) if name == "googlenet" else make())
+    x = torch.randn(1, 3, 224, 224)
+    faster = exported(model, x)
+    assert type(faster).__name__ == "Accelerated", faster
+    assert_as_eager(model, faster, x)
+    assert_as_eager(model, faster, torch.randn(2, 3, 224, 224))
