@@ -12,8 +12,9 @@ backward pass.
 
 Who: ``torch_eager`` is a network of plain modules with the same weights, ``torch_channels_last``
 the same with weights and images in channels_last, ``torch_compile`` that one compiled,
-``onnxruntime`` and ``openvino`` run its ONNX file. ``torch_mm``, at pointwise shapes of stride 1,
-is the matrix product alone. Everyone in float32, without gradients, on the same number of threads.
+``onnxruntime`` and ``openvino`` run its ONNX file; networks of ours are made one fused module by
+``accelerate``. ``torch_mm``, at pointwise shapes of stride 1, is the matrix product alone. Everyone
+in float32, without gradients, on the same number of threads.
 
 Pointwise and channels_last peers get images in channels_last, the rest in PyTorch's usual order;
 nobody is timed turning one into the other, but for what happens inside a call. ONNX Runtime and
@@ -35,6 +36,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,7 +54,7 @@ from image_shapes import NETWORKS, Block, Convolution
 from planned import Planned
 from torch import Tensor, nn
 
-from pointwise.layers import freeze
+from pointwise import accelerate
 
 BATCHES = (1, 8, 32)
 USUAL_NETWORKS = ("mobilenet_v1_b1", "mobilenet_v1_b8", "mobilenet_v2_b1", "resnet50_b1")
@@ -120,7 +122,7 @@ def network_case(
 ) -> Case:
     """A whole network on ``batch`` images of ``size`` pixels along both sides."""
     pair = image_pairs.network(name, batch, size, width).train(False)
-    freeze(pair.ours)
+    pair = replace(pair, ours=accelerate(pair.ours, pair.input))
     shapes = image_shapes.network_convolutions(pair.plain, size)
     linear = pair.plain[-1].weight  # type: ignore[index]
     work = image_work.network_forward(shapes, batch, len(linear), linear.numel())

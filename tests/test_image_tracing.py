@@ -326,3 +326,16 @@ def test_dual_numbers_keep_their_tangents(training):
             )
         assert found is not None
         torch.testing.assert_close(found, expected, **CLOSE)
+
+
+# --- torch.jit.trace ------------------------------------------------------------------------------
+
+
+def test_traced():
+    network = Small().eval()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(network, pictures(2, 3, 17, 20))
+        x = pictures(4, 3, 17, 20)
+        torch.testing.assert_close(traced(x), network(x), **CLOSE)
+    assert "pointwise" not in str(traced.inlined_graph), "only PyTorch's own operators"

@@ -61,7 +61,9 @@ def test_the_commands_run(tmp_path):
     write_scan(room(1, rays=20_000), tmp_path / "scan.laz")
     write_scan(replace(room(2, rays=20_000), labels=None), tmp_path / "new.laz")
     found = commands("README.md")
-    assert {words[1] for words in found} == {"info", "train", "label", "view", "classify", "bench"}
+    assert {words[1] for words in found} == {
+        "info", "train", "label", "view", "classify", "speedup", "explain", "bench"
+    }  # fmt: skip
     for words in found:
         assert words[0] == "pointwise"
         if words[1] == "bench":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -76,29 +77,32 @@ def _complete(
     names: tuple[str, str] = ("weight", "bias"),
 ) -> _Call:
     """Checks everything; ``names`` are what the caller calls weight and bias."""
-    checks.image(caller, input, dimensions)
+    with _unrecorded():
+        checks.image(caller, input, dimensions)
     batched = input.dim() == dimensions + 2
     x = input if batched else input.unsqueeze(0)
-    channels = x.shape[1]
-    groups = channels if groups is None else groups
-    checks.groups(caller, groups, channels)
     if kind == "pointwise" and isinstance(weight, Tensor) and weight.dim() == 2:
         weight = weight.reshape(*weight.shape, *[1] * dimensions)
-    checks.kernel_weight(caller, names[0], weight, channels, groups, dimensions, kind)
-    outputs = weight.shape[0]
-    if bias is not None:
-        checks.weight(caller, names[1], bias, (outputs,), f"[C_out={outputs}]")
-    steps = checks.per_dimension(caller, "stride", stride, dimensions)
-    spread = checks.per_dimension(caller, "dilation", dilation, dimensions)
-    kernel = weight.shape[2:]
-    edges = resolve(caller, padding, x.shape[2:], kernel, steps, spread)
-    sizes = checks.output_sizes(caller, x.shape[2:], kernel, steps, edges, spread)
-    named = "none" if activation is None else activation
-    checks.one_of(caller, "activation", named, tuple(ACTIVATIONS))
-    shape = (x.shape[0], outputs, *sizes)
+    with _unrecorded():
+        channels = x.shape[1]
+        groups = channels if groups is None else groups
+        checks.groups(caller, groups, channels)
+        checks.kernel_weight(caller, names[0], weight, channels, groups, dimensions, kind)
+        outputs = weight.shape[0]
+        if bias is not None:
+            checks.weight(caller, names[1], bias, (outputs,), f"[C_out={outputs}]")
+        steps = checks.per_dimension(caller, "stride", stride, dimensions)
+        spread = checks.per_dimension(caller, "dilation", dilation, dimensions)
+        kernel = weight.shape[2:]
+        edges = resolve(caller, padding, x.shape[2:], kernel, steps, spread)
+        sizes = checks.output_sizes(caller, x.shape[2:], kernel, steps, edges, spread)
+        named = "none" if activation is None else activation
+        checks.one_of(caller, "activation", named, tuple(ACTIVATIONS))
+        shape = (x.shape[0], outputs, *sizes)
+        if residual is not None:
+            shown = shape if batched else shape[1:]
+            checks.weight(caller, "residual", residual, shown, f"like the result, {list(shown)}")
     if residual is not None:
-        shown = shape if batched else shape[1:]
-        checks.weight(caller, "residual", residual, shown, f"like the result, {list(shown)}")
         residual = residual if batched else residual.unsqueeze(0)
     checks.alike(caller, **{names[0]: weight, names[1]: bias})
     x, weight, bias, residual = _autocast(x, weight, bias, residual)
@@ -192,13 +196,27 @@ def _wants_grad(*tensors: Tensor | None) -> bool:
     )
 
 
+@contextmanager
+def _unrecorded() -> Iterator[None]:
+    """``torch.jit.trace`` makes tensors of sizes, to record what is done to them; not in here."""
+    state = torch._C._get_tracing_state() if not torch.compiler.is_compiling() else None
+    if state is None:
+        yield
+        return
+    torch._C._set_tracing_state(None)
+    try:
+        yield
+    finally:
+        torch._C._set_tracing_state(state)
+
+
 def _is_transformed() -> bool:
-    """Whether an export to ONNX, a transform of torch.func or a forward derivative is at work."""
+    """Whether an export to ONNX, a trace, a torch.func or a forward derivative is at work."""
     if torch.onnx.is_in_onnx_export():
         return True
     if torch.compiler.is_compiling():
         return False
-    if forward_ad._current_level >= 0:
+    if forward_ad._current_level >= 0 or torch.jit.is_tracing():
         return True
     return torch._C._functorch.peek_interpreter_stack() is not None  # type: ignore[attr-defined]
 
