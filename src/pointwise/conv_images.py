@@ -9,12 +9,12 @@ do not depend on the number of threads or on how the work was cut.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pointwise.cut_images import TEAM, cut_bands, cut_points, row_stride
 from pointwise.engine.cpu.activation import HARDSWISH, NONE, SIGMOID, SILU, activate
 from pointwise.engine.cpu.gemm import (
     FROM_BIAS,
@@ -28,12 +28,13 @@ from pointwise.engine.cpu.gemm import (
 from pointwise.engine.cpu.launch import device, device_of, kernel, launch, slot, threads
 from pointwise.engine.cpu.memory import empty_image
 from pointwise.engine.cpu.moments import Behind, leave
-from pointwise.engine.cpu.pack import pack_kernels, padded_columns
+from pointwise.engine.cpu.pack import padded_columns
 from pointwise.engine.cpu.table import Table, bits, real
-from pointwise.engine.cpu.vector import REGISTER_BYTES, bytes_of, lanes_of
+from pointwise.engine.cpu.vector import bytes_of, lanes_of
 from pointwise.gathers import patches, stencil
 from pointwise.gathers.transfer import CORRECT
 from pointwise.gathers.window import Window
+from pointwise.packed_weights import Mix, Taps, Weights, is_stencil, mix, taps  # noqa: F401
 
 _INFINITY = float("inf")
 
@@ -48,54 +49,6 @@ EPILOGUES: dict[str, tuple[float, float, int]] = {
 """Activations that kernels apply: the bounds of a result, and what else is done to it."""
 
 
-def is_stencil(weight_size, groups: int) -> bool:
-    """Whether every output reads a single channel: the depthwise convolution."""
-    return weight_size[1] == 1 and (groups > 1 or weight_size[0] == 1)
-
-
-# --- weights as the kernels read them -------------------------------------------------------------
-
-
-class Weights:
-    """What kernels read of a weight and its bias."""
-
-
-@dataclass(frozen=True)
-class Mix(Weights):
-    """A weight ``[C_out, C_in/groups, kh, kw]`` and its bias, packed for the matrix product."""
-
-    packed: Tensor  # [groups, C_out/groups/lanes, kh·kw·C_in/groups, lanes]
-    bias: Tensor | None  # [groups, C_out/groups up to whole registers]
-    groups: int
-    columns: int  # C_out / groups
-    depth: int  # kh·kw·C_in/groups
-
-
-def mix(weight: Tensor, bias: Tensor | None, groups: int = 1) -> Mix:
-    """Packs a weight, tap by tap and channel by channel, as the gathers order them."""
-    columns = weight.shape[0] // groups
-    depth = weight.shape[1] * weight.shape[2] * weight.shape[3]
-    row = None
-    if bias is not None:
-        row = torch.zeros(groups, padded_columns(columns, bias.dtype), dtype=bias.dtype)
-        row[:, :columns] = bias.reshape(groups, columns)
-    return Mix(pack_kernels(weight, groups), row, groups, columns, depth)
-
-
-@dataclass(frozen=True)
-class Taps(Weights):
-    """A depthwise weight ``[C, 1, kh, kw]`` and its bias, channels last."""
-
-    weight: Tensor  # [kh·kw, C]
-    bias: Tensor  # [C]
-
-
-def taps(weight: Tensor, bias: Tensor | None) -> Taps:
-    """Orders a depthwise weight as the stencil reads it."""
-    rows = weight.flatten(1).t().contiguous()
-    return Taps(rows, torch.zeros(len(weight), dtype=weight.dtype) if bias is None else bias)
-
-
 # --- argument tables ------------------------------------------------------------------------------
 
 
@@ -106,11 +59,6 @@ def windowed(x: Tensor, window: Window, channels: int) -> list[int]:
             x_.points, y.step, x_.step, y.taps, x_.taps, y.origin, x_.origin, y.spread,
             x_.spread]  # fmt: skip
 
-
-# Where programs leave sums behind, how the work is cut must not depend on the number of threads.
-_TEAM = 8
-# Beyond, the weight is better read once for many rows than once for each band.
-_JOINED_WEIGHT = 2 * 1024 * 1024
 
 TAPS = 15  # the first slot behind the window
 _OWN = 21  # the first slot behind the window and the stencil
@@ -333,28 +281,6 @@ def empty(like: Tensor, window: Window, channels: int) -> Tensor:
     return empty_image(shape, like.dtype)
 
 
-def _bands(window: Window, bytes_of_row: int, most: int) -> tuple[int, int]:
-    """(rows in a band, bands in an image): of at most ``most`` bytes, the same for each thread."""
-    lines = window.y.points
-    band = _fair(lines, max(1, most // max(1, bytes_of_row)), window.images, threads())
-    return band, -(-lines // band)
-
-
-@lru_cache(maxsize=4096)
-def _fair(lines: int, most: int, copies: int, team: int) -> int:
-    """How many of ``lines`` to a program, so that the busiest thread has least to do.
-
-    There are ``copies`` of the lines. Of several answers the largest, which reads weights least
-    often.
-    """
-    if lines == 0:
-        return 1
-    return min(
-        range(1, min(lines, most) + 1),
-        key=lambda band: (-(-copies * -(-lines // band) // team) * band, -band),
-    )
-
-
 @dataclass(frozen=True)
 class Step:
     """A launch with all it needs: made once, run as often as wanted."""
@@ -381,7 +307,7 @@ def depthwise_step(
 ) -> Step:
     """``depthwise`` into ``out``, which may be every so-manieth row and column of an image."""
     channels, size = x.shape[1], x.element_size()
-    band, bands = _bands(window, window.x.points * channels * size, 64 * 1024)
+    band, bands = cut_bands(window, window.x.points * channels * size, 64 * 1024)
     arguments = windowed(x, window, channels) + stencil_arguments(weights, activation)
     arguments += [out.data_ptr(), band, bands, *(out.stride(i) * size for i in (0, 2, 3))]
     programs = window.images * bands if out.numel() else 0
@@ -424,8 +350,8 @@ def mixed_step(
     identity = window.is_identity
     # Pixels a multiple of 4 KB apart share their cache sets, and are better copied.
     direct = identity and how is None and x.shape[1] * size % 4096 != 0
-    span, block = _cut(points, weights.depth, weights.columns, weights.groups, size, identity,
-                       threads() if behind is None else _TEAM)  # fmt: skip
+    span, block = cut_points(points, weights.depth, weights.columns, weights.groups, size, identity,
+                       threads() if behind is None else TEAM)  # fmt: skip
     row_blocks, blocks = -(-points // span), -(-weights.columns // block)
     row_bytes = row_stride(weights.depth * size)
     room = (256 if identity else 48) * 1024
@@ -447,52 +373,6 @@ def mixed_step(
     arguments.append(left)
     programs = weights.groups * row_blocks * blocks
     return Step(compiled, arguments, programs, out, place, (weights, scratch, how, behind))
-
-
-def row_stride(needed: int) -> int:
-    """What lies between the rows of a gathered tile: an odd number of cache lines in any case.
-
-    Rows that nearly fill it get the stride that is compiled into the microkernel.
-    """
-    return TILE_ROW if TILE_ROW // 2 <= needed <= TILE_ROW - 64 else odd_lines(needed)
-
-
-def odd_lines(needed: int) -> int:
-    """At least so many bytes, an odd number of cache lines: so rows do not share cache sets."""
-    return (-(-needed // 64) | 1) * 64
-
-
-@lru_cache(maxsize=4096)
-def _cut(
-    points: int, depth: int, columns: int, groups: int, size: int, identity: bool, team: int
-) -> tuple[int, int]:
-    """(rows, columns) that one program computes.
-
-    As many rows as leave the gathered values in the second-level cache beside a panel of the
-    weight, all columns; then halved, until every thread has some programs.
-    """
-    row_bytes = depth * size
-    span = ROWS * max(1, min(64, 256 * 1024 // (ROWS * row_bytes)))
-    span = min(span, -(-points // ROWS) * ROWS)
-    panel = 2 * REGISTER_BYTES // size
-    block = -(-columns // panel) * panel
-    while groups * -(-points // span) * -(-columns // block) < 4 * team:
-        weight_bytes = row_bytes * block
-        if identity and block > panel and weight_bytes > 4 * span * row_bytes:
-            block = -(-block // 2 // panel) * panel
-        elif span > ROWS:
-            span = -(-span // 2 // ROWS) * ROWS
-        elif identity and block > 2 * panel:
-            block = -(-block // 2 // panel) * panel
-        else:
-            break
-    copies = groups * -(-columns // block)
-    return ROWS * _fair(-(-points // ROWS), span // ROWS, copies, team), block
-
-
-def is_better_joined(window: Window, then: Mix) -> bool:
-    """Whether ``separable`` is faster than its halves."""
-    return then.packed.numel() * then.packed.element_size() <= _JOINED_WEIGHT
 
 
 def separable(
@@ -526,7 +406,7 @@ def separable_step(
     channels, size = x.shape[1], x.element_size()
     row_bytes = row_stride(channels * size)
     points = window.x.points
-    band, bands = _bands(window, points * row_bytes, 256 * 1024)
+    band, bands = cut_bands(window, points * row_bytes, 256 * 1024)
     scratch = torch.empty((threads() * band * points + ROWS) * row_bytes, dtype=torch.uint8)
     arguments = windowed(x, window, channels) + stencil_arguments(weights, between)
     arguments += _mixing(then, out, residual, activation)

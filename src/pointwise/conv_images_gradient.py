@@ -17,15 +17,13 @@ from torch import Tensor
 from pointwise.conv_images import (
     ZEROS,
     depthwise_step,
-    mix,
     mixed,
-    odd_lines,
     of_dtype,
     over_rows,
     row_kernel,
-    taps,
     windowed,
 )
+from pointwise.cut_images import odd_lines
 from pointwise.engine.cpu.gemm import ELEMENT, FROM_NOTHING, FROM_ROWS, multiply
 from pointwise.engine.cpu.launch import device, device_of, launch, slot, threads
 from pointwise.engine.cpu.memory import empty, empty_image
@@ -34,10 +32,12 @@ from pointwise.engine.cpu.pack import padded_columns
 from pointwise.engine.cpu.slabs import total_of
 from pointwise.engine.cpu.table import Table, address
 from pointwise.engine.cpu.vector import REGISTER_BYTES, broadcast, bytes_of, lanes_of, number, store
-from pointwise.gathers import patches, stencil
+from pointwise.gathers import patches
 from pointwise.gathers.band import copy_band, fixed_bands, window_bytes
+from pointwise.gathers.stencil_gradient import GRADIENT_ROWS
 from pointwise.gathers.transfer import transfer_rows
 from pointwise.gathers.window import Share, Window, adjoint
+from pointwise.packed_weights import mix, taps
 
 
 def shares(window: Window) -> list[tuple[Share, Share]]:
@@ -270,7 +270,7 @@ def _stencil_gradient_of(add, *shape):
     return stencil_slab
 
 
-_STENCIL_GRADIENT = over_rows(_stencil_gradient_of, stencil.GRADIENT_ROWS, "stencil_gradient")
+_STENCIL_GRADIENT = over_rows(_stencil_gradient_of, GRADIENT_ROWS, "stencil_gradient")
 
 
 def depthwise_weight(

@@ -22,6 +22,7 @@ from torch.autograd import forward_ad
 from torch.nn.modules import module as hooks
 
 from pointwise import conv_images
+from pointwise.cut_images import is_better_joined
 from pointwise.epilogue import fold
 from pointwise.functional.padding import resolve
 from pointwise.gathers.window import Window, window
@@ -73,7 +74,7 @@ def are_better_joined(one: Folded, two: Folded) -> bool:
         and isinstance(two.weights, conv_images.Mix)
         and two.weights.groups == 1
         and two.window.is_identity
-        and conv_images.is_better_joined(one.window, two.weights)
+        and is_better_joined(two.weights)
     )
 
 

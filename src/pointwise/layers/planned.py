@@ -48,6 +48,8 @@ def run(input: Tensor, links: Sequence[Link], residual: Tensor | None = None) ->
 
 def alone(conv: nn.Conv2d, input: Tensor, residual: Tensor | None = None) -> Tensor | None:
     """A convolution of ours by itself, with its own activation; None as in ``run``."""
+    if torch.compiler.is_compiling():  # which would watch our dictionaries
+        return None
     out = again(input, (conv,), residual)
     if out is None and not torch.is_grad_enabled():
         links = [Link(conv, None, conv.activation, own=True)]  # type: ignore[arg-type]
@@ -61,6 +63,8 @@ def again(
     input: Tensor, modules: Sequence[nn.Module], residual: Tensor | None = None
 ) -> Tensor | None:
     """``run`` of modules that ran before and have not changed since; else None."""
+    if torch.compiler.is_compiling():
+        return None
     known = _known.get(modules[0])
     if known is None or torch.is_grad_enabled() or not folded.can_run(input, residual):
         return None

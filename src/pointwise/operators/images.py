@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.grad import conv2d_input, conv2d_weight
 
 from pointwise import checks, conv_images, conv_images_gradient
+from pointwise.cut_images import is_better_joined
 from pointwise.engine.cpu import norm_act
 from pointwise.epilogue import ACTIVATIONS, finish
 from pointwise.gathers.window import window
@@ -165,7 +166,7 @@ def _separable_cpu(input, depthwise, pointwise, depthwise_bias, bias, residual, 
     then = conv_images.mix(ready(pointwise), ready(bias))
     seen = window(input.shape[0], input.shape[2:], depthwise.shape[2:], stride, padding, dilation)
     simple = between in conv_images.EPILOGUES and activation in conv_images.EPILOGUES
-    if depthwise.shape[0] != groups or not simple or not conv_images.is_better_joined(seen, then):
+    if depthwise.shape[0] != groups or not simple or not is_better_joined(then):
         x = _conv2d_cpu(input, depthwise, depthwise_bias, None, stride, padding, dilation, groups,
                         between)  # fmt: skip
         return _conv2d_cpu(x, pointwise, bias, residual, [1, 1], [0] * 4, [1, 1], 1, activation)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pointwise.engine.cpu.launch import device, kernel, launch, slot
+from pointwise.engine.cpu.memory import empty
 from pointwise.engine.cpu.vector import (
     REGISTER_BYTES,
     broadcast,
@@ -48,6 +49,23 @@ def pad_row(row: Tensor) -> Tensor:
 
 
 @device
+def _turn(place, source, count, lanes, by_input, by_output, like):
+    """``count`` registers of neighbouring outputs, of weights in which inputs are neighbours.
+
+    A square at a time: each cache line is read once, before its neighbours in the same set come.
+    """
+    size, width = bytes_of(like), lanes_of(like)
+    if lanes < width:
+        zero = broadcast(number(0, like))
+        for c in range(count):
+            store(place + c * width * size, zero)
+    for lane in range(lanes):
+        row = source + lane * by_output
+        for c in range(count):
+            poke(place + (c * width + lane) * size, peek(row + c * by_input, like))
+
+
+@device
 def _pack(arguments, program, thread, like):
     """Some steps of depth of one panel: registers of neighbouring outputs, one after the other."""
     size, width = bytes_of(like), lanes_of(like)
@@ -65,20 +83,17 @@ def _pack(arguments, program, thread, like):
     source = weight + (group * columns + panel * width) * by_output
     place = packed + program * high * wide * inputs * width * size
     lanes = min(width, columns - panel * width)
-    zero = broadcast(number(0, like))
     for j in range(high):
         for i in range(wide):
             tap = source + j * by_line + i * by_tap
-            for c in range(inputs):
-                here = tap + c * by_input
-                if by_output == size:
-                    store(place, load_first(here, lanes, like))
-                else:
-                    if lanes < width:
-                        store(place, zero)
-                    for lane in range(lanes):
-                        poke(place + lane * size, peek(here + lane * by_output, like))
-                place += width * size
+            if by_output == size:
+                for c in range(inputs):
+                    store(place + c * width * size, load_first(tap + c * by_input, lanes, like))
+            else:
+                for c in range(0, inputs, width):
+                    _turn(place + c * width * size, tap + c * by_input, min(width, inputs - c),
+                          lanes, by_input, by_output, like)  # fmt: skip
+            place += inputs * width * size
 
 
 @kernel
@@ -97,7 +112,7 @@ def pack_kernels(weight: Tensor, groups: int) -> Tensor:
     columns = outputs // groups
     lanes = REGISTER_BYTES // weight.element_size()
     panels = -(-columns // lanes)
-    packed = torch.empty(groups, panels, high * wide * inputs, lanes, dtype=weight.dtype)
+    packed = empty((groups, panels, high * wide * inputs, lanes), weight.dtype)
     strides = (stride * weight.element_size() for stride in weight.stride())
     arguments = [
         weight.data_ptr(),
