@@ -9,6 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
+from pointwise.engine.cpu.memory import release
+
 
 def peak_growth(work: Callable[[], Any]) -> float | None:
     """MB (10⁶ bytes) by which resident memory rises at most above where it was before ``work``.
@@ -46,6 +48,7 @@ def _highest(prepare: Callable[[], Callable[[], Any]]) -> float | None:
 
 def _give_back() -> None:
     """Freed memory goes back to the system; otherwise the next work reuses it, unseen."""
+    release()
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     except (OSError, AttributeError):  # no glibc

@@ -71,3 +71,13 @@ def test_what_no_longer_fits_is_given_back(monkeypatch):
         empty((megabytes << 18,), torch.float32)
     kept = memory._mapped - before
     assert kept <= 1.5 * (39 << 20) + before
+
+
+def test_release_gives_back_what_is_not_in_use():
+    held, dropped = empty(LARGE, torch.float32).fill_(1), empty((1 << 20,), torch.float32)
+    before = memory._mapped
+    del dropped
+    assert memory._mapped == before
+    memory.release()
+    assert memory._mapped == before - (4 << 20)
+    assert held.eq(1).all()

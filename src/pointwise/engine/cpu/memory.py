@@ -2,7 +2,7 @@
 
 The system hands out fresh memory page by page, as it is first written, at about half a microsecond
 for 4 KB: a tenth of a training step, which asks for the same sizes in every step. What is kept is
-at most about half as much again as was ever in use at once.
+at most about half as much again as was ever in use at once; ``release`` gives it back.
 """
 
 from __future__ import annotations
@@ -70,6 +70,11 @@ def _take(size: int) -> _Block:
     if _mapped + size > _peak + _peak // 2 + _SPARE:
         _free.clear()
     return _Block(size)
+
+
+def release() -> None:
+    """Gives back to the system what is kept and not in use."""
+    _free.clear()
 
 
 def empty(shape: tuple[int, ...] | torch.Size, dtype: torch.dtype) -> Tensor:
