@@ -66,8 +66,9 @@ def messages_of(source: str) -> Iterator[tuple[int, str]]:
     """(line, message) of every error that is raised in a file."""
     tree = ast.parse(source)
     functions = [each for each in ast.walk(tree) if isinstance(each, ast.FunctionDef)]
-    for each in ast.walk(tree):
-        if not (isinstance(each, ast.Raise) and isinstance(each.exc, ast.Call)):
+    raised = [each for each in ast.walk(tree) if isinstance(each, ast.Raise)]
+    for each in sorted(raised, key=lambda each: each.lineno):
+        if not isinstance(each.exc, ast.Call):
             continue
         if not (isinstance(each.exc.func, ast.Name) and each.exc.func.id in ERRORS):
             continue
@@ -125,7 +126,7 @@ def test_no_entry_is_there_twice():
 
 
 def test_messages_are_found_wherever_they_are_put_together():
-    source = '''
+    source = """
 def reason(x):
     return f"not so {x}, by far" if x else "nothing at all"
 
@@ -135,7 +136,7 @@ def check(x):
     raise TypeError(words)
     raise OSError(reason(x)) from None
     raise KeyError("not one of ours")
-'''
+"""
     assert [text.replace(HOLE, "…") for _, text in messages_of(source)] == [
         "check: x is …; give more", "check: x is …; give less", "… is wrong",
         "not so …, by far", "nothing at all",
