@@ -28,12 +28,16 @@ LETTERS = 10
 MOST = 14  # messages that one entry may stand for
 
 
+def fixed(part: ast.expr) -> str:
+    return str(part.value) if isinstance(part, ast.Constant) else HOLE
+
+
 def texts(node: ast.AST | None, tree: ast.Module, function: ast.AST) -> list[str]:
     """What an expression can be as text, with holes: one for each way through it."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return [node.value]
     if isinstance(node, ast.JoinedStr):
-        return ["".join(v.value if isinstance(v, ast.Constant) else HOLE for v in node.values)]
+        return ["".join(fixed(part) for part in node.values)]
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         sides = texts(node.left, tree, function), texts(node.right, tree, function)
         return [left + right for left in sides[0] for right in sides[1]]
