@@ -176,9 +176,9 @@ def _show(found: Profile, console: Console, sort: str, tree: bool, top: int | No
 
 
 def _table(rows: list[Row]) -> Table:
-    from pointwise.costs.tables import bounded, short, table
+    from pointwise.costs.tables import bounded, milliseconds, short, table
 
-    made = table("<layer", "<kind", "ms", "params", "mult-adds", "roof", "<bound by")
+    made = table("<layer", "<kind", "ms", "params", "mult-\nadds", "roof", "<bound by")
     for row in rows:
         made.add_row(
             row.name,
@@ -193,9 +193,9 @@ def _table(rows: list[Row]) -> Table:
 
 
 def _tree(found: Profile) -> Table:
-    from pointwise.costs.tables import bounded, short, table
+    from pointwise.costs.tables import bounded, milliseconds, short, table
 
-    made = table("<module", "<type", "ms", "%", "params", "mult-adds")
+    made = table("<module", "<type", "ms", "%", "params", "mult-\nadds")
     for branch in found.tree():
         made.add_row(
             "  " * branch.depth + branch.name,
@@ -212,6 +212,8 @@ def _reasons(found: Profile, console: Console) -> None:
     """The layers that lose most against their rooflines, and why."""
     from rich.markup import escape
 
+    from pointwise.costs.tables import milliseconds
+
     far = [row for row in found.rows if row.is_far or (row.share is None and row.lost_ms > 0)]
     far.sort(key=lambda row: -row.lost_ms)
     far = [row for row in far if row.lost_ms > 0.01 * found.sum_ms]
@@ -225,17 +227,6 @@ def _reasons(found: Profile, console: Console) -> None:
         )
     if len(far) > _SHOWN:
         console.print(f"  and {len(far) - _SHOWN} more; --json and --html have all reasons")
-
-
-def milliseconds(number: float) -> str:
-    """Three digits, but no more than three behind the point."""
-    return (
-        f"{number:.0f}"
-        if number >= 100
-        else f"{number:.{1 if number >= 10 else 2}f}"
-        if (number >= 1)
-        else f"{number:.3f}"
-    )
 
 
 def percent(share: float | None) -> str:

@@ -66,7 +66,7 @@ class Row:
             return ""
         if self.fused and len(self.paths) == 1:
             return self.paths[0].removesuffix(".conv")
-        return ".".join(_common([path.split(".") for path in self.paths]))
+        return _around(self.paths)
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -239,14 +239,14 @@ def _real(value: Any, model: nn.Module) -> Any:
     return made if first is None else made.to(first.dtype)
 
 
-def _common(paths: list[list[str]]) -> list[str]:
-    """What paths begin with alike."""
+def _around(paths: Key) -> str:
+    """The innermost module with all of these in it."""
     found = []
-    for parts in zip(*paths, strict=False):
+    for parts in zip(*(path.split(".") for path in paths), strict=False):
         if len(set(parts)) > 1:
             break
         found.append(parts[0])
-    return found
+    return ".".join(found)
 
 
 def _ancestors(path: str) -> list[str]:
@@ -316,9 +316,12 @@ def _kind(key: Key, fused: bool, parts: dict[str, Count]) -> str:
 
 
 def _name(key: Key, fused: bool, counted: Cost) -> str:
-    """``blocks.0.depthwise+pointwise`` for two that ran as one; the class for the network."""
+    """``blocks.0`` or ``blocks.0.depthwise+project`` for two that ran as one."""
     if not fused:
         return key[0] or f"({counted.network})"
+    around = _around(key)
+    if len(key) > 1 and counted.types.get(around) == "DepthwiseSeparableConv2d":
+        return around or f"({counted.network})"
     shown = [path.removesuffix(".conv") for path in key]
     first, *rest = shown
     parent = first.rpartition(".")[0]

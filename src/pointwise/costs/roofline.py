@@ -71,7 +71,10 @@ def verdict(count: Count, seen: Seen, machine: Machine, searches: bool = False) 
     time = seen.milliseconds
     least = limit(count, machine)
     if time <= 0 or not (count.operations or count.bytes):
-        return "call", "computes nothing itself: Python, calls of modules, checks around layers"
+        return (
+            "call",
+            "computes nothing itself: Python, checks and memory given back between layers",
+        )
     if least.milliseconds / time >= FAR:
         return least.bound, _near(count, seen, least, machine)
     if searches:
