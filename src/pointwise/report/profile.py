@@ -41,7 +41,8 @@ def write_page(found: Profile, path: str | Path) -> None:
         "roofline_caption": (
             "The dashed line is for layers whose bytes fit into the fastest cache, the full one "
             "for those that go to memory; each layer's own limit is between them, by how much it "
-            "moves." + (f" {count} rows that compute nothing are not shown." if count else "")
+            "moves."
+            + (f" {count} rows that compute next to nothing are not shown." if count else "")
         ),
         "bars": _bars(found),
         "sum": html.escape(
@@ -89,7 +90,7 @@ def _bar(row: Row, longest: float) -> str:
     whole = 100 * row.milliseconds / longest
     least = 100 * min(row.limit_ms, row.milliseconds) / longest
     return (
-        f'<li><span class="name" title="{name}">{name}</span>'
+        f'<li><span class="name" title="{name}">{_breakable(row.name)}</span>'
         f'<span class="bar" aria-hidden="true"><span style="width: {whole:.2f}%"></span>'
         f'<span class="least" style="width: {least:.2f}%"></span></span>'
         f'<span class="ms">{milliseconds(row.milliseconds)} ms</span></li>'
@@ -123,7 +124,7 @@ def _row(number: int, row: Row, found: Profile) -> str:
     count, time = row.count, row.milliseconds
     gflops = count.operations / (1e6 * time) if time > 0 else 0.0
     cells = [
-        f'<th scope="row">{html.escape(row.name)}</th>',
+        f'<th scope="row">{_breakable(row.name)}</th>',
         _words(row.kind if count.bytes else ""),
         _number(time, milliseconds(time)),
         _number(time / found.sum_ms, f"{100 * time / found.sum_ms:.1f}"),
@@ -180,6 +181,11 @@ def _notes(found: Profile) -> str:
         *notes(found.cost),
     ]
     return "".join(f"<p>{html.escape(line)}</p>" for line in lines)
+
+
+def _breakable(name: str) -> str:
+    """A path that may go on in the next line behind its dots."""
+    return re.sub(r"([.+])", r"\1<wbr>", html.escape(name))
 
 
 def _number(value: float, shown: str) -> str:

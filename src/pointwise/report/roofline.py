@@ -22,6 +22,7 @@ _SIGNS = {
     kinds.LINEAR: ("#e69f00", "diamond"),
 }
 _OTHER = ("#8a8f98", "cross")
+_LEAST = 0.01  # operations per byte; below, numbers are only moved
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def plotted(rows: Sequence[Row]) -> list[tuple[int, Row]]:
     return [
         (number, row)
         for number, row in enumerate(rows)
-        if row.count.operations and row.count.bytes and row.milliseconds > 0
+        if row.count.intensity >= _LEAST and row.milliseconds > 0
     ]
 
 
