@@ -212,7 +212,6 @@ def commands() -> list[list[str]]:
     return [shlex.split(line, comments=True)[2:] for line in lines]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_the_commands_of_the_docs_run(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

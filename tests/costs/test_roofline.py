@@ -63,6 +63,8 @@ WORK = count(100_000_000, 100_000)  # 1 ms
         (WORK, seen(4.0), "kernel", "the kernel's own instructions, at 25 of 100 GFLOP/s"),
         # None of these is much.
         (WORK, seen(4.0, 7.5, 7.6, 3.6, 0.1), "kernel", "little is lost to calls, threads or cold"),
+        # A call would cost as much again: this is what was spent on fetching weights.
+        (WORK, seen(4.0, double=5.0, again=1.6), "cold", "it takes 1.6 ms instead of 4"),
         # The largest loss is the one that is named.
         (WORK, seen(4.0, 4.8, 7.0, 1.0, 0.1), "cold", "instead of 4"),
         (WORK, seen(4.0, 4.1, 7.0, 2.5, 0.1), "threads", "1.0 times as fast"),

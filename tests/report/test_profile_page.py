@@ -144,7 +144,6 @@ def test_a_profile_of_next_to_nothing_can_be_drawn(tmp_path):
     assert Times(1.0, {}, {}, {}, {}, 0.0, 0.0).launches == {}
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium")
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])

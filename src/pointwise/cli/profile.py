@@ -146,6 +146,7 @@ def _write_json(found: Profile, path: Path) -> None:
 
 
 def _show(found: Profile, console: Console, sort: str, tree: bool, top: int | None) -> None:
+    from pointwise.costs.machine import threads_of
     from pointwise.costs.tables import bounded, notes, short
 
     count, machine = found.count, found.machine
@@ -155,7 +156,7 @@ def _show(found: Profile, console: Console, sort: str, tree: bool, top: int | No
         "multiply-adds"
     )
     console.print(
-        f"{machine.cpu}, {machine.threads} threads: {machine.fma_gflops:.0f} GFLOP/s, "
+        f"{machine.cpu}, {threads_of(machine)}: {machine.fma_gflops:.0f} GFLOP/s, "
         f"{machine.bandwidth_gbs:.0f} GB/s\n",
         markup=False,
     )

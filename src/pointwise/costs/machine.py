@@ -215,6 +215,11 @@ def measured(quick: bool = False, with_caches: bool = False) -> Machine:
     return Machine(cpu_name(), threads(), fma_gflops(seconds), bandwidth_gbs(seconds), rates)
 
 
+def threads_of(machine: Machine) -> str:
+    """``1 thread``, ``2 threads``."""
+    return f"{machine.threads} thread" + ("" if machine.threads == 1 else "s")
+
+
 def better(one: Machine, other: Machine) -> Machine:
     """The higher of two measurements: a limit is what can be reached at all."""
     return Machine(

@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from pointwise.costs import kinds
 from pointwise.costs.count import Count, total
-from pointwise.costs.trace import Place, Trace, largest, trace
+from pointwise.costs.trace import Place, Trace, is_shape, largest, trace
 
 
 @dataclass(frozen=True)
@@ -218,8 +218,9 @@ def _reason(model: Any, inputs: tuple, error: Exception) -> str:
     name = _name(model)
     if isinstance(error, (Value, Size)):
         return (
-            f"cost: {name} asks for values of tensors that have a shape only ({error}); give real "
-            f"tensors in place of shapes for what decides about its way, got {given}"
+            f"cost: {name} asks for values of tensors that have a shape only ({error}), on "
+            f"{given}; where those come from an input, give it as a real tensor; what depends on "
+            "values that were computed with weights cannot be counted"
         )
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return f"cost: {name} does not run on {given}: {lines[0]}"
@@ -227,7 +228,7 @@ def _reason(model: Any, inputs: tuple, error: Exception) -> str:
 
 def _shown(value: Any) -> str:
     shape = getattr(value, "shape", value)
-    return str(tuple(shape)) if isinstance(shape, (tuple, list)) else type(value).__name__
+    return str(tuple(shape)) if is_shape(shape) else type(value).__name__
 
 
 def _layers(found: Trace, types: dict[str, str]) -> list[Layer]:

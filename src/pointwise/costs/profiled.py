@@ -261,8 +261,7 @@ def _ancestors(path: str) -> list[str]:
 def _described(inputs: tuple) -> str:
     shapes = (getattr(value, "shape", value) for value in inputs)
     return ", ".join(
-        "x".join(map(str, shape)) if isinstance(shape, (tuple, list)) else type(shape).__name__
-        for shape in shapes
+        "x".join(map(str, shape)) if is_shape(shape) else type(shape).__name__ for shape in shapes
     )
 
 

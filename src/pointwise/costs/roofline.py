@@ -114,6 +114,8 @@ def _losses(seen: Seen, machine: Machine) -> dict[str, tuple[float, str]]:
     )
     if seen.double is not None:
         share = min(1.0, max(0.0, 2 - seen.double / time))
+        if seen.again is not None:  # what a call itself takes, it takes again
+            share = min(share, seen.again / time)
         found["call and weights"] = (
             share,
             f"twice the batch takes {_times(seen.double / time)} as long: much of it is spent once "

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pointwise.atomic import replacing
 from pointwise.costs import kinds
+from pointwise.costs.machine import threads_of
 from pointwise.costs.profiled import Profile, Row
 from pointwise.costs.tables import milliseconds, notes, short
 from pointwise.report.roofline import drawing, legend, plotted
@@ -31,7 +32,7 @@ def write_page(found: Profile, path: str | Path) -> None:
     parts = {
         "title": html.escape(f"{found.cost.network} · {found.milliseconds:.3g} ms"),
         "about": html.escape(
-            f"{found.inputs}; {machine.cpu}, {machine.threads} threads, "
+            f"{found.inputs}; {machine.cpu}, {threads_of(machine)}, "
             f"{machine.fma_gflops:.0f} GFLOP/s, {machine.bandwidth_gbs:.0f} GB/s"
         ),
         "tiles": _tiles(found),
