@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from pointwise import ConvNormAct, PointCloud, cost, costs
+from pointwise import ChannelAttention, ConvNormAct, cost, costs
 from pointwise.costs import clock, measure
 from pointwise.costs.machine import Machine
 from pointwise.costs.parts_of_runs import BETWEEN
@@ -86,6 +86,16 @@ def test_a_bottleneck_s_residual_is_in_its_last_launch(quick):
     assert last.others == numbers
     assert "0" not in found  # nothing is left for the block itself
     assert found["0.conv2"].count.others == 4 * 64
+
+
+def test_a_layer_that_runs_in_several_ways_is_counted_once(quick):
+    """``restore`` of channel attention runs twice, the second time with a sum and a sigmoid."""
+    network = ChannelAttention(16)
+    found = run(network, (2, 16, 8, 8))
+    counted = cost(network, (2, 16, 8, 8)).totals
+    assert found.count.multiply_adds == counted.multiply_adds
+    assert found.count.parameters == counted.parameters
+    assert all(row.count.outputs >= 0 and row.count.bytes >= 0 for row in found.rows)
 
 
 def test_the_times_are_where_they_are_spent(quick):
@@ -173,7 +183,6 @@ def test_clouds_find_their_neighbours_first(quick):
     assert all(row.seen.double is None for row in found.rows)  # a cloud has no batch to double
     assert rows["encoder.stem"].bound == "search"
     assert "finds neighbours or voxels" in rows["encoder.stem"].reason
-    assert isinstance(PointCloud(points), PointCloud)
 
 
 def test_batches_are_doubled_where_there_are_some():

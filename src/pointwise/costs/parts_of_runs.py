@@ -59,13 +59,14 @@ def _of_launch(
     What the module around them was counted for (activations, a residual) goes to ``taken``.
     """
     found: dict[str, Count] = {}
-    works = [layers[path] for path in launch.convolutions]
+    works = [layers[path] for path in launch.convolutions if path in layers]
     counts = [layer.count for layer in works]
     joined = list(join(*counts)) if len(counts) == 2 else counts
     for layer, count in zip(works, joined, strict=True):
         _into(found, {layer.kind: count})
     for path in launch.norms:
-        _into(found, {kinds.NORM: Count(parameters=layers[path].count.parameters)})
+        if path in layers:
+            _into(found, {kinds.NORM: Count(parameters=layers[path].count.parameters)})
     for layer, count in zip(works, counts, strict=True):
         around = taken.setdefault(layer.path.rpartition(".")[0], {})
         numbers, size = count.outputs, count.bytes_written
@@ -86,5 +87,7 @@ def _without(layer: Layer, taken: dict[str, dict[str, Count]]) -> dict[str, Coun
     left = dict(layer.parts)
     for kind, count in taken.get(layer.path, {}).items():
         if kind in left:
-            left[kind] = left[kind] - count
-    return {kind: count for kind, count in left.items() if count != Count(exact=count.exact)}
+            rest = left.pop(kind) - count
+            if rest.outputs > 0 or rest.parameters:
+                left[kind] = rest
+    return left

@@ -73,7 +73,7 @@ class Row:
             "layer": self.name,
             "kind": self.kind,
             "fused": self.fused,
-            "modules": list(self.paths),
+            "modules": [path for path in self.paths if path != BETWEEN],
             **self.count.as_dict(),
             "milliseconds": _rounded(self.milliseconds),
             "limit_milliseconds": _rounded(self.limit_ms),
