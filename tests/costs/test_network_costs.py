@@ -319,6 +319,19 @@ def test_the_table_fits_80_columns():
     assert "blocks.12.pointwise.conv" in shown
 
 
+def test_tables_of_kinds_and_trees():
+    found = cost(MobileNetV1(), IMAGE)
+    tree = found.table("tree", depth=1).splitlines()
+    assert [line.split()[0] for line in tree[2:]] == [
+        "(MobileNetV1)", "stem", "blocks", "dropout", "classifier"
+    ]  # fmt: skip
+    assert tree[2].split()[2:6] == ["4.23", "M", "569", "M"]
+    assert found.table("kinds").splitlines()[2].split()[0] == "standard"
+    assert found.table() in str(found)
+    with pytest.raises(ValueError, match="by must be one of 'layers', 'kinds', 'tree', got 'name'"):
+        found.table("name")
+
+
 def test_the_numbers_go_to_json():
     found = cost(MobileNetV1(), IMAGE).as_dict()
     read = json.loads(json.dumps(found))

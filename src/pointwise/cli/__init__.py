@@ -13,7 +13,7 @@ import warnings
 # Threads that wait go to sleep after some microseconds: in a training that costs nothing, and
 # beside other programs it is several times faster. OpenMP reads it when torch loads it. What takes
 # milliseconds loses by it, and comparisons are to be as in everybody's own programs.
-if sys.argv[1:2] not in (["bench"], ["speedup"]):
+if sys.argv[1:2] not in (["bench"], ["speedup"], ["profile"], ["compare"]):
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import typer
@@ -24,6 +24,7 @@ from pointwise.cli.demo import demo
 from pointwise.cli.explain import explain
 from pointwise.cli.info import info
 from pointwise.cli.label import label
+from pointwise.cli.profile import profile
 from pointwise.cli.speedup import speedup
 from pointwise.cli.train import train
 from pointwise.cli.view import view
@@ -34,7 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Convolution at every point of an image or of a point cloud.",
 )
-for command in (train, label, classify, view, info, explain, demo, speedup, bench):
+for command in (train, label, classify, view, info, explain, profile, demo, speedup, bench):
     app.command()(command)
 
 

@@ -40,7 +40,7 @@ _OVER: dict[str, Work] = {
     ),
     **dict.fromkeys(("var", "std", "var_mean", "std_mean"), (1, 3, 0)),
     "linalg_vector_norm": (1, 1, 0),
-    "segment_reduce": (0, 1, 0),
+    **dict.fromkeys(("segment_reduce", "col2im"), (0, 1, 0)),
 }  # fmt: skip
 """Reductions: for each number of the input."""
 
@@ -74,8 +74,8 @@ _LOOKUPS = (
 FREE = (
     "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "detach", "alias",
     "_local_scalar_dense", "device", "sym_size", "sym_numel", "sym_stride", "is_same_size", "size",
-    "set_", "resize_", "item", "_assert_async", "is_contiguous", "layout",
-    "dim", "numel", "stride",
+    "set_", "as_strided_", "squeeze_", "unsqueeze_", "transpose_", "t_", "resize_", "item",
+    "_assert_async", "is_contiguous", "layout", "dim", "numel", "stride",
 )  # fmt: skip
 """Operators that neither compute nor move numbers."""
 

@@ -9,9 +9,10 @@ from typing import Any
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from pointwise import checks
 from pointwise.costs import kinds
 from pointwise.costs.count import Count, total
-from pointwise.costs.trace import Place, Trace, largest, trace
+from pointwise.costs.trace import Place, Trace, is_shape, largest, trace
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Branch:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a network costs. ``str()`` is a table; ``print(cost(model, shape))`` shows it.
+    """What a network costs; ``print(cost(model, shape))`` shows all of it as tables.
 
     ``peak_bytes`` is the most memory that activations, the input among them, take at once when
     layers run one after the other without gradients, and ``peak_at`` the layer at that moment; what
@@ -125,6 +126,18 @@ class Cost:
                 for layer in self.layers
             ],
         }
+
+    def table(self, by: str = "layers", depth: int | None = None) -> str:
+        """A table in 80 columns: of ``"layers"``, of ``"kinds"``, or the ``"tree"`` of modules.
+
+        ``depth`` is how far down the tree goes.
+        """
+        from pointwise.costs.tables import kind_table, layer_table, plain, tree_table
+
+        checks.one_of("table", "by", by, ("layers", "kinds", "tree"))
+        if by == "tree":
+            return plain([tree_table(self, depth)])
+        return plain([layer_table(self) if by == "layers" else kind_table(self.by_kind())])
 
     def __str__(self) -> str:
         from pointwise.costs.tables import text
@@ -218,8 +231,9 @@ def _reason(model: Any, inputs: tuple, error: Exception) -> str:
     name = _name(model)
     if isinstance(error, (Value, Size)):
         return (
-            f"cost: {name} asks for values of tensors that have a shape only ({error}); give real "
-            f"tensors in place of shapes for what decides about its way, got {given}"
+            f"cost: {name} asks for values of tensors that have a shape only ({error}), on "
+            f"{given}; where those come from an input, give it as a real tensor; what depends on "
+            "values that were computed with weights cannot be counted"
         )
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return f"cost: {name} does not run on {given}: {lines[0]}"
@@ -227,7 +241,7 @@ def _reason(model: Any, inputs: tuple, error: Exception) -> str:
 
 def _shown(value: Any) -> str:
     shape = getattr(value, "shape", value)
-    return str(tuple(shape)) if isinstance(shape, (tuple, list)) else type(value).__name__
+    return str(tuple(shape)) if is_shape(shape) else type(value).__name__
 
 
 def _layers(found: Trace, types: dict[str, str]) -> list[Layer]:

@@ -6,11 +6,12 @@ convolution's result and the next one's; only the last result is new memory in e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import accumulate, chain
 from operator import is_
 from typing import Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from pointwise.layers.watch import Watch
 
 _frozen: WeakSet[nn.Module] = WeakSet()
 _MOST = 4  # plans of one run: so many shapes of input may take turns
+_observer: Callable[[_Plan, bool], None] | None = None
 _plans: WeakKeyDictionary[nn.Module, dict[tuple, _Plan]] = WeakKeyDictionary()
 _known: WeakKeyDictionary[nn.Module, tuple[Watch, dict[tuple, _Plan]]] = WeakKeyDictionary()
 
@@ -116,6 +118,20 @@ def remember(
         known[1].pop(next(iter(known[1])))
 
 
+@contextmanager
+def observed(observer: Callable[[_Plan, bool], None]) -> Iterator[None]:
+    """Lets ``observer(plan, with_residual)`` run the plans, each step by ``plan.step(number)``.
+
+    ``plan.parts`` says which links a step is of. For whoever measures them.
+    """
+    global _observer
+    before, _observer = _observer, observer
+    try:
+        yield
+    finally:
+        _observer = before
+
+
 def _key(input: Tensor, residual: Tensor | None) -> tuple:
     return input.shape, input.dtype, threads(), residual is not None
 
@@ -124,9 +140,14 @@ class _Plan:
     """Launches for one shape of input, and the state of the parameters they were made of."""
 
     def __init__(
-        self, links: Sequence[Link], steps: Sequence[conv_images.Step], buffers: tuple
+        self,
+        links: Sequence[Link],
+        steps: Sequence[conv_images.Step],
+        counts: Sequence[int],
+        buffers: tuple,
     ) -> None:
         self.out = steps[-1].out
+        self.parts = _parts(links, counts)
         self._steps, self._buffers = steps, buffers
         self._program = Program((step.kernel, step.arguments, step.programs) for step in steps)
         self._numbers = _numbers(links)
@@ -164,8 +185,28 @@ class _Plan:
             if residual is not None:
                 residual = residual.contiguous(memory_format=torch.channels_last)
                 program.tables[-1][conv_images.RESIDUAL] = residual.data_ptr()
-            program.run()
+            if _observer is None:
+                program.run()
+            else:
+                _observer(self, residual is not None)
         return out
+
+    def step(self, number: int) -> None:
+        """Runs one of the launches, for an observer."""
+        self._program.run(number)
+
+
+_Part = tuple[ref, "ref | None", "str | None"]
+
+
+def _parts(links: Sequence[Link], counts: Sequence[int]) -> list[list[_Part]]:
+    """The links of each step; weakly, since plans are kept by a convolution."""
+    every: list[_Part] = [
+        (ref(conv), None if norm is None else ref(norm), activation)
+        for conv, norm, activation in links
+    ]
+    ends = list(accumulate(counts))
+    return [every[end - count : end] for end, count in zip(ends, counts, strict=True)]
 
 
 def _tensors(links: Sequence[Link]) -> list[Any]:
@@ -207,6 +248,7 @@ def _make(input: Tensor, links: Sequence[Link], residual: Tensor | None) -> _Pla
         return None  # a stencil takes none, and a wrong one gets its error elsewhere
     buffers = _two_buffers(found, input.dtype)
     steps: list[conv_images.Step] = []
+    counts: list[int] = []
     x, first = input.contiguous(memory_format=torch.channels_last), 0
     while first < len(found):
         one, last = found[first], found[min(first + 1, len(found) - 1)]
@@ -218,7 +260,8 @@ def _make(input: Tensor, links: Sequence[Link], residual: Tensor | None) -> _Pla
         else:
             steps.append(folded.step_of_one(x, one, out, more))
         x, first = out, first + count
-    return _Plan(links, steps, buffers)
+        counts.append(count)
+    return _Plan(links, steps, counts, buffers)
 
 
 def _two_buffers(found: Sequence[folded.Folded], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
