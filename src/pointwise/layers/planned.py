@@ -108,9 +108,14 @@ class _Plan:
     """Launches for one shape of input, and the state of the parameters they were made of."""
 
     def __init__(
-        self, links: Sequence[Link], steps: Sequence[conv_images.Step], buffers: tuple
+        self,
+        links: Sequence[Link],
+        steps: Sequence[conv_images.Step],
+        buffers: tuple,
+        readers: int,
     ) -> None:
         self.out = steps[-1].out
+        self._readers = readers  # how many of the first launches read the input
         self._steps, self._buffers = steps, buffers
         self._program = Program((step.kernel, step.arguments, step.programs) for step in steps)
         self._numbers = _numbers(links)
@@ -143,7 +148,8 @@ class _Plan:
         out = torch.empty(self.out.shape, dtype=self.out.dtype, memory_format=torch.channels_last)
         program, last = self._program, self._steps[-1]
         with program.lock:
-            program.tables[0][0] = input.data_ptr()
+            for table in program.tables[: self._readers]:
+                table[0] = input.data_ptr()
             program.tables[-1][last.place] = out.data_ptr()
             if residual is not None:
                 residual = residual.contiguous(memory_format=torch.channels_last)
@@ -191,18 +197,25 @@ def _make(input: Tensor, links: Sequence[Link], residual: Tensor | None) -> _Pla
         return None  # a stencil takes none, and a wrong one gets its error elsewhere
     buffers = _two_buffers(found, input.dtype)
     steps: list[conv_images.Step] = []
-    x, first = input.contiguous(memory_format=torch.channels_last), 0
+    x, first, turn = input.contiguous(memory_format=torch.channels_last), 0, 0
     while first < len(found):
         one, last = found[first], found[min(first + 1, len(found) - 1)]
-        count = 2 if last is not one and folded.are_better_joined(one, last) else 1
-        out = _view(buffers[len(steps) % 2], found[first + count - 1].shape)
+        multiplied = one.multiplier > 1
+        if multiplied and not folded.is_separable(one, last):
+            return None
+        count = 2 if multiplied or folded.are_better_joined(one, last) else 1
+        wide = _view(buffers[turn % 2], one.shape)
+        turn += multiplied  # then what lies between takes a buffer too
+        out = _view(buffers[turn % 2], found[first + count - 1].shape)
         more = residual if first + count == len(found) else None
-        if count == 2:
+        if multiplied:
+            steps += folded.steps_of_multiplied(x, one, last, wide, out, more)
+        elif count == 2:
             steps.append(folded.step_of_two(x, one, last, out, more))
         else:
             steps.append(folded.step_of_one(x, one, out, more))
-        x, first = out, first + count
-    return _Plan(links, steps, buffers)
+        x, first, turn = out, first + count, turn + 1
+    return _Plan(links, steps, buffers, readers=found[0].multiplier)
 
 
 def _two_buffers(found: Sequence[folded.Folded], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
