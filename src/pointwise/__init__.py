@@ -17,6 +17,7 @@ _WHERE = {
     "pack_padded": "pointwise.cloud.point_cloud",
     "pad_packed": "pointwise.cloud.point_cloud",
     "Scan": "pointwise.cloud.scan",
+    "cost": "pointwise.costs",
     **dict.fromkeys(
         (
             "cell_conv",
@@ -83,6 +84,7 @@ __all__ = [
     "cell_depthwise_conv",
     "cell_separable_conv",
     "conv2d",
+    "cost",
     "depthwise_conv1d",
     "depthwise_conv2d",
     "depthwise_conv3d",
@@ -102,6 +104,7 @@ if TYPE_CHECKING:
     from pointwise.cloud.neighborhood import Neighborhood
     from pointwise.cloud.point_cloud import PointCloud, pack_padded, pad_packed
     from pointwise.cloud.scan import Scan
+    from pointwise.costs import cost
     from pointwise.functional import (
         cell_conv,
         cell_depthwise_conv,

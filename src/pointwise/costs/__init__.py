@@ -1,0 +1,37 @@
+"""What a convolution, a layer or a network costs: counted by definition, and measured.
+
+``cost`` counts a whole network from shapes alone; ``convolution``, ``depthwise``, ``pointwise``,
+``depthwise_separable``, ``grouped``, ``cell_conv``, ``cell_depthwise_conv`` and
+``cell_separable_conv`` count one from its sizes.
+"""
+
+from __future__ import annotations
+
+from pointwise.costs.clouds import cell_conv, cell_depthwise_conv, cell_separable_conv, table_of
+from pointwise.costs.convolutions import (
+    convolution,
+    depthwise,
+    depthwise_separable,
+    grouped,
+    pointwise,
+)
+from pointwise.costs.count import Count, total
+from pointwise.costs.network import Branch, Cost, Layer, cost
+
+__all__ = [
+    "Branch",
+    "Cost",
+    "Count",
+    "Layer",
+    "cell_conv",
+    "cell_depthwise_conv",
+    "cell_separable_conv",
+    "convolution",
+    "cost",
+    "depthwise",
+    "depthwise_separable",
+    "grouped",
+    "pointwise",
+    "table_of",
+    "total",
+]

@@ -1,0 +1,128 @@
+"""What gradients cost where a network computes some as it runs: as many multiply-adds as the
+convolution, for each of the two. (Of additions as many are counted, which is a few too many.)"""
+
+from __future__ import annotations
+
+import math
+
+from pointwise.costs import clouds, kinds
+from pointwise.costs.count import Count
+from pointwise.costs.own_operators import table_of_call
+from pointwise.costs.parts import Formula, Part, applied, size_of
+
+
+def _convolution_backward(given, out) -> list[Part]:
+    """As many multiply-adds as the convolution, for each of the two gradients that are wanted."""
+    input, weight, grad = given["input"], given["weight"], given["grad_output"]
+    spread = input if given["transposed"] else grad
+    products = spread.numel() * weight[0].numel()
+    wanted = given["output_mask"]
+    found = [tensor for tensor in out if tensor is not None]
+    times = sum(map(bool, wanted[:2]))
+    count = Count(
+        multiplications=times * products,
+        multiply_adds=times * products,
+        additions=times * products + (grad.numel() if wanted[2] else 0),
+        outputs=sum(tensor.numel() for tensor in found),
+        bytes_read=size_of(grad) + size_of(input) + size_of(weight),
+        bytes_written=sum(map(size_of, found)),
+    )
+    groups = given["groups"]
+    channels = weight.shape[0] if given["transposed"] else weight.shape[1] * groups
+    kind = kinds.of_convolution(weight.shape[2:], channels, groups)
+    return [applied(kinds.TRANSPOSED if given["transposed"] else kind, count)]
+
+
+def _gradient_of_conv2d(given, out) -> list[Part]:
+    """Either gradient takes as many multiply-adds as the convolution, and sums of their length."""
+    grad, size = given["grad"], given.get("size")
+    read = [grad, *(given[name] for name in ("input", "weight") if name in given)]
+    results = [x for x in (out if isinstance(out, (tuple, list)) else [out]) if x is not None]
+    weight = tuple(given["weight"].shape) if "weight" in given else tuple(size)
+    products = grad.numel() * math.prod(weight[1:])
+    count = Count(
+        multiplications=products,
+        multiply_adds=products,
+        additions=products + (grad.numel() if len(results) > 1 else 0),
+        outputs=sum(x.numel() for x in results),
+        bytes_read=sum(map(size_of, read)),
+        bytes_written=sum(map(size_of, results)),
+    )
+    kind = kinds.of_convolution(weight[2:], weight[1] * given["groups"], given["groups"])
+    return [applied(kind, count)]
+
+
+def _norm_conv2d_backward(given, out) -> list[Part]:
+    z, weight, grad = given["z"], given["weight"], given["grad"]
+    times = 2 if given["wanted"] else 1
+    products = times * grad.numel() * weight[0].numel()
+    count = Count(
+        multiplications=products,
+        multiply_adds=products,
+        additions=products,
+        outputs=sum(x.numel() for x in out),
+        bytes_read=size_of(grad) + size_of(z) + size_of(given["out"]) + size_of(weight),
+        bytes_written=sum(map(size_of, out)),
+    )
+    groups = given["groups"]
+    kind = kinds.of_convolution(weight.shape[2:], z.shape[1], groups)
+    norm = Count(multiplications=2 * z.numel(), additions=4 * z.numel())
+    return [applied(kind, count), Part(kinds.NORM, norm)]
+
+
+def _norm_act_backward(given, out) -> list[Part]:
+    numbers = given["z"].numel()
+    count = Count(
+        multiplications=2 * numbers,
+        additions=4 * numbers,
+        others=numbers,
+        outputs=sum(x.numel() for x in out),
+        bytes_read=size_of(given["grad"]) + size_of(given["z"]),
+        bytes_written=sum(map(size_of, out)),
+    )
+    return [Part(kinds.NORM, count)]
+
+
+def _gradient_of_cells(depthwise: bool) -> Formula:
+    """A gradient takes as many multiply-adds as the convolution, and adds as many neighbours up."""
+
+    def formula(given, out) -> list[Part]:
+        grad, weight = given["grad"], given["weight"]
+        points = given["points"] if "points" in given else given["features"].shape[0]
+        results = out if isinstance(out, (tuple, list)) else [out]
+        cells = weight[0].numel() if depthwise else weight[0, 0].numel()
+        table = table_of_call(given, points, cells)
+        channels, outputs = weight.shape[0 if depthwise else 1], grad.shape[1]
+        products = table.occupied * channels * (1 if depthwise else outputs)
+        count = Count(
+            multiplications=products + (table.occupied * channels if given["mean"] else 0),
+            multiply_adds=products,
+            additions=products + table.pairs * channels,
+            outputs=sum(x.numel() for x in results),
+            bytes_read=table.bytes + size_of(grad) + size_of(weight),
+            bytes_written=sum(map(size_of, results)),
+            exact=table.exact,
+        )
+        return [applied(kinds.CELL_DEPTHWISE if depthwise else kinds.CELL, count)]
+
+    return formula
+
+
+def _pointwise_grad_weight(given, out) -> list[Part]:
+    grad, x = given["grad"], given["features"]
+    count = clouds.count_matrix(x.shape[0], x.shape[1], grad.shape[1], True, x.element_size())
+    return [applied(kinds.POINTWISE, count)]
+
+
+FORMULAS: dict[str, Formula] = {
+    "aten::convolution_backward": _convolution_backward,
+    "pointwise::conv2d_grad_input": _gradient_of_conv2d,
+    "pointwise::conv2d_grad_weight": _gradient_of_conv2d,
+    "pointwise::norm_conv2d_backward": _norm_conv2d_backward,
+    "pointwise::norm_act_backward": _norm_act_backward,
+    "pointwise::cell_conv_grad_input": _gradient_of_cells(depthwise=False),
+    "pointwise::cell_conv_grad_weight": _gradient_of_cells(depthwise=False),
+    "pointwise::cell_depthwise_conv_grad_input": _gradient_of_cells(depthwise=True),
+    "pointwise::cell_depthwise_conv_grad_weight": _gradient_of_cells(depthwise=True),
+    "pointwise::pointwise_conv_grad_weight": _pointwise_grad_weight,
+}

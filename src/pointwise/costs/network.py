@@ -1,0 +1,249 @@
+"""What a network costs: counted, layer by layer, on tensors without data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from pointwise.costs import kinds
+from pointwise.costs.count import Count, total
+from pointwise.costs.trace import Place, Trace, largest, trace
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A module that computes something itself, and how often it is called.
+
+    ``path`` is its place in the network, such as ``blocks.0.depthwise.conv`` ("" is the network
+    itself), ``type`` its class. ``parts`` tell its work by kind, of which ``kind`` is the largest.
+    Shapes are those of its first call.
+    """
+
+    path: str
+    type: str
+    kind: str
+    calls: int
+    in_shapes: tuple[tuple[int, ...], ...]
+    out_shapes: tuple[tuple[int, ...], ...]
+    parts: dict[str, Count] = field(repr=False)
+
+    @property
+    def count(self) -> Count:
+        return total(self.parts.values())
+
+    @property
+    def name(self) -> str:
+        """The path, or the class of the network itself in brackets."""
+        return self.path or f"({self.type})"
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A module with all that is inside it; ``depth`` is 0 for the network itself."""
+
+    path: str
+    type: str
+    depth: int
+    count: Count
+
+    @property
+    def name(self) -> str:
+        """The last part of the path, or the class of the network itself in brackets."""
+        return self.path.rpartition(".")[2] or f"({self.type})"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network costs. ``str()`` is a table; ``print(cost(model, shape))`` shows it.
+
+    ``peak_bytes`` is the most memory that activations, the input among them, take at once when
+    layers run one after the other without gradients, and ``peak_at`` the layer at that moment; what
+    operators use inside is not known. ``not_counted`` says how often operators ran of which only
+    the bytes are counted, not the arithmetic.
+    """
+
+    network: str
+    layers: list[Layer]
+    peak_bytes: int
+    peak_at: str
+    not_counted: dict[str, int]
+    types: dict[str, str] = field(repr=False)  # of all modules, by path
+
+    @property
+    def totals(self) -> Count:
+        """Of the whole network."""
+        return total(layer.count for layer in self.layers)
+
+    def by_kind(self) -> dict[str, Count]:
+        """Kinds of convolution, and of everything else, in the order of ``costs.kinds``."""
+        found: dict[str, Count] = {}
+        for layer in self.layers:
+            for kind, count in layer.parts.items():
+                found[kind] = found.get(kind, Count()) + count
+        return {kind: found[kind] for kind in kinds.ORDER if kind in found}
+
+    def tree(self, depth: int | None = None) -> list[Branch]:
+        """All modules in the order of the tree, each with all inside it, down to ``depth``."""
+        sums = dict.fromkeys(self.types, Count())
+        for layer in self.layers:
+            path = layer.path
+            while True:
+                sums[path] = sums[path] + layer.count
+                if not path:
+                    break
+                path = path.rpartition(".")[0]
+        return [
+            Branch(path, kind, level, sums[path])
+            for path, kind in self.types.items()
+            for level in [len(path.split(".")) if path else 0]
+            if depth is None or level <= depth
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as plain numbers and words, for JSON."""
+        return {
+            "network": self.network,
+            "totals": self.totals.as_dict(),
+            "peak_bytes": self.peak_bytes,
+            "peak_at": self.peak_at,
+            "by_kind": {kind: count.as_dict() for kind, count in self.by_kind().items()},
+            "not_counted": self.not_counted,
+            "layers": [
+                {
+                    "layer": layer.name,
+                    "type": layer.type,
+                    "kind": layer.kind,
+                    "calls": layer.calls,
+                    "input": [list(shape) for shape in layer.in_shapes],
+                    "output": [list(shape) for shape in layer.out_shapes],
+                    **layer.count.as_dict(),
+                }
+                for layer in self.layers
+            ],
+        }
+
+    def __str__(self) -> str:
+        from pointwise.costs.tables import text
+
+        return text(self)
+
+
+def cost(model: nn.Module | Callable[..., Any], *inputs: Any, **keywords: Any) -> Cost:
+    """Counts what ``model(*inputs, **keywords)`` costs in inference, without computing it.
+
+    An input is a tensor, or a shape such as ``(1, 3, 224, 224)``, or whatever else the model takes.
+    Weights are neither read nor copied, and may be on the ``meta`` device; the model is left as it
+    was. Any module or function of PyTorch's will do: what is counted are the operators that run,
+    ours among them. See ``Count`` for what is counted and how, and docs/counting.md for how other
+    tools count.
+
+    Convolutions on clouds depend on who is whose neighbour: give the points as a real tensor, and
+    counts are exact; where they are a shape, every point is taken for a neighbour of every other
+    one, and counts are upper bounds (``totals.exact`` is False).
+
+    Raises ValueError where the model cannot be run on such inputs.
+
+    >>> from pointwise.networks import MobileNetV1
+    >>> cost(MobileNetV1(), (1, 3, 224, 224)).totals.multiply_adds
+    568740352
+    """
+    network = _module(model)
+    if not inputs and not keywords:
+        raise ValueError(
+            f"cost: {_name(model)} needs its inputs, or their shapes, as in "
+            "cost(model, (1, 3, 224, 224))"
+        )
+    _refuse_lazy(network)
+    try:
+        found = trace(network, inputs, keywords)
+    except Exception as error:  # a model's own code may raise anything
+        raise ValueError(_reason(model, inputs, error)) from error
+    types = {path: type(module).__name__ for path, module in network.named_modules()}
+    types[""] = _name(model)
+    return Cost(
+        network=_name(model),
+        layers=_layers(found, types),
+        peak_bytes=found.peak,
+        peak_at=found.peak_at or f"({_name(model)})",
+        not_counted=dict(sorted(found.not_counted.items())),
+        types=types,
+    )
+
+
+def _module(model: nn.Module | Callable[..., Any]) -> nn.Module:
+    if isinstance(model, type) or not callable(model):
+        what = f"the class {model.__name__}" if isinstance(model, type) else repr(model)
+        raise TypeError(
+            f"cost: model must be a module or a function of tensors, got {what}"
+            + ("; call it to make a module" if isinstance(model, type) else "")
+        )
+    if isinstance(model, nn.Module):
+        return getattr(model, "_orig_mod", model)  # what torch.compile has wrapped
+    return _Function(model)
+
+
+class _Function(nn.Module):
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *inputs: Any, **keywords: Any) -> Any:
+        return self.function(*inputs, **keywords)
+
+
+def _name(model: Any) -> str:
+    if isinstance(model, nn.Module):
+        return type(getattr(model, "_orig_mod", model)).__name__
+    return getattr(model, "__name__", type(model).__name__)
+
+
+def _refuse_lazy(network: nn.Module) -> None:
+    for path, module in network.named_modules():
+        if any(is_lazy(x) for x in module.parameters(recurse=False)):
+            raise ValueError(
+                f"cost: {path or type(module).__name__} is lazy and does not know its size yet; "
+                "call the model once, or give it its sizes"
+            )
+
+
+def _reason(model: Any, inputs: tuple, error: Exception) -> str:
+    from torch._subclasses.fake_tensor import DataDependentOutputException as Value
+    from torch._subclasses.fake_tensor import DynamicOutputShapeException as Size
+
+    given = ", ".join(_shown(value) for value in inputs)
+    name = _name(model)
+    if isinstance(error, (Value, Size)):
+        return (
+            f"cost: {name} asks for values of tensors that have a shape only ({error}); give real "
+            f"tensors in place of shapes for what decides about its way, got {given}"
+        )
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"cost: {name} does not run on {given}: {lines[0]}"
+
+
+def _shown(value: Any) -> str:
+    shape = getattr(value, "shape", value)
+    return str(tuple(shape)) if isinstance(shape, (tuple, list)) else type(value).__name__
+
+
+def _layers(found: Trace, types: dict[str, str]) -> list[Layer]:
+    """A row for each module with work or parameters of its own; those that never ran come last."""
+    last = len(found.places) + 1
+    busy = [(path, place) for path, place in found.places.items() if place.parts]
+    busy.sort(key=lambda entry: entry[1].rank if entry[1].rank >= 0 else last)
+    return [_layer(path, place, types) for path, place in busy]
+
+
+def _layer(path: str, place: Place, types: dict[str, str]) -> Layer:
+    parts = {kind: place.parts[kind] for kind in kinds.ORDER if kind in place.parts}
+    return Layer(path, types.get(path, ""), largest(parts), place.calls, place.in_shapes,
+                 place.out_shapes, parts)  # fmt: skip
+
+
+def without_parameters(count: Count) -> Count:
+    """The same work, for layers whose parameters are counted elsewhere."""
+    return replace(count, parameters=0)

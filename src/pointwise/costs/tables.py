@@ -1,0 +1,140 @@
+"""Counts as text and as tables for people: numbers of three digits, 80 columns."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from pointwise.costs.count import Count
+    from pointwise.costs.network import Cost
+
+WIDTH = 80
+
+
+def short(number: float) -> str:
+    """A number in three digits: ``999``, ``1.23 k``, ``45.6 M``, ``7.89 G``.
+
+    >>> short(568_740_352), short(12), short(0)
+    ('569 M', '12', '0')
+    """
+    if abs(number) < 1000:
+        return f"{number:.0f}" if number == int(number) else f"{number:.3g}"
+    for letter in "kMGTP":
+        number /= 1000
+        if abs(number) < 999.5 or letter == "P":
+            break
+    digits = 0 if abs(number) >= 99.95 else 1 if abs(number) >= 9.995 else 2
+    return f"{number:.{digits}f} {letter}"
+
+
+def table(*columns: str) -> Table:
+    """An empty table; a column that begins with ``<`` is words, all others are numbers."""
+    from rich import box
+    from rich.table import Table
+
+    made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, show_footer=False)
+    for name in columns:
+        if name.startswith("<"):
+            made.add_column(name[1:], overflow="fold")
+        else:
+            made.add_column(name, justify="right", no_wrap=True)
+    return made
+
+
+_COUNTS = ("params", "mult-adds", "bytes", "op/byte")
+
+
+def numbers(count: Count) -> list[str]:
+    """The cells of a row; ``≤`` where it is an upper bound."""
+    return [
+        short(count.parameters),
+        bounded(count.multiply_adds, count.exact),
+        bounded(count.bytes, count.exact),
+        f"{count.intensity:.2g}" if count.intensity < 10 else f"{count.intensity:.0f}",
+    ]
+
+
+def bounded(number: int, exact: bool) -> str:
+    """A number, with ``≤`` where it is an upper bound."""
+    return short(number) if exact or number == 0 else f"≤{short(number)}"
+
+
+def layer_table(cost: Cost) -> Table:
+    """A row for each layer, and the total."""
+    made = table("<layer", "<kind", *_COUNTS)
+    for layer in cost.layers:
+        times = f" ×{layer.calls}" if layer.calls > 1 else ""
+        made.add_row(layer.name + times, layer.kind, *numbers(layer.count))
+    made.add_section()
+    made.add_row("total", "", *numbers(cost.totals), style="bold")
+    return made
+
+
+def tree_table(cost: Cost, depth: int | None = None) -> Table:
+    """A row for each module, with all that is inside it."""
+    made = table("<module", "<type", *_COUNTS)
+    for branch in cost.tree(depth):
+        made.add_row("  " * branch.depth + branch.name, branch.type, *numbers(branch.count))
+    return made
+
+
+def kind_table(counts: dict[str, Count]) -> Table:
+    """A row for each kind, with its shares of multiply-adds and parameters."""
+    made = table("<kind", "params", "%", "mult-adds", "%", "operations", "bytes", "op/byte")
+    parameters = sum(count.parameters for count in counts.values())
+    products = sum(count.multiply_adds for count in counts.values())
+    for kind, count in counts.items():
+        own, products_, moved, intensity = numbers(count)
+        made.add_row(
+            kind, own, _share(count.parameters, parameters), products_,
+            _share(count.multiply_adds, products), bounded(count.operations, count.exact), moved,
+            intensity,
+        )  # fmt: skip
+    return made
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f}" if part else ""
+
+
+def notes(cost: Cost) -> list[str]:
+    """What the tables do not say: the memory's peak, what is a bound, what is not counted."""
+    found = [f"activations: {short(cost.peak_bytes)}B at most at once, in {cost.peak_at}"]
+    padding = cost.totals.on_padding
+    if padding:
+        share = 100 * padding / cost.totals.multiply_adds
+        found.append(f"{short(padding)} of the multiply-adds ({share:.1f} %) meet padding")
+    if not cost.totals.exact:
+        found.append(
+            "≤: upper bounds, since points were given by their shape: every point is taken for a "
+            "neighbour of every other one; give real points for exact counts"
+        )
+    if cost.not_counted:
+        names = ", ".join(
+            f"{name.replace('::', '.')} ×{times}" for name, times in cost.not_counted.items()
+        )
+        found.append(f"arithmetic not counted: {names}")
+    return found
+
+
+def text(cost: Cost, width: int = WIDTH) -> str:
+    """Layers, kinds and notes as plain text."""
+    parts: list[Table | str] = [layer_table(cost), "", kind_table(cost.by_kind()), "", *notes(cost)]
+    return plain(parts, width)
+
+
+def plain(parts: Iterable[Table | str], width: int = WIDTH) -> str:
+    """Tables and lines as plain text without colours."""
+    from rich.console import Console
+
+    console = Console(
+        file=io.StringIO(), width=width, force_terminal=False, color_system=None, highlight=False
+    )
+    for part in parts:
+        console.print(part, markup=False)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    return "\n".join(line.rstrip() for line in lines)
