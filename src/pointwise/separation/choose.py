@@ -11,7 +11,7 @@ from pointwise.separation import calibrate
 from pointwise.separation.candidates import convolutions, reasons
 from pointwise.separation.expand import Expansion, expand
 from pointwise.separation.probe import (
-    Probe,
+    Calls,
     full_rank,
     most_ranks,
     separable_weights,
@@ -28,7 +28,7 @@ class Candidate:
     """A convolution of the given network, what is known of it, and what is to become of it."""
 
     name: str
-    conv: nn.Module
+    conv: nn.Conv2d  # or, of what is left alone, any other convolution
     points: int  # results of each channel for one image; 0 where nobody counted
     why: str = ""  # it is left alone
     rank: int | None = None
@@ -37,26 +37,26 @@ class Candidate:
     @property
     def expansion(self) -> Expansion:
         """The decomposition of its weight, made when it is first asked for."""
-        assert isinstance(self.conv, nn.Conv2d)
         if self.expanded is None:
             self.expanded = expand(self.conv.weight, self.conv.groups)
         return self.expanded
 
 
-def candidates(module: nn.Module, seen: Probe | None) -> list[Candidate]:
+def candidates(module: nn.Module, seen: dict[str, Calls] | None) -> list[Candidate]:
     """All convolutions in the order in which they run; those that do not run come last."""
     why = reasons(module)
     found = {
-        name: Candidate(name, conv, 0, why[name]) for name, conv in convolutions(module).items()
+        name: Candidate(name, conv, 0, why[name])  # type: ignore[arg-type]
+        for name, conv in convolutions(module).items()
     }
     if seen is None:
         return list(found.values())
     for name, each in found.items():
-        if name in seen.calls:
-            each.points = seen.calls[name].points
+        if name in seen:
+            each.points = seen[name].points
         else:
             each.why = each.why or "the input does not reach it"
-    ran = [found.pop(name) for name in seen.calls]
+    ran = [found.pop(name) for name in seen]
     return [*ran, *found.values()]
 
 
@@ -68,7 +68,6 @@ def by_rank(layers: Sequence[Candidate], rank: int | Mapping[str, int]) -> None:
     for layer in layers:
         if layer.why:
             continue
-        assert isinstance(layer.conv, nn.Conv2d)
         wanted = rank.get(layer.name) if isinstance(rank, Mapping) else rank
         if wanted is None:
             layer.why = "rank does not name it"
@@ -107,7 +106,6 @@ def by_budget(
     """Ranks with which a network, which now has ``whole`` of ``of``, keeps to the budget."""
     options = {}
     for name, layer in _open(layers).items():
-        assert isinstance(layer.conv, nn.Conv2d)
         times = layer.points if of == "multiply_adds" else 1
         once, standard = separable_weights(layer.conv, 1), standard_weights(layer.conv)
         options[name] = choices(errors[name], times * once, times * standard)
@@ -138,14 +136,12 @@ def errors_of(
     Layers for which rank 1 saves nothing are closed.
     """
     for layer in _open(layers).values():
-        assert isinstance(layer.conv, nn.Conv2d)
         if most_ranks(layer.conv) == 0:
             layer.why = "even rank 1 would multiply no less"
     errors = {}
     still = _open(layers)
     for number, (name, layer) in enumerate(still.items()):
         progress("finding ranks", number, len(still))
-        assert isinstance(layer.conv, nn.Conv2d)
         most = most_ranks(layer.conv)
         if batches is None:
             errors[name] = [layer.expansion.error(rank) for rank in range(1, most + 1)]

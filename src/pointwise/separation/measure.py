@@ -19,16 +19,18 @@ SECONDS = 1.0  # for each side of a layer
 BATCH = 16  # images at a time where outputs are compared
 
 
-def layer_times(conv: nn.Conv2d, made: nn.Module, calls: Calls) -> tuple[float, float]:
+def layer_times(conv: nn.Conv2d, made: nn.Module, calls: Calls, batch: int) -> tuple[float, float]:
     """Median milliseconds of a convolution and of what stands in for it, in inference."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(calls.inputs[0], generator=generator).to(conv.weight)
+    images, *sizes = calls.inputs[0]  # for one image, but a network may cut it into several
+    x = torch.randn(batch * images, *sizes, generator=generator).to(conv.weight)
     if calls.channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
-    # Ours are called by their blocks, which keep packed weights from call to call.
-    before: Run = lambda: conv_norm_act(x, conv) if isinstance(conv, Conv2d) else conv(x)
+    runs: dict[str, Run] = {"before": lambda: conv(x), "after": lambda: made(x)}
+    if isinstance(conv, Conv2d):  # called by its block, which keeps packed weights
+        runs["before"] = lambda: conv_norm_act(x, conv)
     with inference(conv, made):
-        times = in_turns({"before": before, "after": lambda: made(x)}, SAMPLES, SECONDS)
+        times = in_turns(runs, SAMPLES, SECONDS)
     return times["before"].median, times["after"].median
 
 

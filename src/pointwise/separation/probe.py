@@ -1,7 +1,4 @@
-"""What a network does with an input: which convolutions run, when, on what, and what they cost.
-
-This is the one place that counts here.
-"""
+"""What a network does with an input: which convolutions run, in which order, and on what."""
 
 from __future__ import annotations
 
@@ -13,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from pointwise.separation.candidates import convolutions
 
@@ -28,47 +24,25 @@ class Calls:
 
     @property
     def points(self) -> int:
-        """Results of each channel, over all images and calls."""
+        """Results of each channel, over all calls; for each, every weight is used once."""
         return sum(shape.numel() // shape[-3] for shape in self.outputs)
 
 
-@dataclass
-class Probe:
-    """By name, in the order in which they first ran; and all multiply-adds of the network."""
-
-    calls: dict[str, Calls]
-    multiply_adds: int
-
-
-def probe(module: nn.Module, input: Tensor) -> Probe:
-    """Runs the network once, in inference.
-
-    Counted are convolutions and linear layers: everything else is small beside them.
-    """
-    names = {part: name for name, part in convolutions(module).items()}
+def probe(module: nn.Module, input: Tensor) -> dict[str, Calls]:
+    """Runs the network once, in inference: its convolutions, in the order in which they ran."""
+    names: dict[nn.Module, str] = {part: name for name, part in convolutions(module).items()}
     calls: dict[str, Calls] = {}
-    total = 0
 
     def note(part: nn.Module, inputs: tuple, output: Any) -> None:
-        nonlocal total
-        x = inputs[0]
-        # Every weight is used once for each result, or, transposed, once for each input.
-        used = x if isinstance(part, _ConvTransposeNd) else output
-        if isinstance(part, nn.Linear):
-            total += output.numel() * part.in_features
-            return
-        assert isinstance(part, _ConvNd)
-        channels = used.shape[-1 - len(part.kernel_size)]
-        total += used.numel() // channels * part.weight.numel()
+        (x, *_) = inputs
         each = calls.setdefault(names[part], Calls())
         each.inputs.append(x.shape)
         each.outputs.append(output.shape)
         each.channels_last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
 
-    watched = [part for part in module.modules() if isinstance(part, (_ConvNd, nn.Linear))]
-    with inference(module), hooked(watched, note):
+    with inference(module), hooked(list(names), note):
         module(input)
-    return Probe(calls, total)
+    return calls
 
 
 @contextmanager

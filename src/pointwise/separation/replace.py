@@ -75,6 +75,6 @@ def put(module: M, made: Mapping[nn.Module, nn.Module]) -> M | nn.Module:
     """Puts modules in the places of others, wherever those are; returns what is then the whole."""
     for part in list(module.modules()):
         for name, child in part._modules.items():
-            if child in made:
+            if child is not None and child in made:
                 part._modules[name] = made[child]
     return made.get(module, module)

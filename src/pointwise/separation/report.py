@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from pointwise.costs.tables import short
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
@@ -18,7 +20,7 @@ class Layer:
     """A convolution: what it was, and what became of it.
 
     ``rank`` is None where it was left alone, and ``why`` then says why. Pairs are before and after;
-    None where it was not counted or measured. ``milliseconds`` are medians, of one batch.
+    None where it was not counted or measured. ``milliseconds`` are medians.
     ``weight_error`` is ``‖Ŵ − W‖ / ‖W‖``; ``output_error`` the root of the sum of squared errors of
     the layer's results, over that of the results' own spread about each channel's mean.
     """
@@ -43,7 +45,8 @@ class Layer:
 class Report:
     """All convolutions in their order, and the whole network, before and after.
 
-    ``output_error`` is that of the network's results: ``‖ŷ − y‖ / ‖y‖``. ``print`` shows a table.
+    Multiply-adds are for one image, ``milliseconds`` for a ``batch``. ``output_error`` is that of
+    the network's results: ``‖ŷ − y‖ / ‖y‖``. ``print`` shows a table.
     """
 
     layers: tuple[Layer, ...]
@@ -51,6 +54,7 @@ class Report:
     multiply_adds: Pair | None = None
     milliseconds: Pair | None = None
     output_error: float | None = None
+    batch: int = 1
 
     @property
     def ranks(self) -> dict[str, int]:
@@ -163,11 +167,7 @@ def _change(pair: Pair | None, form) -> str:
 
 
 def _count(value: float) -> str:
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
-            short = value / size
-            return f"{short:.0f}{unit}" if short >= 99.5 else f"{short:.3g}{unit}"
-    return f"{value:.0f}"
+    return short(value).replace(" ", "")
 
 
 def _milliseconds(value: float) -> str:

@@ -1,4 +1,4 @@
-"""``separate``: standard convolutions become depthwise separable ones with their trained weights."""
+"""``separate``: standard convolutions become depthwise separable ones, with their weights."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pointwise import checks
+from pointwise.costs import cost
 from pointwise.layers import DepthwiseSeparableConv2d
 from pointwise.separation import calibrate, measure
 from pointwise.separation.choose import (
@@ -22,13 +23,14 @@ from pointwise.separation.choose import (
     errors_of,
 )
 from pointwise.separation.expand import composed
-from pointwise.separation.probe import Probe, full_rank, probe, separable_weights, standard_weights
+from pointwise.separation.probe import Calls, full_rank, probe, separable_weights, standard_weights
 from pointwise.separation.replace import fill, put, stand_in
 from pointwise.separation.report import Layer, Report
 
 OF = ("multiply_adds", "parameters")
 Made = dict[str, DepthwiseSeparableConv2d]
 Times = dict[str, tuple[float, float]]  # milliseconds before and after
+Seen = dict[str, Calls] | None  # nothing without an input
 
 
 class Separated(NamedTuple):
@@ -49,6 +51,7 @@ def separate(
     calibration: Tensor | Iterable[Any] | None = None,
     timed: bool = False,
     only_faster: bool = False,
+    batch: int = 1,
     inplace: bool = False,
     progress: Progress | None = None,
 ) -> Separated:
@@ -72,8 +75,8 @@ def separate(
     ``input`` is an example ``[N, C, H, W]``, or its shape: with it multiply-adds are counted and
     outputs are compared. ``calibration`` are images as the network reads them, a tensor or batches,
     a hundred or more: with them pointwise weights are fitted to what the layers give, which matters
-    more than any choice of ranks. ``timed`` measures every layer before and after, on the first
-    image; ``only_faster`` leaves alone what would not be faster.
+    more than any choice of ranks. ``timed`` measures every layer before and after, on ``batch``
+    images at once; ``only_faster`` leaves alone what would not be faster.
 
     The given module stays as it is, unless ``inplace``. Raises ValueError for arguments that do not
     fit, and for a budget that cannot be kept.
@@ -83,7 +86,7 @@ def separate(
     >>> report.multiply_adds
     (589824, 167936)
     """
-    _check(module, error, budget, rank, of)
+    _check(module, error, budget, rank, of, batch)
     if inplace and isinstance(module, nn.Conv2d):
         raise ValueError("separate: a lone convolution cannot be replaced inplace; take the result")
     batches = None if calibration is None else calibrate.batches_of(calibration)
@@ -107,15 +110,15 @@ def separate(
         if error is not None:
             by_error(layers, error, errors)
         elif budget is not None:
-            by_budget(layers, budget, of, _whole(old, of, seen), errors)
-    times = _times(layers, seen, progress) if timed or only_faster else {}
+            by_budget(layers, budget, of, _whole(old, of, example), errors)
+    times = _times(layers, seen, batch, progress) if timed or only_faster else {}
     if only_faster:
         _leave_slower(layers, times)
     new, made = _build(old, new, layers, batches, progress)
-    return Separated(new, _report(old, new, layers, made, times, seen, example))
+    return Separated(new, _report(old, new, layers, made, times, seen, example, batch))
 
 
-def _check(module, error, budget, rank, of) -> None:
+def _check(module, error, budget, rank, of, batch) -> None:
     if not isinstance(module, nn.Module):
         raise TypeError(f"separate: module must be a torch.nn.Module, got {type(module).__name__}")
     given = [name for name, value in (("error", error), ("budget", budget), ("rank", rank))
@@ -136,6 +139,7 @@ def _check(module, error, budget, rank, of) -> None:
     if isinstance(rank, int) and rank < 1:
         raise ValueError(f"separate: rank must be 1 or more, got {rank}")
     checks.one_of("separate", "of", of, OF)
+    checks.positive("separate", "batch", batch)
 
 
 def _example(module: nn.Module, input, batches: list[Tensor] | None) -> Tensor | None:
@@ -148,7 +152,8 @@ def _example(module: nn.Module, input, batches: list[Tensor] | None) -> Tensor |
         sizes = list(input)
         if not all(isinstance(size, int) and size > 0 for size in sizes):
             raise ValueError(
-                f"separate: input must be a tensor, or a shape such as (1, 3, 224, 224), got {input}"
+                "separate: input must be a tensor, or a shape such as (1, 3, 224, 224), got"
+                f" {input}"
             )
         generator = torch.Generator().manual_seed(0)
         like = next(module.parameters(), torch.empty(()))
@@ -160,21 +165,23 @@ def _example(module: nn.Module, input, batches: list[Tensor] | None) -> Tensor |
     return found
 
 
-def _whole(module: nn.Module, of: str, seen: Probe | None) -> int:
+def _whole(module: nn.Module, of: str, example: Tensor | None) -> int:
+    """All parameters of a network, or all multiply-adds for one image."""
     if of == "parameters":
         return sum(parameter.numel() for parameter in module.parameters())
-    assert seen is not None
-    return seen.multiply_adds
+    assert example is not None
+    return cost(module, example[:1]).totals.multiply_adds
 
 
-def _times(layers: list[Candidate], seen: Probe | None, progress: Progress) -> Times:
+def _times(layers: list[Candidate], seen: Seen, batch: int, progress: Progress) -> Times:
     found = {}
     chosen = [layer for layer in layers if layer.rank is not None]
     for number, layer in enumerate(chosen):
         progress("timing layers", number, len(chosen))
-        assert isinstance(layer.conv, nn.Conv2d) and layer.rank is not None and seen is not None
+        assert layer.rank is not None
+        assert seen is not None
         made = stand_in(layer.conv, layer.rank)
-        found[layer.name] = measure.layer_times(layer.conv, made, seen.calls[layer.name])
+        found[layer.name] = measure.layer_times(layer.conv, made, seen[layer.name], batch)
     return found
 
 
@@ -182,7 +189,6 @@ def _leave_slower(layers: list[Candidate], times: Times) -> None:
     for layer in layers:
         before, after = times.get(layer.name, (1.0, 0.0))
         if layer.rank is not None and after >= before:
-            assert isinstance(layer.conv, nn.Conv2d)
             share = separable_weights(layer.conv, layer.rank) / standard_weights(layer.conv)
             layer.why = (
                 f"slower at rank {layer.rank} ({after:.3g} ms, not {before:.3g}) with"
@@ -205,7 +211,8 @@ def _build(
     for number, layer in enumerate(chosen):
         progress("separating", number, len(chosen))
         conv, place, rank = layer.conv, places[layer.name], layer.rank
-        assert isinstance(conv, nn.Conv2d) and isinstance(place, nn.Conv2d) and rank is not None
+        assert isinstance(place, nn.Conv2d)
+        assert rank is not None
         expansion = layer.expansion
         if batches is None:
             pointwise = expansion.pointwise(rank)
@@ -224,28 +231,30 @@ def _report(
     layers: list[Candidate],
     made: Made,
     times: Times,
-    seen: Probe | None,
+    seen: Seen,
     example: Tensor | None,
+    batch: int,
 ) -> Report:
     off: dict[nn.Module, float] = {}
     if example is not None and made:
-        every = {layer.conv: made[layer.name] for layer in layers if layer.name in made}
+        every: dict[nn.Module, DepthwiseSeparableConv2d] = {
+            layer.conv: made[layer.name] for layer in layers if layer.name in made
+        }
         off = measure.layer_errors(old, every, example)
     rows = [_row(layer, made.get(layer.name), times, off, seen) for layer in layers]
     multiply_adds = milliseconds = error = None
-    if seen is not None and example is not None:
-        saved = [row.multiply_adds[0] - row.multiply_adds[1] for row in rows if row.multiply_adds]
-        multiply_adds = seen.multiply_adds, seen.multiply_adds - sum(saved)
+    if example is not None:
+        multiply_adds = _whole(old, OF[0], example), _whole(new, OF[0], example)
         error = measure.network_error(old, new, example)
         if times:
-            milliseconds = measure.network_times(old, new, example[:1])
-    return Report(
-        tuple(rows),
-        (_whole(old, "parameters", seen), _whole(new, "parameters", seen)),
-        multiply_adds,
-        milliseconds,
-        error,
-    )
+            milliseconds = measure.network_times(old, new, _repeated(example, batch))
+    parameters = _whole(old, OF[1], example), _whole(new, OF[1], example)
+    return Report(tuple(rows), parameters, multiply_adds, milliseconds, error, batch)
+
+
+def _repeated(example: Tensor, batch: int) -> Tensor:
+    """``batch`` images: the first ones, over and over where there are not so many."""
+    return example[torch.arange(batch, device=example.device) % len(example)]
 
 
 def _row(
@@ -253,11 +262,11 @@ def _row(
     made: DepthwiseSeparableConv2d | None,
     times: Times,
     off: dict[nn.Module, float],
-    seen: Probe | None,
+    seen: Seen,
 ) -> Layer:
     conv = layer.conv
     before = sum(parameter.numel() for parameter in conv.parameters())
-    if made is None or layer.rank is None or not isinstance(conv, nn.Conv2d):
+    if made is None or layer.rank is None:
         return Layer(layer.name, 0, why=layer.why, parameters=(before, before))
     multiply_adds = None
     if seen is not None:
