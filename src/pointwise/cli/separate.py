@@ -85,7 +85,7 @@ def separate(
     ] = None,
     learning_rate: Annotated[
         float, typer.Option(help="The highest, of --finetune.", rich_help_panel=IMAGES)
-    ] = 0.001,
+    ] = 0.0003,
     weights: Annotated[
         Path | None, typer.Option(help="Weights to begin with.", rich_help_panel=NETWORK)
     ] = None,

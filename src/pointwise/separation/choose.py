@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -116,7 +117,7 @@ def by_budget(
         words = of.replace("_", "-")
         raise ValueError(
             f"separate: a budget of {limit:,} {words} cannot be kept: with rank 1 everywhere there"
-            f" are {least:,}, {least / whole:.3g} of the {whole:,} there are now"
+            f" are {least:,}, which is budget={math.ceil(1e4 * least / whole) / 1e4:g}"
         )
     for name, choice in within(options, limit - fixed).items():
         layer = next(layer for layer in layers if layer.name == name)
