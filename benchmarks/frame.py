@@ -30,6 +30,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from pointwise.atomic import replacing
+from pointwise.costs.machine import Machine
 
 OURS = "pointwise"
 # Who takes longer than this, preparation included, runs in two of the rounds only.
@@ -37,28 +38,6 @@ SLOW_SECONDS = 5.0
 # Who is steady and takes less than the first repeats until it lasts; less than the second, it warms
 # up before.
 SHORT_SECONDS, WARM_SECONDS = 0.01, 0.1
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What the machine can do at most, with the threads in use."""
-
-    cpu: str
-    threads: int
-    fma_gflops: float  # 10⁹ float32 operations per second, a fused multiply-add being two
-    bandwidth_gbs: float  # 10⁹ bytes per second to and from memory
-    # (bytes, 10⁹ bytes per second) of what stays in a cache, the small sizes first
-    caches: tuple[tuple[int, float], ...] = ()
-
-    def gbs(self, size: float) -> float:
-        """10⁹ bytes per second at most, for a job that moves the same ``size`` bytes every time.
-
-        Between two measured sizes it is the smaller one's rate, since a limit must not be too low.
-        """
-        if not self.caches or size > self.caches[-1][0]:
-            return self.bandwidth_gbs
-        below = max([most for most, _ in self.caches if most <= size], default=0)
-        return max(rate for most, rate in self.caches if most >= below)
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
+from pointwise import costs
 from pointwise.cloud.neighborhood import Neighborhood
-from pointwise.cloud.search import index_bits
 
 
 @dataclass(frozen=True)
@@ -54,13 +52,8 @@ class Layer:
 
 def table_of(neighborhood: Neighborhood) -> Table:
     """Counts the pairs and occupied cells of a neighbourhood."""
-    row_start = neighborhood.row_start.numpy()
-    packed = neighborhood.pairs.numpy().view(np.uint32)
-    cell = packed >> np.uint32(index_bits(len(neighborhood.points)))
-    begins = np.ones(len(cell), dtype=bool)  # of a run of neighbours in one cell
-    np.not_equal(cell[1:], cell[:-1], out=begins[1:])
-    begins[row_start[:-1][row_start[:-1] < len(cell)]] = True
-    return Table(len(row_start) - 1, len(packed), int(np.count_nonzero(begins)))
+    found = costs.table_of(neighborhood)
+    return Table(found.queries, found.pairs, found.occupied)
 
 
 def forward(layers: Sequence[Layer]) -> float:

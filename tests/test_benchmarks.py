@@ -229,15 +229,6 @@ def test_peaks_are_null_where_the_system_cannot_tell(monkeypatch):
     assert memory.peak_growth(lambda: None) is None
 
 
-def test_the_chains_of_the_fma_measurement_do_what_is_counted():
-    expected = machine.starts(programs=3)
-    for _ in range(5):
-        expected = expected * np.float32(0.5) + np.float32(0.5)
-    found = machine.run_chains(steps=5, programs=3)
-    np.testing.assert_array_equal(found, expected)
-    assert len(np.unique(machine.starts(3))) == found.size  # no two chains are alike
-
-
 def test_the_machine_is_measured(tmp_path, capsys):
     machine.main(json=tmp_path / "machine.json", rounds=1, quick=True)
     found = json.loads((tmp_path / "machine.json").read_text())

@@ -13,7 +13,7 @@ import warnings
 # Threads that wait go to sleep after some microseconds: in a training that costs nothing, and
 # beside other programs it is several times faster. OpenMP reads it when torch loads it. What takes
 # milliseconds loses by it, and comparisons are to be as in everybody's own programs.
-if sys.argv[1:2] not in (["bench"], ["compare"], ["separate"]):
+if sys.argv[1:2] not in (["bench"], ["compare"], ["profile"], ["separate"]):
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import typer
@@ -23,6 +23,7 @@ from pointwise.cli.classify import classify
 from pointwise.cli.demo import demo
 from pointwise.cli.info import info
 from pointwise.cli.label import label
+from pointwise.cli.profile import profile
 from pointwise.cli.separate import separate
 from pointwise.cli.train import train
 from pointwise.cli.view import view
@@ -33,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Convolution at every point of an image or of a point cloud.",
 )
-for command in (train, label, classify, separate, view, info, demo, bench):
+for command in (train, label, classify, separate, view, info, profile, demo, bench):
     app.command()(command)
 
 

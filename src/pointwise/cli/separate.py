@@ -105,13 +105,12 @@ def separate(
     """Replaces standard convolutions by depthwise separable ones, counts and measures them."""
     from rich.console import Console
 
-    from pointwise.cli.model import load_model
     from pointwise.cli.train import bar, free, network_arguments
     from pointwise.separation import separate as separated_of
     from pointwise.training.run import Run
 
     console = Console(highlight=False)
-    found = load_model("separate", model, weights, network_arguments(set_))
+    found = _load(model, weights, network_arguments(set_))
     _check(found, out, finetune)
     if finetune is not None and out is None and found.folder is not None:
         out = free(found.folder.with_name(f"{found.folder.name}-separated"))
@@ -145,14 +144,27 @@ def separate(
         _write_json(json, found, result, scores)
 
 
+def _load(model: str, weights: Path | None, arguments: dict[str, Any]) -> Model:
+    from pointwise.cli.model import Model, load_model
+
+    if weights is None:
+        return load_model("separate", model, arguments)
+    from pointwise.training.images.pretrained import pretrained
+    from pointwise.training.run import network_class
+
+    network_class(model)  # before the weights are read
+    run = pretrained(model, weights, arguments=arguments)
+    return Model(model, run.network, run.arguments, run)
+
+
 def _check(found: Model, out: Path | None, finetune: int | None) -> None:
     """What can be known before any work is done."""
     from pointwise.cli.separate_images import is_of_images
 
-    if found.run is not None and not is_of_images(found.run):
+    if found.is_for_clouds or (found.run is not None and not is_of_images(found.run)):
         raise ValueError(
-            f"separate: {found.name} was trained on point clouds, whose convolutions have no"
-            " channels that could be separated from an image's"
+            f"separate: {found.name} is for point clouds, and only convolutions on images are"
+            " separated"
         )
     if finetune is not None and found.folder is None:
         raise ValueError(
@@ -171,14 +183,19 @@ def _check(found: Model, out: Path | None, finetune: int | None) -> None:
 
 def _shape(found: Model, given: str | None) -> tuple[int, ...]:
     """Images at once, channels, height and width."""
-    from pointwise.cli.model import input_shape
+    from pointwise.cli.model import inputs_of
 
     own = None
     if found.run is not None:
         own = (1, found.run.recipe.channels, *found.run.recipe.size)
-    if given is None:
-        return own or (1, 3, 224, 224)
-    shape = input_shape("separate", given)
+    if given is None and own is not None:
+        return own
+    (shape,), _ = inputs_of("separate", found, None if given is None else [given])
+    if len(shape) != 4:
+        raise ValueError(
+            "separate: --input must be images, channels, height and width, as in 1x3x224x224, got"
+            f" {given}"
+        )
     if own is not None and shape[1:] != own[1:]:
         reads = "x".join(str(size) for size in own[1:])
         raise ValueError(f"separate: {found.name} reads images of {reads}, --input is {given}")
@@ -197,7 +214,8 @@ def _heading(found: Model, images: Images | None, shape: tuple[int, ...]) -> str
     said = "no images: outputs are compared on noise" if images is None else images.said
     sizes = "×".join(str(size) for size in shape[1:])
     at_once = f"{shape[0]} image{'s' * (shape[0] > 1)} of {sizes}"
-    return f"{type(found.network).__name__} ({found.name}), timed on {at_once}\n{said}"
+    name = found.name if found.folder is None else f"{found.name} of {found.folder}"
+    return f"{name}, timed on {at_once}\n{said}"
 
 
 def _tested(

@@ -2,7 +2,8 @@
 
 ``cost`` counts a whole network from shapes alone; ``convolution``, ``depthwise``, ``pointwise``,
 ``depthwise_separable``, ``grouped``, ``cell_conv``, ``cell_depthwise_conv`` and
-``cell_separable_conv`` count one from its sizes.
+``cell_separable_conv`` count one from its sizes. ``profile`` times a network's layers beside their
+counts.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ from pointwise.costs.convolutions import (
 )
 from pointwise.costs.count import Count, total
 from pointwise.costs.network import Branch, Cost, Layer, cost
+from pointwise.costs.profiled import Profile, Row, profile
 
 __all__ = [
     "Branch",
     "Cost",
     "Count",
     "Layer",
+    "Profile",
+    "Row",
     "cell_conv",
     "cell_depthwise_conv",
     "cell_separable_conv",
@@ -32,6 +36,7 @@ __all__ = [
     "depthwise_separable",
     "grouped",
     "pointwise",
+    "profile",
     "table_of",
     "total",
 ]

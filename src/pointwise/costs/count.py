@@ -50,14 +50,20 @@ class Count:
         return self.operations / self.bytes if self.bytes else 0.0
 
     def __add__(self, other: Count) -> Count:
+        return self._with(other, 1)
+
+    def __sub__(self, other: Count) -> Count:
+        return self._with(other, -1)
+
+    def _with(self, other: Count, sign: int) -> Count:
         if not isinstance(other, Count):
             return NotImplemented
-        total = {
-            field.name: getattr(self, field.name) + getattr(other, field.name)
+        numbers = {
+            field.name: getattr(self, field.name) + sign * getattr(other, field.name)
             for field in fields(Count)
             if field.name != "exact"
         }
-        return Count(**total, exact=self.exact and other.exact)
+        return Count(**numbers, exact=self.exact and other.exact)
 
     def as_dict(self) -> dict[str, int | float | bool]:
         """All numbers by name, for JSON; the derived ones too."""

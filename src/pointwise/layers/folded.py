@@ -97,7 +97,7 @@ def step_of_two(
 
 def steps_of_multiplied(
     x: Tensor, one: Folded, two: Folded, wide: Tensor, out: Tensor, residual: Tensor | None
-) -> list[conv_images.Step]:
+) -> tuple[list[conv_images.Step], list[conv_images.Step]]:
     """The launches of a depthwise link with a depth multiplier m, and of the pointwise one behind.
 
     Launch j of m writes the j-th result of every channel, so that channels stay side by side for
@@ -116,7 +116,7 @@ def steps_of_multiplied(
     packed = two.weights.packed.unflatten(2, (channels, many)).transpose(2, 3).flatten(2, 3)
     mix = replace(two.weights, packed=packed.contiguous())
     step = conv_images.mixed_step(wide, mix, two.window, out, residual, two.activation)
-    return [*steps, step]
+    return steps, [step]
 
 
 def can_run(input: Tensor, residual: Tensor | None) -> bool:

@@ -6,11 +6,12 @@ convolution's result and the next one's; only the last result is new memory in e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import accumulate, chain
 from operator import is_
 from typing import Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from pointwise.layers.watch import Watch
 
 _frozen: WeakSet[nn.Module] = WeakSet()
 _MOST = 4  # plans of one run: so many shapes of input may take turns
+_observer: Callable[[_Plan, bool], None] | None = None
 _plans: WeakKeyDictionary[nn.Module, dict[tuple, _Plan]] = WeakKeyDictionary()
 _known: WeakKeyDictionary[nn.Module, tuple[Watch, dict[tuple, _Plan]]] = WeakKeyDictionary()
 
@@ -100,6 +102,20 @@ def remember(
         known[1].pop(next(iter(known[1])))
 
 
+@contextmanager
+def observed(observer: Callable[[_Plan, bool], None]) -> Iterator[None]:
+    """Lets ``observer(plan, with_residual)`` run the plans, part by part: ``plan.step(number)``.
+
+    ``plan.parts`` says which links a part is of. For whoever measures them.
+    """
+    global _observer
+    before, _observer = _observer, observer
+    try:
+        yield
+    finally:
+        _observer = before
+
+
 def _key(input: Tensor, residual: Tensor | None) -> tuple:
     return input.shape, input.dtype, threads(), residual is not None
 
@@ -110,12 +126,17 @@ class _Plan:
     def __init__(
         self,
         links: Sequence[Link],
-        steps: Sequence[conv_images.Step],
+        groups: Sequence[Sequence[conv_images.Step]],
+        counts: Sequence[int],
         buffers: tuple,
-        readers: int,
     ) -> None:
+        steps = [step for group in groups for step in group]
         self.out = steps[-1].out
-        self._readers = readers  # how many of the first launches read the input
+        self.parts = _parts(links, counts)
+        self._readers = len(groups[0])  # so many launches read the input
+        ends = list(accumulate(len(group) for group in groups))
+        self._launches = [slice(end - len(group), end)
+                          for end, group in zip(ends, groups, strict=True)]  # fmt: skip
         self._steps, self._buffers = steps, buffers
         self._program = Program((step.kernel, step.arguments, step.programs) for step in steps)
         self._numbers = _numbers(links)
@@ -154,8 +175,28 @@ class _Plan:
             if residual is not None:
                 residual = residual.contiguous(memory_format=torch.channels_last)
                 program.tables[-1][conv_images.RESIDUAL] = residual.data_ptr()
-            program.run()
+            if _observer is None:
+                program.run()
+            else:
+                _observer(self, residual is not None)
         return out
+
+    def step(self, number: int) -> None:
+        """Runs the launches of one part, for an observer."""
+        self._program.run(self._launches[number])
+
+
+_Part = tuple[ref, "ref | None", "str | None"]
+
+
+def _parts(links: Sequence[Link], counts: Sequence[int]) -> list[list[_Part]]:
+    """The links of each step; weakly, since plans are kept by a convolution."""
+    every: list[_Part] = [
+        (ref(conv), None if norm is None else ref(norm), activation)
+        for conv, norm, activation in links
+    ]
+    ends = list(accumulate(counts))
+    return [every[end - count : end] for end, count in zip(ends, counts, strict=True)]
 
 
 def _tensors(links: Sequence[Link]) -> list[Any]:
@@ -196,26 +237,28 @@ def _make(input: Tensor, links: Sequence[Link], residual: Tensor | None) -> _Pla
     ):
         return None  # a stencil takes none, and a wrong one gets its error elsewhere
     buffers = _two_buffers(found, input.dtype)
-    steps: list[conv_images.Step] = []
-    x, first, turn = input.contiguous(memory_format=torch.channels_last), 0, 0
+    groups: list[list[conv_images.Step]] = []  # each reads one buffer and writes the other
+    counts: list[int] = []
+    x, first = input.contiguous(memory_format=torch.channels_last), 0
     while first < len(found):
         one, last = found[first], found[min(first + 1, len(found) - 1)]
         multiplied = one.multiplier > 1
         if multiplied and not folded.is_separable(one, last):
             return None
-        count = 2 if multiplied or folded.are_better_joined(one, last) else 1
-        wide = _view(buffers[turn % 2], one.shape)
-        turn += multiplied  # then what lies between takes a buffer too
-        out = _view(buffers[turn % 2], found[first + count - 1].shape)
-        more = residual if first + count == len(found) else None
+        joined = not multiplied and folded.are_better_joined(one, last)
+        end = first + 1 + (multiplied or joined)
+        more = residual if end == len(found) else None
+        wide = _view(buffers[len(groups) % 2], one.shape)
+        out = _view(buffers[(len(groups) + multiplied) % 2], found[end - 1].shape)
         if multiplied:
-            steps += folded.steps_of_multiplied(x, one, last, wide, out, more)
-        elif count == 2:
-            steps.append(folded.step_of_two(x, one, last, out, more))
+            groups += folded.steps_of_multiplied(x, one, last, wide, out, more)
+        elif joined:
+            groups.append([folded.step_of_two(x, one, last, out, more)])
         else:
-            steps.append(folded.step_of_one(x, one, out, more))
-        x, first, turn = out, first + count, turn + 1
-    return _Plan(links, steps, buffers, readers=found[0].multiplier)
+            groups.append([folded.step_of_one(x, one, out, more)])
+        counts += [1, 1] if multiplied else [end - first]
+        x, first = out, end
+    return _Plan(links, groups, counts, buffers)
 
 
 def _two_buffers(found: Sequence[folded.Folded], dtype: torch.dtype) -> tuple[Tensor, Tensor]:

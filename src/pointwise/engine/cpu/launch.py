@@ -254,11 +254,12 @@ class Program:
         self._counters = np.zeros((len(programs), 8), dtype=np.int64)
         self.lock = threading.Lock()
 
-    def run(self) -> None:
-        """Runs all launches; to be called with the ``lock``."""
+    def run(self, which: slice = slice(None)) -> None:
+        """Runs all launches, or some; to be called with the ``lock``."""
         team = threads()
         self._counters[:] = 0
-        given = (self._addresses, self._places, self._programs, self._counters.ctypes.data)
+        given = (self._addresses[which], self._places[which], self._programs[which],
+                 self._counters.ctypes.data)  # fmt: skip
         if team == 1:  # without the pool, which may not have been started
             _work_all(*given)
             return

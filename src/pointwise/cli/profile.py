@@ -1,0 +1,243 @@
+"""``pointwise profile``: what a network costs and how long it takes, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from pointwise.costs.profiled import Profile, Row
+
+_SHOWN = 8  # reasons, at most
+_SORTS = "order, time, lost, multiply_adds, parameters, bytes, share"
+
+
+def profile(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A network of pointwise.networks, FILE.py:FUNCTION_OR_CLASS, or a run's folder."
+        ),
+    ],
+    input_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            "-i",
+            help="Sizes of an input; once for each. 1x16:int for indices.",
+            metavar="1x3x224x224",
+            show_default="one image, or a room's points",
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="An argument of the network's class; any number.", metavar="NAME=VALUE"
+        ),
+    ] = None,
+    sort: Annotated[
+        str | None, typer.Option(help=f"{_SORTS}.", show_default="order", metavar="BY")
+    ] = None,
+    tree: Annotated[
+        bool, typer.Option("--tree", help="Modules inside modules, instead of layers.")
+    ] = False,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="Show only so many layers.", show_default="all")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="How many threads.", show_default="all cores")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How often everything is timed.")] = 20,
+    json: Annotated[Path | None, typer.Option(help="Also write everything to this file.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Also write a page with a roofline plot.")
+    ] = None,
+) -> None:
+    """Counts and times a network layer by layer, beside what this machine could do."""
+    from pointwise.costs.profiled import SORTS
+
+    if sort is not None and tree:
+        raise ValueError("profile: --sort orders layers, and --tree shows modules; choose one")
+    if sort is not None and sort != "order" and sort not in SORTS:
+        raise ValueError(f"profile: --sort is one of {_SORTS}, got {sort!r}")
+    for option, path, suffixes in (
+        ("--json", json, (".json",)),
+        ("--html", html, (".html", ".htm")),
+    ):
+        if path is not None and path.suffix.lower() not in suffixes:
+            raise ValueError(f"profile: {option} must end in {suffixes[0]}, got {path}")
+        if path is not None and not path.absolute().parent.is_dir():
+            raise ValueError(f"profile: there is no folder {path.parent} for {path.name}")
+
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    found = _measure(model, input_, set_, threads, rounds, console)
+    if json is not None:
+        _write_json(found, json)
+    if html is not None:
+        from pointwise.report.profile import write_page
+
+        write_page(found, html)
+    _show(found, console, sort or "order", tree, top)
+    for path in (json, html):
+        if path is not None:
+            console.print(f"wrote {path}", markup=False)
+
+
+def _measure(
+    text: str,
+    shapes: list[str] | None,
+    arguments: list[str] | None,
+    threads: int | None,
+    rounds: int,
+    console: Console,
+) -> Profile:
+    from dataclasses import replace
+
+    import torch
+
+    from pointwise.cli.model import inputs_of, load_model
+    from pointwise.cli.train import network_arguments
+    from pointwise.costs.measure import runs
+    from pointwise.costs.profiled import profile as measured
+
+    model = load_model("profile", text, network_arguments(arguments))
+    inputs, words = inputs_of("profile", model, shapes)
+    before = torch.get_num_threads()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        with _bar(console, runs(rounds)) as advance:
+            found = measured(model.network, *inputs, rounds=rounds, progress=advance)
+    finally:
+        torch.set_num_threads(before)
+    return replace(found, inputs=words)
+
+
+@contextmanager
+def _bar(console: Console, total: int) -> Iterator[Any]:
+    """A progress bar that is gone when done, and silent where there is no terminal."""
+    from rich.progress import Progress
+
+    hidden = not console.is_terminal
+    with Progress(console=console, transient=True, disable=hidden) as progress:
+        task = progress.add_task("timing", total=total)
+        yield lambda: progress.advance(task)
+
+
+def _write_json(found: Profile, path: Path) -> None:
+    import json
+
+    from pointwise.atomic import replacing
+
+    with replacing(path) as part:
+        part.write_text(json.dumps(found.as_dict(), indent=2) + "\n", encoding="utf-8")
+
+
+# --- what is shown --------------------------------------------------------------------------------
+
+
+def _show(found: Profile, console: Console, sort: str, tree: bool, top: int | None) -> None:
+    from pointwise.costs.tables import bounded, notes, short
+
+    count, machine = found.count, found.machine
+    console.print(
+        f"[bold]{found.cost.network}[/bold], {found.inputs}: {found.milliseconds:.3g} ms, "
+        f"{short(count.parameters)} parameters, {bounded(count.multiply_adds, count.exact)} "
+        "multiply-adds"
+    )
+    console.print(
+        f"{machine.cpu}, {machine.threads} threads: {machine.fma_gflops:.0f} GFLOP/s, "
+        f"{machine.bandwidth_gbs:.0f} GB/s\n",
+        markup=False,
+    )
+    rows = found.sorted_rows(sort)
+    if tree:
+        console.print(_tree(found))
+    else:
+        console.print(_table(rows[:top]))
+        if top is not None and top < len(rows):
+            console.print(f"and {len(rows) - top} more layers")
+    console.print(
+        f"\nThe layers take {found.sum_ms:.3g} ms together, the network {found.milliseconds:.3g} "
+        f"when nothing\ninside is timed; at their rooflines they would take {found.limit_ms:.3g}."
+    )
+    for line in notes(found.cost):
+        console.print(line, markup=False)
+    _reasons(found, console)
+
+
+def _table(rows: list[Row]) -> Table:
+    from pointwise.costs.tables import bounded, short, table
+
+    made = table("<layer", "<kind", "ms", "params", "mult-adds", "roof", "<bound by")
+    for row in rows:
+        made.add_row(
+            row.name,
+            row.kind if row.count.bytes else "",
+            milliseconds(row.milliseconds),
+            short(row.count.parameters),
+            bounded(row.count.multiply_adds, row.count.exact),
+            percent(row.share),
+            row.bound,
+        )
+    return made
+
+
+def _tree(found: Profile) -> Table:
+    from pointwise.costs.tables import bounded, short, table
+
+    made = table("<module", "<type", "ms", "%", "params", "mult-adds")
+    for branch in found.tree():
+        made.add_row(
+            "  " * branch.depth + branch.name,
+            branch.type,
+            milliseconds(branch.milliseconds),
+            f"{100 * branch.milliseconds / found.sum_ms:.1f}",
+            short(branch.count.parameters),
+            bounded(branch.count.multiply_adds, branch.count.exact),
+        )
+    return made
+
+
+def _reasons(found: Profile, console: Console) -> None:
+    """The layers that lose most against their rooflines, and why."""
+    from rich.markup import escape
+
+    far = [row for row in found.rows if row.is_far or (row.share is None and row.lost_ms > 0)]
+    far.sort(key=lambda row: -row.lost_ms)
+    far = [row for row in far if row.lost_ms > 0.01 * found.sum_ms]
+    if not far:
+        return
+    console.print("\n[bold]Far from their rooflines[/bold], those that lose most first")
+    for row in far[:_SHOWN]:
+        console.print(
+            f"  [bold]{escape(row.name)}[/bold] loses {milliseconds(row.lost_ms)} ms"
+            f" ({row.bound}): {escape(row.reason)}"
+        )
+    if len(far) > _SHOWN:
+        console.print(f"  and {len(far) - _SHOWN} more; --json and --html have all reasons")
+
+
+def milliseconds(number: float) -> str:
+    """Three digits, but no more than three behind the point."""
+    return (
+        f"{number:.0f}"
+        if number >= 100
+        else f"{number:.{1 if number >= 10 else 2}f}"
+        if (number >= 1)
+        else f"{number:.3f}"
+    )
+
+
+def percent(share: float | None) -> str:
+    """A share of the roofline; nothing where nothing is counted."""
+    return "" if share is None else f"{100 * share:.0f} %" if share >= 0.0095 else "<1 %"

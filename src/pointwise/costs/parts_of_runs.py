@@ -1,0 +1,90 @@
+"""Which counts belong to which times: layers that ran as one are counted as one."""
+
+from __future__ import annotations
+
+from pointwise.costs import kinds
+from pointwise.costs.clock import Key, Launch
+from pointwise.costs.convolutions import join
+from pointwise.costs.count import Count, total
+from pointwise.costs.measure import Times
+from pointwise.costs.network import Cost, Layer
+
+BETWEEN = "(between layers)"
+"""The row of what is spent in modules that compute nothing themselves."""
+
+Grouped = dict[Key, tuple[Count, dict[str, Count]]]
+
+
+def counts_of_parts(counted: Cost, times: Times) -> Grouped:
+    """For every part that was timed, the layers that ran in it: their count, whole and by kind."""
+    layers = {layer.path: layer for layer in counted.layers}
+    found: dict[Key, dict[str, Count]] = {key: {} for key in times.parts}
+    taken: dict[
+        str, dict[str, Count]
+    ] = {}  # what launches did that was counted in the module around them
+    for key, launch in times.launches.items():
+        found[key] = _of_launch(launch, layers, taken)
+        for path in (*launch.convolutions, *launch.norms):
+            layers.pop(path, None)
+    alone = {key[0] for key in times.parts if key not in times.launches}
+    for path, layer in layers.items():
+        own = _without(layer, taken)
+        if own:
+            _into(found.setdefault((_around(path, alone),), {}), own)
+    kept = {key: (total(parts.values()), parts) for key, parts in found.items() if parts}
+    idle = [key[0] for key, parts in found.items() if not parts]
+    if idle:
+        between = (BETWEEN, *idle)
+        kept[between] = (Count(), {})
+    return kept
+
+
+def _around(path: str, timed: set[str]) -> str:
+    """The timed module that a module ran in: itself, or the next one around it."""
+    while path and path not in timed:
+        path = path.rpartition(".")[0]
+    return path
+
+
+def _into(parts: dict[str, Count], more: dict[str, Count]) -> None:
+    for kind, count in more.items():
+        parts[kind] = parts.get(kind, Count()) + count
+
+
+def _of_launch(
+    launch: Launch, layers: dict[str, Layer], taken: dict[str, dict[str, Count]]
+) -> dict[str, Count]:
+    """Convolutions in one launch; norms are in their weights, and activations on the way.
+
+    What the module around them was counted for (activations, a residual) goes to ``taken``.
+    """
+    found: dict[str, Count] = {}
+    works = [layers[path] for path in launch.convolutions]
+    counts = [layer.count for layer in works]
+    joined = list(join(*counts)) if len(counts) == 2 else counts
+    for layer, count in zip(works, joined, strict=True):
+        _into(found, {layer.kind: count})
+    for path in launch.norms:
+        _into(found, {kinds.NORM: Count(parameters=layers[path].count.parameters)})
+    for layer, count in zip(works, counts, strict=True):
+        around = taken.setdefault(layer.path.rpartition(".")[0], {})
+        numbers, size = count.outputs, count.bytes_written
+        if layer.path in launch.activated:
+            _into(found, {kinds.ACTIVATION: Count(others=numbers)})
+            apart = Count(others=numbers, outputs=numbers, bytes_read=size, bytes_written=size)
+            _into(around, {kinds.ACTIVATION: apart})
+        if launch.residual and layer is works[-1]:
+            _into(found, {kinds.ELEMENTWISE: Count(additions=numbers, bytes_read=size)})
+            apart = Count(additions=numbers, outputs=numbers, bytes_read=2 * size,
+                          bytes_written=size)  # fmt: skip
+            _into(around, {kinds.ELEMENTWISE: apart})
+    return found
+
+
+def _without(layer: Layer, taken: dict[str, dict[str, Count]]) -> dict[str, Count]:
+    """What is left of a layer when launches have done some of its activations and residuals."""
+    left = dict(layer.parts)
+    for kind, count in taken.get(layer.path, {}).items():
+        if kind in left:
+            left[kind] = left[kind] - count
+    return {kind: count for kind, count in left.items() if count != Count(exact=count.exact)}
