@@ -80,7 +80,7 @@ def test_no_change_of_the_halves_is_better():
     best = float((composed(depthwise, pointwise, 2) - weight).norm())
     for seed in range(20):
         moved = depthwise + 0.05 * weight_of(depthwise.shape, seed)
-        # With other filters, the best pointwise weight is that of least squares, channel by channel.
+        # With other filters, the best pointwise weight is that of least squares, for each channel.
         shares = torch.zeros_like(pointwise)
         for channel in range(5):
             filters = moved[2 * channel : 2 * channel + 2].flatten(1)  # [2, 9]

@@ -92,8 +92,8 @@ def test_fitted_to_images_the_results_are_nearer(groups):
     with torch.no_grad():
         whole = conv(unseen)
         errors = [float((each.module(unseen) - whole).norm()) for each in (plain, fitted)]
-    assert errors[1] < 0.5 * errors[0]
-    assert fitted.report.layers[0].output_error < 0.5 * plain.report.layers[0].output_error
+    assert errors[1] < 0.75 * errors[0]
+    assert fitted.report.layers[0].output_error < 0.75 * plain.report.layers[0].output_error
     # The filters are those of the decomposition; the bias is as it was.
     halves = [each.module.depthwise.conv.weight for each in (plain, fitted)]
     assert torch.equal(*halves)

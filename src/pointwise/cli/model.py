@@ -111,8 +111,11 @@ def _from_file(caller: str, file: Path, name: str, arguments: dict[str, Any]) ->
     module = _imported(caller, file)
     made = getattr(module, name, None)
     if made is None:
-        own = [key for key, value in vars(module).items()
-               if not key.startswith("_") and getattr(value, "__module__", None) == module.__name__]  # fmt: skip
+        own = [
+            key
+            for key, value in vars(module).items()
+            if not key.startswith("_") and getattr(value, "__module__", None) == module.__name__
+        ]
         known = f"; there are {', '.join(own)}" if own else ""
         raise ValueError(f"{caller}: {file} has no {name!r}{known}")
     if not isinstance(made, nn.Module):
