@@ -134,7 +134,8 @@ def separate(
     new = None
     if found.run is not None:
         old = found.run
-        new = Run(old.recipe, result.module, old.arguments, dict(old.options), result.report.ranks)
+        ranks = old.separated | result.report.ranks  # it may have been separated in part before
+        new = Run(old.recipe, result.module, old.arguments, dict(old.options), ranks)
     scores = _tested(console, found, new, images, out, finetune, learning_rate)
     if out is not None and finetune is None:
         _write(found, new, result, out)

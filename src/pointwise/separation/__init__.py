@@ -2,6 +2,6 @@
 
 from pointwise.separation.replace import separate_as
 from pointwise.separation.report import Layer, Report
-from pointwise.separation.separate import Separated, separate
+from pointwise.separation.separated import Separated, separate
 
 __all__ = ["Layer", "Report", "Separated", "separate", "separate_as"]
