@@ -77,7 +77,7 @@ def in_turns(
     if samples < 1:
         raise ValueError(f"timing: samples must be 1 or more, got {samples}")
     names = list(runs)
-    bursts = {name: _burst(runs[name], samples, seconds) for name in names}
+    bursts = {name: _bursts(runs[name], samples, seconds) for name in names}
     rounds = max((len(sizes) for sizes in bursts.values()), default=0)
     taken: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds):
@@ -90,11 +90,11 @@ def in_turns(
     return {name: Times(tuple(each)) for name, each in taken.items()}
 
 
-def _burst(run: Run, samples: int, seconds: float) -> list[int]:
+def _bursts(run: Run, samples: int, seconds: float) -> list[int]:
     """How many runs there are in each turn; runs it, too, so that all has been compiled."""
     run()
     (once,) = _timed(run, 1, warm=False)
-    wanted = min(samples, max(FEWEST, math.ceil(1e3 * seconds / once)))
+    wanted = min(samples, max(FEWEST, math.ceil(1e3 * seconds / max(once, 1e-6))))
     burst = BURST if wanted > FEWEST else 1  # a long run finds nothing of the last one in a cache
     return [min(burst, wanted - first) for first in range(0, wanted, burst)]
 
@@ -102,6 +102,7 @@ def _burst(run: Run, samples: int, seconds: float) -> list[int]:
 def _timed(run: Run, count: int, warm: bool = True) -> list[float]:
     found = []
     gc.collect(0)
+    enabled = gc.isenabled()
     gc.disable()
     try:
         if warm:
@@ -114,7 +115,8 @@ def _timed(run: Run, count: int, warm: bool = True) -> list[float]:
             found.append(1e3 * (time.perf_counter() - start))
             del result  # freeing it is not part of the work
     finally:
-        gc.enable()
+        if enabled:
+            gc.enable()
     return found
 
 

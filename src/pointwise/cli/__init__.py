@@ -20,6 +20,7 @@ import typer
 
 from pointwise.cli.bench import bench
 from pointwise.cli.classify import classify
+from pointwise.cli.compare import compare
 from pointwise.cli.demo import demo
 from pointwise.cli.info import info
 from pointwise.cli.label import label
@@ -34,7 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Convolution at every point of an image or of a point cloud.",
 )
-for command in (train, label, classify, separate, view, info, profile, demo, bench):
+for command in (train, label, classify, separate, view, info, profile, compare, demo, bench):
     app.command()(command)
 
 
