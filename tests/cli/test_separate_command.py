@@ -62,7 +62,7 @@ def test_a_run_is_separated_tested_and_kept(folder, tmp_path):
     command = f"  pointwise classify {out} IMAGE"
     lines = [line for line in text.splitlines() if line != command and "Mobile" not in line]
     assert max(map(len, lines[1:])) <= 80
-    for words in ("36 images of the training part to fit to, 16 of the test part to compare",
+    for words in ("36 training images to fit to, 16 test images to compare outputs on",
                   "Accuracy on the test part (16 images)", "  before ", "  separated ", command,
                   "timed on 1 image of 3×16×16"):  # fmt: skip
         assert words in text
@@ -123,7 +123,7 @@ def test_without_its_images_a_run_is_compared_on_noise(folder, tmp_path):
     with_data = run(tmp_path / "run", "--rank", 2, "--data", folder / "images.npz")
     assert "Accuracy on the test part" in with_data
     only_weights = run(tmp_path / "run", "--rank", 2, "--data", folder / "images.npz", "--fit", 0)
-    assert "nothing is fitted; 16 of the test part to compare outputs on" in only_weights
+    assert "nothing is fitted; 16 test images to compare outputs on" in only_weights
 
 
 def test_a_network_of_ours_and_a_file_of_weights(folder, tmp_path):
@@ -139,7 +139,7 @@ def test_a_network_of_ours_and_a_file_of_weights(folder, tmp_path):
     torch.save(MobileNetV1(classes=2, **ARGUMENTS).state_dict(), tmp_path / "own.pth")
     text = run("MobileNetV1", *options[1:-1], "--weights", tmp_path / "own.pth", "--input",
                "1x3x224x224", "--data", folder / "images.npz", "--fit", 8, "--rank", 1)  # fmt: skip
-    assert "8 images to fit to, 15 others to compare outputs on" in text
+    assert "8 images to fit to, 15 other images to compare outputs on" in text
     assert "Accuracy" not in text
 
 

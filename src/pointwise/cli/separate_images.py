@@ -63,12 +63,7 @@ def of_run(
     return Images(
         _read(run.recipe, train, count, seed=0) if count else None,
         _read(run.recipe, test, COMPARED, seed=1),
-        _said(
-            min(count, len(train)),
-            min(COMPARED, len(test)),
-            " of the training part",
-            " of the test part",
-        ),
+        _said(min(count, len(train)), min(COMPARED, len(test)), "training ", "test "),
         training,
     )
 
@@ -92,13 +87,13 @@ def of_folder(model: Model, data: Sequence[str], count: int, shape: tuple[int, .
     return Images(
         _read(recipe, mixed[held:], count, seed=0) if count else None,
         _read(recipe, mixed[:held], held, seed=1),
-        _said(count, held, "", " others"),
+        _said(count, held, "", "other "),
     )
 
 
 def _said(fitted: int, compared: int, of_fitted: str, of_compared: str) -> str:
-    first = f"{fitted:,} images{of_fitted} to fit to, " if fitted else "nothing is fitted; "
-    return f"{first}{compared}{of_compared} to compare outputs on"
+    first = f"{fitted:,} {of_fitted}images to fit to, " if fitted else "nothing is fitted; "
+    return f"{first}{compared} {of_compared}images to compare outputs on"
 
 
 def _exists(name: str) -> bool:

@@ -72,7 +72,7 @@ def remarks(found: Comparison) -> Iterator[str]:
         yield f"No {kind}: {why}."
     for row in found.rows:
         gain = found.by_clock(row)
-        if found.by_count(row) > 1 > gain:
+        if found.by_count(row) > 1 > 1.05 * gain:  # less is noise
             yield (
                 f"{row.kind} takes {1 / gain:.2f} times as long as standard in ours, with"
                 f" 1/{found.by_count(row):.2g} of the multiply-adds."
