@@ -19,6 +19,7 @@ _WHERE = {
     "pad_packed": "pointwise.cloud.point_cloud",
     "Scan": "pointwise.cloud.scan",
     "cost": "pointwise.costs",
+    "separate": "pointwise.separation",
     **dict.fromkeys(
         (
             "cell_conv",
@@ -100,6 +101,7 @@ __all__ = [
     "pointwise_conv1d",
     "pointwise_conv2d",
     "pointwise_conv3d",
+    "separate",
 ]
 
 if TYPE_CHECKING:
@@ -142,6 +144,7 @@ if TYPE_CHECKING:
         SqueezeExcite,
         freeze,
     )
+    from pointwise.separation import separate
 
 
 def __getattr__(name: str):

@@ -375,3 +375,19 @@ def test_what_cannot_be_counted_is_refused(call, kind, message):
 
 def test_sums_of_nothing():
     assert costs.total([]) == Count()
+
+
+def test_a_module_in_two_places_is_left_as_it_was():
+    conv = nn.Conv2d(4, 4, 3, padding=1)
+    network = nn.Sequential(conv, nn.ReLU(), conv)
+    twin = nn.Conv2d(4, 4, 3, padding=1)
+    twin.weight = conv.weight
+    network.append(twin)
+    kept = dict(network.named_parameters(remove_duplicate=False))
+    found = cost(network, (1, 4, 8, 8)).totals
+    assert found.parameters == 4 * 4 * 9 + 4 + 4
+    assert found.multiply_adds == 3 * 64 * 4 * 4 * 9
+    for name, parameter in network.named_parameters(remove_duplicate=False):
+        assert parameter is kept[name]
+        assert type(parameter) is nn.Parameter
+    assert conv.weight is twin.weight

@@ -13,18 +13,20 @@ import warnings
 # Threads that wait go to sleep after some microseconds: in a training that costs nothing, and
 # beside other programs it is several times faster. OpenMP reads it when torch loads it. What takes
 # milliseconds loses by it, and comparisons are to be as in everybody's own programs.
-if sys.argv[1:2] not in (["bench"], ["speedup"], ["profile"], ["compare"]):
+if sys.argv[1:2] not in ([name] for name in ("bench", "compare", "profile", "separate", "speedup")):
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import typer
 
 from pointwise.cli.bench import bench
 from pointwise.cli.classify import classify
+from pointwise.cli.compare import compare
 from pointwise.cli.demo import demo
 from pointwise.cli.explain import explain
 from pointwise.cli.info import info
 from pointwise.cli.label import label
 from pointwise.cli.profile import profile
+from pointwise.cli.separate import separate
 from pointwise.cli.speedup import speedup
 from pointwise.cli.train import train
 from pointwise.cli.view import view
@@ -35,7 +37,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Convolution at every point of an image or of a point cloud.",
 )
-for command in (train, label, classify, view, info, explain, profile, demo, speedup, bench):
+for command in (
+    train, label, classify, speedup, separate, profile, compare, info, view, explain, demo, bench
+):  # fmt: skip
     app.command()(command)
 
 

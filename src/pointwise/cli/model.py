@@ -13,17 +13,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from pointwise.training.run import Run
+
 _CLOUD = ["points", "features", "offsets"]  # what our cloud networks are called with
 _POINTS = 20_000
 
 
 @dataclass(frozen=True)
 class Model:
-    """A network in evaluation mode, and the arguments that its class was called with."""
+    """A network in evaluation mode, and the arguments that its class was called with.
+
+    Of a training, ``run`` and its ``folder``.
+    """
 
     name: str
     network: nn.Module
     arguments: dict[str, Any]
+    run: Run | None = None
+    folder: Path | None = None
 
     @property
     def is_for_clouds(self) -> bool:
@@ -32,7 +39,7 @@ class Model:
 
 
 def load_model(caller: str, text: str, arguments: dict[str, Any]) -> Model:
-    """``MobileNetV1``, ``file.py:function_or_class``, or the folder of a run.
+    """``MobileNetV1``, ``file.py:function_or_class``, or a run: its folder, or a checkpoint in it.
 
     ``arguments`` are those of the network's class or of the function. Raises ValueError with
     ``caller`` in front for what is none of these.
@@ -40,12 +47,12 @@ def load_model(caller: str, text: str, arguments: dict[str, Any]) -> Model:
     file, colon, name = text.rpartition(":")
     if colon and (file.endswith(".py") or Path(file).is_file()):
         return _from_file(caller, Path(file), name, arguments)
-    if Path(text).is_dir():
-        return _from_run(caller, text, arguments)
     if text.endswith(".py"):
         raise ValueError(
             f"{caller}: say which function or class of {text} makes the model, as in {text}:Network"
         )
+    if Path(text).exists():
+        return _from_run(caller, Path(text), arguments)
     return _of_ours(text, arguments)
 
 
@@ -60,15 +67,40 @@ def _of_ours(name: str, arguments: dict[str, Any]) -> Model:
     return Model(name, build_network(name, arguments).eval(), arguments)
 
 
-def _from_run(caller: str, folder: str, arguments: dict[str, Any]) -> Model:
-    from pointwise.training.run import load_run
+def _from_run(caller: str, path: Path, arguments: dict[str, Any]) -> Model:
+    from pointwise.training.run import load_run, read_run
 
     if arguments:
-        raise ValueError(f"{caller}: {folder} is a run and knows its own arguments; omit --set")
-    run = load_run(folder)
+        raise ValueError(f"{caller}: {path} is a run and knows its own arguments; omit --set")
+    folder = path if path.is_dir() else path.parent
+    if path.is_file() and not (folder / "run.json").is_file():
+        raise ValueError(
+            f"{caller}: {path} does not lie in the folder of a run; give that, FILE.py:FUNCTION, or"
+            " a network of pointwise.networks"
+        )
+    if path.suffix == ".ckpt":
+        run = read_run(folder)
+        run.network.load_state_dict(_averages(caller, path))
+    else:
+        run = load_run(folder)
     size = getattr(run.recipe, "size", None)
     more = {} if size is None else {"size": tuple(size)}
-    return Model(type(run.network).__name__, run.network.eval(), {**run.arguments, **more})
+    name, network = type(run.network).__name__, run.network.eval()
+    return Model(name, network, {**run.arguments, **more}, run, folder)
+
+
+def _averages(caller: str, path: Path) -> dict[str, Tensor]:
+    """The weights in a checkpoint: the moving averages, which are what a training keeps."""
+    import torch
+
+    own = "average.module."
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        return {name.removeprefix(own): x for name, x in state.items() if name.startswith(own)}
+    except Exception as error:  # pickle, zip and torch raise a dozen types for a broken file
+        raise ValueError(
+            f"{caller}: {path} is no checkpoint of a training ({type(error).__name__})"
+        ) from None
 
 
 def _from_file(caller: str, file: Path, name: str, arguments: dict[str, Any]) -> Model:

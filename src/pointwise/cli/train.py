@@ -235,6 +235,15 @@ def _resumed(folder: Path, *changed: Any) -> dict[str, Any]:
     return {**options, "devices": devices, "workers": workers}
 
 
+def default_options() -> dict[str, Any]:
+    """What a training is told where nothing is said."""
+    import inspect
+
+    found = {name: each.default for name, each in inspect.signature(train).parameters.items()}
+    found["set"] = found.pop("set_")
+    return {name: value for name, value in found.items() if name not in ("out", "resume")}
+
+
 def free(folder: Path) -> Path:
     """``folder``, with a number behind its name if that exists already."""
     count = 1
@@ -267,7 +276,7 @@ def _run(folder: Path, options: dict[str, Any], console: Console, *, resume: boo
     except KeyboardInterrupt:
         console.print(f"\nContinue with: pointwise train --resume {folder}", soft_wrap=True)
         raise
-    with _bar(console, "testing") as advance:
+    with bar(console, "testing") as advance:
         matrix = training.evaluate(run, advance)
     result = write_metrics(run, matrix, folder, seconds=seconds)
     console.print(_table(run, result, training.counted))
@@ -368,10 +377,10 @@ def _percent(share: float) -> str:
 
 
 @contextmanager
-def _bar(console: Console, title: str) -> Iterator[Callable[[int, int], None]]:
+def bar(console: Console, title: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar that is gone when done, and silent where no terminal is."""
     from rich.progress import Progress
 
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as shown:
+        task = shown.add_task(title)
+        yield lambda done, total: shown.update(task, completed=done, total=total)

@@ -162,5 +162,5 @@ def _launch_ms(times: int = 200) -> float:
     seconds = []
     for _ in range(times):
         with program.lock:
-            seconds.append(_seconds(lambda: program.run(0)))
+            seconds.append(_seconds(program.run))
     return 1e3 * statistics.median(seconds)

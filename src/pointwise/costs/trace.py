@@ -85,7 +85,10 @@ def trace(model: nn.Module, inputs: tuple, keywords: dict[str, Any]) -> Trace:
         stack.enter_context(_slow_encoder())
         stack.enter_context(_quiet())
         stack.enter_context(recorder)
-        functional_call(model, state, tuple(given), named)
+        # Tied by ourselves: where one module is in two places, functional_call would swap its
+        # tensors twice, and put the stand-ins back in the end.
+        tied = state | _tied(model, state)
+        functional_call(model, tied, tuple(given), named, tie_weights=False)
     recorder.finish()
     live = recorder.live
     return Trace(recorder.places, dict(recorder.not_counted), live.peak, live.peak_at,
@@ -127,6 +130,23 @@ def _without_data(model: nn.Module, fake: FakeTensorMode) -> dict[str, Tensor]:
             found[name] = torch.empty_strided(
                 tensor.shape, tensor.stride(), dtype=tensor.dtype, device=_device_of(tensor)
             )
+    return found
+
+
+def _tied(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The stand-ins of tensors that several modules share, under their other names, too."""
+    first = {
+        id(tensor): name for name, tensor in (*model.named_parameters(), *model.named_buffers())
+    }
+    found: dict[str, Tensor] = {}
+    for path, module in model.named_modules():  # each module once
+        prefix = f"{path}." if path else ""
+        own = {**module._parameters, **module._buffers}
+        found |= {
+            prefix + name: state[first[id(tensor)]]
+            for name, tensor in own.items()
+            if tensor is not None
+        }
     return found
 
 

@@ -17,9 +17,15 @@ from pointwise import checks
 from pointwise.functional.convolve import Size
 from pointwise.functional.lines_and_volumes import depthwise_conv1d
 from pointwise.functional.padding import Padding
-from pointwise.layers.conv_norm_act import ConvNormAct, Norm, conv_norm_act, in_sequence, run
+from pointwise.layers.conv_norm_act import (
+    ConvNormAct,
+    Norm,
+    conv_norm_act,
+    in_sequence,
+    links_of,
+    run,
+)
 from pointwise.layers.images import Conv2d, PointwiseConv2d
-from pointwise.layers.link import Link
 
 _GATES: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
@@ -173,9 +179,9 @@ class Bottleneck(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         shortcut = input if self.downsample is None else conv_norm_act(input, *self.downsample)
         links = [
-            Link(self.conv1, self.bn1, self.activation),
-            Link(self.conv2, self.bn2, self.activation),
-            Link(self.conv3, self.bn3, self.activation),
+            *links_of(self.conv1, self.bn1, self.activation),
+            *links_of(self.conv2, self.bn2, self.activation),
+            *links_of(self.conv3, self.bn3, self.activation),
         ]
         return run(input, links, shortcut)
 

@@ -31,7 +31,20 @@ def conv_norm_act(
     Whatever module ``norm`` is, the result is that of the separate modules, and so are gradients
     and running statistics.
     """
-    return run(input, [Link(conv, norm, activation)], residual)
+    return run(input, links_of(conv, norm, activation), residual)
+
+
+def links_of(conv: nn.Module, norm: nn.Module | None, activation: str | None) -> list[Link]:
+    """What ``run`` is to run for a convolution with a norm and an activation.
+
+    A ``DepthwiseSeparableConv2d`` in the place of a convolution (see ``pointwise.separate``) is two
+    links, so that norm and activation join its pointwise half.
+    """
+    if isinstance(conv, DepthwiseSeparableConv2d) and not conv.is_called():
+        *first, last = conv.links()
+        if last.norm is None and last.activation is None:
+            return [*first, Link(last.conv, norm, activation)]
+    return [Link(conv, norm, activation)]  # type: ignore[arg-type]
 
 
 def run(input: Tensor, links: Sequence[Link], residual: Tensor | None = None) -> Tensor:
@@ -139,7 +152,7 @@ class ConvNormAct(nn.Module):
 
     def links(self) -> list[Link]:
         """What ``run`` is to run."""
-        return [Link(self.conv, self.norm, self.activation)]
+        return links_of(self.conv, self.norm, self.activation)
 
     def is_called(self) -> bool:
         """Whether this module itself has to be called (``run`` sees to its parts' hooks)."""

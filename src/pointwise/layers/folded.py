@@ -11,6 +11,7 @@ own code says so best.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -40,6 +41,8 @@ class Folded:
         self.activation = link.activation or "none"
         shape = (window.images, link.conv.out_channels, window.y.points, window.x.points)
         self.shape = torch.Size(shape)  # of the result
+        stencil = isinstance(self.weights, conv_images.Taps)
+        self.multiplier = link.conv.out_channels // link.conv.in_channels if stencil else 1
 
 
 def fold_link(shape: torch.Size, dtype: torch.dtype, link: Link) -> Folded | None:
@@ -52,9 +55,6 @@ def fold_link(shape: torch.Size, dtype: torch.dtype, link: Link) -> Folded | Non
         or (activation or "none") not in conv_images.EPILOGUES
     ):
         return None
-    stencil = conv_images.is_stencil(conv.weight.shape, conv.groups)
-    if stencil and conv.out_channels != conv.in_channels:
-        return None  # a depth multiplier
     seen = window_of(conv, shape[0], shape[2], shape[3])
     return None if seen is None else Folded(link, seen)
 
@@ -70,11 +70,17 @@ def step_of_one(x: Tensor, what: Folded, out: Tensor, residual: Tensor | None) -
 def are_better_joined(one: Folded, two: Folded) -> bool:
     """Whether two links can run in one tile loop, and are faster so."""
     return (
+        is_separable(one, two) and one.multiplier == 1 and is_better_joined(two.weights)  # type: ignore[arg-type]
+    )
+
+
+def is_separable(one: Folded, two: Folded) -> bool:
+    """Whether two links are a depthwise convolution and a pointwise one of all its channels."""
+    return (
         isinstance(one.weights, conv_images.Taps)
         and isinstance(two.weights, conv_images.Mix)
         and two.weights.groups == 1
         and two.window.is_identity
-        and is_better_joined(two.weights)
     )
 
 
@@ -86,6 +92,30 @@ def step_of_two(
     assert isinstance(two.weights, conv_images.Mix)
     return conv_images.separable_step(x, one.weights, two.weights, one.window, out, residual,
                                  one.activation, two.activation)  # fmt: skip
+
+
+def steps_of_multiplied(
+    x: Tensor, one: Folded, two: Folded, wide: Tensor, out: Tensor, residual: Tensor | None
+) -> tuple[list[conv_images.Step], list[conv_images.Step]]:
+    """The launches of a depthwise link with a depth multiplier m, and of the pointwise one behind.
+
+    Launch j of m writes the j-th result of every channel, so that channels stay side by side for
+    the stencil, and nothing is repeated. ``wide`` then holds them in the order j·C + c, and not
+    c·m + j as the modules have it, and the mix reads its weight in that order too.
+    """
+    assert isinstance(one.weights, conv_images.Taps)
+    assert isinstance(two.weights, conv_images.Mix)
+    many, channels = one.multiplier, x.shape[1]
+    steps = []
+    for j in range(many):
+        own = conv_images.Taps(one.weights.weight[:, j::many].contiguous(),
+                               one.weights.bias[j::many].contiguous())  # fmt: skip
+        part = wide[:, j * channels : (j + 1) * channels]
+        steps.append(conv_images.depthwise_step(x, own, one.window, part, one.activation))
+    packed = two.weights.packed.unflatten(2, (channels, many)).transpose(2, 3).flatten(2, 3)
+    mix = replace(two.weights, packed=packed.contiguous())
+    step = conv_images.mixed_step(wide, mix, two.window, out, residual, two.activation)
+    return steps, [step]
 
 
 def can_run(input: Tensor, residual: Tensor | None) -> bool:

@@ -120,9 +120,9 @@ def remember(
 
 @contextmanager
 def observed(observer: Callable[[_Plan, bool], None]) -> Iterator[None]:
-    """Lets ``observer(plan, with_residual)`` run the plans, each step by ``plan.step(number)``.
+    """Lets ``observer(plan, with_residual)`` run the plans, part by part: ``plan.step(number)``.
 
-    ``plan.parts`` says which links a step is of. For whoever measures them.
+    ``plan.parts`` says which links a part is of. For whoever measures them.
     """
     global _observer
     before, _observer = _observer, observer
@@ -142,12 +142,17 @@ class _Plan:
     def __init__(
         self,
         links: Sequence[Link],
-        steps: Sequence[conv_images.Step],
+        groups: Sequence[Sequence[conv_images.Step]],
         counts: Sequence[int],
         buffers: tuple,
     ) -> None:
+        steps = [step for group in groups for step in group]
         self.out = steps[-1].out
         self.parts = _parts(links, counts)
+        self._readers = len(groups[0])  # so many launches read the input
+        ends = list(accumulate(len(group) for group in groups))
+        self._launches = [slice(end - len(group), end)
+                          for end, group in zip(ends, groups, strict=True)]  # fmt: skip
         self._steps, self._buffers = steps, buffers
         self._program = Program((step.kernel, step.arguments, step.programs) for step in steps)
         self._numbers = _numbers(links)
@@ -180,7 +185,8 @@ class _Plan:
         out = empty_image(self.out.shape, self.out.dtype)
         program, last = self._program, self._steps[-1]
         with program.lock:
-            program.tables[0][0] = input.data_ptr()
+            for table in program.tables[: self._readers]:
+                table[0] = input.data_ptr()
             program.tables[-1][last.place] = out.data_ptr()
             if residual is not None:
                 residual = residual.contiguous(memory_format=torch.channels_last)
@@ -192,8 +198,8 @@ class _Plan:
         return out
 
     def step(self, number: int) -> None:
-        """Runs one of the launches, for an observer."""
-        self._program.run(number)
+        """Runs the launches of one part, for an observer."""
+        self._program.run(self._launches[number])
 
 
 _Part = tuple[ref, "ref | None", "str | None"]
@@ -203,7 +209,7 @@ def _parts(links: Sequence[Link], counts: Sequence[int]) -> list[list[_Part]]:
     """The links of each step; weakly, since plans are kept by a convolution."""
     every: list[_Part] = [
         (ref(conv), None if norm is None else ref(norm), activation)
-        for conv, norm, activation in links
+        for conv, norm, activation, *_ in links
     ]
     ends = list(accumulate(counts))
     return [every[end - count : end] for end, count in zip(ends, counts, strict=True)]
@@ -247,21 +253,28 @@ def _make(input: Tensor, links: Sequence[Link], residual: Tensor | None) -> _Pla
     ):
         return None  # a stencil takes none, and a wrong one gets its error elsewhere
     buffers = _two_buffers(found, input.dtype)
-    steps: list[conv_images.Step] = []
+    groups: list[list[conv_images.Step]] = []  # each reads one buffer and writes the other
     counts: list[int] = []
     x, first = input.contiguous(memory_format=torch.channels_last), 0
     while first < len(found):
         one, last = found[first], found[min(first + 1, len(found) - 1)]
-        count = 2 if last is not one and folded.are_better_joined(one, last) else 1
-        out = _view(buffers[len(steps) % 2], found[first + count - 1].shape)
-        more = residual if first + count == len(found) else None
-        if count == 2:
-            steps.append(folded.step_of_two(x, one, last, out, more))
+        multiplied = one.multiplier > 1
+        if multiplied and not folded.is_separable(one, last):
+            return None
+        joined = not multiplied and folded.are_better_joined(one, last)
+        end = first + 1 + (multiplied or joined)
+        more = residual if end == len(found) else None
+        wide = _view(buffers[len(groups) % 2], one.shape)
+        out = _view(buffers[(len(groups) + multiplied) % 2], found[end - 1].shape)
+        if multiplied:
+            groups += folded.steps_of_multiplied(x, one, last, wide, out, more)
+        elif joined:
+            groups.append([folded.step_of_two(x, one, last, out, more)])
         else:
-            steps.append(folded.step_of_one(x, one, out, more))
-        x, first = out, first + count
-        counts.append(count)
-    return _Plan(links, steps, counts, buffers)
+            groups.append([folded.step_of_one(x, one, out, more)])
+        counts += [1, 1] if multiplied else [end - first]
+        x, first = out, end
+    return _Plan(links, groups, counts, buffers)
 
 
 def _two_buffers(found: Sequence[folded.Folded], dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from pointwise.atomic import replacing
+from pointwise.separation.replace import separate_as
 from pointwise.training.classes import Classes
 from pointwise.training.features import Features
 from pointwise.training.images.recipe import IMAGES, ImageRecipe
@@ -24,13 +25,15 @@ class Run(Generic[R]):
     """A network and the recipe that feeds it, ready for labelling: clouds, or images.
 
     ``arguments`` are what the network's class was called with; ``options`` is what the training was
-    told, so that it can be continued.
+    told, so that it can be continued; ``separated`` the ranks of those convolutions that
+    ``pointwise separate`` has replaced, by name.
     """
 
     recipe: R
     network: nn.Module
     arguments: dict[str, Any]
     options: dict[str, Any] = field(default_factory=dict)
+    separated: dict[str, int] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
@@ -69,6 +72,8 @@ def save_run(run: Run, folder: Path) -> None:
         "recipe": asdict(run.recipe),
         "options": run.options,
     }
+    if run.separated:
+        described["separated"] = run.separated
     with replacing(folder / "run.json") as part:
         part.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
@@ -92,14 +97,17 @@ def read_run(folder: str | Path) -> Run:
         loaded = _recipe(dict(described["recipe"]))
         name, arguments = described["network"], dict(described["arguments"])
         options = dict(described["options"])
+        separated = dict(described.get("separated", {}))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{path} is broken: {reason}; train again") from None
     try:
         network = build_network(name, arguments)
+        if separated:
+            network = separate_as(network, separated, inplace=True)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    return Run(loaded, network, arguments, options)
+    return Run(loaded, network, arguments, options, separated)
 
 
 def _recipe(described: dict[str, Any]) -> Recipe | ImageRecipe:

@@ -254,11 +254,10 @@ class Program:
         self._counters = np.zeros((len(programs), 8), dtype=np.int64)
         self.lock = threading.Lock()
 
-    def run(self, only: int | None = None) -> None:
-        """Runs all launches, or ``only`` one of them; to be called with the ``lock``."""
+    def run(self, which: slice = slice(None)) -> None:
+        """Runs all launches, or some; to be called with the ``lock``."""
         team = threads()
         self._counters[:] = 0
-        which = slice(None) if only is None else slice(only, only + 1)
         given = (self._addresses[which], self._places[which], self._programs[which],
                  self._counters.ctypes.data)  # fmt: skip
         if team == 1:  # without the pool, which may not have been started

@@ -1,0 +1,147 @@
+"""``pointwise compare``: what each kind of convolution would cost for the same job, here."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pointwise.comparison import Comparison, Job
+
+SWEEP = (64, 128, 256)
+PICTURES = (".png", ".svg", ".pdf")
+
+
+def compare(
+    in_: Annotated[
+        str | None,
+        typer.Option(
+            "--in",
+            help="Height, width and channels of the input.",
+            metavar="56x56x128",
+            show_default="224x224x3, to 64, 128 and 256",
+        ),
+    ] = None,
+    out: Annotated[int | None, typer.Option(min=1, help="Channels of the result.")] = None,
+    kernel: Annotated[int, typer.Option(min=1, help="Its size, an odd number.")] = 3,
+    stride: Annotated[int, typer.Option(min=1, help="Steps from result to result.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 1,
+    groups: Annotated[int, typer.Option(min=2, help="Of the grouped convolution.")] = 4,
+    expand: Annotated[
+        int, typer.Option(min=1, help="Times the channels inside the inverted residual.")
+    ] = 6,
+    norm: Annotated[
+        bool, typer.Option("--norm", help="Batch norm behind every convolution.")
+    ] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each is timed.")] = 50,
+    json: Annotated[Path | None, typer.Option(help="Also write all numbers to this file.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Also draw them: FILE.png, .svg or .pdf.")
+    ] = None,
+) -> None:
+    """Counts and times standard, depthwise, pointwise, separable and other convolutions."""
+    jobs = _jobs(in_, out, kernel, stride, batch)
+    for option, path, suffixes in (("--json", json, (".json",)), ("--picture", picture, PICTURES)):
+        if path is not None and path.suffix.lower() not in suffixes:
+            raise ValueError(f"compare: {option} must end in {' or '.join(suffixes)}, got {path}")
+    if picture is not None:
+        from pointwise.extras import import_extra
+
+        import_extra("matplotlib", "report")  # before minutes of measuring
+
+    from rich.console import Console
+
+    from pointwise.comparison import compare as compared
+    from pointwise.comparison.tables import LEGEND
+
+    console = Console(highlight=False)
+    found = []
+    for job in jobs:
+        with _bar(console, str(job)) as told:
+            found.append(
+                compared(
+                    job, groups=groups, expand=expand, norm=norm, samples=rounds, progress=told
+                )
+            )
+        _show(console, found[-1])
+    console.print(f"{LEGEND} {_machine(found[0])}")
+    if json is not None:
+        _write_json(found, json)
+    if picture is not None:
+        from pointwise.report.comparison import write_comparison
+
+        write_comparison(found, picture)
+    for path in (json, picture):
+        if path is not None:
+            console.print(f"wrote {path}", markup=False)
+
+
+def _jobs(in_: str | None, out: int | None, kernel: int, stride: int, batch: int) -> list[Job]:
+    from pointwise.comparison import Job
+
+    if in_ is None and out is not None:
+        raise ValueError(f"compare: --out {out} needs --in, such as --in 56x56x128")
+    sizes = (224, 224, 3)
+    if in_ is not None:
+        if out is None:
+            raise ValueError(f"compare: --in {in_} needs --out, the channels of the result")
+        match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", in_.strip().lower())
+        if match is None:
+            raise ValueError(
+                f"compare: --in must be height, width and channels, as in 56x56x128, got {in_!r}"
+            )
+        sizes = tuple(map(int, match.groups()))  # type: ignore[assignment]
+    outputs = SWEEP if out is None else (out,)
+    return [Job(*sizes, each, kernel, stride, batch) for each in outputs]
+
+
+def _show(console: Console, found: Comparison) -> None:
+    from pointwise.comparison.tables import detail_table, main_table, remarks
+
+    console.print(main_table(found))
+    for line in remarks(found):
+        console.print(line, markup=False)
+    console.print()
+    console.print(detail_table(found))
+    console.print()
+
+
+def _machine(found: Comparison) -> str:
+    from pointwise.costs.machine import cpu_name
+
+    return f"{cpu_name()}, {found.threads} threads."
+
+
+def _bar(console: Console, title: str) -> Any:
+    from contextlib import contextmanager
+
+    from rich.progress import Progress
+
+    @contextmanager
+    def shown():
+        hidden = not console.is_terminal
+        with Progress(console=console, transient=True, disable=hidden) as bar:
+            task = bar.add_task(title, total=2.0)
+
+            def tell(what: str, done: int, total: int) -> None:
+                bar.update(task, completed=(what == "backward") + done / total)
+
+            yield tell
+
+    return shown()
+
+
+def _write_json(found: list[Comparison], path: Path) -> None:
+    import json
+
+    from pointwise.atomic import replacing
+    from pointwise.costs.machine import cpu_name
+
+    record = {"cpu": cpu_name(), "comparisons": [each.as_dict() for each in found]}
+    with replacing(path) as part:
+        part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,198 @@
+"""``compare``: what each way to do a job costs, by count and by the clock, in ours and PyTorch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pointwise import checks
+from pointwise.comparison.kinds import KINDS, Job, Kind, made
+from pointwise.costs import cost
+from pointwise.timing import Run, Times, in_turns
+
+OURS, TORCH, LAST = "ours", "torch", "torch channels_last"
+WHO = (OURS, TORCH, LAST)
+Measured = dict[str, Times]  # by who
+Progress = Callable[[str, int, int], object]  # what is timed, how much of it is done, of how much
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to do the job. Multiply-adds are those of the whole batch."""
+
+    kind: str
+    parameters: int
+    multiply_adds: int
+    forward: Measured
+    backward: Measured
+
+    def best_of_torch(self, direction: str) -> Times:
+        """The faster of PyTorch's two memory layouts."""
+        measured: Measured = getattr(self, direction)
+        return min((measured[TORCH], measured[LAST]), key=lambda times: times.median)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All ways to do a job that are possible, and why the others are not."""
+
+    job: Job
+    rows: tuple[Row, ...]
+    impossible: dict[str, str]
+    threads: int
+
+    def row(self, kind: str) -> Row:
+        return next(row for row in self.rows if row.kind == kind)
+
+    def by_count(self, row: Row) -> float:
+        """How many times faster than the standard convolution the count lets expect."""
+        return self.row("standard").multiply_adds / row.multiply_adds
+
+    def by_clock(self, row: Row, who: str = OURS, direction: str = "forward") -> float:
+        """How many times faster than the standard convolution it is; medians."""
+        first, own = (getattr(each, direction)[who] for each in (self.row("standard"), row))
+        return first.median / own.median
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as plain numbers and words, for JSON; times are milliseconds."""
+        job = self.job
+        return {
+            "in": [job.height, job.width, job.in_channels],
+            "out": job.out_channels,
+            "kernel": job.kernel,
+            "stride": job.stride,
+            "batch": job.batch,
+            "threads": self.threads,
+            "rows": [self._row(row) for row in self.rows],
+            "impossible": self.impossible,
+        }
+
+    def _row(self, row: Row) -> dict[str, Any]:
+        directions = ("forward", "backward")
+        times = {
+            direction: {who.replace(" ", "_"): each.record() for who, each in measured.items()}
+            for direction in directions
+            for measured in [getattr(row, direction)]
+        }
+        gain = {"by_count": round(self.by_count(row), 4)}
+        for direction in directions:
+            for who in getattr(row, direction):
+                name = f"{direction}_{who.replace(' ', '_')}"
+                gain[name] = round(self.by_clock(row, who, direction), 4)
+        return {
+            "kind": row.kind,
+            "parameters": row.parameters,
+            "multiply_adds": row.multiply_adds,
+            **times,
+            "gain": gain,
+        }
+
+
+def compare(
+    job: Job,
+    *,
+    groups: int = 4,
+    expand: int = 6,
+    norm: bool = False,
+    samples: int = 50,
+    seconds: float = 1.0,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Counts and times every way to do ``job``, after checking that ours and PyTorch's agree.
+
+    ``groups`` are those of the grouped convolution (or the largest number of them that goes into
+    the channels), ``expand`` how many times as many channels the inverted residual has inside. With
+    ``norm``, batch norm follows each convolution. Forward is inference; backward the gradients of
+    input and weights in training, without what comes before. All take turns, ``samples`` times, or
+    as often as ``seconds`` allow for each.
+
+    >>> found = compare(Job(8, 8, 4, 8), samples=1)
+    >>> found.row("standard").multiply_adds, found.row("separable").multiply_adds
+    (18432, 4352)
+    """
+    checks.positive("compare", "groups", groups)
+    checks.positive("compare", "expand", expand)
+    told = progress or (lambda *_: None)
+    images = torch.randn(job.input_shape, generator=torch.Generator().manual_seed(0))
+    networks: dict[str, dict[str, nn.Module]] = {}
+    impossible: dict[str, str] = {}
+    for kind in KINDS:
+        parts = kind.parts(job, groups, expand)
+        if isinstance(parts, str):
+            impossible[kind.name] = parts
+            continue
+        ours, plain = made(parts, norm)
+        networks[kind.name] = {
+            OURS: ours,
+            TORCH: plain,
+            LAST: copy.deepcopy(plain).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+        }
+        _check(kind, networks[kind.name], images)
+    forward = _timed(networks, images, _forward, samples, seconds,
+                     lambda done, total: told("forward", done, total))  # fmt: skip
+    backward = _timed(networks, images, _backward, samples, seconds,
+                      lambda done, total: told("backward", done, total))  # fmt: skip
+    rows = []
+    for name, each in networks.items():
+        count = cost(each[OURS].eval(), job.input_shape).totals
+        rows.append(Row(name, count.parameters, count.multiply_adds, forward[name], backward[name]))
+    return Comparison(job, tuple(rows), impossible, torch.get_num_threads())
+
+
+def _check(kind: Kind, networks: Mapping[str, nn.Module], images: Tensor) -> None:
+    """What is not correct is not timed."""
+    with torch.no_grad():
+        found = {who: network.eval()(images) for who, network in networks.items()}
+    expected = found[TORCH]
+    # Sums of some thousand products at most, in another order.
+    allowed = 1e-4 * float(expected.abs().max())
+    for who, each in found.items():
+        error = float((each - expected).abs().max())
+        if not error <= allowed:
+            raise ValueError(
+                f"compare: {kind.name} is not timed, since {who} differs by {error:.2g} from"
+                " PyTorch's result"
+            )
+
+
+def _timed(
+    networks: Mapping[str, Mapping[str, nn.Module]],
+    images: Tensor,
+    make: Callable[[nn.Module, Tensor], Run],
+    samples: int,
+    seconds: float,
+    progress: Callable[[int, int], object],
+) -> dict[str, Measured]:
+    last = images.contiguous(memory_format=torch.channels_last)
+    runs = {
+        f"{name}/{who}": make(network, images if who == TORCH else last)
+        for name, each in networks.items()
+        for who, network in each.items()
+    }
+    found = in_turns(runs, samples, seconds, progress)
+    return {name: {who: found[f"{name}/{who}"] for who in each} for name, each in networks.items()}
+
+
+def _forward(network: nn.Module, images: Tensor) -> Run:
+    network.eval()
+
+    def run() -> object:
+        with torch.no_grad():
+            return network(images)
+
+    return run
+
+
+def _backward(network: nn.Module, images: Tensor) -> Run:
+    """The gradients of one and the same result, again and again."""
+    network.train()
+    x = images.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    out = network(x)
+    grad = torch.ones_like(out)
+    wanted = [x, *network.parameters()]
+    return lambda: torch.autograd.grad(out, wanted, grad, retain_graph=True)

@@ -1,0 +1,101 @@
+"""Comparisons as tables of 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from pointwise.comparison.compared import OURS, Comparison
+from pointwise.costs.tables import short
+from pointwise.timing import Times
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+DIRECTIONS = ("forward", "backward")
+LEGEND = (
+    "ms: medians; torch is PyTorch in the faster of its two memory layouts. Gain: how many times"
+    " faster than the standard convolution, by count of multiply-adds and forward by the clock."
+)
+
+
+def main_table(found: Comparison) -> Table:
+    """Counts, medians, and what the count lets expect against what the clock says."""
+    table = _table(str(found.job))
+    table.add_column("\n", min_width=10, max_width=10)
+    for name in ("\nparams", "mult-\nadds", "forward\nours", "ms\ntorch", "backward\nours",
+                 "ms\ntorch", "gain\ncount", "\nours", "\ntorch"):  # fmt: skip
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in found.rows:
+        torch_gain = (
+            found.row("standard").best_of_torch("forward").median
+            / row.best_of_torch("forward").median
+        )
+        times = [
+            milliseconds(each.median)
+            for direction in DIRECTIONS
+            for each in (getattr(row, direction)[OURS], row.best_of_torch(direction))
+        ]
+        table.add_row(
+            row.kind,
+            short(row.parameters).replace(" ", ""),
+            short(row.multiply_adds).replace(" ", ""),
+            *times,
+            _times(found.by_count(row)),
+            _times(found.by_clock(row)),
+            _times(torch_gain),
+        )
+    return table
+
+
+def detail_table(found: Comparison) -> Table:
+    """How the times of single runs are spread."""
+    table = _table("")
+    table.add_column("ms", overflow="fold")
+    table.add_column("", no_wrap=True)
+    for name in ("mean", "std", "min", "max", "95th", "99th"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in found.rows:
+        for direction in DIRECTIONS:
+            for who, times in ((OURS, getattr(row, direction)[OURS]),
+                               ("torch", row.best_of_torch(direction))):  # fmt: skip
+                first = direction == "forward" and who == OURS
+                cells = [milliseconds(each) for each in _spread(times)]
+                table.add_row(row.kind if first else "", f"{who} {direction}", *cells)
+        table.add_section()
+    return table
+
+
+def remarks(found: Comparison) -> Iterator[str]:
+    """What is not possible, and where the clock contradicts the count."""
+    for kind, why in found.impossible.items():
+        yield f"No {kind}: {why}."
+    for row in found.rows:
+        gain = found.by_clock(row)
+        if found.by_count(row) > 1 > 1.05 * gain:  # less is noise
+            yield (
+                f"{row.kind} takes {1 / gain:.2f} times as long as standard in ours, with"
+                f" 1/{found.by_count(row):.2g} of the multiply-adds."
+            )
+
+
+def milliseconds(value: float) -> str:
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
+    return f"{value:,.{digits}f}"
+
+
+def _spread(times: Times) -> tuple[float, ...]:
+    return (times.mean, times.std, times.min, times.max, times.percentile(95),
+            times.percentile(99))  # fmt: skip
+
+
+def _times(gain: float) -> str:
+    return f"{gain:.1f}" if gain >= 9.95 else f"{gain:.2f}"
+
+
+def _table(title: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    return Table(title=title or None, title_justify="left", title_style="bold",
+                 box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)  # fmt: skip

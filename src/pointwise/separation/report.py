@@ -1,0 +1,180 @@
+"""What a separation did: layer by layer, counted, measured, and in all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from pointwise.costs.tables import short
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+Pair = tuple[float, float]  # before and after
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution: what it was, and what became of it.
+
+    ``rank`` is None where it was left alone, and ``why`` then says why. Pairs are before and after;
+    None where it was not counted or measured. ``milliseconds`` are medians.
+    ``weight_error`` is ``‖Ŵ − W‖ / ‖W‖``; ``output_error`` the root of the sum of squared errors of
+    the layer's results, over that of the results' own spread about each channel's mean.
+    """
+
+    name: str
+    full_rank: int
+    rank: int | None = None
+    why: str = ""
+    parameters: Pair | None = None
+    multiply_adds: Pair | None = None
+    milliseconds: Pair | None = None
+    weight_error: float | None = None
+    output_error: float | None = None
+
+    @property
+    def slower(self) -> bool:
+        """Whether it was measured to take longer than before."""
+        return self.milliseconds is not None and self.milliseconds[1] >= self.milliseconds[0]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All convolutions in their order, and the whole network, before and after.
+
+    Multiply-adds are for one image, ``milliseconds`` for a ``batch``. ``output_error`` is that of
+    the network's results: ``‖ŷ − y‖ / ‖y‖``. ``print`` shows a table.
+    """
+
+    layers: tuple[Layer, ...]
+    parameters: Pair
+    multiply_adds: Pair | None = None
+    milliseconds: Pair | None = None
+    output_error: float | None = None
+    batch: int = 1
+
+    @property
+    def ranks(self) -> dict[str, int]:
+        """What was separated: rank by name, as ``separate_as`` takes them."""
+        return {layer.name: layer.rank for layer in self.layers if layer.rank is not None}
+
+    @property
+    def slower(self) -> tuple[Layer, ...]:
+        """What was separated, multiplies less, and takes longer all the same."""
+        return tuple(
+            layer
+            for layer in self.layers
+            if layer.slower
+            and layer.multiply_adds is not None
+            and layer.multiply_adds[1] < layer.multiply_adds[0]
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: totals, and a row for each convolution."""
+        totals = asdict(self)
+        layers = totals.pop("layers")
+        return {"totals": totals, "layers": layers}
+
+    def table(self) -> Table:
+        """Everything that was separated, at most 80 columns wide."""
+        from rich import box
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, show_footer=True)
+        table.add_column("layer", "network", overflow="fold", max_width=22)
+        table.add_column("rank", justify="right", no_wrap=True)
+        columns = (
+            ("parameters", self.parameters, _count),
+            ("multiply-adds", self.multiply_adds, _count),
+            ("ms", self.milliseconds, _milliseconds),
+        )
+        shown = [each for each in columns if each[1] is not None]
+        for name, pair, form in shown:
+            table.add_column(name, _change(pair, form), justify="right", no_wrap=True)
+        error = "" if self.output_error is None else _percent(self.output_error)
+        table.add_column("error:\nweight", "", justify="right", no_wrap=True)
+        with_outputs = any(layer.output_error is not None for layer in self.layers)
+        if with_outputs:
+            table.add_column("\noutput", error, justify="right", no_wrap=True)
+        for layer in self.layers:
+            if layer.rank is None:
+                continue
+            pairs = (layer.parameters, layer.multiply_adds, layer.milliseconds)
+            cells = [
+                _change(pair, form)
+                for pair, (_, whole, form) in zip(pairs, columns, strict=True)
+                if whole is not None
+            ]
+            errors = [_percent(layer.weight_error)]
+            errors += [_percent(layer.output_error)] * with_outputs
+            table.add_row(
+                escape(layer.name or "(itself)"),
+                f"{layer.rank}/{layer.full_rank}",
+                *cells,
+                *errors,
+                style="yellow" if layer.slower else "",
+            )
+        return table
+
+    def remarks(self) -> Iterator[str]:
+        """What the table does not say: who is slower, who was left alone, and why."""
+        if self.slower:
+            yield (
+                f"Slower, though the count is lower: {_names(self.slower)}. only_faster leaves"
+                " such layers alone."
+            )
+        if self.milliseconds is not None and self.milliseconds[1] >= self.milliseconds[0]:
+            yield "The whole network is not faster than it was."
+        why: dict[str, list[Layer]] = {}
+        for layer in self.layers:
+            if layer.rank is None:
+                why.setdefault(layer.why, []).append(layer)
+        for reason, layers in why.items():
+            yield f"Left alone, {reason}: {_names(layers)}."
+
+    def __rich__(self) -> RenderableType:
+        from rich.console import Group
+        from rich.text import Text
+
+        lines = [Text(line) for line in self.remarks()]
+        if not self.ranks:
+            return Group("Nothing was separated.", *lines)
+        return Group(self.table(), "", *lines)
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=80, highlight=False, color_system=None, force_terminal=False)
+        with console.capture() as capture:
+            console.print(self)
+        return capture.get().rstrip()
+
+
+def _names(layers: Sequence[Layer], most: int = 4) -> str:
+    shown = ", ".join(layer.name or "(itself)" for layer in layers[:most])
+    return shown + (f" and {len(layers) - most} more" if len(layers) > most else "")
+
+
+def _change(pair: Pair | None, form) -> str:
+    if pair is None:
+        return ""
+    before, after = pair
+    return form(before) if before == after else f"{form(before)}→{form(after)}"
+
+
+def _count(value: float) -> str:
+    return short(value).replace(" ", "")
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:.0f}" if value >= 9.95 else f"{value:.2g}"
+
+
+def _percent(share: float | None) -> str:
+    if share is None:
+        return ""
+    return f"{100 * share:.0f}%" if share >= 0.0995 else f"{100 * share:.2g}%"

@@ -1,0 +1,75 @@
+"""What is said of a separation: 80 columns, numbers that people read, everything as JSON."""
+
+from __future__ import annotations
+
+import json
+
+from torch import nn
+
+from pointwise.separation import Layer, Report, separate
+
+LONG = "backbone.features.denseblock1.denselayer12.conv2"
+
+
+def report(**changes):
+    layers = (
+        Layer("stem", 9, 2, "", (1_234_567, 900), (118_000_000, 21_400_000), (1.234, 0.056), 0.12,
+              0.0345),
+        Layer(LONG, 9, 9, "", (500, 400), (999, 99), (100.0, 123.4), 0.0, 1.234),
+        Layer("a", 0, None, "pointwise (1×1) already", (3, 3)),
+        Layer("b", 0, None, "pointwise (1×1) already", (3, 3)),
+        Layer("c", 0, None, "depthwise already", (3, 3)),
+    )  # fmt: skip
+    given = {"layers": layers, "parameters": (2_000_000, 30_000), "output_error": 0.02,
+             "multiply_adds": (500_000_000, 90_000_000), "milliseconds": (12.3, 4.5)}  # fmt: skip
+    return Report(**given | changes)
+
+
+def test_a_table_for_people():
+    text = str(report())
+    assert max(map(len, text.splitlines())) <= 80
+    for words in ("2/9", "1.23M→900", "118M→21.4M", "1.2→0.056", "12%", "3.5%", "100→123", "123%",
+                  "2.00M→30.0k", "500M→90.0M", "12→4.5", "2%"):  # fmt: skip
+        assert words in text, words
+    joined = "".join(text.split())
+    assert LONG in joined  # over several lines
+    flat = " ".join(text.split())
+    assert "Left alone, pointwise (1×1) already: a, b." in flat
+    assert "Left alone, depthwise already: c." in flat
+    assert f"Slower, though the count is lower: {LONG}." in flat
+    assert "not faster than it was" not in flat
+    assert "The whole network is not faster than it was." in str(report(milliseconds=(1.0, 1.0)))
+
+
+def test_what_was_not_measured_has_no_column():
+    network = nn.Sequential(nn.Conv2d(4, 8, 3))
+    text = str(separate(network, rank=1).report)
+    assert "multiply-adds" not in text
+    assert "ms" not in text
+    assert "output" not in text
+    assert "parameters" in text
+    assert "weight" in text
+    with_input = str(separate(network, rank=1, input=(1, 4, 9, 9)).report)
+    assert "multiply-adds" in with_input
+    assert "output" in with_input
+
+
+def test_many_that_were_left_alone_are_counted():
+    layers = tuple(Layer(f"layer{i}", 0, None, "depthwise already", (3, 3)) for i in range(9))
+    text = str(report(layers=layers))
+    assert "Nothing was separated." in text
+    assert "layer0, layer1, layer2, layer3 and 5 more." in " ".join(text.split())
+
+
+def test_json():
+    found = json.loads(json.dumps(report().as_dict()))
+    assert found["totals"] == {
+        "parameters": [2_000_000, 30_000],
+        "multiply_adds": [500_000_000, 90_000_000],
+        "milliseconds": [12.3, 4.5],
+        "output_error": 0.02,
+        "batch": 1,
+    }
+    assert [layer["name"] for layer in found["layers"]] == ["stem", LONG, "a", "b", "c"]
+    assert found["layers"][0]["rank"] == 2
+    assert found["layers"][4]["rank"] is None
