@@ -137,7 +137,8 @@ def test_results_do_not_depend_on_the_number_of_threads(threads):
         out = room(seen, 96, torch.uint8)
         int8.mixed_step(x, int8.mix(weight, factor, shift, 7), seen, out).run()
         found.append(out)
-    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
 
 
 def test_the_largest_numbers_do_not_wrap_around():

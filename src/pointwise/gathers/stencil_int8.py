@@ -67,9 +67,7 @@ def stencil(points: int, taps: int, step: int, edge: bool):
                 floats_of = ir.VectorType(_F32, dots)
                 pixel_of = ir.VectorType(_I8, count)
                 wide = builder.mul(channel, _I64(4))
-                begins = [
-                    load(add(add(start, wide), 4 * dots * r), sums_of) for r in range(4)
-                ]
+                begins = [load(add(add(start, wide), 4 * dots * r), sums_of) for r in range(4)]
                 of_channel = builder.mul(channel, builder.mul(groups, _I64(4 * taps)))
                 first_weight = add(weight, of_channel)
                 block = builder.block
