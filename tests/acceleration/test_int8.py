@@ -72,7 +72,8 @@ def test_kernels_give_the_bits_of_the_plain_functions(monkeypatch):
     slow = pickle.loads(pickle.dumps(fast))
     expected = slow(x)
     plain = [entry for entry in slow.reports()[0].plain if entry.what.startswith("int8")]
-    assert plain and all(entry.why == lower_int8.NO_VNNI for entry in plain)
+    assert len(plain) >= 5
+    assert all(entry.why == lower_int8.NO_VNNI for entry in plain)
     # What is in float32 adds up in another order only where shapes are the same to begin with.
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
@@ -97,7 +98,8 @@ def test_cost_is_measured_on_the_calibration_data():
     assert fast.cost.error == pytest.approx(error(found, wanted), rel=0.01)
     assert fast.cost.accuracy[0] == 0.75
     assert fast.cost.agreement == (found.argmax(1) == wanted.argmax(1)).double().mean()
-    assert "relative error" in repr(fast) and "accuracy 75.0% in float32" in repr(fast)
+    assert "relative error" in repr(fast)
+    assert "accuracy 75.0% in float32" in repr(fast)
     again = pickle.loads(pickle.dumps(fast))
     assert again.cost == fast.cost
     assert torch.equal(again(batches[1]), fast(batches[1]))
