@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from pointwise.acceleration.quantise import asked_for, chosen, in_bytes
-from pointwise.acceleration.ranges import ranges
+from pointwise.acceleration.ranges import watch
 from pointwise.engine.cpu.gemm_int8 import HAS_VNNI
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def to_int8(found: Accelerated, calibration: Iterable[Any], inputs: int) -> Acce
             "Leave precision out"
         )
     flat = [pytree.tree_leaves(given) for given, _ in batches]
-    seen = ranges(graph, list(tensors.values()), flat, asked_for(nodes))
+    seen = watch(graph, list(tensors.values()), flat, asked_for(nodes))
     new = Accelerated(
         *in_bytes(graph, tensors, nodes, seen), found._conditions, found._in_spec, found._out_spec
     )

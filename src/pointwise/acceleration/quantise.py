@@ -3,9 +3,11 @@
 A tensor's bytes go evenly from the lowest to the highest number that the calibration data showed
 (asymmetric, and 0 is one of them exactly); an output channel's weights from -127 to 127 times a
 scale of its own (symmetric). Batch norm is folded already. An activation that only keeps results
-within bounds needs nothing: its bytes end there. Source: Jacob et al., "Quantization and Training
+within bounds needs nothing: its bytes end there. What rounding the weights does to the mean of a
+channel, for inputs with the means of the calibration data, is taken off its bias. Source: Jacob et al., "Quantization and Training
 of Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018; Krishnamoorthi,
-"Quantizing deep convolutional networks for efficient inference", 2018 (scales by channel).
+"Quantizing deep convolutional networks for efficient inference", 2018 (scales by channel); Nagel et
+al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019, section 4.2.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from torch import Tensor, fx
 from pointwise import conv_images_int8
 from pointwise.acceleration import vocabulary, vocabulary_int8
 from pointwise.acceleration.operands import describe
+from pointwise.acceleration.ranges import Seen
 from pointwise.conv_images import is_stencil
 
 _BOUNDS = {
@@ -98,16 +101,16 @@ def asked_for(nodes: set[fx.Node]) -> set[fx.Node]:
 
 def in_bytes(
     graph: fx.Graph, tensors: Mapping[str, Tensor], nodes: set[fx.Node],
-    ranges: Mapping[fx.Node, tuple[float, float]],
+    seen: Mapping[fx.Node, Seen],
 ) -> tuple[fx.Graph, dict[str, Tensor]]:  # fmt: skip
     """The graph with ``nodes`` made in bytes, and its constants, which are its first inputs."""
-    return _Rewriting(graph, tensors, nodes, ranges).done()
+    return _Rewriting(graph, tensors, nodes, seen).done()
 
 
 class _Rewriting:
-    def __init__(self, graph, tensors, nodes, ranges) -> None:
-        self.old, self.old_tensors, self.nodes = graph, tensors, nodes
-        self.scales = {node: scale_of(*found) for node, found in ranges.items()}
+    def __init__(self, graph, tensors, nodes, seen) -> None:
+        self.old, self.old_tensors, self.nodes, self.seen = graph, tensors, nodes, seen
+        self.scales = {node: scale_of(found.low, found.high) for node, found in seen.items()}
         self.graph, self.tensors = fx.Graph(), {}
         self.floats: dict[fx.Node, fx.Node] = {}  # of the old graph's nodes, their values
         self.bytes: dict[fx.Node, fx.Node] = {}
@@ -156,6 +159,9 @@ class _Rewriting:
         shift = torch.zeros_like(steps)
         if bias is not None:
             shift = self.old_tensors[bias.name].double()
+        lost = (kernel - rounded.double() * steps.view(-1, 1, 1, 1)).sum((2, 3))
+        mean = self.seen[x].mean
+        shift = shift + (lost[:, 0] * mean if node.args[7] != 1 else lost @ mean)
         if isinstance(residual, fx.Node):
             given = self.scales[residual]
             shift = shift - given.step * given.zero

@@ -1,8 +1,9 @@
-"""From where to where the numbers of a graph go, on data of the user's."""
+"""What the numbers of a graph are like on data of the user's: their range, and their mean."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,11 +15,26 @@ _OUTERMOST = 100_000
 _BINS = 4096
 
 
-def ranges(
+@dataclass
+class Seen:
+    """What was seen of a node's numbers, over all batches."""
+
+    low: float
+    high: float
+    total: Tensor  # [C], in float64
+    count: int = 0
+
+    @property
+    def mean(self) -> Tensor:
+        """Of each channel, ``[C]``."""
+        return self.total / max(1, self.count)
+
+
+def watch(
     graph: fx.Graph, constants: Sequence[Tensor], batches: Iterable[Sequence[Any]],
     wanted: set[fx.Node],
-) -> dict[fx.Node, tuple[float, float]]:  # fmt: skip
-    """Lowest and highest number of each node in ``wanted``, over all batches.
+) -> dict[fx.Node, Seen]:  # fmt: skip
+    """Ranges and means of the nodes in ``wanted``, which are images.
 
     Runs the graph call by call. Raises ValueError for numbers that are not finite.
     """
@@ -35,14 +51,19 @@ class _Watching(fx.Interpreter):
         # The module has a copy of the graph.
         names = {node.name: node for node in wanted}
         self.wanted = {node: names[node.name] for node in self.graph.nodes if node.name in names}
-        self.found: dict[fx.Node, tuple[float, float]] = {}
+        self.found: dict[fx.Node, Seen] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
         if n in self.wanted:
             node, (low, high) = self.wanted[n], extent(value)
-            before = self.found.get(node, (low, high))
-            self.found[node] = min(low, before[0]), max(high, before[1])
+            if node not in self.found:
+                zeros = torch.zeros(value.shape[1], dtype=torch.float64)
+                self.found[node] = Seen(low, high, zeros)
+            seen = self.found[node]
+            seen.low, seen.high = min(low, seen.low), max(high, seen.high)
+            seen.total += value.sum((0, 2, 3), dtype=torch.float64)
+            seen.count += value.numel() // value.shape[1]
         return value
 
 

@@ -1,9 +1,9 @@
 """The matrix product of bytes: activations uint8, weights int8, sums int32, by VNNI.
 
-One instruction (``vpdpbusd``) multiplies four neighbouring bytes of a row of A with four of a column
-of B and adds them up, for sixteen columns. Sums are exact. What follows is done in float32, each
-operation rounded once, so that plain PyTorch gives the same bits: ``sum·factor + shift``, plus a
-residual of bytes, kept within bounds, and stored as it is or rounded to a byte.
+One instruction (``vpdpbusd``) multiplies four neighbouring bytes of a row of A with four of a
+column of B and adds them up, for sixteen columns. Sums are exact. What follows is done in float32,
+each operation rounded once, so that plain PyTorch gives the same bits: ``sum·factor + shift``, plus
+a residual of bytes, kept within bounds, and stored as it is or rounded to a byte.
 """
 
 from __future__ import annotations
