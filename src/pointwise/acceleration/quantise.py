@@ -4,10 +4,12 @@ A tensor's bytes go evenly from the lowest to the highest number that the calibr
 (asymmetric, and 0 is one of them exactly); an output channel's weights from -127 to 127 times a
 scale of its own (symmetric). Batch norm is folded already. An activation that only keeps results
 within bounds needs nothing: its bytes end there. What rounding the weights does to the mean of a
-channel, for inputs with the means of the calibration data, is taken off its bias. Source: Jacob et al., "Quantization and Training
-of Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018; Krishnamoorthi,
-"Quantizing deep convolutional networks for efficient inference", 2018 (scales by channel); Nagel et
-al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019, section 4.2.
+channel, for inputs with the means of the calibration data, is taken off its bias.
+
+Sources: Jacob et al., "Quantization and Training of Neural Networks for Efficient
+Integer-Arithmetic-Only Inference", 2018; Krishnamoorthi, "Quantizing deep convolutional networks
+for efficient inference", 2018 (a scale for each channel); Nagel et al., "Data-Free Quantization
+Through Weight Equalization and Bias Correction", 2019, section 4.2.
 """
 
 from __future__ import annotations
@@ -61,8 +63,9 @@ def chosen(graph: fx.Graph, tensors: Mapping[str, Tensor]) -> set[fx.Node]:
 def _can_be(node: fx.Node, tensors: Mapping[str, Tensor]) -> bool:
     if node.target is not vocabulary.conv or node.args[-1] not in _BOUNDS:
         return False
-    x, weight, bias, residual, stride, _, dilation, groups, _ = node.args
-    if any(not isinstance(part, fx.Node) or part.name in tensors for part in (x,)):
+    args: Any = node.args
+    x, weight, bias, residual, stride, _, dilation, groups, _ = args
+    if not isinstance(x, fx.Node) or x.name in tensors:
         return False
     if not isinstance(weight, fx.Node) or weight.name not in tensors:
         return False
@@ -77,7 +80,7 @@ def _can_be(node: fx.Node, tensors: Mapping[str, Tensor]) -> bool:
         return groups == 1
     return (
         residual is None
-        and len(kernel) == groups
+        and len(kernel) == groups > 1
         and tuple(dilation) == (1, 1)
         and conv_images_int8.has_rows(kernel.shape[3], stride[1])
     )
@@ -85,7 +88,8 @@ def _can_be(node: fx.Node, tensors: Mapping[str, Tensor]) -> bool:
 
 def _work(node: fx.Node, tensors: Mapping[str, Tensor]) -> bool:
     """Whether a convolution alone is worth that its input is rounded."""
-    weight, stride, groups = (node.args[i] for i in (1, 4, 7))
+    args: Any = node.args
+    weight, stride, groups = (args[i] for i in (1, 4, 7))
     kernel = tensors[weight.name]
     each = kernel.shape[0] // groups * kernel.shape[2] * kernel.shape[3]
     return each / (stride[0] * stride[1]) >= _LEAST_WORK
@@ -108,10 +112,14 @@ def in_bytes(
 
 
 class _Rewriting:
-    def __init__(self, graph, tensors, nodes, seen) -> None:
+    def __init__(
+        self, graph: fx.Graph, tensors: Mapping[str, Tensor], nodes: set[fx.Node],
+        seen: Mapping[fx.Node, Seen],
+    ) -> None:  # fmt: skip
         self.old, self.old_tensors, self.nodes, self.seen = graph, tensors, nodes, seen
         self.scales = {node: scale_of(found.low, found.high) for node, found in seen.items()}
-        self.graph, self.tensors = fx.Graph(), {}
+        self.graph = fx.Graph()
+        self.tensors: dict[str, Tensor] = {}
         self.floats: dict[fx.Node, fx.Node] = {}  # of the old graph's nodes, their values
         self.bytes: dict[fx.Node, fx.Node] = {}
         self.weights: dict[fx.Node, tuple[fx.Node, ...]] = {}
@@ -150,7 +158,8 @@ class _Rewriting:
 
     def _numbers(self, node: fx.Node) -> tuple[Tensor, Tensor, Tensor]:
         """A convolution's weight as int8, and the factor and shift of each channel."""
-        x, weight, bias, residual = node.args[:4]
+        args: Any = node.args
+        x, weight, bias, residual = args[:4]
         kernel = self.old_tensors[weight.name].double()
         steps = kernel.flatten(1).abs().amax(1) / 127
         steps[steps == 0] = 1.0
@@ -161,7 +170,7 @@ class _Rewriting:
             shift = self.old_tensors[bias.name].double()
         lost = (kernel - rounded.double() * steps.view(-1, 1, 1, 1)).sum((2, 3))
         mean = self.seen[x].mean
-        shift = shift + (lost[:, 0] * mean if node.args[7] != 1 else lost @ mean)
+        shift = shift + (lost[:, 0] * mean if args[7] != 1 else lost @ mean)
         if isinstance(residual, fx.Node):
             given = self.scales[residual]
             shift = shift - given.step * given.zero
@@ -180,7 +189,8 @@ class _Rewriting:
         )
 
     def _convolution(self, node: fx.Node) -> None:
-        x, _, _, residual, *geometry, groups, activation = node.args
+        args: Any = node.args
+        x, _, _, residual, *geometry, groups, activation = args
         as_bytes = self._gives_bytes(node)
         low, high = _BOUNDS[activation]
         times = 0.0
