@@ -62,8 +62,8 @@ def starts(weight: Tensor, zero: int) -> Tensor:
 def mix(weight: Tensor, factor: Tensor, shift: Tensor, zero: int) -> Mix:
     """Packs an int8 weight, tap by tap and channel by channel, as the gathers order them."""
     matrix = weight.permute(0, 2, 3, 1).reshape(len(weight), -1)
-    rows = (pad(row) for row in (starts(weight, zero), factor, shift))
-    return Mix(pack(matrix), *rows, len(weight), zero)
+    start, factor, shift = (pad(row) for row in (starts(weight, zero), factor, shift))
+    return Mix(pack(matrix), start, factor, shift, len(weight), zero)
 
 
 def taps(weight: Tensor, factor: Tensor, shift: Tensor, zero: int) -> Taps:
@@ -81,9 +81,10 @@ def taps(weight: Tensor, factor: Tensor, shift: Tensor, zero: int) -> Taps:
     if 0 < rest <= CHANNELS // 2:  # half registers, close together
         half = packed[-1, :, :, : CHANNELS // 2].contiguous()
         packed.view(len(packed), -1)[-1, : half.numel()] = half.flatten()
-    rows = (pad(row, CHANNELS)[order] for row in (starts(weight, zero), factor, shift))
+    begin = starts(weight, zero)
+    start, factor, shift = (pad(row, CHANNELS)[order] for row in (begin, factor, shift))
     blank = torch.full((whole,), zero, dtype=torch.uint8).view(torch.int8)
-    return Taps(packed, *rows, blank)
+    return Taps(packed, start, factor, shift, blank)
 
 
 def _order(channels: int) -> Tensor:
