@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from pointwise import conv_images
+from pointwise import conv_images, conv_images_int8
 from pointwise.acceleration.fuse import constant_nodes
 from pointwise.engine.cpu import samples
 
@@ -30,6 +30,7 @@ class Constants:
         self._values: dict[fx.Node, Any] = {}
         self._likes: dict[fx.Node, tuple[torch.Size, torch.dtype]] = {}
         self._packed: dict[tuple, conv_images.Weights] = {}
+        self._bytes: dict[tuple, conv_images_int8.Mix | conv_images_int8.Taps] = {}
 
     @contextmanager
     def given(self, tensors: Sequence[Tensor]) -> Iterator[None]:
@@ -80,6 +81,18 @@ class Constants:
             else:
                 self._packed[key] = conv_images.mix(kernel, row, groups)
         return self._packed[key]
+
+    def packed_int8(
+        self, weight: fx.Node, factor: fx.Node, shift: fx.Node, groups: int, zero: int
+    ) -> conv_images_int8.Mix | conv_images_int8.Taps:
+        """``packed`` of a convolution of bytes."""
+        key = (weight, factor, shift, groups, zero)
+        if key not in self._bytes:
+            kernel = self.value(weight)
+            stencil = conv_images.is_stencil(kernel.shape, groups)
+            pack = conv_images_int8.taps if stencil else conv_images_int8.mix
+            self._bytes[key] = pack(kernel, self.value(factor), self.value(shift), zero)
+        return self._bytes[key]
 
 
 class Watch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 from weakref import WeakSet
 
@@ -18,12 +18,18 @@ from pointwise.acceleration.constants import Constants
 from pointwise.acceleration.frozen import Frozen, fold
 from pointwise.acceleration.functional import make_functional
 from pointwise.acceleration.plan import Plan
+from pointwise.acceleration.precision import Cost, cost_of, to_int8
 from pointwise.acceleration.report import Report
 
 _MOST = 8  # plans: so many shapes of input may take turns
 
 
-def accelerate(model: nn.Module, example: Any) -> Accelerated | Compiled:
+def accelerate(
+    model: nn.Module,
+    example: Any,
+    precision: str | None = None,
+    calibration: Iterable[Any] | None = None,
+) -> Accelerated | Compiled:
     """A module that gives what ``model`` gives, in inference, and takes less time for it.
 
     ``example`` is an input, or a tuple of all of them: what the model is traced with. Its values do
@@ -35,7 +41,15 @@ def accelerate(model: nn.Module, example: Any) -> Accelerated | Compiled:
     Models that torch.export cannot trace (such as those that decide by values) are compiled with
     ``torch.compile(model, backend="pointwise")`` instead, which runs what it can.
 
-    Raises ValueError for a model in training mode, TypeError for what is not a module.
+    ``precision="int8"`` makes convolutions in bytes where that pays, several times as fast as in
+    float32 on machines with AVX512-VNNI, and not quite the same: ``calibration`` is a DataLoader or
+    a list of batches of data such as the model will see (some hundred samples do; with labels
+    behind the inputs, if there are any), which tells how large the numbers between layers become.
+    It is run once as it is and once in bytes, and ``cost`` of the result says how far apart they
+    were. On machines without VNNI the results are the same, and slower than float32.
+
+    Raises ValueError for a model in training mode, or one that ``precision`` does not suit,
+    TypeError for what is not a module.
 
     >>> from torch import nn
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU()).eval()
@@ -49,7 +63,29 @@ def accelerate(model: nn.Module, example: Any) -> Accelerated | Compiled:
         raise ValueError(
             "accelerate: the model, or a part of it, is in training mode; call model.eval() first"
         )
+    if precision not in (None, "int8"):
+        raise ValueError(
+            f"accelerate: precision must be 'int8', or None for the model's own, got {precision!r}"
+        )
+    if (precision is None) != (calibration is None):
+        given = "without" if calibration is None else "with"
+        raise ValueError(
+            f"accelerate: precision={precision!r} {given} calibration; int8 needs calibration "
+            "data, and nothing else does"
+        )
     args = tuple(example) if isinstance(example, (tuple, list)) else (example,)
+    found = _accelerated(model, args)
+    if calibration is None:
+        return found
+    if isinstance(found, Compiled):
+        raise ValueError(
+            "accelerate: precision='int8' needs a model that torch.export can trace; it said: "
+            f"{found.why}"
+        )
+    return to_int8(found, calibration, len(args))
+
+
+def _accelerated(model: nn.Module, args: tuple) -> Accelerated | Compiled:
     reasons = []
     for given in (_widened(args), args):
         if given is None:
@@ -182,6 +218,7 @@ class Accelerated(nn.Module):
         self._plans: dict[tuple, Plan | str] = {}
         self._lock = threading.Lock()
         self._warned = False
+        self.cost: Cost | None = None  # of int8
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         inputs, spec = pytree.tree_flatten((args, kwargs))
@@ -210,7 +247,8 @@ class Accelerated(nn.Module):
         return [dynamo.report(key, plan) for key, plan in list(self._plans.items())]
 
     def extra_repr(self) -> str:
-        return "\n".join(map(str, self.reports()))
+        lines = [] if self.cost is None else [str(self.cost)]
+        return "\n".join(lines + [str(report) for report in self.reports()])
 
     def _check(self, inputs: Sequence[Any]) -> None:
         condition = guards.broken(self._conditions, pytree.tree_leaves(inputs))
@@ -245,6 +283,7 @@ class Accelerated(nn.Module):
             "conditions": self._conditions,
             "in": pytree.treespec_dumps(self._in_spec),
             "out": pytree.treespec_dumps(self._out_spec),
+            "cost": None if self.cost is None else self.cost.as_plain(),
         }
         with self._lock:
             tensors = self._constants.tensors()
@@ -259,6 +298,7 @@ class Accelerated(nn.Module):
         in_spec, out_spec = (pytree.treespec_loads(more[name]) for name in ("in", "out"))
         tensors = saved.weights_from_bytes(state["weights"])
         self._build(graph, tensors, more["conditions"], in_spec, out_spec)
+        self.cost = cost_of(more.get("cost"))
         self.training = False
 
 

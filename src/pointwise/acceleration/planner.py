@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pointwise.acceleration import lower_convolutions, lower_pixels
+from pointwise.acceleration import lower_convolutions, lower_int8, lower_pixels
 from pointwise.acceleration.constants import Constants
 from pointwise.acceleration.operands import Fixed, Waiting, describe
 from pointwise.acceleration.plan import Native, Part, Plain, Plan
@@ -33,7 +33,7 @@ from pointwise.conv_images import Step
 aten = torch.ops.aten
 _FOREVER = 1 << 60
 
-LOWERINGS = {**lower_convolutions.LOWERINGS, **lower_pixels.LOWERINGS}
+LOWERINGS = {**lower_convolutions.LOWERINGS, **lower_pixels.LOWERINGS, **lower_int8.LOWERINGS}
 
 
 class Unplannable(Exception):

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pointwise.acceleration import vocabulary_int8
+
 ACTIVATIONS = {
     "none": lambda x: x,
     "relu": F.relu,
@@ -171,5 +173,5 @@ FUNCTIONS = {
         layer_norm, channel_norm, norm_factor, norm_shift, as_type, scaled_weight, shifted_bias,
         scaled_bias, as_kernel,
     )
-}  # fmt: skip
+} | vocabulary_int8.FUNCTIONS  # fmt: skip
 """Name to function, for what is written to a file."""
