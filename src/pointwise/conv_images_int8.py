@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pointwise.conv_images import Step, _bands, _cut, odd_lines, windowed
+from pointwise.conv_images import Step, windowed
+from pointwise.cut_images import cut_bands, cut_points, odd_lines
 from pointwise.engine.cpu.gemm_int8 import GROUP, ROWS, multiply, pack, pad
 from pointwise.engine.cpu.launch import device, device_of, kernel, slot, threads
 from pointwise.engine.cpu.table import bits, real
@@ -253,7 +254,7 @@ def mixed_step(
     depth = x.shape[1] * window.taps
     identity = window.is_identity
     direct = identity and depth % GROUP == 0 and depth % 4096 != 0
-    span, block = _cut(points, depth, weights.columns, 1, 1, identity, threads())
+    span, block = cut_points(points, depth, weights.columns, 1, 1, identity, threads())
     row_blocks, blocks = -(-points // span), -(-weights.columns // block)
     row_bytes = odd_lines(depth)
     room = (256 if identity else 48) * 1024
@@ -272,7 +273,7 @@ def mixed_step(
 
 def depthwise_step(x: Tensor, weights: Taps, window: Window, out: Tensor) -> Step:
     """Each channel by its own stencil, bytes to bytes; ``x`` and ``out`` are channels_last."""
-    band, bands = _bands(window, window.x.points * x.shape[1], 64 * 1024)
+    band, bands = cut_bands(window, window.x.points * x.shape[1], 64 * 1024)
     scratch = torch.empty(threads() * _table_bytes(window), dtype=torch.uint8)
     arguments = windowed(x, window, x.shape[1]) + _stencil_arguments(weights, window, scratch)
     arguments += [out.data_ptr(), band, bands, *(out.stride(i) for i in (0, 2, 3))]
@@ -295,7 +296,7 @@ def separable_step(
     """A stencil and the pointwise convolution of its bytes, which never leave the cache."""
     row_bytes = odd_lines(x.shape[1])
     points = window.x.points
-    band, bands = _bands(window, points * row_bytes, 256 * 1024)
+    band, bands = cut_bands(window, points * row_bytes, 256 * 1024)
     size = threads() * (_table_bytes(window) + band * points * row_bytes)
     scratch = torch.empty(size, dtype=torch.uint8)
     arguments = windowed(x, window, x.shape[1]) + _stencil_arguments(weights, window, scratch)
