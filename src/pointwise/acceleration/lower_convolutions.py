@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 class Piece:
     """A convolution as ``layers.folded`` makes launches of it."""
 
+    multiplier = 1
+
     def __init__(self, weights: conv_images.Weights, seen: Window, channels: int, activation: str):
         self.weights, self.window = weights, seen
         self.activation = activation if activation in conv_images.EPILOGUES else "none"
