@@ -39,6 +39,10 @@ OURS_COMPILED = "pointwise_compile"
 EAGER, CHANNELS_LAST = "torch_eager", "torch_channels_last"
 WHO = (EAGER, CHANNELS_LAST, runtimes.COMPILE, runtimes.ONNXRUNTIME, runtimes.OPENVINO, OURS,
        OURS_COMPILED)  # fmt: skip
+RUNTIMES = {
+    runtimes.ONNXRUNTIME: runtimes.by_onnxruntime,
+    runtimes.OPENVINO: runtimes.by_openvino,
+}
 PLAIN: dict[str, Callable[[], nn.Module]] = {
     "mobilenet_v1": plain_networks.mobilenet_v1,
     "mobilenet_v2": plain_networks.mobilenet_v2,
@@ -124,17 +128,12 @@ def run(who: str, model: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[[obj
         return _infer(torch.compile(model, backend=backend), inputs)
     if len(inputs) != 1:
         raise ValueError(f"speedup: {who} takes models of one input here, got {len(inputs)}")
-    file = runtimes.onnx_file(model, inputs[0])
-    return by_runtime(who, file, inputs[0])
+    return by_runtime(who, runtimes.onnx_file(model, inputs[0]), inputs[0])
 
 
-def by_runtime(who: str, file: bytes, image: Tensor) -> Callable[[object], Any]:
+def by_runtime(who: str, file: bytes | Path, image: Tensor) -> Callable[[object], Any]:
     """An ONNX file in one of the two runtimes."""
-    engines = {
-        runtimes.ONNXRUNTIME: runtimes.by_onnxruntime,
-        runtimes.OPENVINO: runtimes.by_openvino,
-    }
-    return engines[who](file, image)
+    return RUNTIMES[who](file, image)
 
 
 def _channels_last(model: nn.Module, inputs: tuple[Tensor, ...]):

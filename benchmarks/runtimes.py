@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -102,18 +103,19 @@ def convolution_file(conv: nn.Conv2d, image: Tensor) -> bytes:
     return onnx.helper.make_model(graph, opset_imports=versions, ir_version=10).SerializeToString()
 
 
-def by_onnxruntime(file: bytes, image: Tensor) -> Callable[[object], Any]:
+def by_onnxruntime(file: bytes | Path, image: Tensor) -> Callable[[object], Any]:
     """Runs an ONNX file with ONNX Runtime."""
     onnxruntime = import_extra("onnxruntime", "bench")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    model = str(file) if isinstance(file, Path) else file
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     feed = {session.get_inputs()[0].name: image.contiguous().numpy()}
     return lambda _: session.run(None, feed)[0]
 
 
-def by_openvino(file: bytes, image: Tensor) -> Callable[[object], Any]:
+def by_openvino(file: bytes | Path, image: Tensor) -> Callable[[object], Any]:
     """Runs an ONNX file with OpenVINO.
 
     Some processors would use bfloat16 unasked: float32 is asked for, as everyone computes in it.
@@ -125,7 +127,10 @@ def by_openvino(file: bytes, image: Tensor) -> Callable[[object], Any]:
         "INFERENCE_PRECISION_HINT": "f32",
     }
     core = openvino.Core()
-    request = core.compile_model(core.read_model(io.BytesIO(file)), "CPU", settings)
+    model = core.read_model(file if isinstance(file, Path) else io.BytesIO(file))
+    if model.is_dynamic():
+        model.reshape(list(image.shape))
+    request = core.compile_model(model, "CPU", settings)
     request = request.create_infer_request()
     array = image.contiguous().numpy()
     return lambda _: request.infer(array, share_inputs=True, share_outputs=True)[0]

@@ -134,6 +134,65 @@ def test_runs(tmp_path):
     assert "is a run and knows its own arguments" in str(result.exception)
 
 
+def test_files_of_others(tmp_path, own):
+    """A program of torch.export has its layers; a function may bring its inputs."""
+    net = MobileNetV1(classes=10, width=0.25).eval()
+    torch.export.save(torch.export.export(net, (torch.rand(1, 3, 64, 64),)), tmp_path / "n.pt2")
+    output = shown(tmp_path / "n.pt2")
+    assert "1x3x64x64: " in output
+    assert "blocks.0.depthwise.conv" in output
+    (tmp_path / "bad.pt2").write_text("nothing")
+    assert "profile: " in str(run(tmp_path / "bad.pt2").exception)
+    assert "bad.pt2 is no program of torch.export" in str(run(tmp_path / "bad.pt2").exception)
+    assert "takes no arguments; omit --set" in str(
+        run(tmp_path / "n.pt2", "--set", "width=1").exception
+    )
+    with own.open("a") as file:
+        file.write("\n\ndef both():\n    return Network(3), torch.rand(2, CHANNELS, 5, 6)\n")
+    assert "Network, 2x2x5x6: " in shown(f"{own}:both")
+    assert "Network, 1x2x8x8: " in shown(f"{own}:both", "-i", "1x2x8x8")
+
+
+def test_onnx_files_by_layers(tmp_path):
+    pytest.importorskip("onnxscript")
+    runtimes = _runtimes()
+    net = MobileNetV1(classes=10, width=0.25).eval()
+    (tmp_path / "n.onnx").write_bytes(runtimes.onnx_file(net, torch.rand(1, 3, 64, 64)))
+    output = shown(tmp_path / "n.onnx")
+    assert "1x3x64x64: " in output
+    assert "blocks.0.depthwise.conv" in output
+
+
+def _runtimes():
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    import runtimes
+
+    return runtimes
+
+
+def test_names_of_timm_and_torchvision(monkeypatch):
+    """Libraries that are not there are said to be; ones that are make the network."""
+    message = str(run("resnet_of_nobody").exception)
+    assert "no network is called 'resnet_of_nobody'" in message
+    assert "torchvision" in message
+    assert "timm" in message
+
+    class Timm:
+        is_model = staticmethod(lambda name: name == "tiny")
+
+        @staticmethod
+        def create_model(name, width=4):
+            made = torch.nn.Sequential(torch.nn.Conv2d(1, width, 3), torch.nn.ReLU())
+            made.default_cfg = {"input_size": (1, 8, 9)}
+            return made
+
+    monkeypatch.setitem(sys.modules, "timm", Timm)
+    for name in ("tiny", "timm:tiny"):
+        assert "Sequential, 1x1x8x9: " in shown(name)
+    assert " 60 parameters" in shown("tiny", "--set", "width=6")
+    assert "tiny of timm cannot be made: " in str(run("tiny", "--set", "deep=6").exception)
+
+
 def test_clouds_are_points_of_a_room():
     network = ("CellPyramid", "--set", "width=8", "--set", "depths=[1,1]")
     output = shown(*network, "--input", "1500x3")

@@ -156,6 +156,10 @@ def test_a_function_in_a_file(tmp_path, monkeypatch):
                "--rank", 1)  # fmt: skip
     assert "timed on 4 images of 3×20×20" in text
     assert "Left alone, pointwise (1×1) already: 2." in text
+    with open("mine.py", "a") as file:
+        file.write("def both():\n    return small(), nn.Parameter(torch.rand(2, 3, 20, 20))\n")
+        file.write("import torch\n")
+    assert "timed on 2 images of 3×20×20" in run("mine.py:both", "--rank", 1)
     half = run("mine.py:small", "--input", "1x3x20x20")  # half of the multiply-adds
     assert "0/9" not in half
     assert "/9" in half
@@ -191,6 +195,8 @@ def test_what_goes_wrong(folder, tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text("number = 3\n")
     assert "say which function or class of mine.py" in refused("mine.py")
     assert "mine.py has no 'small'" in refused("mine.py:small")
+    (tmp_path / "line.py").write_text("from torch import nn\nline = nn.Linear(3, 3)\n")
+    assert "Linear has no torch.nn.Conv2d in it" in refused("line.py:line")
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 255, size=(12, 16, 16, 3)).astype(np.uint8)
     np.savez("others.npz", images=pixels, labels=np.repeat(["cat", "dog"], 6))

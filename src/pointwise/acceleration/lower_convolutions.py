@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 class Piece:
     """A convolution as ``layers.folded`` makes launches of it."""
 
-    multiplier = 1
-
-    def __init__(self, weights: conv_images.Weights, seen: Window, channels: int, activation: str):
-        self.weights, self.window = weights, seen
+    def __init__(
+        self, weights: conv_images.Weights, seen: Window, channels: int, activation: str,
+        multiplier: int = 1,
+    ) -> None:  # fmt: skip
+        self.weights, self.window, self.multiplier = weights, seen, multiplier
         self.activation = activation if activation in conv_images.EPILOGUES else "none"
         self.later = "none" if activation in conv_images.EPILOGUES else activation
         self.shape = torch.Size((seen.images, channels, seen.y.points, seen.x.points))
@@ -55,23 +56,31 @@ def _conv(plan: Planner, node: fx.Node, x: Any, weight: Any, bias: Any, residual
         return f"its weight is {dtype}"
     shape = x.piece.shape if isinstance(x, Waiting) else x.shape
     stencil = conv_images.is_stencil(sizes, groups)
-    if stencil and sizes[0] != shape[1]:
-        return "depth multiplier"
     if len(shape) != 4 or shape[1] != sizes[1] * groups:
         return "its input does not fit"  # and PyTorch says so
+    multiplier = sizes[0] // shape[1] if stencil else 1
+    leads_to_mix = stencil and residual is None and _leads_to_mix(plan, node)
+    if multiplier > 1 and not leads_to_mix:
+        return "a depth multiplier without a pointwise convolution behind it"
     seen = window(shape[0], shape[2:], sizes[2:], stride, padding, dilation)
     if seen.y.points < 1 or seen.x.points < 1:
         return "its kernel does not fit into the image"
     weights = plan.constants.packed(weight.node, None if bias is None else bias.node, groups)
-    piece: Any = Piece(weights, seen, sizes[0], activation)
+    piece: Any = Piece(weights, seen, sizes[0], activation, multiplier)
     residual = plan.settled(residual)
     if residual is not None and residual.shape != piece.shape:
         return "a residual of another shape"
-    if stencil and residual is None and piece.later == "none" and _leads_to_mix(plan, node):
+    if multiplier > 1:
+        image = plan.settled(x)
+        return Waiting(image, piece, lambda plan: _turned(plan, image, piece))
+    if leads_to_mix and piece.later == "none":
         image = plan.settled(x)
         return Waiting(image, piece, lambda plan: _one(plan, image, piece, None))
-    if isinstance(x, Waiting) and x.value is None and folded.are_better_joined(x.piece, piece):
-        return _two(plan, x, piece, residual)
+    if isinstance(x, Waiting) and x.value is None and folded.is_separable(x.piece, piece):
+        if x.piece.multiplier > 1:
+            return _behind_parts(plan, x, piece, residual)
+        if folded.are_better_joined(x.piece, piece):
+            return _two(plan, x, piece, residual)
     return _one(plan, plan.settled(x), piece, residual)
 
 
@@ -113,6 +122,36 @@ def _two(plan: Planner, waiting: Waiting, piece: Any, residual: Value | None) ->
         return folded.step_of_two(plan.real(x), first, piece, plan.real(out), given)
 
     return _later(plan, plan.emit(make, [x, residual], out), piece.later)
+
+
+def _parts(plan: Planner, image: Value, piece: Any) -> Value:
+    """A depthwise convolution with a depth multiplier m: result j of channel c is at j·C + c."""
+    x = plan.as_pixels(image)
+    wide = plan.new(piece.shape, x.dtype)
+    for j in range(piece.multiplier):
+        plan.emit(
+            lambda j=j: folded.step_of_part(plan.real(x), piece, plan.real(wide), j), [x], wide
+        )
+    return _later(plan, wide, piece.later)
+
+
+def _behind_parts(plan: Planner, waiting: Waiting, piece: Any, residual: Value | None) -> Value:
+    first = waiting.piece
+    wide = _parts(plan, waiting.x, first)
+    residual = None if residual is None else plan.as_pixels(residual)
+    out = plan.new(piece.shape, wide.dtype)
+
+    def make() -> conv_images.Step:
+        given = None if residual is None else plan.real(residual)
+        return folded.step_behind_parts(plan.real(wide), first, piece, plan.real(out), given)
+
+    return _later(plan, plan.emit(make, [wide, residual], out), piece.later)
+
+
+def _turned(plan: Planner, image: Value, piece: Any) -> Value:
+    """``_parts`` in PyTorch's order, where what comes behind is no plain mix after all."""
+    wide = _parts(plan, image, piece)
+    return plan.regrouped(wide, piece.multiplier)
 
 
 def _activation(piece: Any) -> str:

@@ -317,6 +317,15 @@ def _avg_pool(graph, node, x, kernel, stride, padding, ceil, with_padding, divis
     return call(graph, vocabulary.avg_pool, (x, *found, ceil, with_padding, divisor), node)
 
 
+def _pad(graph, node, x, edges, mode, value):
+    """Numbers around an image, under the name that the next convolution looks for."""
+    if mode != "constant" or not all(type(edge) is int for edge in edges):
+        return None
+    if not any(edges):
+        return x
+    return call(graph, aten.constant_pad_nd.default, (x, edges, value or 0), node)
+
+
 def _cat(graph, node, xs, dim=0):
     if len(shape(node) or ()) != 4 or dim % 4 != 1 or not _alike(node, *xs):
         return None
@@ -358,4 +367,5 @@ _REWRITES: dict[Any, Callable] = {
     aten.max_pool2d_with_indices.default: _max_pool_with_indices,
     aten.avg_pool2d.default: _avg_pool,
     aten.cat.default: _cat,
+    aten.pad.default: _pad,
 }

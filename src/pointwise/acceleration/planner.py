@@ -243,6 +243,18 @@ class Planner:
             self.copies[value, strides] = out
         return self.copies[value, strides]
 
+    def regrouped(self, value: Value, groups: int) -> Value:
+        """Images whose channel j·C + c, for j of so many groups, becomes channel c·groups + j."""
+        images, channels, height, width = value.shape
+        out = self.new(value.shape, value.dtype)
+        sizes = (images, height * width, groups, channels // groups)
+        with self.mode:
+            parts = torch.empty(sizes, dtype=value.dtype)
+            turned = torch.empty((*sizes[:2], sizes[3], groups), dtype=value.dtype).mT
+        views = Value(turned, out.buffer), Value(parts, value.buffer)
+        self._write(views[0], [views[1]], Plain(_copy, views, {}, None, [], True))
+        return out
+
     def fixed(self, found: Any) -> Tensor | None:
         """The tensor of a constant."""
         return None if found is None else self.constants.value(found.node)

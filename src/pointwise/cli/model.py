@@ -1,11 +1,13 @@
-"""What a command calls a model, and what goes into one: networks of ours, files, runs."""
+"""What a command calls a model: networks by their names, runs, functions, and files of others."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import inspect
-import re
 import sys
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,17 +15,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from pointwise.acceleration.onnx_file import Takes
     from pointwise.training.run import Run
 
 _CLOUD = ["points", "features", "offsets"]  # what our cloud networks are called with
-_POINTS = 20_000
+_LIBRARIES = ("torchvision", "timm")
 
 
 @dataclass(frozen=True)
 class Model:
     """A network in evaluation mode, and the arguments that its class was called with.
 
-    Of a training, ``run`` and its ``folder``.
+    Of a training, ``run`` and its ``folder``. ``inputs`` came with it; ``takes`` says what an ONNX
+    ``file`` asks for; ``image`` is channels, height and width of the images that it is made for.
     """
 
     name: str
@@ -31,6 +35,10 @@ class Model:
     arguments: dict[str, Any]
     run: Run | None = None
     folder: Path | None = None
+    image: tuple[int, ...] | None = None
+    inputs: tuple | None = None
+    takes: Sequence[Takes] | None = None
+    file: Path | None = None
 
     @property
     def is_for_clouds(self) -> bool:
@@ -38,33 +46,98 @@ class Model:
         return list(inspect.signature(self.network.forward).parameters) == _CLOUD
 
 
-def load_model(caller: str, text: str, arguments: dict[str, Any]) -> Model:
-    """``MobileNetV1``, ``file.py:function_or_class``, or a run: its folder, or a checkpoint in it.
+def load_model(caller: str, text: str, arguments: dict[str, Any], layers: bool = False) -> Model:
+    """The model that a command's user means by ``text``.
 
-    ``arguments`` are those of the network's class or of the function. Raises ValueError with
-    ``caller`` in front for what is none of these.
+    That is ``MobileNetV1``, a network of ours; the name of one of torchvision or timm;
+    ``file.py:function_or_class``, which gives a model, or a model and its inputs; a run: its
+    folder, or a checkpoint in it; a program of ``torch.export``, ``file.pt2``; or ``file.onnx``.
+    ``arguments`` are those of the network's class or of the function. With ``layers``, programs
+    have modules, which makes them slower. Raises ValueError with ``caller`` in front for what is
+    none of these.
     """
     file, colon, name = text.rpartition(":")
     if colon and (file.endswith(".py") or Path(file).is_file()):
-        return _from_file(caller, Path(file), name, arguments)
+        return _from_function(caller, Path(file), name, arguments)
     if text.endswith(".py"):
         raise ValueError(
             f"{caller}: say which function or class of {text} makes the model, as in {text}:Network"
         )
-    if Path(text).exists():
-        return _from_run(caller, Path(text), arguments)
-    return _of_ours(text, arguments)
+    path = Path(text)
+    if path.suffix in (".pt2", ".onnx"):
+        return _from_file(caller, path, arguments, layers)
+    if path.exists():
+        return _from_run(caller, path, arguments)
+    return _by_name(caller, text, arguments)
 
 
-def _of_ours(name: str, arguments: dict[str, Any]) -> Model:
-    from pointwise.training.run import build_network, network_class
+# --- by name --------------------------------------------------------------------------------------
 
-    made = network_class(name)
-    taken = inspect.signature(made).parameters
-    if "cell_size" in taken:  # cloud networks have no defaults: a room in metres, in colour
+
+def _by_name(caller: str, name: str, arguments: dict[str, Any]) -> Model:
+    from pointwise.training.run import network_class
+
+    try:
+        made = network_class(name)
+    except ValueError as error:
+        return _of_libraries(caller, name, arguments, str(error))
+    return _of_ours(name, made, arguments)
+
+
+def _of_ours(name: str, made: Any, arguments: dict[str, Any]) -> Model:
+    from pointwise.training.run import build_network
+
+    if "cell_size" in inspect.signature(made).parameters:
+        # Cloud networks have no defaults: a room in metres, in colour.
         defaults = {"in_channels": 3, "classes": 13, "cell_size": 0.1}
         arguments = {**defaults, **arguments}
-    return Model(name, build_network(name, arguments).eval(), arguments)
+    network = build_network(name, arguments).eval()
+    return Model(name, network, arguments, image=_image_of(network, arguments))
+
+
+def _image_of(network: nn.Module, arguments: dict[str, Any]) -> tuple[int, ...] | None:
+    """Channels, height and width that a network of ours was made for."""
+    from pointwise.networks.image_classifier import ImageClassifier
+
+    if not isinstance(network, ImageClassifier):
+        return None
+    side = 299 if type(network).__name__ == "Xception" else 224
+    return arguments.get("in_channels", 3), side, side
+
+
+def _of_libraries(caller: str, name: str, arguments: dict[str, Any], reason: str) -> Model:
+    """A network of torchvision or timm; ``timm:resnet50`` says which. ``reason``: none of ours."""
+    reasons = []
+    for library in _LIBRARIES:
+        bare = name.removeprefix(f"{library}:")
+        if ":" in bare:
+            continue
+        try:
+            module = importlib.import_module(library)
+        except (ImportError, RuntimeError) as error:  # torchvision made for another PyTorch
+            reasons.append(f"{library} cannot be imported ({str(error).splitlines()[0]})")
+            continue
+        known, make = _makers(library, module)
+        if not known(bare):
+            reasons.append(f"{library} has none of that name")
+            continue
+        try:
+            network = make(bare, **arguments)
+        except TypeError as error:
+            raise ValueError(f"{caller}: {bare} of {library} cannot be made: {error}") from error
+        image = getattr(network, "default_cfg", {}).get("input_size", (3, 224, 224))
+        return Model(bare, network.eval(), arguments, image=tuple(image))
+    raise ValueError(f"{caller}: {reason}; {'; '.join(reasons)}; or give FILE.py:FUNCTION")
+
+
+def _makers(library: str, module: Any) -> tuple[Any, Any]:
+    """Whether a library knows a name, and what makes the network of that name."""
+    if library == "timm":
+        return module.is_model, module.create_model
+    return module.models.list_models().__contains__, module.models.get_model
+
+
+# --- runs -----------------------------------------------------------------------------------------
 
 
 def _from_run(caller: str, path: Path, arguments: dict[str, Any]) -> Model:
@@ -84,9 +157,9 @@ def _from_run(caller: str, path: Path, arguments: dict[str, Any]) -> Model:
     else:
         run = load_run(folder)
     size = getattr(run.recipe, "size", None)
-    more = {} if size is None else {"size": tuple(size)}
+    image = None if size is None else (run.recipe.channels, *size)
     name, network = type(run.network).__name__, run.network.eval()
-    return Model(name, network, {**run.arguments, **more}, run, folder)
+    return Model(name, network, dict(run.arguments), run, folder, image=image)
 
 
 def _averages(caller: str, path: Path) -> dict[str, Tensor]:
@@ -103,7 +176,10 @@ def _averages(caller: str, path: Path) -> dict[str, Tensor]:
         ) from None
 
 
-def _from_file(caller: str, file: Path, name: str, arguments: dict[str, Any]) -> Model:
+# --- files ----------------------------------------------------------------------------------------
+
+
+def _from_function(caller: str, file: Path, name: str, arguments: dict[str, Any]) -> Model:
     from torch import nn
 
     if not file.is_file():
@@ -127,11 +203,16 @@ def _from_file(caller: str, file: Path, name: str, arguments: dict[str, Any]) ->
             raise ValueError(
                 f"{caller}: {name} cannot be called: {error}; give arguments with --set NAME=VALUE"
             ) from error
+    made, inputs = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(made, nn.Module):
         raise ValueError(
-            f"{caller}: {file}:{name} made {type(made).__name__} where a torch.nn.Module is needed"
+            f"{caller}: {file}:{name} made {type(made).__name__} where a torch.nn.Module is needed,"
+            " or one and its inputs"
         )
-    return Model(type(made).__name__, made.eval(), arguments)
+    if inputs is not None:
+        inputs = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
+    image = _image_of(made, arguments)
+    return Model(type(made).__name__, made.eval(), arguments, image=image, inputs=inputs)
 
 
 def _imported(caller: str, file: Path) -> Any:
@@ -152,79 +233,56 @@ def _imported(caller: str, file: Path) -> Any:
     return module
 
 
-# --- inputs ---------------------------------------------------------------------------------------
+def _from_file(caller: str, path: Path, arguments: dict[str, Any], layers: bool) -> Model:
+    """A program of torch.export, with the inputs it was exported with, or an ONNX file."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{caller}: there is no file {path}")
+    if arguments:
+        raise ValueError(f"{caller}: {path} is made already and takes no arguments; omit --set")
+    if path.suffix == ".pt2":
+        return _from_program(caller, path, layers)
+    from pointwise.acceleration.onnx_file import read
+
+    try:
+        network, takes = read(path)
+    except ValueError as error:
+        raise ValueError(f"{caller}: {error}") from error
+    return Model(path.stem, network, {}, takes=takes, file=path)
 
 
-def inputs_of(caller: str, model: Model, given: list[str] | None) -> tuple[tuple, str]:
-    """What ``--input`` stands for, and in words: ``1x3x224x224``, or ``1x16:int`` for indices.
-
-    Without: an image for our image networks, a room of 20,000 points for cloud networks, whose
-    ``--input`` is points x channels.
-    """
-    shapes = [_shape(caller, text) for text in given or ()]
-    if model.is_for_clouds:
-        return _room(caller, model, shapes)
-    if not shapes:
-        shapes = [(_image(caller, model), False)]
-    made = tuple(_indices(shape) if whole else shape for shape, whole in shapes)
-    words = ", ".join("x".join(map(str, shape)) for shape, _ in shapes)
-    return made, words
-
-
-def _shape(caller: str, text: str) -> tuple[tuple[int, ...], bool]:
-    found = re.fullmatch(r"([1-9]\d*(?:x[1-9]\d*)*)(:int)?", text.strip().lower())
-    if found is None:
-        raise ValueError(
-            f"{caller}: --input takes sizes such as 1x3x224x224, or 1x16:int for indices, "
-            f"got {text!r}"
-        )
-    return tuple(map(int, found.group(1).split("x"))), found.group(2) is not None
-
-
-def _indices(shape: tuple[int, ...]) -> Tensor:
+def _from_program(caller: str, path: Path, layers: bool) -> Model:
     import torch
 
-    return torch.zeros(shape, dtype=torch.int64)
-
-
-def _image(caller: str, model: Model) -> tuple[int, ...]:
-    from pointwise.networks.image_classifier import ImageClassifier
-
-    if not isinstance(model.network, ImageClassifier):
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what PyTorch wrote itself
+            program = torch.export.load(path)
+    except Exception as error:  # zip, JSON, pickle and torch raise a dozen types
         raise ValueError(
-            f"{caller}: say what {model.name} is given, as in --input 1x3x224x224, and once for "
-            "each input"
-        )
-    height, width = model.arguments.get(
-        "size", (299, 299) if model.name == "Xception" else (224, 224)
-    )
-    return 1, model.arguments.get("in_channels", 3), height, width
+            f"{caller}: {path} is no program of torch.export ({type(error).__name__})"
+        ) from error
+    inputs, named = program.example_inputs or ((), {})
+    if named or not inputs:
+        raise ValueError(f"{caller}: {path} has no example inputs, or has named ones")
+    network = torch.export.unflatten(program) if layers else _program(program.module())
+    for part in network.modules():
+        part.training = False
+    return Model(path.stem, network, {}, inputs=tuple(inputs))
 
 
-def _room(
-    caller: str, model: Model, shapes: list[tuple[tuple[int, ...], bool]]
-) -> tuple[tuple, str]:
-    """The points of a built-in room, features for them, and offsets that make it one cloud."""
-    import torch
+def _program(module: Any) -> nn.Module:
+    """A program's module inside one that may be asked for its mode, which it may not itself."""
+    from torch import nn
 
-    from pointwise.rooms import room
+    class Program(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = module
 
-    channels = model.arguments.get("in_channels", 3)
-    count = _POINTS
-    if shapes:
-        (shape, _), *more = shapes
-        if more or len(shape) != 2 or shape[1] != channels:
-            raise ValueError(
-                f"{caller}: {model.name} takes clouds: --input is points x channels, such as "
-                f"{_POINTS}x{channels}"
-            )
-        count = shape[0]
-    scan = room(0, rays=max(1000, 2 * count))
-    generator = torch.Generator().manual_seed(0)
-    chosen = torch.randperm(len(scan), generator=generator)[:count].sort().values
-    if len(chosen) < count:
-        raise ValueError(f"{caller}: a room has no {count:,} points; take fewer")
-    points = torch.from_numpy(scan.points)[chosen].float()
-    features = torch.rand(count, channels, generator=generator)
-    offsets = torch.tensor([0, count])
-    return (points, features, offsets), f"{count:,} points of a room, {channels} features each"
+        def train(self, mode: bool = True) -> Program:
+            return self
+
+        def forward(self, *args: Any) -> Any:
+            return self.inner(*args)
+
+    return Program()

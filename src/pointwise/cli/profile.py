@@ -23,7 +23,8 @@ def profile(
     model: Annotated[
         str,
         typer.Argument(
-            help="A network of pointwise.networks, FILE.py:FUNCTION_OR_CLASS, or a run's folder."
+            help="A network of pointwise.networks, torchvision or timm; FILE.py:FUNCTION_OR_CLASS; "
+            "a run's folder; FILE.onnx; or a program of torch.export, FILE.pt2."
         ),
     ],
     input_: Annotated[
@@ -104,12 +105,13 @@ def _measure(
 
     import torch
 
-    from pointwise.cli.model import inputs_of, load_model
+    from pointwise.cli.inputs import inputs_of
+    from pointwise.cli.model import load_model
     from pointwise.cli.train import network_arguments
     from pointwise.costs.measure import runs
     from pointwise.costs.profiled import profile as measured
 
-    model = load_model("profile", text, network_arguments(arguments))
+    model = load_model("profile", text, network_arguments(arguments), layers=True)
     inputs, words = inputs_of("profile", model, shapes)
     before = torch.get_num_threads()
     if threads is not None:

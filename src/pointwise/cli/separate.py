@@ -25,7 +25,8 @@ def separate(
         str,
         typer.Argument(
             help="The folder of a run, from 'pointwise train', or a checkpoint in it; a network of"
-            " pointwise.networks; or FILE.py:FUNCTION, which returns one."
+            " pointwise.networks, torchvision or timm; FILE.py:FUNCTION, which returns one; or"
+            " FILE.onnx."
         ),
     ],
     budget: Annotated[
@@ -160,12 +161,19 @@ def _load(model: str, weights: Path | None, arguments: dict[str, Any]) -> Model:
 
 def _check(found: Model, out: Path | None, finetune: int | None) -> None:
     """What can be known before any work is done."""
+    from torch import nn
+
     from pointwise.cli.separate_images import is_of_images
 
     if found.is_for_clouds or (found.run is not None and not is_of_images(found.run)):
         raise ValueError(
             f"separate: {found.name} is for point clouds, and only convolutions on images are"
             " separated"
+        )
+    if not any(isinstance(part, nn.Conv2d) for part in found.network.modules()):
+        raise ValueError(
+            f"separate: {found.name} has no torch.nn.Conv2d in it; programs of torch.export have"
+            " functions only: give the model they were made from, or an ONNX file"
         )
     if finetune is not None and found.folder is None:
         raise ValueError(
@@ -184,18 +192,19 @@ def _check(found: Model, out: Path | None, finetune: int | None) -> None:
 
 def _shape(found: Model, given: str | None) -> tuple[int, ...]:
     """Images at once, channels, height and width."""
-    from pointwise.cli.model import inputs_of
+    from pointwise.cli.inputs import inputs_of
 
     own = None
     if found.run is not None:
         own = (1, found.run.recipe.channels, *found.run.recipe.size)
     if given is None and own is not None:
         return own
-    (shape,), _ = inputs_of("separate", found, None if given is None else [given])
-    if len(shape) != 4:
+    inputs, _ = inputs_of("separate", found, None if given is None else [given])
+    shape = tuple(getattr(inputs[0], "shape", inputs[0]))
+    if len(inputs) != 1 or len(shape) != 4:
         raise ValueError(
             "separate: --input must be images, channels, height and width, as in 1x3x224x224, got"
-            f" {given}"
+            f" {given or shape}"
         )
     if own is not None and shape[1:] != own[1:]:
         reads = "x".join(str(size) for size in own[1:])

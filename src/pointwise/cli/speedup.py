@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
 
 _NAMES = {
     "torch_eager": "PyTorch",
@@ -23,12 +29,25 @@ def speedup(
         str,
         typer.Argument(
             help="A network of ours, such as MobileNetV1; the name of one of torchvision or timm; "
-            "FILE.py:FUNCTION, which returns a model, or a model and its inputs; or a program that "
-            "torch.export has saved as FILE.pt2."
+            "FILE.py:FUNCTION, which returns a model, or a model and its inputs; a run's folder; "
+            "FILE.onnx; or a program that torch.export has saved as FILE.pt2."
         ),
     ],
-    batch: Annotated[int, typer.Option(min=1, help="How many images at once.")] = 1,
-    size: Annotated[int, typer.Option(min=1, help="Pixels along both sides of an image.")] = 224,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="How many images at once.", show_default="1")
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Pixels along both sides of an image.", show_default="the model's, or 224"
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="An argument of the network's class; any number.", metavar="NAME=VALUE"
+        ),
+    ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often each is timed.")] = 7,
     quick: Annotated[
         bool,
@@ -45,10 +64,9 @@ def speedup(
     import frame
     import runtimes
 
-    from pointwise.cli.models import find_model
-
     console = Console(highlight=False)
-    found = find_model(model, batch, size)
+    wanted = Wanted(model, batch, size, tuple(set_ or ()))
+    found = find(wanted)
     missing = runtimes.missing(inference=True, quick=quick)
     if quick:
         missing |= dict.fromkeys(contest.WHO[2:5], "not quick")
@@ -57,7 +75,7 @@ def speedup(
         for who in contest.WHO:
             if who not in missing:
                 try:
-                    runs[who] = contest.run(who, found.model, found.inputs)
+                    runs[who] = _run(who, found)
                     runs[who](None)
                 except Exception as error:
                     if who.startswith(("torch_eager", frame.OURS)):
@@ -77,13 +95,59 @@ def speedup(
     if not quick:
         with frame.progress(console, "memory", len(rows)) as advance:
             for row in rows:
-                peaks[row.who] = _peak(model, batch, size, row.who)
+                peaks[row.who] = _peak(wanted, row.who)
                 advance()
     _show(console, rows, apart, peaks)
+    if found.file is not None and not quick:
+        console.print(f"ONNX Runtime and OpenVINO run {found.file} itself", soft_wrap=True)
     for who, why in missing.items():
         if not quick:
             console.print(f"without {_NAMES.get(who, who)}: {why}")
     _show_parts(console, found)
+
+
+class Wanted(NamedTuple):
+    """A model as a user asks for it."""
+
+    text: str
+    batch: int | None = None
+    size: int | None = None
+    arguments: tuple[str, ...] = ()
+
+
+class Found(NamedTuple):
+    """A model in inference mode, what to run it on, and the ONNX file that it came from."""
+
+    model: nn.Module
+    inputs: tuple
+    file: Path | None
+
+
+def find(wanted: Wanted) -> Found:
+    """The model and its inputs, with weights as its maker makes them (mostly at random)."""
+    import torch
+
+    from pointwise.cli.inputs import inputs_of
+    from pointwise.cli.model import load_model
+    from pointwise.cli.train import network_arguments
+
+    torch.manual_seed(0)
+    given = list(wanted.arguments) or None
+    model = load_model("speedup", wanted.text, network_arguments(given))
+    if model.image is None:
+        model = replace(model, image=(3, 224, 224))
+    inputs, _ = inputs_of("speedup", model, None, wanted.batch, wanted.size)
+    made = tuple(torch.randn(x) if isinstance(x, tuple) else x for x in inputs)
+    return Found(model.network, made, model.file)
+
+
+def _run(who: str, found: Found) -> Callable[[object], Any]:
+    """What one does with a model; the runtimes take the ONNX file itself where there is one."""
+    import accelerate as contest
+
+    if found.file is not None and who in contest.RUNTIMES and len(found.inputs) == 1:
+        return contest.by_runtime(who, found.file, found.inputs[0])
+    return contest.run(who, found.model, found.inputs)
 
 
 def _find_benchmarks() -> None:
@@ -142,26 +206,22 @@ def _show_parts(console: Any, found: Any) -> None:
         console.print(str(report), markup=False, soft_wrap=True)
 
 
-def _peak(model: str, batch: int, size: int, who: str) -> float | None:
+def _peak(wanted: Wanted, who: str) -> float | None:
     """MB of a fresh process at the highest, as one of them runs the model."""
     from functools import partial
 
     from memory import resident_peak
 
-    return resident_peak(partial(prepared, model, batch, size, who))
+    return resident_peak(partial(prepared, wanted, who))
 
 
-def prepared(model: str, batch: int, size: int, who: str) -> Callable[[], Any]:
+def prepared(wanted: Wanted, who: str) -> Callable[[], Any]:
     """The work of one, in a process of its own; it has run once."""
     _find_benchmarks()
     import gc
 
-    import accelerate as contest
-
-    from pointwise.cli.models import find_model
-
-    found = find_model(model, batch, size)
-    run = contest.run(who, found.model, found.inputs)
+    found = find(wanted)
+    run = _run(who, found)
     run(None)
     del found
     gc.collect()

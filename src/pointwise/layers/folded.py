@@ -146,19 +146,29 @@ def steps_of_multiplied(
     the stencil, and nothing is repeated. ``wide`` then holds them in the order j·C + c, and not
     c·m + j as the modules have it, and the mix reads its weight in that order too.
     """
+    steps = [step_of_part(x, one, wide, j) for j in range(one.multiplier)]
+    return steps, [step_behind_parts(wide, one, two, out, residual)]
+
+
+def step_of_part(x: Tensor, one: Folded, wide: Tensor, j: int) -> conv_images.Step:
+    """Launch j of ``steps_of_multiplied``."""
     assert isinstance(one.weights, conv_images.Taps)
-    assert isinstance(two.weights, conv_images.Mix)
     many, channels = one.multiplier, x.shape[1]
-    steps = []
-    for j in range(many):
-        own = conv_images.Taps(one.weights.weight[:, j::many].contiguous(),
-                               one.weights.bias[j::many].contiguous())  # fmt: skip
-        part = wide[:, j * channels : (j + 1) * channels]
-        steps.append(conv_images.depthwise_step(x, own, one.window, part, one.activation))
+    own = conv_images.Taps(one.weights.weight[:, j::many].contiguous(),
+                           one.weights.bias[j::many].contiguous())  # fmt: skip
+    part = wide[:, j * channels : (j + 1) * channels]
+    return conv_images.depthwise_step(x, own, one.window, part, one.activation)
+
+
+def step_behind_parts(
+    wide: Tensor, one: Folded, two: Folded, out: Tensor, residual: Tensor | None
+) -> conv_images.Step:
+    """The mix of ``steps_of_multiplied``."""
+    assert isinstance(two.weights, conv_images.Mix)
+    many, channels = one.multiplier, wide.shape[1] // one.multiplier
     packed = two.weights.packed.unflatten(2, (channels, many)).transpose(2, 3).flatten(2, 3)
     mix = replace(two.weights, packed=packed.contiguous())
-    step = conv_images.mixed_step(wide, mix, two.window, out, residual, two.activation)
-    return steps, [step]
+    return conv_images.mixed_step(wide, mix, two.window, out, residual, two.activation)
 
 
 def can_run(input: Tensor, residual: Tensor | None) -> bool:

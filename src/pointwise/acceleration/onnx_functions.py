@@ -1,0 +1,183 @@
+"""ONNX operators that PyTorch says in other words, as functions of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+_LARGEST = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+
+
+def as_torch(begin: Sequence[int], end: Sequence[int]) -> list[int]:
+    """Edges in the order of ``F.pad``: pairs, those of the last dimension first."""
+    return [edge for pair in zip(reversed(begin), reversed(end), strict=True) for edge in pair]
+
+
+def pad_same(
+    x: Tensor, kernel: list[int], stride: list[int], dilation: list[int], upper: bool
+) -> Tensor:
+    """Zeros around images, so that a window gives ⌈size / stride⌉ results."""
+    begin, end = _edges(x, kernel, stride, dilation, None, upper)
+    return F.pad(x, as_torch(begin, end))
+
+
+def _edges(x, kernel, stride, dilation, pads, upper) -> tuple[list[int], list[int]]:
+    """What is around an image; without ``pads`` as much as the sizes ask for.
+
+    The odd one is behind where it is ``upper``.
+    """
+    count = len(kernel)
+    if pads is not None:
+        return list(pads[:count]), list(pads[count:])
+    begin, end = [], []
+    for size, k, s, d in zip(x.shape[2:], kernel, stride, dilation, strict=True):
+        total = max(0, ((size + s - 1) // s - 1) * s + (k - 1) * d + 1 - size)
+        small, large = total // 2, total - total // 2
+        begin.append(small if upper else large)
+        end.append(large if upper else small)
+    return begin, end
+
+
+def average_pool(
+    x: Tensor, kernel: list[int], stride: list[int], pads: list[int] | None, upper: bool,
+    ceil: bool, with_padding: bool,
+) -> Tensor:  # fmt: skip
+    pool: Any = _AVERAGE[len(kernel)]
+    begin, end = _edges(x, kernel, stride, [1] * len(kernel), pads, upper)
+    if begin == end and all(2 * b <= k for b, k in zip(begin, kernel, strict=True)):
+        return pool(x, kernel, stride, begin, ceil, with_padding)
+    around = as_torch(begin, end)
+    out = pool(F.pad(x, around), kernel, stride, 0, ceil)
+    if with_padding:
+        return out
+    inside = F.pad(torch.ones_like(x[:1, :1]), around)  # how much of each window is image
+    return out / pool(inside, kernel, stride, 0, ceil)
+
+
+def max_pool(
+    x: Tensor, kernel: list[int], stride: list[int], pads: list[int] | None, upper: bool,
+    ceil: bool, dilation: list[int],
+) -> Tensor:  # fmt: skip
+    pool: Any = _LARGEST[len(kernel)]
+    begin, end = _edges(x, kernel, stride, dilation, pads, upper)
+    if begin == end and all(2 * b <= k for b, k in zip(begin, kernel, strict=True)):
+        return pool(x, kernel, stride, begin, dilation, ceil)
+    x = F.pad(x, as_torch(begin, end), value=-float("inf"))
+    return pool(x, kernel, stride, 0, dilation, ceil)
+
+
+def global_mean(x: Tensor) -> Tensor:
+    return x.mean(tuple(range(2, x.dim())), keepdim=True)
+
+
+def global_max(x: Tensor) -> Tensor:
+    return x.amax(tuple(range(2, x.dim())), keepdim=True)
+
+
+def mean(x: Tensor, dims: list[int] | None, keep: bool) -> Tensor:
+    return x.mean(tuple(range(x.dim())) if dims is None else dims, keepdim=keep)
+
+
+def pad(x: Tensor, edges: list[int], mode: str, value: float, dims: list[int] | None) -> Tensor:
+    """``edges`` are those before each dimension, then those behind each."""
+    count = len(edges) // 2
+    begin, end = [0] * x.dim(), [0] * x.dim()
+    for i, dim in enumerate(dims or range(count)):
+        begin[dim], end[dim] = edges[i], edges[count + i]
+    around = as_torch(begin, end)
+    while len(around) > 2 and around[-2:] == [0, 0]:
+        around = around[:-2]
+    return F.pad(x, around, mode, value if mode == "constant" else None)
+
+
+def resize_by(x: Tensor, factors: list[float], mode: str) -> Tensor:
+    return F.interpolate(x, scale_factor=factors, recompute_scale_factor=False, **_mode(x, mode))
+
+
+def resize_to(x: Tensor, sizes: list[int], mode: str) -> Tensor:
+    return F.interpolate(x, size=sizes[2:], **_mode(x, mode))
+
+
+def _mode(x: Tensor, mode: str) -> dict[str, Any]:
+    if mode.startswith("nearest"):
+        return {"mode": mode}
+    linear = {3: "linear", 4: "bilinear", 5: "trilinear"}[x.dim()]
+    return {"mode": linear, "align_corners": mode == "corners"}
+
+
+def hard_sigmoid(x: Tensor, slope: float, shift: float) -> Tensor:
+    return (x * slope + shift).clamp(0, 1)
+
+
+def prelu(x: Tensor, slope: Tensor) -> Tensor:
+    return torch.where(x < 0, x * slope, x)
+
+
+def divide(a: Any, b: Any) -> Any:
+    """A quotient; that of whole numbers is a whole number."""
+    whole = isinstance(a, Tensor) and not a.dtype.is_floating_point
+    return torch.div(a, b, rounding_mode="trunc") if whole else a / b
+
+
+def softmax_of_all_behind(x: Tensor, axis: int) -> Tensor:
+    """Over all dimensions from ``axis`` on, as up to version 12."""
+    return F.softmax(x.flatten(axis), -1).reshape(x.shape)
+
+
+def reshape(x: Tensor, shape: list[int], zeros: bool) -> Tensor:
+    """Sizes of 0 stay as they are, unless ``zeros`` are meant."""
+    sizes = [x.shape[i] if n == 0 and not zeros else n for i, n in enumerate(shape)]
+    return x.reshape(sizes)
+
+
+def flatten(x: Tensor, axis: int) -> Tensor:
+    """Two dimensions: those before ``axis``, and the others."""
+    rows = 1
+    for size in x.shape[:axis]:
+        rows = rows * size
+    return x.reshape(rows, -1) if x.numel() else x.reshape(rows, 0)
+
+
+def turned(x: Tensor) -> Tensor:
+    return x.permute(tuple(reversed(range(x.dim()))))
+
+
+def unsqueeze(x: Tensor, dims: list[int]) -> Tensor:
+    rank = x.dim() + len(dims)
+    for dim in sorted(dim % rank for dim in dims):
+        x = x.unsqueeze(dim)
+    return x
+
+
+def split_evenly(x: Tensor, count: int, axis: int) -> Any:
+    return torch.split(x, (x.shape[axis] + count - 1) // count, axis)
+
+
+def slices(
+    x: Tensor, starts: list[int], ends: list[int], dims: list[int] | None, steps: list[int] | None
+) -> Tensor:
+    for i, dim in enumerate(range(len(starts)) if dims is None else dims):
+        step = 1 if steps is None else steps[i]
+        if step > 0:
+            x = x[(slice(None),) * (dim % x.dim()) + (slice(starts[i], ends[i], step),)]
+        else:
+            chosen = range(*slice(starts[i], ends[i], step).indices(x.shape[dim]))
+            x = x.index_select(dim, torch.tensor(list(chosen), dtype=torch.int64))
+    return x
+
+
+def gather(x: Tensor, index: Tensor, axis: int) -> Tensor:
+    axis = axis % x.dim()
+    flat = index.reshape(-1)
+    flat = torch.where(flat < 0, flat + x.shape[axis], flat)
+    found = x.index_select(axis, flat)
+    return found.reshape([*x.shape[:axis], *index.shape, *x.shape[axis + 1 :]])
+
+
+def expand(x: Tensor, shape: list[int]) -> Tensor:
+    return x.expand(torch.broadcast_shapes(x.shape, tuple(shape)))
