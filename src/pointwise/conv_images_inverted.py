@@ -1,7 +1,8 @@
-"""Convolution, depthwise convolution, pointwise convolution in one tile loop: an inverted residual.
+"""Convolution, depthwise, pointwise convolution in one tile loop: an inverted residual.
 
 The widest result of the three, the first one's, never leaves the cache: each program walks down a
-part of an image, makes the lines that the stencil needs next, and keeps those that it needs again
+part of an image, makes the lines that the stencil needs next, and keeps those that it needs again.
+The last one may be missing, where something else comes between (squeeze-and-excitation).
 (MobileNetV2: Sandler et al., CVPR 2018, section 5; here without splitting the channels).
 """
 
@@ -90,6 +91,7 @@ def _inverted_of(fill, *shape):
         origin, spread = slot(arguments, _SEEN + 11), slot(arguments, _SEEN + 13)
         channels, kind = slot(arguments, _SEEN + 2), slot(arguments, _TAPS + 5)
         line = width * wide_row
+        straight, out = slot(arguments, _LAST) == 0, slot(arguments, _LAST + 6)
         image, y = program // parts, program % parts * share
         end = min(y + share, lines)
         kept = made = 0  # the lines that are there: kept … made
@@ -107,6 +109,8 @@ def _inverted_of(fill, *shape):
                 _expand(arguments, image, made, high - made, between + (made - low) * line,
                         wide_row, tiles, like)  # fmt: skip
                 made = high
+            if straight:
+                behind = out + (image * lines + y) * points * deep_row
             fill(behind, deep_row, points * deep_row, y, rows, between - low * line, wide_row,
                  channels, height, width, points, step, slot(arguments, _SEEN + 8), taps,
                  slot(arguments, _SEEN + 10), origin, slot(arguments, _SEEN + 12), spread,
@@ -115,10 +119,11 @@ def _inverted_of(fill, *shape):
                  real(arguments, _TAPS + 4, like), like)  # fmt: skip
             if kind != NONE:
                 activate(behind, deep_row, rows * points, channels, kind, like)
-            stride = TILE if deep_row == TILE_ROW else GENERAL
-            mix_tile(arguments, _LAST, behind, deep_row, stride, (image * lines + y) * points,
-                     rows * points, 0, 0, slot(arguments, _LAST + 4), 0, 0, 0, 0, 0,
-                     like)  # fmt: skip
+            if not straight:
+                stride = TILE if deep_row == TILE_ROW else GENERAL
+                mix_tile(arguments, _LAST, behind, deep_row, stride, (image * lines + y) * points,
+                         rows * points, 0, 0, slot(arguments, _LAST + 4), 0, 0, 0, 0, 0,
+                         like)  # fmt: skip
             y += rows
 
     return inverted_part
@@ -143,13 +148,15 @@ def inverted_step(
     window: Window,
     weights: Taps,
     seen: Window,
-    then: Mix,
+    then: Mix | None,
     out: Tensor,
     residual: Tensor | None = None,
     activations: tuple[str, str, str] = ("none", "none", "none"),
 ) -> Step:
     """All three into ``out``: ``first`` at ``window``, ``weights`` at ``seen``, ``then``, their
-    ``activations`` behind them; a ``residual`` is added before the last one."""
+    ``activations`` behind them; a ``residual`` is added before the last one. Without ``then``, the
+    first two.
+    """
     compiled, place = row_kernel(_INVERTED, seen, x.dtype), _LAST + 6
     if out.numel() == 0:
         return Step(compiled, [], 0, out, place)
@@ -162,7 +169,7 @@ def inverted_step(
     share, band = cut_lines(seen, most)
     parts = -(-seen.y.points // share)
     between = min(seen.y.size, (band - 1) * seen.y.step + reach) * line
-    behind = band * points * wide_row
+    behind = 0 if then is None else band * points * wide_row
     rows, tile_row, tiles = seen.y.size * seen.x.size, 0, 0
     if not window.is_identity:
         tile_row = row_stride(first.depth * size)
@@ -172,8 +179,12 @@ def inverted_step(
     scratch = torch.empty(threads() * own, dtype=torch.uint8)
     arguments = windowed(x, window, x.shape[1]) + mixing(first, out, None, activations[0])
     arguments += windowed(x, seen, wide) + stencil_arguments(weights, activations[1])
-    arguments += mixing(then, out, residual, activations[2])
-    arguments += [share, parts, band, wide_row, wide_row, scratch.data_ptr(), own, between, rows,
+    if then is None:
+        arguments += [0] * 6 + [out.data_ptr()] + [0] * (MIX_SLOTS - 7)
+    else:
+        arguments += mixing(then, out, residual, activations[2])
+    deep_row = wide * size if then is None else wide_row
+    arguments += [share, parts, band, wide_row, deep_row, scratch.data_ptr(), own, between, rows,
                   tile_row, behind]  # fmt: skip
     kept = (first, weights, then, scratch)
     return Step(compiled, arguments, seen.images * parts, out, place, kept, _LAST + 7)

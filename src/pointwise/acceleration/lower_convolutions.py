@@ -20,6 +20,7 @@ from pointwise.acceleration.values import Value
 from pointwise.engine.cpu import combine
 from pointwise.gathers.window import Window, window
 from pointwise.layers import folded
+from pointwise.packed_weights import Mix
 
 if TYPE_CHECKING:
     from pointwise.acceleration.planner import Planner
@@ -74,10 +75,12 @@ def _conv(plan: Planner, node: fx.Node, x: Any, weight: Any, bias: Any, residual
         image = plan.settled(x)
         return Waiting(image, piece, lambda plan: _turned(plan, image, piece))
     if leads_to_mix and piece.later == "none":
-        if isinstance(x, Waiting) and x.value is None:  # for all three
+        if _is_mix_waiting(x):  # for all three
             return Waiting(x.x, piece, lambda plan: _one(plan, plan.settled(x), piece, None), x)
         image = plan.settled(x)
         return Waiting(image, piece, lambda plan: _one(plan, image, piece, None))
+    if residual is None and _is_mix_waiting(x) and stencil:
+        return _three(plan, x, piece, None, None)
     if isinstance(x, Waiting) and x.value is None and folded.is_separable(x.piece, piece):
         if x.piece.multiplier > 1:
             return _behind_parts(plan, x, piece, residual)
@@ -105,14 +108,19 @@ def _leads_to_mix(plan: Planner, node: fx.Node) -> bool:
 
 
 def _leads_to_inverted(plan: Planner, node: fx.Node, piece: Any) -> bool:
-    """Whether a depthwise and a pointwise convolution come behind, and all three are one loop."""
+    """Whether a depthwise and maybe a pointwise convolution come behind, better in one loop."""
     one = _reader(plan, node, piece)
-    if one is None or not isinstance(one[1].weights, conv_images.Taps):
+    if one is None or one[0].args[3] is not None or not folded.can_be_first(piece, one[1]):
         return False
-    if one[1].later != "none" or one[0].args[3] is not None or not _leads_to_mix(plan, one[0]):
-        return False
+    if one[1].later != "none" or not _leads_to_mix(plan, one[0]):
+        return True
     two = _reader(plan, *one)
-    return two is not None and folded.are_better_in_one(piece, one[1], two[1])
+    return two is not None and folded.are_better_joined(one[1], two[1])
+
+
+def _is_mix_waiting(x: Any) -> bool:
+    """Whether a convolution waits for a depthwise one behind it."""
+    return isinstance(x, Waiting) and x.value is None and isinstance(x.piece.weights, Mix)
 
 
 def _reader(plan: Planner, node: fx.Node, piece: Any) -> tuple[fx.Node, Any] | None:
@@ -162,15 +170,17 @@ def _two(plan: Planner, waiting: Waiting, piece: Any, residual: Value | None) ->
     return _later(plan, plan.emit(make, [x, residual], out), piece.later)
 
 
-def _three(plan: Planner, waiting: Waiting, one: Any, piece: Any,
+def _three(plan: Planner, waiting: Waiting, one: Any, two: Any | None,
            residual: Value | None) -> Value:  # fmt: skip
+    """A convolution, a depthwise one and, unless it is None, a pointwise one."""
     x, first = plan.as_pixels(waiting.x), waiting.piece
+    piece = one if two is None else two
     residual = None if residual is None else plan.as_pixels(residual)
     out = plan.new(piece.shape, x.dtype)
 
     def make() -> conv_images.Step:
         given = None if residual is None else plan.real(residual)
-        return folded.step_of_three(plan.real(x), first, one, piece, plan.real(out), given)
+        return folded.step_of_three(plan.real(x), first, one, two, plan.real(out), given)
 
     return _later(plan, plan.emit(make, [x, residual], out), piece.later)
 

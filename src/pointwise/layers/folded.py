@@ -78,20 +78,20 @@ def is_separable(one: Folded, two: Folded) -> bool:
     )
 
 
-def are_better_in_one(first: Folded, one: Folded, two: Folded) -> bool:
-    """Whether a convolution in front of two joined links had better run with them."""
+def can_be_first(first: Folded, one: Folded) -> bool:
+    """Whether a convolution had better run with the depthwise one behind it."""
     return (
         isinstance(first.weights, conv_images.Mix)
-        and first.weights.groups == 1
+        and isinstance(one.weights, conv_images.Taps)
+        and one.multiplier == first.weights.groups == 1
         and is_better_joined(first.weights)
-        and are_better_joined(one, two)
-        and is_better_in_one(one.window, first.weights.columns, first.weights.packed.itemsize)
+        and is_better_in_one(one.window, first.weights.columns, first.weights.dtype.itemsize)
     )
 
 
 def in_one_loop(*links: Folded) -> int:
     """How many of the next links, up to three, had better run in one tile loop."""
-    if len(links) > 2 and are_better_in_one(*links[:3]):
+    if len(links) > 2 and can_be_first(*links[:2]) and are_better_joined(*links[1:3]):
         return 3
     return 2 if len(links) > 1 and are_better_joined(*links[:2]) else 1
 
@@ -126,14 +126,15 @@ def step_of_two(
 
 
 def step_of_three(
-    x: Tensor, first: Folded, one: Folded, two: Folded, out: Tensor, residual: Tensor | None
+    x: Tensor, first: Folded, one: Folded, two: Folded | None, out: Tensor, residual: Tensor | None
 ) -> conv_images.Step:
-    """The launch of a convolution, a depthwise and a pointwise one in one tile loop."""
+    """The launch of a convolution, a depthwise one and maybe a pointwise one in one tile loop."""
     assert isinstance(first.weights, conv_images.Mix)
     assert isinstance(one.weights, conv_images.Taps)
-    assert isinstance(two.weights, conv_images.Mix)
-    activations = first.activation, one.activation, two.activation
-    return inverted_step(x, first.weights, first.window, one.weights, one.window, two.weights, out,
+    last = None if two is None else two.weights
+    assert last is None or isinstance(last, conv_images.Mix)
+    activations = first.activation, one.activation, "none" if two is None else two.activation
+    return inverted_step(x, first.weights, first.window, one.weights, one.window, last, out,
                          residual, activations)  # fmt: skip
 
 
