@@ -45,10 +45,11 @@ def compare(
     ] = None,
 ) -> None:
     """Counts and times standard, depthwise, pointwise, separable and other convolutions."""
+    from pointwise.cli.outputs import check_output
+
     jobs = _jobs(in_, out, kernel, stride, batch)
-    for option, path, suffixes in (("--json", json, (".json",)), ("--picture", picture, PICTURES)):
-        if path is not None and path.suffix.lower() not in suffixes:
-            raise ValueError(f"compare: {option} must end in {' or '.join(suffixes)}, got {path}")
+    check_output("compare", "--json", json, (".json",))
+    check_output("compare", "--picture", picture, PICTURES)
     if picture is not None:
         from pointwise.extras import import_extra
 

@@ -61,20 +61,15 @@ def profile(
     ] = None,
 ) -> None:
     """Counts and times a network layer by layer, beside what this machine could do."""
+    from pointwise.cli.outputs import check_output
     from pointwise.costs.profiled import SORTS
 
     if sort is not None and tree:
         raise ValueError("profile: --sort orders layers, and --tree shows modules; choose one")
     if sort is not None and sort != "order" and sort not in SORTS:
         raise ValueError(f"profile: --sort is one of {_SORTS}, got {sort!r}")
-    for option, path, suffixes in (
-        ("--json", json, (".json",)),
-        ("--html", html, (".html", ".htm")),
-    ):
-        if path is not None and path.suffix.lower() not in suffixes:
-            raise ValueError(f"profile: {option} must end in {suffixes[0]}, got {path}")
-        if path is not None and not path.absolute().parent.is_dir():
-            raise ValueError(f"profile: there is no folder {path.parent} for {path.name}")
+    check_output("profile", "--json", json, (".json",))
+    check_output("profile", "--html", html, (".html", ".htm"))
 
     from rich.console import Console
 

@@ -105,11 +105,13 @@ def separate(
     """Replaces standard convolutions by depthwise separable ones, counts and measures them."""
     from rich.console import Console
 
+    from pointwise.cli.outputs import check_output
     from pointwise.cli.train import bar, free, network_arguments
     from pointwise.separation import separate as separated_of
     from pointwise.training.run import Run
 
     console = Console(highlight=False)
+    check_output("separate", "--json", json, (".json",))
     found = _load(model, weights, network_arguments(set_))
     _check(found, out, finetune)
     if finetune is not None and out is None and found.folder is not None:
@@ -160,6 +162,7 @@ def _load(model: str, weights: Path | None, arguments: dict[str, Any]) -> Model:
 
 def _check(found: Model, out: Path | None, finetune: int | None) -> None:
     """What can be known before any work is done."""
+    from pointwise.cli.outputs import check_output
     from pointwise.cli.separate_images import is_of_images
 
     if found.is_for_clouds or (found.run is not None and not is_of_images(found.run)):
@@ -176,10 +179,14 @@ def _check(found: Model, out: Path | None, finetune: int | None) -> None:
         return
     if found.folder is not None and (out / "run.json").exists():
         raise ValueError(f"separate: {out} holds a run already; choose another --out")
+    if found.folder is not None and out.is_file():
+        raise ValueError(f"separate: {out} is a file, and a run is a folder; choose another --out")
     if found.folder is None and out.suffix not in (".pt", ".pth"):
         raise ValueError(
             f"separate: --out of a network that is no run is a file of weights, FILE.pt, got {out}"
         )
+    if found.folder is None:
+        check_output("separate", "--out", out, (".pt", ".pth"))
 
 
 def _shape(found: Model, given: str | None) -> tuple[int, ...]:
