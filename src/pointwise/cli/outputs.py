@@ -1,10 +1,11 @@
-"""Files that a command is to write are looked at before minutes of work, not after."""
+"""Files that commands write: looked at before minutes of work, written whole or not at all."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 
 def check_output(caller: str, option: str, path: Path | None, suffixes: Sequence[str]) -> None:
@@ -20,3 +21,13 @@ def check_output(caller: str, option: str, path: Path | None, suffixes: Sequence
         raise ValueError(f"{caller}: {option} {path} is a folder; name a file in it")
     if not os.access(folder, os.W_OK):
         raise ValueError(f"{caller}: nothing can be written into the folder {path.parent}")
+
+
+def write_json(path: Path, record: dict[str, Any]) -> None:
+    """Writes numbers and words for other programs."""
+    import json
+
+    from pointwise.atomic import replacing
+
+    with replacing(path) as part:
+        part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

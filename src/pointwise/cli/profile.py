@@ -61,7 +61,7 @@ def profile(
     ] = None,
 ) -> None:
     """Counts and times a network layer by layer, beside what this machine could do."""
-    from pointwise.cli.outputs import check_output
+    from pointwise.cli.outputs import check_output, write_json
     from pointwise.costs.profiled import SORTS
 
     if sort is not None and tree:
@@ -76,7 +76,7 @@ def profile(
     console = Console(highlight=False)
     found = _measure(model, input_, set_, threads, rounds, console)
     if json is not None:
-        _write_json(found, json)
+        write_json(json, found.as_dict())
     if html is not None:
         from pointwise.report.profile import write_page
 
@@ -126,15 +126,6 @@ def _bar(console: Console, total: int) -> Iterator[Any]:
     with Progress(console=console, transient=True, disable=hidden) as progress:
         task = progress.add_task("timing", total=total)
         yield lambda: progress.advance(task)
-
-
-def _write_json(found: Profile, path: Path) -> None:
-    import json
-
-    from pointwise.atomic import replacing
-
-    with replacing(path) as part:
-        part.write_text(json.dumps(found.as_dict(), indent=2) + "\n", encoding="utf-8")
 
 
 # --- what is shown --------------------------------------------------------------------------------

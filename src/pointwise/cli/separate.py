@@ -105,7 +105,7 @@ def separate(
     """Replaces standard convolutions by depthwise separable ones, counts and measures them."""
     from rich.console import Console
 
-    from pointwise.cli.outputs import check_output
+    from pointwise.cli.outputs import check_output, write_json
     from pointwise.cli.train import bar, free, network_arguments
     from pointwise.separation import separate as separated_of
     from pointwise.training.run import Run
@@ -144,7 +144,8 @@ def separate(
     if out is not None:
         console.print(f"\n{_next_step(found, out)}", soft_wrap=True)
     if json is not None:
-        _write_json(json, found, result, scores)
+        record = {"model": found.name, **result.report.as_dict(), "accuracy": scores}
+        write_json(json, record)
 
 
 def _load(model: str, weights: Path | None, arguments: dict[str, Any]) -> Model:
@@ -286,13 +287,3 @@ def _next_step(found: Model, out: Path) -> str:
     if found.folder is not None:
         return f"To classify images with it:\n  pointwise classify {out} IMAGE"
     return f"Ranks and weights are in {out}; docs/separate.md says how to load them."
-
-
-def _write_json(path: Path, found: Model, result: Separated, scores: dict[str, float]) -> None:
-    import json
-
-    from pointwise.atomic import replacing
-
-    record = {"model": found.name, **result.report.as_dict(), "accuracy": scores}
-    with replacing(path) as part:
-        part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
