@@ -47,7 +47,8 @@ def agrees(printed: str, said: str) -> bool:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_the_code_runs_and_prints_what_the_page_says(page):
+def test_the_code_runs_and_prints_what_the_page_says(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # some write files
     text = page.read_text(encoding="utf-8")
     found = run_as_written(page)
     assert len(found) == text.count("```python\n")

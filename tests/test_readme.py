@@ -54,7 +54,7 @@ def test_the_python_runs(document, tmp_path):
 
 
 def test_the_commands_run(tmp_path):
-    """As they stand, but for the minutes of training; ``bench`` has tests of its own."""
+    """As they stand, but for minutes of training and rounds; ``bench`` has tests of its own."""
     save_weights(tmp_path)
     Image.linear_gradient("L").save(tmp_path / "photo.jpg")
     Image.linear_gradient("L").save(tmp_path / "digit.png")
@@ -62,7 +62,8 @@ def test_the_commands_run(tmp_path):
     write_scan(replace(room(2, rays=20_000), labels=None), tmp_path / "new.laz")
     found = commands("README.md")
     assert {words[1] for words in found} == {
-        "info", "train", "label", "view", "classify", "speedup", "explain", "bench"
+        "info", "train", "label", "view", "classify", "speedup", "explain", "profile", "compare",
+        "separate", "bench",
     }  # fmt: skip
     for words in found:
         assert words[0] == "pointwise"
@@ -70,9 +71,11 @@ def test_the_commands_run(tmp_path):
             continue
         if "--minutes" in words:
             words[words.index("--minutes") + 1] = "0.05"
+        if words[1] in ("profile", "compare"):
+            words += ["--rounds", "1"]
         run([COMMAND, *words[1:]], tmp_path)
     runs = ("run/metrics.json", "digits-run/metrics.json")
-    for made in (*runs, "labelled.laz", "labelled.html", "labelled.png"):
+    for made in (*runs, "labelled.laz", "labelled.html", "labelled.png", "page.html"):
         assert (tmp_path / made).stat().st_size > 0
 
 

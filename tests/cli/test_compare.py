@@ -66,6 +66,7 @@ def test_without_arguments_the_classic_sweep(monkeypatch):
         (["--in", "0x5x3", "--out", 3], "got '0x5x3'"),
         (["--kernel", 2], "kernel must be odd"),
         (["--json", "a.txt"], "--json must end in .json, got a.txt"),
+        (["--json", "nowhere/a.json"], "there is no folder nowhere for a.json"),
         (["--picture", "a.gif"], "--picture must end in .png or .svg or .pdf, got a.gif"),
     ],
 )

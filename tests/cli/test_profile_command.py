@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -266,8 +265,8 @@ def test_a_file_that_breaks_is_named(tmp_path):
 
 
 def commands() -> list[list[str]]:
-    text = (ROOT / "docs/counting.md").read_text(encoding="utf-8")
-    lines = re.findall(r"^    (pointwise profile .*)$", text, re.MULTILINE)
+    text = (ROOT / "docs/profile.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^(?:\$ )?(pointwise profile -?\w.*)$", text, re.MULTILINE)
     return [shlex.split(line, comments=True)[2:] for line in lines]
 
 
@@ -277,17 +276,10 @@ def test_the_commands_of_the_docs_run(words, tmp_path, monkeypatch):
     source = OWN.replace("from neighbour import CHANNELS", "CHANNELS = 3")
     (tmp_path / "my_models.py").write_text(source)
     shown(*words)
-    for file in ("costs.json", "costs.html"):
+    for file in ("costs.json", "profile.html"):
         assert (tmp_path / file).exists() == (file in words)
 
 
-def test_the_docs_have_commands_and_python_that_runs(tmp_path):
+def test_the_docs_have_commands():
     assert len(commands()) == 6
-    text = (ROOT / "docs/counting.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 2
-    script = tmp_path / "example.py"
-    script.write_text("\n".join(blocks), encoding="utf-8")
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert "classifier 1025000" in done.stdout
+    assert {words[0] for words in commands()} >= {"MobileNetV1", "ResNet50"}

@@ -31,6 +31,8 @@ from pointwise.cli.speedup import speedup
 from pointwise.cli.train import train
 from pointwise.cli.view import view
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -53,9 +55,10 @@ def main() -> None:
             raise
         print(f"pointwise: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("pointwise: interrupted", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:  # so typer ends on Ctrl-C, without a word
+            print("pointwise: interrupted", file=sys.stderr)
+        raise
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:

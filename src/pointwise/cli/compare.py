@@ -45,10 +45,11 @@ def compare(
     ] = None,
 ) -> None:
     """Counts and times standard, depthwise, pointwise, separable and other convolutions."""
+    from pointwise.cli.outputs import check_output, write_json
+
     jobs = _jobs(in_, out, kernel, stride, batch)
-    for option, path, suffixes in (("--json", json, (".json",)), ("--picture", picture, PICTURES)):
-        if path is not None and path.suffix.lower() not in suffixes:
-            raise ValueError(f"compare: {option} must end in {' or '.join(suffixes)}, got {path}")
+    check_output("compare", "--json", json, (".json",))
+    check_output("compare", "--picture", picture, PICTURES)
     if picture is not None:
         from pointwise.extras import import_extra
 
@@ -58,6 +59,7 @@ def compare(
 
     from pointwise.comparison import compare as compared
     from pointwise.comparison.tables import LEGEND
+    from pointwise.costs.machine import cpu_name
 
     console = Console(highlight=False)
     found = []
@@ -69,9 +71,10 @@ def compare(
                 )
             )
         _show(console, found[-1])
-    console.print(f"{LEGEND} {_machine(found[0])}")
+    console.print(f"{LEGEND} {cpu_name()}, {found[0].threads} threads.")
     if json is not None:
-        _write_json(found, json)
+        comparisons = [each.as_dict() for each in found]
+        write_json(json, {"cpu": cpu_name(), "comparisons": comparisons})
     if picture is not None:
         from pointwise.report.comparison import write_comparison
 
@@ -111,12 +114,6 @@ def _show(console: Console, found: Comparison) -> None:
     console.print()
 
 
-def _machine(found: Comparison) -> str:
-    from pointwise.costs.machine import cpu_name
-
-    return f"{cpu_name()}, {found.threads} threads."
-
-
 def _bar(console: Console, title: str) -> Any:
     from contextlib import contextmanager
 
@@ -134,14 +131,3 @@ def _bar(console: Console, title: str) -> Any:
             yield tell
 
     return shown()
-
-
-def _write_json(found: list[Comparison], path: Path) -> None:
-    import json
-
-    from pointwise.atomic import replacing
-    from pointwise.costs.machine import cpu_name
-
-    record = {"cpu": cpu_name(), "comparisons": [each.as_dict() for each in found]}
-    with replacing(path) as part:
-        part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

@@ -62,27 +62,22 @@ def profile(
     ] = None,
 ) -> None:
     """Counts and times a network layer by layer, beside what this machine could do."""
+    from pointwise.cli.outputs import check_output, write_json
     from pointwise.costs.profiled import SORTS
 
     if sort is not None and tree:
         raise ValueError("profile: --sort orders layers, and --tree shows modules; choose one")
     if sort is not None and sort != "order" and sort not in SORTS:
         raise ValueError(f"profile: --sort is one of {_SORTS}, got {sort!r}")
-    for option, path, suffixes in (
-        ("--json", json, (".json",)),
-        ("--html", html, (".html", ".htm")),
-    ):
-        if path is not None and path.suffix.lower() not in suffixes:
-            raise ValueError(f"profile: {option} must end in {suffixes[0]}, got {path}")
-        if path is not None and not path.absolute().parent.is_dir():
-            raise ValueError(f"profile: there is no folder {path.parent} for {path.name}")
+    check_output("profile", "--json", json, (".json",))
+    check_output("profile", "--html", html, (".html", ".htm"))
 
     from rich.console import Console
 
     console = Console(highlight=False)
     found = _measure(model, input_, set_, threads, rounds, console)
     if json is not None:
-        _write_json(found, json)
+        write_json(json, found.as_dict())
     if html is not None:
         from pointwise.report.profile import write_page
 
@@ -133,15 +128,6 @@ def _bar(console: Console, total: int) -> Iterator[Any]:
     with Progress(console=console, transient=True, disable=hidden) as progress:
         task = progress.add_task("timing", total=total)
         yield lambda: progress.advance(task)
-
-
-def _write_json(found: Profile, path: Path) -> None:
-    import json
-
-    from pointwise.atomic import replacing
-
-    with replacing(path) as part:
-        part.write_text(json.dumps(found.as_dict(), indent=2) + "\n", encoding="utf-8")
 
 
 # --- what is shown --------------------------------------------------------------------------------

@@ -106,11 +106,13 @@ def separate(
     """Replaces standard convolutions by depthwise separable ones, counts and measures them."""
     from rich.console import Console
 
+    from pointwise.cli.outputs import check_output, write_json
     from pointwise.cli.train import bar, free, network_arguments
     from pointwise.separation import separate as separated_of
     from pointwise.training.run import Run
 
     console = Console(highlight=False)
+    check_output("separate", "--json", json, (".json",))
     found = _load(model, weights, network_arguments(set_))
     _check(found, out, finetune)
     if finetune is not None and out is None and found.folder is not None:
@@ -143,7 +145,8 @@ def separate(
     if out is not None:
         console.print(f"\n{_next_step(found, out)}", soft_wrap=True)
     if json is not None:
-        _write_json(json, found, result, scores)
+        record = {"model": found.name, **result.report.as_dict(), "accuracy": scores}
+        write_json(json, record)
 
 
 def _load(model: str, weights: Path | None, arguments: dict[str, Any]) -> Model:
@@ -163,6 +166,7 @@ def _check(found: Model, out: Path | None, finetune: int | None) -> None:
     """What can be known before any work is done."""
     from torch import nn
 
+    from pointwise.cli.outputs import check_output
     from pointwise.cli.separate_images import is_of_images
 
     if found.is_for_clouds or (found.run is not None and not is_of_images(found.run)):
@@ -184,10 +188,14 @@ def _check(found: Model, out: Path | None, finetune: int | None) -> None:
         return
     if found.folder is not None and (out / "run.json").exists():
         raise ValueError(f"separate: {out} holds a run already; choose another --out")
+    if found.folder is not None and out.is_file():
+        raise ValueError(f"separate: {out} is a file, and a run is a folder; choose another --out")
     if found.folder is None and out.suffix not in (".pt", ".pth"):
         raise ValueError(
             f"separate: --out of a network that is no run is a file of weights, FILE.pt, got {out}"
         )
+    if found.folder is None:
+        check_output("separate", "--out", out, (".pt", ".pth"))
 
 
 def _shape(found: Model, given: str | None) -> tuple[int, ...]:
@@ -288,13 +296,3 @@ def _next_step(found: Model, out: Path) -> str:
     if found.folder is not None:
         return f"To classify images with it:\n  pointwise classify {out} IMAGE"
     return f"Ranks and weights are in {out}; docs/separate.md says how to load them."
-
-
-def _write_json(path: Path, found: Model, result: Separated, scores: dict[str, float]) -> None:
-    import json
-
-    from pointwise.atomic import replacing
-
-    record = {"model": found.name, **result.report.as_dict(), "accuracy": scores}
-    with replacing(path) as part:
-        part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

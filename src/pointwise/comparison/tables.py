@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pointwise.comparison.compared import OURS, Comparison
-from pointwise.costs.tables import short
+from pointwise.costs.tables import milliseconds, short
 from pointwise.timing import Times
 
 if TYPE_CHECKING:
@@ -77,11 +77,6 @@ def remarks(found: Comparison) -> Iterator[str]:
                 f"{row.kind} takes {1 / gain:.2f} times as long as standard in ours, with"
                 f" 1/{found.by_count(row):.2g} of the multiply-adds."
             )
-
-
-def milliseconds(value: float) -> str:
-    digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
-    return f"{value:,.{digits}f}"
 
 
 def _spread(times: Times) -> tuple[float, ...]:

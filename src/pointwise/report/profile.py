@@ -43,7 +43,7 @@ def write_page(found: Profile, path: str | Path) -> None:
             "The dashed line is for layers whose bytes fit into the fastest cache, the full one "
             "for those that go to memory; each layer's own limit is between them, by how much it "
             "moves."
-            + (f" {count} rows that compute next to nothing are not shown." if count else "")
+            + (f" Rows that compute next to nothing are not shown: {count}." if count else "")
         ),
         "bars": _bars(found),
         "sum": html.escape(

@@ -1,0 +1,85 @@
+"""The commands of the pages on comparing and separating run, and count what the pages say."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+DOCS = Path(__file__).parents[1] / "docs"
+COMMAND = Path(sys.executable).with_name("pointwise")
+
+
+def commands(page: str) -> list[list[str]]:
+    """What a page tells to run: lines of ``sh`` blocks, and those behind a ``$``."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    found = [
+        line
+        for language, block in re.findall(r"^```(sh|console)\n(.*?)^```", text, re.M | re.S)
+        for line in block.splitlines()
+        if language == "sh" or line.startswith("$ ")
+    ]
+    return [shlex.split(line.removeprefix("$ "), comments=True) for line in found if line.strip()]
+
+
+def run(words: list[str], folder: Path) -> str:
+    assert words[0] == "pointwise"
+    done = subprocess.run([COMMAND, *words[1:]], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def counted(text: str) -> list[tuple[str, ...]]:
+    """Titles and rows of comparisons without what was measured: kind, parameters, multiply-adds,
+    and the gain by count."""
+    row = r"^(\d+×\d+×\d+ to \d+ channels)|^([a-z]+) +(\S+) +([\d.]+[kMG]) .* (\S+) +\S+ +\S+ *$"
+    return re.findall(row, text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("number", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_comparing_counts_what_the_page_says(number, tmp_path):
+    found = commands("compare.md")
+    assert [words[1] for words in found] == ["compare", "compare"]
+    page = (DOCS / "compare.md").read_text(encoding="utf-8")
+    (shown,) = [
+        block
+        for block in re.findall(r"^```console\n(.*?)^```", page, re.M | re.S)
+        if block.startswith(f"$ {shlex.join(found[number])}\n")
+    ]
+    words = [word for word in found[number] if word not in ("--rounds", "20")]
+    printed = run([*words, "--rounds", "1"], tmp_path)
+    assert len(counted(shown)) == (8, 18)[number]
+    assert counted(shown) == counted(printed)
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(
+        word for word in words if word.startswith("compare.")
+    )
+
+
+@pytest.mark.slow
+def test_the_commands_on_separating_run_in_their_order(shared_data, tmp_path):
+    """As they stand, but for the epochs."""
+    images = shared_data / "image_classes/signdigits64.npz"
+    (tmp_path / images.name).symlink_to(images.resolve())
+    with np.load(images) as data:
+        Image.fromarray(data["images"][0]).save(tmp_path / "sign.png")
+    found = commands("separate.md")
+    assert [words[1] for words in found] == ["train", "separate", "separate", "classify"]
+    printed = []
+    for words in found:
+        for option in ("--epochs", "--finetune"):
+            if option in words:
+                words[words.index(option) + 1] = "1"
+        printed.append(run(words, tmp_path))
+    page = (DOCS / "separate.md").read_text(encoding="utf-8")
+    for line in ("256 training images to fit to, 64 test images to compare outputs on",
+                 "Accuracy on the test part (519 images)"):  # fmt: skip
+        assert line in page
+        assert line in printed[1]
+    assert "fine-tuned" in printed[2]
+    assert (tmp_path / "runs/signs-rank-1/weights.pt").is_file()
