@@ -94,10 +94,7 @@ class Gated(nn.Module):
 
     def forward(self, x):
         y = x if self.case == "input" else F.relu(self.before(x))
-        if self.case == "view":  # and what it is a view of is read again
-            z = y.view(y.shape[0], 20, y.shape[3], y.shape[2])
-        else:
-            z = y
+        z = y.view(y.shape[0], 20, y.shape[3], y.shape[2]) if self.case == "view" else y
         mean = z.mean((2, 3), keepdim=True)
         hidden = F.silu(self.narrow(mean))
         gate = self.wide(hidden).sigmoid()
