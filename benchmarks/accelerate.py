@@ -64,8 +64,8 @@ def main(
     """Times the chosen cases and prints a table; writes it to ``json`` if given."""
     missing = runtimes.missing(inference=True, quick=quick)
     notes = [f"without {who}: {reason}" for who, reason in missing.items()]
-    if not _has_timm():
-        notes.append(f"without {', '.join(TIMM)}: timm is not installed")
+    if reason := _why_no_timm():
+        notes.append(f"without {', '.join(TIMM)}: {reason}")
     planned.run(plan(frozenset(missing), quick), json, rounds, quick, only, notes)
 
 
@@ -75,7 +75,7 @@ def plan(missing: frozenset[str] = frozenset(), quick: bool = False) -> list[Pla
         make = partial(plain_networks.mobilenet_v1, 0.25, 10)
         return [Planned("mobilenet_v1_b1", partial(case, "mobilenet_v1_b1", make, 1, 32, missing))]
     networks: dict[str, Callable[[], nn.Module]] = {**PLAIN}
-    if _has_timm():
+    if not _why_no_timm():
         networks |= {name: partial(_timm, theirs) for name, theirs in TIMM.items()}
     return [
         Planned(f"{name}_b{batch}", partial(case, f"{name}_b{batch}", make, batch, 224, missing))
@@ -84,12 +84,13 @@ def plan(missing: frozenset[str] = frozenset(), quick: bool = False) -> list[Pla
     ]
 
 
-def _has_timm() -> bool:
+def _why_no_timm() -> str:
+    """Why timm cannot be imported; nothing where it can."""
     try:
         importlib.import_module("timm")
-    except (ImportError, RuntimeError):  # torchvision for another PyTorch
-        return False
-    return True
+    except (ImportError, RuntimeError) as error:  # or torchvision is for another PyTorch
+        return f"timm cannot be imported ({str(error).splitlines()[0]})"
+    return ""
 
 
 def _timm(name: str) -> nn.Module:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from pointwise.acceleration import steps
+from pointwise.acceleration import excitation, steps, vocabulary
 from pointwise.acceleration.values import Buffer, arrange
 from pointwise.engine.cpu import combine
 
@@ -44,6 +44,89 @@ def test_sums_products_and_factors(shape, dtype, poisoned):
     out = torch.empty_like(x)
     step = steps.by_rows(combine.AFFINE, x, out, times, plus, "none", n * h * w, c, row)
     close(step.run(), x * times.view(1, -1, 1, 1) + plus.view(1, -1, 1, 1))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize(
+    ("shape", "hidden", "activations"),
+    [((1, 1, 1, 1), 1, ("relu", "sigmoid", "none")), ((2, 7, 3, 5), 3, ("silu", "sigmoid", "relu")),
+     ((1, 33, 9, 4), 17, ("relu", "hardsigmoid", "none")),
+     ((3, 64, 20, 17), 16, ("hardswish", "none", "hardswish")),
+     ((1, 259, 13, 5), 70, ("relu6", "hardsigmoid", "hardsigmoid")),
+     ((9, 40, 2, 2), 10, ("none", "sigmoid", "silu"))],
+)  # fmt: skip
+def test_squeeze_and_excitation(shape, hidden, activations, biased, dtype, poisoned, threads):
+    torch.manual_seed(0)
+    channels = shape[1]
+    narrow = torch.randn(hidden, channels, 1, 1, dtype=dtype)
+    wide = torch.randn(channels, hidden, 1, 1, dtype=dtype) / hidden
+    rows = (torch.randn(hidden, dtype=dtype), torch.randn(channels, dtype=dtype))
+    first, second = rows if biased else (None, None)
+    x = image(*shape, dtype=dtype)
+    wanted = vocabulary.squeeze_excite(x, narrow, first, wide, second, *activations)
+    weights = excitation.packed(narrow, first, wide, second)
+    assert torch.equal(weights.unpacked(True), narrow)
+    assert torch.equal(weights.unpacked(False), wide)
+    results = []
+    for count in (1, 2, 3):
+        threads(count)
+        between = torch.empty(excitation.room(*shape[:2], weights), dtype=dtype)
+        excitation.squeeze(x, between, weights).run()
+        out = torch.empty_like(x)
+        results.append(excitation.scaled(x, between, weights, out, activations).run())
+    eps = torch.finfo(dtype).eps
+    atol = 64 * eps * wanted.abs().max().item()
+    torch.testing.assert_close(results[0], wanted, rtol=64 * eps, atol=atol)
+    assert all(torch.equal(results[0], other) for other in results)
+    excitation.scaled(x, between, weights, x, activations).run()  # in place
+    assert torch.equal(x, results[0])
+
+
+class Gated(nn.Module):
+    """Squeeze and excitation behind something, and something that looks like it."""
+
+    def __init__(self, case: str) -> None:
+        super().__init__()
+        self.case = case
+        self.before = nn.Conv2d(3, 20, 3, padding=1)
+        self.narrow, self.wide = nn.Conv2d(20, 6, 1), nn.Conv2d(6, 20, 1, bias=False)
+
+    def forward(self, x):
+        y = x if self.case == "input" else F.relu(self.before(x))
+        z = y.view(y.shape[0], 20, y.shape[3], y.shape[2]) if self.case == "view" else y
+        mean = z.mean((2, 3), keepdim=True)
+        hidden = F.silu(self.narrow(mean))
+        gate = self.wide(hidden).sigmoid()
+        if self.case == "swapped":
+            return gate * z
+        if self.case == "mean too":
+            return z * gate, mean
+        if self.case == "hidden too":
+            return z * gate + hidden.mean()
+        if self.case == "others":
+            return z * gate + z.flip(3)
+        return (z * gate, y) if self.case in ("view", "read again") else z * gate
+
+
+@pytest.mark.parametrize(
+    ("case", "fused"),
+    [("plain", 1), ("swapped", 1), ("read again", 1), ("view", 1), ("input", 1), ("others", 1),
+     ("mean too", 0), ("hidden too", 0)],
+)  # fmt: skip
+def test_squeeze_and_excitation_in_models(case, fused):
+    torch.manual_seed(0)
+    model = Gated(case).eval()
+    shape = (2, 20, 6, 6) if case == "input" else (2, 3, 8, 6)
+    faster = exported(model, torch.rand(shape))
+    for images in (torch.rand(shape), torch.rand(1, *shape[1:])):
+        with torch.no_grad():
+            wanted, own = model(images), images.clone()
+            given = faster(own)
+        assert_same(given, wanted)
+        assert torch.equal(own, images)
+        kinds = [entry.what for entry in faster.reports()[-1].entries]
+        assert kinds.count("squeeze excite") == fused, kinds
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from pointwise import conv_images, conv_images_int8
+from pointwise.acceleration import excitation
 from pointwise.acceleration.fuse import constant_nodes
 from pointwise.engine.cpu import samples
 
@@ -30,6 +31,7 @@ class Constants:
         self._values: dict[fx.Node, Any] = {}
         self._likes: dict[fx.Node, tuple[torch.Size, torch.dtype]] = {}
         self._packed: dict[tuple, conv_images.Weights] = {}
+        self._excitations: dict[tuple, excitation.Excitation] = {}
         self._bytes: dict[tuple, conv_images_int8.Mix | conv_images_int8.Taps] = {}
 
     @contextmanager
@@ -81,6 +83,16 @@ class Constants:
             else:
                 self._packed[key] = conv_images.mix(kernel, row, groups)
         return self._packed[key]
+
+    def packed_excitation(
+        self, narrow: fx.Node, first: fx.Node | None, wide: fx.Node, second: fx.Node | None
+    ) -> excitation.Excitation:
+        """The weights and biases of a squeeze and excitation."""
+        key = (narrow, first, wide, second)
+        if key not in self._excitations:
+            values = (None if node is None else self.value(node) for node in key)
+            self._excitations[key] = excitation.packed(*values)
+        return self._excitations[key]
 
     def packed_int8(
         self, weight: fx.Node, factor: fx.Node, shift: fx.Node, groups: int, zero: int

@@ -15,6 +15,7 @@ from torch import Tensor, fx
 from pointwise import conv_images
 from pointwise.acceleration import vocabulary
 from pointwise.acceleration.constants import Constants
+from pointwise.acceleration.excitation import Excitation
 from pointwise.acceleration.operands import describe
 from pointwise.acceleration.report import path_of
 
@@ -68,9 +69,17 @@ class Frozen(Constants):
         self._let_go(weight, (weight, bias))
         return found
 
+    def packed_excitation(
+        self, narrow: fx.Node, first: fx.Node | None, wide: fx.Node, second: fx.Node | None
+    ) -> Excitation:
+        found = super().packed_excitation(narrow, first, wide, second)
+        for node in (narrow, wide):
+            self._let_go(node, (narrow, first, wide, second))
+        return found
+
     def _let_go(self, node: fx.Node, key: tuple) -> None:
         """Lets go of a weight that is packed now, where nobody else reads it."""
-        alone = all(user.target in _WEIGHTS and user.args[1] is node for user in node.users)
+        alone = all(_is_weight_of(node, user) for user in node.users)
         if not alone or node not in self._values:
             return
         self.like(node)
@@ -85,7 +94,10 @@ class Frozen(Constants):
         return {node.name: self.value(node) for node in self._places}
 
     def _unpacked(self, node: fx.Node) -> Tensor:
-        weights, (shape, _) = self._packed[self._originals[node]], self.like(node)
+        key, (shape, _) = self._originals[node], self.like(node)
+        if key in self._excitations:
+            return self._excitations[key].unpacked(node is key[0])
+        weights = self._packed[key]
         if isinstance(weights, conv_images.Taps):
             return weights.weight.t().reshape(shape).contiguous()
         if not isinstance(weights, conv_images.Mix) or weights.packed.dim() != 4:
@@ -97,3 +109,9 @@ class Frozen(Constants):
         rows = weights.packed.transpose(2, 3).reshape(groups, panels * lanes, depth)
         rows = rows[:, : weights.columns].reshape(outputs, *kernel, inputs)
         return rows.permute(0, 3, 1, 2).reshape(shape).contiguous()
+
+
+def _is_weight_of(node: fx.Node, user: fx.Node) -> bool:
+    if user.target is vocabulary.squeeze_excite:
+        return node in (user.args[1], user.args[3])
+    return user.target in _WEIGHTS and user.args[1] is node

@@ -35,6 +35,7 @@ def fuse(graph: fx.Graph, constants: set[Node]) -> None:
         handler = _HANDLERS.get(node.target) if node.op == "call_function" else None
         if handler is not None and node not in fixed:
             handler(graph, node, fixed)
+    excitations(graph, fixed)
     graph.eliminate_dead_code()
 
 
@@ -343,6 +344,44 @@ def _takes_residual(part: Any, node: Node, fixed: set[Node]) -> bool:
         return True
     sizes = shape(part.args[1])
     return sizes is not None and not conv_images.is_stencil(sizes, part.args[7])
+
+
+# --- squeeze and excitation -----------------------------------------------------------------------
+
+
+def excitations(graph: fx.Graph, fixed: set[Node]) -> None:
+    """``x · gate(conv(conv(mean(x))))`` as one call."""
+    for node in _nodes(graph):
+        if node.target is not vocabulary.scale:
+            continue
+        x, gate, activation = node.args
+        second = gate if _is_product_of_means(gate, node, fixed) else None
+        first = second.args[0] if second is not None else None
+        if not _is_product_of_means(first, second, fixed) or not _is_alone(first.args[0], first):
+            continue
+        mean = first.args[0]
+        if mean.target is not vocabulary.mean or mean.args != (x, True):
+            continue
+        parts = (x, *first.args[1:3], *second.args[1:3], first.args[-1], second.args[-1])
+        with graph.inserting_before(node):
+            new = call(graph, vocabulary.squeeze_excite, (*parts, activation), node)
+        replace(graph, node, new)
+
+
+def _is_product_of_means(node: Any, user: Node | None, fixed: set[Node]) -> bool:
+    """Whether a node, which ``user`` alone reads, is a pointwise convolution of 1 × 1 images."""
+    if user is None or not _is_alone(node, user) or node.target is not vocabulary.conv:
+        return False
+    _, weight, bias, residual, stride, padding, _, groups, _ = node.args
+    return (
+        weight in fixed
+        and (bias is None or bias in fixed)
+        and residual is None
+        and groups == 1
+        and tuple(stride) == (1, 1)
+        and not any(padding)
+        and same(shape(weight)[2:], (1, 1))
+    )
 
 
 def _take_padding(graph: fx.Graph, node: Node, fixed: set[Node]) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, fx
 
 from pointwise import conv_images
-from pointwise.acceleration import steps, vocabulary
+from pointwise.acceleration import excitation, steps, vocabulary
 from pointwise.acceleration.operands import Fixed, Found, why_not
 from pointwise.acceleration.values import Value, is_pixels
 from pointwise.engine.cpu import combine, pool
@@ -87,6 +87,34 @@ def _scale(plan: Planner, node: fx.Node, x: Any, factor: Any, activation: str) -
         lambda: steps.by_rows(combine.SCALE, plan.real(x), plan.real(out), plan.real(factor), None,
                               activation, images * height * width, channels, row, height * width),
         [x, factor], out)  # fmt: skip
+
+
+def _squeeze_excite(plan: Planner, node: fx.Node, x: Any, narrow: Any, narrow_bias: Any, wide: Any,
+                    wide_bias: Any, *activations: str) -> Found:  # fmt: skip
+    x = plan.settled(x)
+    why = next(filter(None, (why_not(x, activation=name) for name in activations)), None)
+    if why:
+        return why
+    sizes, dtype = plan.constants.like(narrow.node)
+    if dtype != x.dtype or x.shape[1] != sizes[1]:
+        return "its input does not fit"
+    nodes = (None if part is None else part.node
+             for part in (narrow, narrow_bias, wide, wide_bias))  # fmt: skip
+    weights = plan.constants.packed_excitation(*nodes)
+    image = plan.as_pixels(x)
+    between = plan.new(excitation.room(*x.shape[:2], weights), x.dtype)
+    plan.emit(
+        lambda: excitation.squeeze(plan.real(image), plan.real(between), weights), [image], between
+    )
+    # Where nobody else reads x, nor anything that it is a view of, its place is as good as any.
+    source: Any = node.args[0]
+    made = image is not x or source.target in vocabulary.FUNCTIONS.values()
+    alone = made and len(source.users) == 1 and image.buffer.slot is None
+    out = image if alone else plan.new(image.shape, image.dtype)
+    return plan.emit(
+        lambda: excitation.scaled(plan.real(image), plan.real(between), weights, plan.real(out),
+                                  activations),
+        [image, between], out)  # fmt: skip
 
 
 def _affine(plan: Planner, node: fx.Node, x: Any, factor: Any, shift: Any,
@@ -237,6 +265,7 @@ LOWERINGS: dict[Any, Callable[..., Found]] = {
     vocabulary.multiply: _binary(combine.MULTIPLY),
     vocabulary.scale: _scale,
     vocabulary.affine: _affine,
+    vocabulary.squeeze_excite: _squeeze_excite,
     vocabulary.mean: _mean,
     vocabulary.max_pool: _max_pool,
     vocabulary.avg_pool: _avg_pool,

@@ -85,6 +85,21 @@ def mean(x: Tensor, keep: bool) -> Tensor:
     return x.mean((2, 3), keepdim=keep)
 
 
+def squeeze_excite(
+    x: Tensor,
+    narrow: Tensor,
+    narrow_bias: Tensor | None,
+    wide: Tensor,
+    wide_bias: Tensor | None,
+    between: str,
+    gate: str,
+    activation: str,
+) -> Tensor:
+    """``activation(x · gate(wide · between(narrow · mean(x))))``; weights ``[.., .., 1, 1]``."""
+    hidden = ACTIVATIONS[between](F.conv2d(mean(x, True), narrow, narrow_bias))
+    return ACTIVATIONS[activation](x * ACTIVATIONS[gate](F.conv2d(hidden, wide, wide_bias)))
+
+
 def max_pool(
     x: Tensor,
     kernel: tuple[int, ...],
@@ -170,8 +185,8 @@ FUNCTIONS = {
     function.__name__: function
     for function in (
         conv, linear, activate, add, multiply, scale, affine, mean, max_pool, avg_pool, join,
-        layer_norm, channel_norm, norm_factor, norm_shift, as_type, scaled_weight, shifted_bias,
-        scaled_bias, as_kernel,
+        squeeze_excite, layer_norm, channel_norm, norm_factor, norm_shift, as_type, scaled_weight,
+        shifted_bias, scaled_bias, as_kernel,
     )
 } | vocabulary_int8.FUNCTIONS  # fmt: skip
 """Name to function, for what is written to a file."""
