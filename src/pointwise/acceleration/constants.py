@@ -6,19 +6,18 @@ Constants are parameters and buffers. Someone may write to them at any time (an 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, fx
 
 from pointwise import conv_images, conv_images_int8
 from pointwise.acceleration import excitation
 from pointwise.acceleration.fuse import constant_nodes
-from pointwise.engine.cpu import samples
+from pointwise.engine.cpu.samples import Samples
 
 
 class Constants:
@@ -119,29 +118,10 @@ class Watch:
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self._state = _state(tensors)
-        places = [place for tensor in tensors for place in self._places(tensor)]
-        self._places_of_samples = np.array(places, dtype=np.int64)
-        self._samples = np.empty(len(places), dtype=np.int32)
-        samples.read(self._places_of_samples, self._samples)
-
-    def _places(self, tensor: Tensor) -> Iterable[int]:
-        """Addresses of some numbers, evenly from a tensor's memory."""
-        size, count = tensor.element_size(), tensor.numel()
-        if size < 4 or count == 0 or tensor.device.type != "cpu" or tensor.layout != torch.strided:
-            return ()
-        dense = tensor.is_contiguous() or (
-            tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
-        )
-        if not dense:
-            return (tensor.data_ptr(),)
-        some = np.unique(np.linspace(0, count - 1, min(count, self._SAMPLES)).astype(np.int64))
-        # The upper half of a float64 holds what matters most of it.
-        return (tensor.data_ptr() + some * size + (size - 4)).tolist()
+        self._samples = Samples(tensors, self._SAMPLES)
 
     def is_still(self, tensors: Sequence[Tensor]) -> bool:
-        return _state(tensors) == self._state and samples.are_same(
-            self._places_of_samples, self._samples
-        )
+        return _state(tensors) == self._state and self._samples.are_same()
 
 
 def can_be_watched(tensor: Tensor) -> bool:

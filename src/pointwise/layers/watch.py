@@ -13,8 +13,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 
-from pointwise.layers import folded
+from pointwise.engine.cpu.samples import Samples
 
+_SAMPLES = 61  # of each tensor
 _NUMBERS = ("stride", "padding", "dilation", "groups", "padding_mode", "activation", "eps",
             "training", "forward")  # fmt: skip
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -41,8 +42,7 @@ class Watch:
         self._things = [place[name] for place, name in self._places]
         tensors = [thing for thing in self._things if isinstance(thing, Tensor)]
         self._state = tensors, *_state(tensors)
-        self._samples = [folded.samples(tensor) for tensor in tensors]
-        self._seen = [sample.tobytes() for sample in self._samples]
+        self._samples = Samples(tensors, _SAMPLES)
 
     def is_still(self, modules: Sequence[nn.Module]) -> bool:
         """Whether ``modules`` are the ones watched, and nothing about them has changed.
@@ -58,7 +58,7 @@ class Watch:
             and [own.get(name) for own, name in self._numbers] == self._values
             and all(map(is_, [place.get(name) for place, name in self._places], self._things))
             and (versions, addresses) == _state(tensors)
-            and [sample.tobytes() for sample in self._samples] == self._seen
+            and self._samples.are_same()
         )
 
 

@@ -252,14 +252,16 @@ class Program:
         self._places = np.array([table.ctypes.data for table in self.tables], dtype=np.int64)
         self._programs = np.array(programs, dtype=np.int64)
         self._counters = np.zeros((len(programs), 8), dtype=np.int64)
+        self._given = (self._addresses, self._places, self._programs, self._counters.ctypes.data)
         self.lock = threading.Lock()
 
-    def run(self, which: slice = slice(None)) -> None:
+    def run(self, which: slice | None = None) -> None:
         """Runs all launches, or some; to be called with the ``lock``."""
         team = threads()
-        self._counters[:] = 0
-        given = (self._addresses[which], self._places[which], self._programs[which],
-                 self._counters.ctypes.data)  # fmt: skip
+        self._counters.fill(0)
+        given = self._given
+        if which is not None:
+            given = (*(part[which] for part in given[:3]), given[3])
         if team == 1:  # without the pool, which may not have been started
             _work_all(*given)
             return

@@ -90,4 +90,6 @@ def empty(shape: tuple[int, ...] | torch.Size, dtype: torch.dtype) -> Tensor:
 def empty_image(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """The same for an image ``[N, C, H, W]``, channels_last."""
     images, channels, height, width = shape
+    if images * channels * height * width * dtype.itemsize < _LARGE:
+        return torch.empty(tuple(shape), dtype=dtype, memory_format=torch.channels_last)
     return empty((images, height, width, channels), dtype).permute(0, 3, 1, 2)
