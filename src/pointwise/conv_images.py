@@ -120,7 +120,7 @@ def _depthwise_of(fill, *shape):
 
 
 @device
-def _mix_tile(arguments, own, a, a_row, stride, first, rows, group, column, columns, left, begin,
+def mix_tile(arguments, own, a, a_row, stride, first, rows, group, column, columns, left, begin,
               ahead, ahead_end, apart, like):  # fmt: skip
     """A tile of A times some columns of the weight, with its epilogue, to rows ``first …``.
 
@@ -146,15 +146,15 @@ def _mix_tile(arguments, own, a, a_row, stride, first, rows, group, column, colu
     if kind != NONE:
         activate(out, out_row, rows, columns, kind, like)
     if left != 0:
-        slab = begin // slot(arguments, _OWN + _MIX + 7)
+        slab = begin // slot(arguments, _OWN + MIX_SLOTS + 7)
         leave(left, out, out_row, rows, columns, group * per_group + column, out_row // size, slab,
               first == begin, like)  # fmt: skip
 
 
-_MIX = 11  # slots of the mix
+MIX_SLOTS = 11  # slots of the mix
 
 
-def _mixing(weights: Mix, out: Tensor, residual: Tensor | None, activation: str) -> list[int]:
+def mixing(weights: Mix, out: Tensor, residual: Tensor | None, activation: str) -> list[int]:
     low, high, kind = EPILOGUES[activation]
     size = out.element_size()
     return [
@@ -175,7 +175,7 @@ def _mixing(weights: Mix, out: Tensor, residual: Tensor | None, activation: str)
 @device
 def _mixed(arguments, program, thread, like):
     size = bytes_of(like)
-    behind = _OWN + _MIX
+    behind = _OWN + MIX_SLOTS
     tile, row_blocks = slot(arguments, behind), slot(arguments, behind + 1)
     block, blocks = slot(arguments, behind + 2), slot(arguments, behind + 3)
     direct, scratch_row = slot(arguments, behind + 4), slot(arguments, behind + 5)
@@ -197,7 +197,7 @@ def _mixed(arguments, program, thread, like):
     for first in range(begin, min(begin + span, total), tile):
         rows = min(tile, min(begin + span, total) - first)
         if direct != 0:
-            _mix_tile(arguments, _OWN, x + first * pixel, pixel, GENERAL, first, rows, group,
+            mix_tile(arguments, _OWN, x + first * pixel, pixel, GENERAL, first, rows, group,
                       column, columns, left, begin, 0, 0, 0, like)  # fmt: skip
             continue
         a = slot(arguments, behind + 6) + thread * tile * scratch_row
@@ -212,7 +212,7 @@ def _mixed(arguments, program, thread, like):
         if in_order and channels * size == pixel:
             ahead = x + (first + tile) * pixel
             ahead_end = x + min(first + 2 * tile, begin + span, total) * pixel
-        _mix_tile(arguments, _OWN, a, scratch_row, stride, first, rows, group, column, columns,
+        mix_tile(arguments, _OWN, a, scratch_row, stride, first, rows, group, column, columns,
                   left, begin, ahead, ahead_end, apart, like)  # fmt: skip
 
 
@@ -224,7 +224,7 @@ def _separable_of(fill, *shape):
 
     @device_of(*shape)
     def separable_band(arguments, program, thread, like):
-        behind = _OWN + _MIX
+        behind = _OWN + MIX_SLOTS
         band, bands = slot(arguments, behind), slot(arguments, behind + 1)
         a_row = slot(arguments, behind + 2)
         lines, points = slot(arguments, 5), slot(arguments, 6)
@@ -233,7 +233,7 @@ def _separable_of(fill, *shape):
         a = slot(arguments, behind + 3) + thread * band * points * a_row
         stencil_rows(arguments, image, first, rows, a, a_row, points * a_row, like)
         stride = TILE if a_row == TILE_ROW else GENERAL
-        _mix_tile(arguments, _OWN, a, a_row, stride, (image * lines + first) * points,
+        mix_tile(arguments, _OWN, a, a_row, stride, (image * lines + first) * points,
                   rows * points, 0, 0, slot(arguments, _OWN + 4), 0, 0, 0, 0, 0, like)  # fmt: skip
 
     return separable_band
@@ -291,6 +291,7 @@ class Step:
     out: Tensor
     place: int  # of the result's address among the arguments; the input's is the first
     kept: tuple = ()  # what other addresses belong to
+    residual: int = _OWN + 7  # where a residual's address is, of a step with a mix
 
     def run(self) -> Tensor:
         launch(self.kernel, self.arguments, self.programs)
@@ -361,7 +362,7 @@ def mixed_step(
     if not direct:
         scratch = torch.empty((threads() * tile + ROWS) * row_bytes, dtype=torch.uint8)
     arguments = windowed(x, window, x.shape[1] // weights.groups) + stencil_arguments(None, "none")
-    arguments += _mixing(weights, out, residual, activation)
+    arguments += mixing(weights, out, residual, activation)
     arguments += [tile, row_blocks, block, blocks, int(direct), row_bytes,
                   0 if scratch is None else scratch.data_ptr(), span, points,
                   0 if how is None else how.address]  # fmt: skip
@@ -409,9 +410,6 @@ def separable_step(
     band, bands = cut_bands(window, points * row_bytes, 256 * 1024)
     scratch = torch.empty((threads() * band * points + ROWS) * row_bytes, dtype=torch.uint8)
     arguments = windowed(x, window, channels) + stencil_arguments(weights, between)
-    arguments += _mixing(then, out, residual, activation)
+    arguments += mixing(then, out, residual, activation)
     arguments += [band, bands, row_bytes, scratch.data_ptr()]
     return Step(compiled, arguments, window.images * bands, out, place, (weights, then, scratch))
-
-
-RESIDUAL = _OWN + 7  # where the residual's address is, of a step with a mix

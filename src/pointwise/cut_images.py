@@ -23,6 +23,18 @@ def cut_bands(window: Window, bytes_of_row: int, most: int) -> tuple[int, int]:
     return band, -(-lines // band)
 
 
+def cut_lines(window: Window, most: int) -> tuple[int, int]:
+    """(lines of an image that one program makes, how many of them at once).
+
+    Whole images where there are enough of them for all threads; otherwise as few parts as keep all
+    threads busy, since neighbouring parts make the lines between them twice.
+    """
+    lines, team = window.y.points, threads()
+    parts = 1 if window.images % team == 0 or window.images > 4 * team else team
+    share = max(1, -(-lines // parts))
+    return share, -(-share // -(-share // most))
+
+
 @lru_cache(maxsize=4096)
 def _fair(lines: int, most: int, copies: int, team: int) -> int:
     """How many of ``lines`` to a program, so that the busiest thread has least to do.

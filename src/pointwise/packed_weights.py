@@ -18,6 +18,10 @@ def is_stencil(weight_size, groups: int) -> bool:
 class Weights:
     """What kernels read of a weight and its bias."""
 
+    @property
+    def dtype(self) -> torch.dtype:
+        raise NotImplementedError
+
 
 @dataclass(frozen=True)
 class Mix(Weights):
@@ -28,6 +32,10 @@ class Mix(Weights):
     groups: int
     columns: int  # C_out / groups
     depth: int  # kh·kw·C_in/groups
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.packed.dtype
 
 
 def mix(weight: Tensor, bias: Tensor | None, groups: int = 1) -> Mix:
@@ -47,6 +55,10 @@ class Taps(Weights):
 
     weight: Tensor  # [kh·kw, C]
     bias: Tensor  # [C]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.weight.dtype
 
 
 def taps(weight: Tensor, bias: Tensor | None) -> Taps:

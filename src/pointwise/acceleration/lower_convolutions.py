@@ -20,6 +20,7 @@ from pointwise.acceleration.values import Value
 from pointwise.engine.cpu import combine
 from pointwise.gathers.window import Window, window
 from pointwise.layers import folded
+from pointwise.packed_weights import Mix
 
 if TYPE_CHECKING:
     from pointwise.acceleration.planner import Planner
@@ -74,13 +75,22 @@ def _conv(plan: Planner, node: fx.Node, x: Any, weight: Any, bias: Any, residual
         image = plan.settled(x)
         return Waiting(image, piece, lambda plan: _turned(plan, image, piece))
     if leads_to_mix and piece.later == "none":
+        if _is_mix_waiting(x):  # for all three
+            return Waiting(x.x, piece, lambda plan: _one(plan, plan.settled(x), piece, None), x)
         image = plan.settled(x)
         return Waiting(image, piece, lambda plan: _one(plan, image, piece, None))
+    if residual is None and _is_mix_waiting(x) and stencil:
+        return _three(plan, x, piece, None, None)
     if isinstance(x, Waiting) and x.value is None and folded.is_separable(x.piece, piece):
         if x.piece.multiplier > 1:
             return _behind_parts(plan, x, piece, residual)
+        if x.before is not None:
+            return _three(plan, x.before, x.piece, piece, residual)
         if folded.are_better_joined(x.piece, piece):
             return _two(plan, x, piece, residual)
+    if residual is None and piece.later == "none" and _leads_to_inverted(plan, node, piece):
+        image = plan.settled(x)
+        return Waiting(image, piece, lambda plan: _one(plan, image, piece, None))
     return _one(plan, plan.settled(x), piece, residual)
 
 
@@ -95,6 +105,42 @@ def _leads_to_mix(plan: Planner, node: fx.Node) -> bool:
     if weight not in plan.constants.fixed or user.args[7] != 1:
         return False
     return plan.constants.like(weight)[0][2:] == (1, 1)
+
+
+def _leads_to_inverted(plan: Planner, node: fx.Node, piece: Any) -> bool:
+    """Whether a depthwise and maybe a pointwise convolution come behind, better in one loop."""
+    one = _reader(plan, node, piece)
+    if one is None or one[0].args[3] is not None or not folded.can_be_first(piece, one[1]):
+        return False
+    if one[1].later != "none" or not _leads_to_mix(plan, one[0]):
+        return True
+    two = _reader(plan, *one)
+    return two is not None and folded.are_better_joined(one[1], two[1])
+
+
+def _is_mix_waiting(x: Any) -> bool:
+    """Whether a convolution waits for a depthwise one behind it."""
+    return isinstance(x, Waiting) and x.value is None and isinstance(x.piece.weights, Mix)
+
+
+def _reader(plan: Planner, node: fx.Node, piece: Any) -> tuple[fx.Node, Any] | None:
+    """The convolution that alone reads a node, and what will be made of it."""
+    user: Any = next(iter(node.users)) if len(node.users) == 1 else None
+    if user is None or user.target is not vocabulary.conv or user.args[0] is not node:
+        return None
+    _, weight, bias, _, stride, padding, dilation, groups, activation = user.args
+    if not {weight, bias} - {None} <= plan.constants.fixed:
+        return None
+    sizes, dtype = plan.constants.like(weight)
+    if dtype != piece.weights.dtype or piece.shape[1] != sizes[1] * groups:
+        return None
+    if conv_images.is_stencil(sizes, groups) and sizes[0] != groups:
+        return None
+    seen = window(piece.shape[0], piece.shape[2:], sizes[2:], stride, padding, dilation)
+    if seen.y.points < 1 or seen.x.points < 1:
+        return None
+    weights = plan.constants.packed(weight, bias, groups)
+    return user, Piece(weights, seen, sizes[0], activation)
 
 
 def _one(plan: Planner, x: Value, piece: Any, residual: Value | None) -> Value:
@@ -120,6 +166,21 @@ def _two(plan: Planner, waiting: Waiting, piece: Any, residual: Value | None) ->
     def make() -> conv_images.Step:
         given = None if residual is None else plan.real(residual)
         return folded.step_of_two(plan.real(x), first, piece, plan.real(out), given)
+
+    return _later(plan, plan.emit(make, [x, residual], out), piece.later)
+
+
+def _three(plan: Planner, waiting: Waiting, one: Any, two: Any | None,
+           residual: Value | None) -> Value:  # fmt: skip
+    """A convolution, a depthwise one and, unless it is None, a pointwise one."""
+    x, first = plan.as_pixels(waiting.x), waiting.piece
+    piece = one if two is None else two
+    residual = None if residual is None else plan.as_pixels(residual)
+    out = plan.new(piece.shape, x.dtype)
+
+    def make() -> conv_images.Step:
+        given = None if residual is None else plan.real(residual)
+        return folded.step_of_three(plan.real(x), first, one, two, plan.real(out), given)
 
     return _later(plan, plan.emit(make, [x, residual], out), piece.later)
 

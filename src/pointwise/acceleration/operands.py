@@ -30,11 +30,15 @@ class Fixed:
 
 @dataclass(eq=False)
 class Waiting:
-    """A depthwise convolution that the pointwise one behind it may do on the way."""
+    """A convolution that the one behind it may do on the way.
+
+    A depthwise one may do so for the one ``before`` it, and hand both on.
+    """
 
     x: Value
     piece: Any
     make: Callable[[Planner], Value]  # it alone
+    before: Waiting | None = None
     value: Value | None = None
 
     def settle(self, plan: Planner) -> Value:

@@ -126,13 +126,14 @@ def depthwise_separable(
     return sum(join(*both) if joined else both, Count())
 
 
-def join(first: Count, second: Count) -> tuple[Count, Count]:
-    """Two convolutions, the second on the result of the first, which never goes to memory."""
-    between = first.bytes_written
-    return (
-        replace(first, bytes_written=0, outputs=0),
-        replace(second, bytes_read=second.bytes_read - between),
-    )
+def join(*counts: Count) -> list[Count]:
+    """Convolutions, each on the result of the one before, which never goes to memory."""
+    found = list(counts)
+    for place, after in enumerate(counts[1:], 1):
+        before = found[place - 1]
+        found[place - 1] = replace(before, bytes_written=0, outputs=0)
+        found[place] = replace(after, bytes_read=after.bytes_read - before.bytes_written)
+    return found
 
 
 def count(shape: Shape, number_bytes: int = FLOAT) -> Count:

@@ -61,8 +61,7 @@ def _of_launch(
     found: dict[str, Count] = {}
     works = [layers[path] for path in launch.convolutions if path in layers]
     counts = [layer.count for layer in works]
-    joined = list(join(*counts)) if len(counts) == 2 else counts
-    for layer, count in zip(works, joined, strict=True):
+    for layer, count in zip(works, join(*counts), strict=True):
         _into(found, {layer.kind: count})
     for path in launch.norms:
         if path in layers:

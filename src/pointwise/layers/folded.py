@@ -11,6 +11,7 @@ own code says so best.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -23,6 +24,7 @@ from torch.autograd import forward_ad
 from torch.nn.modules import module as hooks
 
 from pointwise import conv_images
+from pointwise.conv_images_inverted import inverted_step, is_better_in_one
 from pointwise.cut_images import is_better_joined
 from pointwise.epilogue import fold
 from pointwise.functional.padding import resolve
@@ -59,14 +61,6 @@ def fold_link(shape: torch.Size, dtype: torch.dtype, link: Link) -> Folded | Non
     return None if seen is None else Folded(link, seen)
 
 
-def step_of_one(x: Tensor, what: Folded, out: Tensor, residual: Tensor | None) -> conv_images.Step:
-    """The launch of one link; a stencil takes no residual."""
-    assert isinstance(what.weights, (conv_images.Mix, conv_images.Taps))
-    if isinstance(what.weights, conv_images.Mix):
-        return conv_images.mixed_step(x, what.weights, what.window, out, residual, what.activation)
-    return conv_images.depthwise_step(x, what.weights, what.window, out, what.activation)
-
-
 def are_better_joined(one: Folded, two: Folded) -> bool:
     """Whether two links can run in one tile loop, and are faster so."""
     return (
@@ -84,6 +78,43 @@ def is_separable(one: Folded, two: Folded) -> bool:
     )
 
 
+def can_be_first(first: Folded, one: Folded) -> bool:
+    """Whether a convolution had better run with the depthwise one behind it."""
+    return (
+        isinstance(first.weights, conv_images.Mix)
+        and isinstance(one.weights, conv_images.Taps)
+        and one.multiplier == first.weights.groups == 1
+        and is_better_joined(first.weights)
+        and is_better_in_one(one.window, first.weights.columns, first.weights.dtype.itemsize)
+    )
+
+
+def in_one_loop(*links: Folded) -> int:
+    """How many of the next links, up to three, had better run in one tile loop."""
+    if len(links) > 2 and can_be_first(*links[:2]) and are_better_joined(*links[1:3]):
+        return 3
+    return 2 if len(links) > 1 and are_better_joined(*links[:2]) else 1
+
+
+def step_of(
+    x: Tensor, links: Sequence[Folded], out: Tensor, residual: Tensor | None
+) -> conv_images.Step:
+    """The launch of one, two or three links, as many as ``in_one_loop`` says."""
+    if len(links) == 3:
+        return step_of_three(x, links[0], links[1], links[2], out, residual)
+    if len(links) == 2:
+        return step_of_two(x, links[0], links[1], out, residual)
+    return step_of_one(x, links[0], out, residual)
+
+
+def step_of_one(x: Tensor, what: Folded, out: Tensor, residual: Tensor | None) -> conv_images.Step:
+    """The launch of one link; a stencil takes no residual."""
+    assert isinstance(what.weights, (conv_images.Mix, conv_images.Taps))
+    if isinstance(what.weights, conv_images.Mix):
+        return conv_images.mixed_step(x, what.weights, what.window, out, residual, what.activation)
+    return conv_images.depthwise_step(x, what.weights, what.window, out, what.activation)
+
+
 def step_of_two(
     x: Tensor, one: Folded, two: Folded, out: Tensor, residual: Tensor | None
 ) -> conv_images.Step:
@@ -92,6 +123,19 @@ def step_of_two(
     assert isinstance(two.weights, conv_images.Mix)
     return conv_images.separable_step(x, one.weights, two.weights, one.window, out, residual,
                                  one.activation, two.activation)  # fmt: skip
+
+
+def step_of_three(
+    x: Tensor, first: Folded, one: Folded, two: Folded | None, out: Tensor, residual: Tensor | None
+) -> conv_images.Step:
+    """The launch of a convolution, a depthwise one and maybe a pointwise one in one tile loop."""
+    assert isinstance(first.weights, conv_images.Mix)
+    assert isinstance(one.weights, conv_images.Taps)
+    last = None if two is None else two.weights
+    assert last is None or isinstance(last, conv_images.Mix)
+    activations = first.activation, one.activation, "none" if two is None else two.activation
+    return inverted_step(x, first.weights, first.window, one.weights, one.window, last, out,
+                         residual, activations)  # fmt: skip
 
 
 def steps_of_multiplied(

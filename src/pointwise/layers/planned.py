@@ -190,7 +190,7 @@ class _Plan:
             program.tables[-1][last.place] = out.data_ptr()
             if residual is not None:
                 residual = residual.contiguous(memory_format=torch.channels_last)
-                program.tables[-1][conv_images.RESIDUAL] = residual.data_ptr()
+                program.tables[-1][last.residual] = residual.data_ptr()
             if _observer is None:
                 program.run()
             else:
@@ -257,22 +257,20 @@ def _make(input: Tensor, links: Sequence[Link], residual: Tensor | None) -> _Pla
     counts: list[int] = []
     x, first = input.contiguous(memory_format=torch.channels_last), 0
     while first < len(found):
-        one, last = found[first], found[min(first + 1, len(found) - 1)]
+        one, *rest = found[first : first + 3]
         multiplied = one.multiplier > 1
-        if multiplied and not folded.is_separable(one, last):
+        if multiplied and not (rest and folded.is_separable(one, rest[0])):
             return None
-        joined = not multiplied and folded.are_better_joined(one, last)
-        end = first + 1 + (multiplied or joined)
+        count = 2 if multiplied else folded.in_one_loop(one, *rest)
+        end = first + count
         more = residual if end == len(found) else None
         wide = _view(buffers[len(groups) % 2], one.shape)
         out = _view(buffers[(len(groups) + multiplied) % 2], found[end - 1].shape)
         if multiplied:
-            groups += folded.steps_of_multiplied(x, one, last, wide, out, more)
-        elif joined:
-            groups.append([folded.step_of_two(x, one, last, out, more)])
+            groups += folded.steps_of_multiplied(x, one, rest[0], wide, out, more)
         else:
-            groups.append([folded.step_of_one(x, one, out, more)])
-        counts += [1, 1] if multiplied else [end - first]
+            groups.append([folded.step_of(x, found[first:end], out, more)])
+        counts += [1, 1] if multiplied else [count]
         x, first = out, end
     return _Plan(links, groups, counts, buffers)
 
