@@ -259,7 +259,7 @@ class Program:
         """Runs all launches, or some; to be called with the ``lock``."""
         team = threads()
         self._counters.fill(0)
-        given = self._given
+        given: tuple = self._given
         if which is not None:
             given = (*(part[which] for part in given[:3]), given[3])
         if team == 1:  # without the pool, which may not have been started
