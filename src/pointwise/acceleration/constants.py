@@ -89,7 +89,7 @@ class Constants:
         """The weights and biases of a squeeze and excitation."""
         key = (narrow, first, wide, second)
         if key not in self._excitations:
-            values = (None if node is None else self.value(node) for node in key)
+            values: list[Any] = [None if node is None else self.value(node) for node in key]
             self._excitations[key] = excitation.packed(*values)
         return self._excitations[key]
 

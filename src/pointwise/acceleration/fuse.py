@@ -355,22 +355,25 @@ def excitations(graph: fx.Graph, fixed: set[Node]) -> None:
         if node.target is not vocabulary.scale:
             continue
         x, gate, activation = node.args
-        second = gate if _is_product_of_means(gate, node, fixed) else None
-        first = second.args[0] if second is not None else None
-        if not _is_product_of_means(first, second, fixed) or not _is_alone(first.args[0], first):
+        if not _is_product_of_means(gate, node, fixed):
             continue
-        mean = first.args[0]
-        if mean.target is not vocabulary.mean or mean.args != (x, True):
+        hidden = gate.args[0]
+        if not _is_product_of_means(hidden, gate, fixed):
             continue
-        parts = (x, *first.args[1:3], *second.args[1:3], first.args[-1], second.args[-1])
+        mean = hidden.args[0]
+        if not _is_alone(mean, hidden) or mean.target is not vocabulary.mean:
+            continue
+        if mean.args != (x, True):
+            continue
+        parts = (x, *hidden.args[1:3], *gate.args[1:3], hidden.args[-1], gate.args[-1])
         with graph.inserting_before(node):
             new = call(graph, vocabulary.squeeze_excite, (*parts, activation), node)
         replace(graph, node, new)
 
 
-def _is_product_of_means(node: Any, user: Node | None, fixed: set[Node]) -> bool:
+def _is_product_of_means(node: Any, user: Node, fixed: set[Node]) -> bool:
     """Whether a node, which ``user`` alone reads, is a pointwise convolution of 1 × 1 images."""
-    if user is None or not _is_alone(node, user) or node.target is not vocabulary.conv:
+    if not _is_alone(node, user) or node.target is not vocabulary.conv:
         return False
     _, weight, bias, residual, stride, padding, _, groups, _ = node.args
     return (
@@ -380,7 +383,7 @@ def _is_product_of_means(node: Any, user: Node | None, fixed: set[Node]) -> bool
         and groups == 1
         and tuple(stride) == (1, 1)
         and not any(padding)
-        and same(shape(weight)[2:], (1, 1))
+        and same((shape(weight) or ())[2:], (1, 1))
     )
 
 

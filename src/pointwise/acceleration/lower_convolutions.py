@@ -7,6 +7,7 @@ so before it asks for anything.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -190,10 +191,12 @@ def _parts(plan: Planner, image: Value, piece: Any) -> Value:
     x = plan.as_pixels(image)
     wide = plan.new(piece.shape, x.dtype)
     for j in range(piece.multiplier):
-        plan.emit(
-            lambda j=j: folded.step_of_part(plan.real(x), piece, plan.real(wide), j), [x], wide
-        )
+        plan.emit(partial(_part, plan, x, piece, wide, j), [x], wide)
     return _later(plan, wide, piece.later)
+
+
+def _part(plan: Planner, x: Value, piece: Any, wide: Value, j: int) -> conv_images.Step:
+    return folded.step_of_part(plan.real(x), piece, plan.real(wide), j)
 
 
 def _behind_parts(plan: Planner, waiting: Waiting, piece: Any, residual: Value | None) -> Value:

@@ -90,19 +90,19 @@ def _scale(plan: Planner, node: fx.Node, x: Any, factor: Any, activation: str) -
 
 
 def _squeeze_excite(plan: Planner, node: fx.Node, x: Any, narrow: Any, narrow_bias: Any, wide: Any,
-                    wide_bias: Any, *activations: str) -> Found:  # fmt: skip
+                    wide_bias: Any, inner: str, gate: str, last: str) -> Found:  # fmt: skip
     x = plan.settled(x)
-    why = next(filter(None, (why_not(x, activation=name) for name in activations)), None)
+    why = next(filter(None, (why_not(x, activation=name) for name in (inner, gate, last))), None)
     if why:
         return why
     sizes, dtype = plan.constants.like(narrow.node)
     if dtype != x.dtype or x.shape[1] != sizes[1]:
         return "its input does not fit"
-    nodes = (None if part is None else part.node
-             for part in (narrow, narrow_bias, wide, wide_bias))  # fmt: skip
+    parts = (narrow, narrow_bias, wide, wide_bias)
+    nodes: list[Any] = [None if part is None else part.node for part in parts]
     weights = plan.constants.packed_excitation(*nodes)
     image = plan.as_pixels(x)
-    between = plan.new(excitation.room(*x.shape[:2], weights), x.dtype)
+    between = plan.new(excitation.room(x.shape[0], x.shape[1], weights), x.dtype)
     plan.emit(
         lambda: excitation.squeeze(plan.real(image), plan.real(between), weights), [image], between
     )
@@ -113,7 +113,7 @@ def _squeeze_excite(plan: Planner, node: fx.Node, x: Any, narrow: Any, narrow_bi
     out = image if alone else plan.new(image.shape, image.dtype)
     return plan.emit(
         lambda: excitation.scaled(plan.real(image), plan.real(between), weights, plan.real(out),
-                                  activations),
+                                  (inner, gate, last)),
         [image, between], out)  # fmt: skip
 
 

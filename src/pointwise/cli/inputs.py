@@ -41,8 +41,8 @@ def inputs_of(
             raise ValueError(f"{caller}: {model.name} takes clouds; omit --batch and --size")
         return _room(caller, model, shapes)
     if model.takes is not None and not shapes:
-        made = tuple(_filled(caller, model.name, part, batch, size) for part in model.takes)
-        return made, ", ".join(map(_words, made))
+        filled = tuple(_filled(caller, model.name, part, batch, size) for part in model.takes)
+        return filled, ", ".join(map(_words, filled))
     if not shapes:
         shapes = [(_images(caller, model, batch, size), False)]
     made = tuple(_indices(shape) if whole else shape for shape, whole in shapes)
