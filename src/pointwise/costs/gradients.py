@@ -37,16 +37,15 @@ def _gradient_of_conv2d(given, out) -> list[Part]:
     """Either gradient takes as many multiply-adds as the convolution, and sums of their length."""
     grad, size = given["grad"], given.get("size")
     read = [grad, *(given[name] for name in ("input", "weight") if name in given)]
-    results = [x for x in (out if isinstance(out, (tuple, list)) else [out]) if x is not None]
     weight = tuple(given["weight"].shape) if "weight" in given else tuple(size)
     products = grad.numel() * math.prod(weight[1:])
     count = Count(
         multiplications=products,
         multiply_adds=products,
-        additions=products + (grad.numel() if len(results) > 1 else 0),
-        outputs=sum(x.numel() for x in results),
+        additions=products,
+        outputs=out.numel(),
         bytes_read=sum(map(size_of, read)),
-        bytes_written=sum(map(size_of, results)),
+        bytes_written=size_of(out),
     )
     kind = kinds.of_convolution(weight[2:], weight[1] * given["groups"], given["groups"])
     return [applied(kind, count)]

@@ -242,8 +242,7 @@ define(
 
 def _grad_weight_plain(grad, input, size, stride, padding, dilation, groups):
     padded = pad(input, padding)
-    weight = conv2d_weight(padded, list(size), grad, stride, 0, dilation, groups)
-    return weight.contiguous(), grad.sum((0, 2, 3))
+    return conv2d_weight(padded, list(size), grad, stride, 0, dilation, groups).contiguous()
 
 
 def _grad_weight_cpu(grad, input, size, stride, padding, dilation, groups):
@@ -260,14 +259,14 @@ def _grad_weight_cpu(grad, input, size, stride, padding, dilation, groups):
         weight = conv_images_gradient.depthwise_weight(grad, input, seen, size[2:])
     else:
         weight = conv_images_gradient.mixed_weight(grad, input, seen, size[2:], groups)
-    return weight.contiguous().to(dtype), grad.sum((0, 2, 3)).to(dtype)
+    return weight.contiguous().to(dtype)
 
 
 define(
-    f"conv2d_grad_weight(Tensor grad, Tensor input, SymInt[] size, {GEOMETRY}) -> (Tensor, Tensor)",
+    f"conv2d_grad_weight(Tensor grad, Tensor input, SymInt[] size, {GEOMETRY}) -> Tensor",
     _grad_weight_cpu,
     _grad_weight_plain,
-    lambda grad, input, size, *rest: (grad.new_empty(size), grad.new_empty(grad.shape[1])),
+    lambda grad, input, size, *rest: grad.new_empty(size),
 )
 
 _ops = torch.ops.pointwise
@@ -275,7 +274,7 @@ _ops = torch.ops.pointwise
 
 def _conv2d_setup(ctx, inputs, output) -> None:
     input, weight, bias, residual, *ctx.geometry, ctx.activation = inputs
-    ctx.with_bias, ctx.with_residual = bias is not None, residual is not None
+    ctx.with_residual = residual is not None
     # The functions apply the activation afterwards where gradients are needed. A graph that was
     # traced without them has it inside; then what it was applied to is computed once more.
     more = (bias, residual) if ctx.activation != "none" else ()
@@ -300,10 +299,12 @@ def _conv2d_backward(ctx, grad):
         grad = _through(ctx.activation, before, grad)
     if wants[0]:
         d_input = _ops.conv2d_grad_input(grad, weight, input.shape, *ctx.geometry)
-    if wants[1] or wants[2]:
-        d_weight, d_bias = _ops.conv2d_grad_weight(grad, input, weight.shape, *ctx.geometry)
+    if wants[1]:
+        d_weight = _ops.conv2d_grad_weight(grad, input, weight.shape, *ctx.geometry)
+    if wants[2]:
+        d_bias = grad.sum((0, 2, 3))
     d_residual = grad if ctx.with_residual else None
-    return d_input, d_weight, d_bias if ctx.with_bias else None, d_residual, *[None] * 5
+    return d_input, d_weight, d_bias, d_residual, *[None] * 5
 
 
 def _grad_input_setup(ctx, inputs, output) -> None:
@@ -317,7 +318,7 @@ def _grad_input_backward(ctx, d_out):
     if ctx.needs_input_grad[0]:
         d_grad = _ops.conv2d(d_out, weight, None, None, *ctx.geometry, "none")
     if ctx.needs_input_grad[1]:
-        d_weight, _ = _ops.conv2d_grad_weight(grad, d_out, weight.shape, *ctx.geometry)
+        d_weight = _ops.conv2d_grad_weight(grad, d_out, weight.shape, *ctx.geometry)
     return d_grad, d_weight, *[None] * 5
 
 
@@ -326,11 +327,11 @@ def _grad_weight_setup(ctx, inputs, output) -> None:
     ctx.save_for_backward(grad, input)
 
 
-def _grad_weight_backward(ctx, d_weight, d_bias):
+def _grad_weight_backward(ctx, d_weight):
     grad, input = ctx.saved_tensors
     d_grad = d_input = None
     if ctx.needs_input_grad[0]:
-        d_grad = _ops.conv2d(input, d_weight, d_bias, None, *ctx.geometry, "none")
+        d_grad = _ops.conv2d(input, d_weight, None, None, *ctx.geometry, "none")
     if ctx.needs_input_grad[1]:
         d_input = _ops.conv2d_grad_input(grad, d_weight, input.shape, *ctx.geometry)
     return d_grad, d_input, *[None] * 5
