@@ -70,7 +70,11 @@ def test_fused_runs_are_one_row_and_stay_fused(quick):
     norms = 2 * (128 + 256)
     assert both.count.parameters == expected.parameters + norms
     assert both.count.others == 28 * 28 * (128 + 256)  # activations
-    assert rows["stem"].fused
+    three = rows["stem+blocks.0"]
+    assert three.fused
+    assert three.kind == "inverted"
+    assert len(three.paths) == 3
+    assert three.count.bytes_written == 4 * 112 * 112 * 64  # and nothing between
     assert not rows["classifier"].fused
     assert "stem.norm" not in rows
     assert rows[BETWEEN].share is None

@@ -18,7 +18,6 @@ from pointwise.report.profile import write_page
 from pointwise.report.roofline import drawing, plotted
 
 TOY = Machine("a processor <of ours>", 2, 100.0, 10.0, caches=((2**17, 50.0), (2**20, 40.0)))
-CHROMIUM = Path("/usr/bin/chromium")
 
 
 class Odd(nn.Module):
@@ -144,42 +143,38 @@ def test_a_profile_of_next_to_nothing_can_be_drawn(tmp_path):
     assert Times(1.0, {}, {}, {}, {}, 0.0, 0.0).launches == {}
 
 
-@pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium")
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_works_in_a_browser(page, found, width, scheme):
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM))
-        opened = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
-        wrong = []
-        opened.on("pageerror", lambda error: wrong.append(str(error)))
-        opened.on("console", lambda message: wrong.append(message.text))
-        opened.goto(page.as_uri())
-        assert opened.evaluate("document.documentElement.scrollWidth") <= width
-        visible = opened.locator("figure svg[role=group]:visible")
-        assert visible.count() == 1
-        names = opened.locator("#table tbody th")
-        assert names.count() == len(found.rows)
-        opened.get_by_role("button", name="ms", exact=True).click()
-        times = opened.evaluate(
-            "[...document.querySelectorAll('#table tbody tr')].map(r => +r.cells[2].dataset.value)"
-        )
-        assert times == sorted(times, reverse=True)
-        head = opened.locator("#table thead th").nth(2)
-        assert head.get_attribute("aria-sort") == "descending"
-        opened.keyboard.press("Enter")
-        assert head.get_attribute("aria-sort") == "ascending"
-        before = opened.evaluate("getComputedStyle(document.body).backgroundColor")
-        opened.get_by_role("button", name="Dark or light").click()
-        assert opened.evaluate("getComputedStyle(document.body).backgroundColor") != before
-        assert (before == "rgb(255, 255, 255)") == (scheme == "light")
-        number = plotted(found.rows)[0][0]
-        visible.locator(f'a[href="#layer-{number}"]').focus()
-        opened.keyboard.press("Enter")
-        assert opened.url.endswith(f"#layer-{number}")
-        assert not wrong
-        browser.close()
+def test_the_page_works_in_a_browser(page, found, width, scheme, chromium):
+    opened = chromium.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    wrong = []
+    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    opened.on("console", lambda message: wrong.append(message.text))
+    opened.goto(page.as_uri())
+    assert opened.evaluate("document.documentElement.scrollWidth") <= width
+    visible = opened.locator("figure svg[role=group]:visible")
+    assert visible.count() == 1
+    names = opened.locator("#table tbody th")
+    assert names.count() == len(found.rows)
+    opened.get_by_role("button", name="ms", exact=True).click()
+    times = opened.evaluate(
+        "[...document.querySelectorAll('#table tbody tr')].map(r => +r.cells[2].dataset.value)"
+    )
+    assert times == sorted(times, reverse=True)
+    head = opened.locator("#table thead th").nth(2)
+    assert head.get_attribute("aria-sort") == "descending"
+    opened.keyboard.press("Enter")
+    assert head.get_attribute("aria-sort") == "ascending"
+    before = opened.evaluate("getComputedStyle(document.body).backgroundColor")
+    opened.get_by_role("button", name="Dark or light").click()
+    assert opened.evaluate("getComputedStyle(document.body).backgroundColor") != before
+    assert (before == "rgb(255, 255, 255)") == (scheme == "light")
+    number = plotted(found.rows)[0][0]
+    visible.locator(f'a[href="#layer-{number}"]').focus()
+    opened.keyboard.press("Enter")
+    assert opened.url.endswith(f"#layer-{number}")
+    assert not wrong
+    opened.close()
 
 
 def test_numbers_in_the_page_are_the_profile_s(page, found):

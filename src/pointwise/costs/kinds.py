@@ -7,6 +7,7 @@ GROUPED = "grouped"
 DEPTHWISE = "depthwise"
 POINTWISE = "pointwise"
 SEPARABLE = "separable"
+INVERTED = "inverted"
 TRANSPOSED = "transposed"
 CELL = "cell"
 CELL_DEPTHWISE = "cell depthwise"
@@ -32,6 +33,7 @@ MEANING = {
     GROUPED: "every result sees the channels of its own group",
     DEPTHWISE: "every result sees a patch of a single channel",
     SEPARABLE: "a depthwise and a pointwise one that ran as one",
+    INVERTED: "a convolution, a depthwise and a pointwise one that ran as one",
     POINTWISE: "1×1: every result sees all channels of one pixel or point",
     TRANSPOSED: "the other way round: every input is spread over a patch of results",
     CELL: "on clouds: every result sees all channels of the kernel cells around a point",

@@ -310,18 +310,21 @@ def _sum(found: dict[Key, float], keys: list[Key]) -> float | None:
 
 def _kind(key: Key, fused: bool, parts: dict[str, Count]) -> str:
     if fused and len(key) > 1:
-        return kinds.SEPARABLE
+        return kinds.SEPARABLE if len(key) == 2 else kinds.INVERTED
     return largest(parts) if parts else kinds.NOTHING
 
 
 def _name(key: Key, fused: bool, counted: Cost) -> str:
-    """``blocks.0`` or ``blocks.0.depthwise+project`` for two that ran as one."""
+    """``blocks.0``, ``blocks.0.depthwise+project`` or ``stem+blocks.0`` for what ran as one."""
     if not fused:
         return key[0] or f"({counted.network})"
-    around = _around(key)
-    if len(key) > 1 and counted.types.get(around) == "DepthwiseSeparableConv2d":
-        return around or f"({counted.network})"
-    shown = [path.removesuffix(".conv") for path in key]
+    shown: list[str] = []
+    for path in key:
+        around = path.removesuffix(".conv").rpartition(".")[0]
+        whole = len(key) > 1 and counted.types.get(around) == "DepthwiseSeparableConv2d"
+        name = (around or f"({counted.network})") if whole else path.removesuffix(".conv")
+        if name not in shown:
+            shown.append(name)
     first, *rest = shown
     parent = first.rpartition(".")[0]
     prefix = f"{parent}." if parent else ""

@@ -14,6 +14,7 @@ from pointwise.costs.profiled import Profile, Row
 _SIGNS = {
     kinds.STANDARD: ("#d55e00", "square"),
     kinds.SEPARABLE: ("#0072b2", "circle"),
+    kinds.INVERTED: ("#0072b2", "square"),
     kinds.POINTWISE: ("#56b4e9", "diamond"),
     kinds.DEPTHWISE: ("#009e73", "triangle"),
     kinds.GROUPED: ("#e69f00", "square"),
