@@ -56,6 +56,7 @@ TIMM = {
 }
 BATCHES = (1, 8)
 TOLERANCE = 1e-4  # of the largest result
+PEERS = 1e-3  # weights at random let PyTorch's own orders of memory differ by more than that
 
 
 def main(
@@ -175,7 +176,7 @@ def _numbers(result: Any) -> list[Tensor]:
 def _same(results: dict[str, Any]) -> str | None:
     for who, result in results.items():
         apart = difference(results[EAGER], result)
-        if not apart <= TOLERANCE:
+        if not apart <= (TOLERANCE if who in WHO[-2:] else PEERS):
             return f"{who} differs from {EAGER} by {apart:.2g} of the largest result"
     return None
 
