@@ -17,7 +17,6 @@ from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
@@ -26,6 +25,7 @@ from torch.nn.modules import module as hooks
 from pointwise import conv_images
 from pointwise.conv_images_inverted import inverted_step, is_better_in_one
 from pointwise.cut_images import is_better_joined
+from pointwise.engine.cpu.samples import Samples
 from pointwise.epilogue import fold
 from pointwise.functional.padding import resolve
 from pointwise.gathers.window import Window, window
@@ -284,16 +284,14 @@ class _Source:
     """A tensor as it was when a weight was folded; ``is_still`` says whether it has changed since.
 
     Seen are another tensor in its place, another memory, another version, and other values: the
-    last for those who write to ``tensor.data``, which leaves the version as it was. Of a change
-    to many values, 61 samples do not miss anything.
+    last for those who write to ``tensor.data``, which leaves the version as it was (``Samples``).
     """
 
     def __init__(self, tensor: Any) -> None:
         self.tensor = tensor
         if isinstance(tensor, Tensor):
             self.version, self.address = tensor._version, tensor.data_ptr()
-            self.samples = samples(tensor)
-            self.values = self.samples.tobytes()
+            self.samples = Samples([tensor])
 
     def is_still(self, tensor: Any) -> bool:
         if not isinstance(tensor, Tensor):
@@ -302,18 +300,8 @@ class _Source:
             tensor is self.tensor
             and tensor._version == self.version
             and tensor.data_ptr() == self.address
-            and self.samples.tobytes() == self.values
+            and self.samples.are_same()
         )
-
-
-def samples(tensor: Tensor) -> np.ndarray:
-    """Some of a tensor's numbers, evenly from its memory; they change with it."""
-    dense = tensor.is_contiguous() or (
-        tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
-    )
-    count = tensor.numel() if dense else min(1, tensor.numel())
-    flat = tensor.detach().as_strided((count,), (1,)).numpy()
-    return flat[:: max(1, count // 61)]
 
 
 def _are_still(sources: list[_Source], tensors: list[Any]) -> bool:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pointwise import conv_images
 from pointwise.engine.cpu.launch import Program, threads
 from pointwise.engine.cpu.memory import empty_image
+from pointwise.engine.cpu.samples import Samples
 from pointwise.layers import folded
 from pointwise.layers.link import Link
 from pointwise.layers.watch import Watch
@@ -159,8 +160,7 @@ class _Plan:
         self._tensors = _tensors(links)
         self._versions = [tensor._version for tensor in self._tensors]
         self._addresses = [tensor.data_ptr() for tensor in self._tensors]
-        self._samples = [folded.samples(tensor) for tensor in self._tensors]
-        self._values = [view.tobytes() for view in self._samples]
+        self._samples = Samples(self._tensors)
 
     def is_still(self, links: Sequence[Link]) -> bool:
         """Whether the parameters are the ones the plan was made of (see ``folded.Source``)."""
@@ -171,7 +171,7 @@ class _Plan:
             and _numbers(links) == self._numbers
             and [tensor._version for tensor in tensors] == self._versions
             and [tensor.data_ptr() for tensor in tensors] == self._addresses
-            and [view.tobytes() for view in self._samples] == self._values
+            and self._samples.are_same()
         )
 
     def takes(self, residual: Tensor | None) -> bool:

@@ -15,7 +15,6 @@ from torch.nn.modules import module as hooks
 
 from pointwise.engine.cpu.samples import Samples
 
-_SAMPLES = 61  # of each tensor
 _NUMBERS = ("stride", "padding", "dilation", "groups", "padding_mode", "activation", "eps",
             "training", "forward")  # fmt: skip
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -42,7 +41,7 @@ class Watch:
         self._things = [place[name] for place, name in self._places]
         tensors = [thing for thing in self._things if isinstance(thing, Tensor)]
         self._state = tensors, *_state(tensors)
-        self._samples = Samples(tensors, _SAMPLES)
+        self._samples = Samples(tensors)
 
     def is_still(self, modules: Sequence[nn.Module]) -> bool:
         """Whether ``modules`` are the ones watched, and nothing about them has changed.
