@@ -1,9 +1,9 @@
 """Convolution, depthwise, pointwise convolution in one tile loop: an inverted residual.
 
 The widest result of the three, the first one's, never leaves the cache: each program walks down a
-part of an image, makes the lines that the stencil needs next, and keeps those that it needs again.
-The last one may be missing, where something else comes between (squeeze-and-excitation).
-(MobileNetV2: Sandler et al., CVPR 2018, section 5; here without splitting the channels).
+part of an image, makes the lines that the stencil needs next, and keeps those that it needs again
+(MobileNetV2: Sandler et al., CVPR 2018, section 5; here without splitting the channels). The last
+one may be missing, where something else comes between (squeeze-and-excitation).
 """
 
 from __future__ import annotations

@@ -144,46 +144,51 @@ def _reader(plan: Planner, node: fx.Node, piece: Any) -> tuple[fx.Node, Any] | N
     return user, Piece(weights, seen, sizes[0], activation)
 
 
+def _emit(plan: Planner, x: Value, piece: Any, residual: Value | None,
+          step: Callable[[Tensor, Tensor, Tensor | None], conv_images.Step]) -> Value:  # fmt: skip
+    """The result of ``piece`` by the launch ``step(x, out, residual)``, which ends with it."""
+    residual = None if residual is None else plan.as_pixels(residual)
+    out = plan.new(piece.shape, x.dtype)
+
+    def make() -> conv_images.Step:
+        given = None if residual is None else plan.real(residual)
+        return step(plan.real(x), plan.real(out), given)
+
+    return _later(plan, plan.emit(make, [x, residual], out), piece.later)
+
+
 def _one(plan: Planner, x: Value, piece: Any, residual: Value | None) -> Value:
     x = plan.as_pixels(x)
     if residual is not None and isinstance(piece.weights, conv_images.Taps):
         out = _one(plan, x, _without_activation(piece), None)
         return add_up(plan, combine.ADD, out, residual, _activation(piece))
-    residual = None if residual is None else plan.as_pixels(residual)
-    out = plan.new(piece.shape, x.dtype)
-
-    def make() -> conv_images.Step:
-        given = None if residual is None else plan.real(residual)
-        return folded.step_of_one(plan.real(x), piece, plan.real(out), given)
-
-    return _later(plan, plan.emit(make, [x, residual], out), piece.later)
+    return _emit(
+        plan, x, piece, residual, lambda x, out, more: folded.step_of_one(x, piece, out, more)
+    )
 
 
 def _two(plan: Planner, waiting: Waiting, piece: Any, residual: Value | None) -> Value:
     x, first = plan.as_pixels(waiting.x), waiting.piece
-    residual = None if residual is None else plan.as_pixels(residual)
-    out = plan.new(piece.shape, x.dtype)
-
-    def make() -> conv_images.Step:
-        given = None if residual is None else plan.real(residual)
-        return folded.step_of_two(plan.real(x), first, piece, plan.real(out), given)
-
-    return _later(plan, plan.emit(make, [x, residual], out), piece.later)
+    return _emit(
+        plan,
+        x,
+        piece,
+        residual,
+        lambda x, out, more: folded.step_of_two(x, first, piece, out, more),
+    )
 
 
 def _three(plan: Planner, waiting: Waiting, one: Any, two: Any | None,
            residual: Value | None) -> Value:  # fmt: skip
     """A convolution, a depthwise one and, unless it is None, a pointwise one."""
     x, first = plan.as_pixels(waiting.x), waiting.piece
-    piece = one if two is None else two
-    residual = None if residual is None else plan.as_pixels(residual)
-    out = plan.new(piece.shape, x.dtype)
-
-    def make() -> conv_images.Step:
-        given = None if residual is None else plan.real(residual)
-        return folded.step_of_three(plan.real(x), first, one, two, plan.real(out), given)
-
-    return _later(plan, plan.emit(make, [x, residual], out), piece.later)
+    return _emit(
+        plan,
+        x,
+        one if two is None else two,
+        residual,
+        lambda x, out, more: folded.step_of_three(x, first, one, two, out, more),
+    )
 
 
 def _parts(plan: Planner, image: Value, piece: Any) -> Value:
@@ -202,14 +207,13 @@ def _part(plan: Planner, x: Value, piece: Any, wide: Value, j: int) -> conv_imag
 def _behind_parts(plan: Planner, waiting: Waiting, piece: Any, residual: Value | None) -> Value:
     first = waiting.piece
     wide = _parts(plan, waiting.x, first)
-    residual = None if residual is None else plan.as_pixels(residual)
-    out = plan.new(piece.shape, wide.dtype)
-
-    def make() -> conv_images.Step:
-        given = None if residual is None else plan.real(residual)
-        return folded.step_behind_parts(plan.real(wide), first, piece, plan.real(out), given)
-
-    return _later(plan, plan.emit(make, [wide, residual], out), piece.later)
+    return _emit(
+        plan,
+        wide,
+        piece,
+        residual,
+        lambda x, out, more: folded.step_behind_parts(x, first, piece, out, more),
+    )
 
 
 def _turned(plan: Planner, image: Value, piece: Any) -> Value:
