@@ -34,7 +34,7 @@ from pointwise.engine.cpu.vector import bytes_of, lanes_of
 from pointwise.gathers import patches, stencil
 from pointwise.gathers.transfer import CORRECT
 from pointwise.gathers.window import Window
-from pointwise.packed_weights import Mix, Taps, Weights, is_stencil, mix, taps  # noqa: F401
+from pointwise.packed_weights import Filtered, Mix, Taps, Weights, is_stencil, mix, taps  # noqa: F401
 
 _INFINITY = float("inf")
 
@@ -154,7 +154,10 @@ def mix_tile(arguments, own, a, a_row, stride, first, rows, group, column, colum
 MIX_SLOTS = 11  # slots of the mix
 
 
-def mixing(weights: Mix, out: Tensor, residual: Tensor | None, activation: str) -> list[int]:
+def mixing(
+    weights: Mix | Filtered, out: Tensor, residual: Tensor | None, activation: str
+) -> list[int]:
+    """The part that says what the mix multiplies with, and where its results go."""
     low, high, kind = EPILOGUES[activation]
     size = out.element_size()
     return [

@@ -91,6 +91,29 @@ def cut_points(
     return ROWS * _fair(-(-points // ROWS), span // ROWS, copies, team), block
 
 
+@lru_cache(maxsize=4096)
+def cut_tiles(total: int, columns: int, tile_bytes: int, panel: int, team: int) -> tuple[int, int]:
+    """(tiles, columns) that one program of Winograd's loop computes.
+
+    Programs that share tiles transform them once each, which costs as much as some columns.
+    """
+    groups = -(-total // ROWS)
+    most = max(1, 512 * 1024 // (ROWS * tile_bytes))
+    panels = -(-columns // panel)
+    own = 16  # columns
+
+    def cost(cut: tuple[int, int]) -> tuple[int, int, int]:
+        band, share = cut
+        programs = -(-groups // band) * -(-panels // share)
+        return -(-programs // team) * band * (share * panel + own), -share, -band
+
+    shares = {-(-panels // cuts) for cuts in range(1, min(panels, team) + 1)}
+    band, share = min(
+        ((band, share) for band in range(1, min(groups, most) + 1) for share in shares), key=cost
+    )
+    return band * ROWS, share * panel
+
+
 def is_better_joined(then: Mix) -> bool:
     """Whether a stencil and what follows it are faster in one tile loop than one by one."""
     return then.packed.numel() * then.packed.element_size() <= _JOINED_WEIGHT

@@ -50,6 +50,21 @@ def mix(weight: Tensor, bias: Tensor | None, groups: int = 1) -> Mix:
 
 
 @dataclass(frozen=True)
+class Filtered(Weights):
+    """A weight ``[C_out, C_in, 3, 3]`` for Winograd's loop, transformed, and its bias."""
+
+    packed: Tensor  # [(m + 2)², C_out/lanes, C_in, lanes]
+    bias: Tensor | None  # [C_out up to whole registers]
+    columns: int  # C_out
+    depth: int  # C_in
+    outputs: int  # m: tiles are m × m points
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.packed.dtype
+
+
+@dataclass(frozen=True)
 class Taps(Weights):
     """A depthwise weight ``[C, 1, kh, kw]`` and its bias, channels last."""
 

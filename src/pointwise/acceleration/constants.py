@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from pointwise import conv_images, conv_images_int8
+from pointwise import conv_images, conv_images_int8, conv_images_winograd
 from pointwise.acceleration import excitation
 from pointwise.acceleration.fuse import constant_nodes
 from pointwise.engine.cpu.samples import Samples
@@ -30,6 +30,7 @@ class Constants:
         self._values: dict[fx.Node, Any] = {}
         self._likes: dict[fx.Node, tuple[torch.Size, torch.dtype]] = {}
         self._packed: dict[tuple, conv_images.Weights] = {}
+        self._filtered: dict[tuple, conv_images_winograd.Filtered] = {}
         self._excitations: dict[tuple, excitation.Excitation] = {}
         self._bytes: dict[tuple, conv_images_int8.Mix | conv_images_int8.Taps] = {}
 
@@ -82,6 +83,16 @@ class Constants:
             else:
                 self._packed[key] = conv_images.mix(kernel, row, groups)
         return self._packed[key]
+
+    def filtered(
+        self, weight: fx.Node, bias: fx.Node | None, outputs: int
+    ) -> conv_images_winograd.Filtered:
+        """``packed`` of a 3×3 convolution that runs in Winograd's tile loop."""
+        key = (weight, bias, outputs)
+        if key not in self._filtered:
+            row = None if bias is None else self.value(bias)
+            self._filtered[key] = conv_images_winograd.filtered(self.value(weight), row, outputs)
+        return self._filtered[key]
 
     def packed_excitation(
         self, narrow: fx.Node, first: fx.Node | None, wide: fx.Node, second: fx.Node | None

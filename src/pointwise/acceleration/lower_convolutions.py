@@ -18,6 +18,7 @@ from pointwise.acceleration import steps, vocabulary
 from pointwise.acceleration.lower_pixels import add_up
 from pointwise.acceleration.operands import Fixed, Found, Waiting, dtype_of, why_not
 from pointwise.acceleration.values import Value
+from pointwise.conv_images_winograd import winograd_outputs
 from pointwise.engine.cpu import combine
 from pointwise.gathers.window import Window, window
 from pointwise.layers import folded
@@ -67,7 +68,13 @@ def _conv(plan: Planner, node: fx.Node, x: Any, weight: Any, bias: Any, residual
     seen = window(shape[0], shape[2:], sizes[2:], stride, padding, dilation)
     if seen.y.points < 1 or seen.x.points < 1:
         return "its kernel does not fit into the image"
-    weights = plan.constants.packed(weight.node, None if bias is None else bias.node, groups)
+    key = None if bias is None else bias.node
+    weights: conv_images.Weights
+    if outputs := winograd_outputs(seen, sizes[1], sizes[0], groups, dtype):
+        weights = plan.constants.filtered(weight.node, key, outputs)
+        plan.ways[node] = f", Winograd {outputs}×{outputs}"
+    else:
+        weights = plan.constants.packed(weight.node, key, groups)
     piece: Any = Piece(weights, seen, sizes[0], activation, multiplier)
     residual = plan.settled(residual)
     if residual is not None and residual.shape != piece.shape:
@@ -110,12 +117,12 @@ def _leads_to_mix(plan: Planner, node: fx.Node) -> bool:
 
 def _leads_to_inverted(plan: Planner, node: fx.Node, piece: Any) -> bool:
     """Whether a depthwise and maybe a pointwise convolution come behind, better in one loop."""
-    one = _reader(plan, node, piece)
+    one = _reader(plan, node, piece, stencil=True)
     if one is None or one[0].args[3] is not None or not folded.can_be_first(piece, one[1]):
         return False
     if one[1].later != "none" or not _leads_to_mix(plan, one[0]):
         return True
-    two = _reader(plan, *one)
+    two = _reader(plan, *one, stencil=False)
     return two is not None and folded.are_better_joined(one[1], two[1])
 
 
@@ -124,8 +131,8 @@ def _is_mix_waiting(x: Any) -> bool:
     return isinstance(x, Waiting) and x.value is None and isinstance(x.piece.weights, Mix)
 
 
-def _reader(plan: Planner, node: fx.Node, piece: Any) -> tuple[fx.Node, Any] | None:
-    """The convolution that alone reads a node, and what will be made of it."""
+def _reader(plan: Planner, node: fx.Node, piece: Any, stencil: bool) -> tuple[fx.Node, Any] | None:
+    """The convolution, a stencil or not, that alone reads a node, and what will be made of it."""
     user: Any = next(iter(node.users)) if len(node.users) == 1 else None
     if user is None or user.target is not vocabulary.conv or user.args[0] is not node:
         return None
@@ -135,7 +142,7 @@ def _reader(plan: Planner, node: fx.Node, piece: Any) -> tuple[fx.Node, Any] | N
     sizes, dtype = plan.constants.like(weight)
     if dtype != piece.weights.dtype or piece.shape[1] != sizes[1] * groups:
         return None
-    if conv_images.is_stencil(sizes, groups) and sizes[0] != groups:
+    if conv_images.is_stencil(sizes, groups) != stencil or (stencil and sizes[0] != groups):
         return None
     seen = window(piece.shape[0], piece.shape[2:], sizes[2:], stride, padding, dilation)
     if seen.y.points < 1 or seen.x.points < 1:

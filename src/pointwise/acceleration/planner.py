@@ -59,6 +59,7 @@ class Planner:
         self.stand_ins: dict[int, int] = {}
         self.report: list[Entry] = []
         self.waiting: dict[Waiting, Entry] = {}
+        self.ways: dict[fx.Node, str] = {}  # how calls run that could run otherwise, in words
 
     # --- the graph, node by node ---
 
@@ -102,7 +103,7 @@ class Planner:
 
     def _note(self, node: fx.Node) -> None:
         """A call that runs as a kernel; two in one where it took in the one it waited for."""
-        what, before = describe(node), self._at(node.args[0])
+        what, before = describe(node) + self.ways.get(node, ""), self._at(node.args[0])
         if isinstance(before, Waiting) and before.value is None:
             first = self.waiting.pop(before)
             self.report.remove(first)

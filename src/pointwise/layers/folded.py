@@ -24,12 +24,14 @@ from torch.nn.modules import module as hooks
 
 from pointwise import conv_images
 from pointwise.conv_images_inverted import inverted_step, is_better_in_one
+from pointwise.conv_images_winograd import winograd_step
 from pointwise.cut_images import is_better_joined
 from pointwise.engine.cpu.samples import Samples
 from pointwise.epilogue import fold
 from pointwise.functional.padding import resolve
 from pointwise.gathers.window import Window, window
 from pointwise.layers.link import Link
+from pointwise.packed_weights import Filtered
 
 _kept: WeakKeyDictionary[nn.Module, tuple[list[Any], conv_images.Weights]] = WeakKeyDictionary()
 
@@ -109,6 +111,8 @@ def step_of(
 
 def step_of_one(x: Tensor, what: Folded, out: Tensor, residual: Tensor | None) -> conv_images.Step:
     """The launch of one link; a stencil takes no residual."""
+    if isinstance(what.weights, Filtered):
+        return winograd_step(x, what.weights, what.window, out, residual, what.activation)
     assert isinstance(what.weights, (conv_images.Mix, conv_images.Taps))
     if isinstance(what.weights, conv_images.Mix):
         return conv_images.mixed_step(x, what.weights, what.window, out, residual, what.activation)

@@ -1,0 +1,197 @@
+"""Winograd's tile loop against the direct sum in float64, and the algebra it rests on."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from pointwise import accelerate, conv_images
+from pointwise.conv_images_winograd import MATRICES, filtered, winograd_outputs, winograd_step
+from pointwise.engine.cpu.pack import padded_columns
+from pointwise.engine.cpu.toom_cook import matrices
+from pointwise.gathers.window import window
+
+F32, F64 = torch.float32, torch.float64
+ACTIVATIONS = {"none": lambda x: x, "relu6": F.relu6, "hardswish": F.hardswish, "silu": F.silu}
+LANES = padded_columns(1, F32)  # channels come in whole registers
+
+# images, size, registers of inputs and of outputs, padding (top, bottom, left, right)
+CASES = {
+    "one point": (1, (1, 1), 1, 1, (1, 1, 1, 1)),
+    "one tile of two": (1, (2, 2), 1, 2, (1, 1, 1, 1)),
+    "no padding": (1, (9, 11), 2, 1, (0, 0, 0, 0)),
+    "much padding": (2, (5, 3), 1, 3, (2, 2, 2, 2)),
+    "one side": (1, (7, 8), 1, 1, (0, 2, 1, 0)),
+    "odd sizes": (3, (13, 7), 3, 5, (1, 1, 1, 1)),
+    "many tiles": (2, (40, 33), 2, 2, (1, 1, 1, 1)),
+    "rows that do not fit into one": (1, (6, 6), 9, 4, (1, 1, 1, 1)),
+    "pixels that do not fit into one": (1, (5, 5), 66, 1, (1, 1, 1, 1)),
+}
+
+
+def problem(case, dtype, seed=0):
+    """Images, a weight and a bias, a residual, and the window."""
+    images, size, c_in, c_out, padding = case
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(*shape):
+        return torch.rand(shape, generator=generator, dtype=torch.float64).sub(0.4).to(dtype)
+
+    lanes = padded_columns(1, dtype)
+    x = random(images, c_in * lanes, *size).contiguous(memory_format=torch.channels_last)
+    weight, bias = random(c_out * lanes, c_in * lanes, 3, 3), random(c_out * lanes)
+    seen = window(images, size, (3, 3), (1, 1), padding, (1, 1))
+    residual = random(images, c_out * lanes, seen.y.points, seen.x.points)
+    return x, weight, bias, residual.contiguous(memory_format=torch.channels_last), seen
+
+
+def plain(x, weight, bias, residual, seen, padding, activation):
+    """The definition, in float64."""
+    top, bottom, left, right = padding
+    wide = F.pad(x.double(), (left, right, top, bottom))
+    out = F.conv2d(wide, weight.double(), None if bias is None else bias.double())
+    return ACTIVATIONS[activation](out if residual is None else out + residual.double())
+
+
+def run(x, weight, bias, residual, seen, outputs, activation):
+    shape = (seen.images, len(weight), seen.y.points, seen.x.points)
+    out = torch.full(shape, torch.nan, dtype=x.dtype).contiguous(memory_format=torch.channels_last)
+    winograd_step(x, filtered(weight, bias, outputs), seen, out, residual, activation).run()
+    return out
+
+
+@given(
+    points=st.lists(st.integers(-9, 9), min_size=2, max_size=6, unique=True),
+    data=st.data(),
+)
+def test_any_points_give_the_convolution_exactly(points, data):
+    """A·((G·w) ⊙ (B·x)) is the convolution, whatever the points: fractions are not rounded."""
+    taps = data.draw(st.integers(1, len(points)))
+    whole = st.integers(-20, 20)
+    n = len(points) + 1
+    x = data.draw(st.lists(whole, min_size=n, max_size=n))
+    w = data.draw(st.lists(whole, min_size=taps, max_size=taps))
+    a, g, b = matrices([Fraction(p) for p in points], taps)
+    products = [
+        sum(f * v for f, v in zip(g_row, w, strict=True))
+        * sum(f * v for f, v in zip(b_row, x, strict=True))
+        for g_row, b_row in zip(g, b, strict=True)
+    ]
+    found = [sum(f * v for f, v in zip(row, products, strict=True)) for row in a]
+    expected = [sum(w[j] * x[i + j] for j in range(taps)) for i in range(n - taps + 1)]
+    assert found == expected
+
+
+@pytest.mark.parametrize("dtype", [F32, F64])
+@pytest.mark.parametrize("activation", ["none", "relu6", "silu"])
+@pytest.mark.parametrize("outputs", MATRICES)
+@pytest.mark.parametrize("name", CASES)
+def test_against_the_definition(name, outputs, activation, dtype):
+    x, weight, bias, residual, seen = problem(CASES[name], dtype)
+    expected = plain(x, weight, bias, residual, seen, CASES[name][4], activation)
+    error = (run(x, weight, bias, residual, seen, outputs, activation) - expected).abs().max()
+    scale = (x.abs().max() * weight.abs().max()).double() * weight[0].numel()
+    assert error <= 16 * torch.finfo(dtype).eps * scale
+
+
+@pytest.mark.parametrize("outputs", MATRICES)
+def test_without_bias_and_residual(outputs):
+    x, weight, _, _, seen = problem(CASES["odd sizes"], F64)
+    expected = plain(x, weight, None, None, seen, CASES["odd sizes"][4], "none")
+    torch.testing.assert_close(run(x, weight, None, None, seen, outputs, "none"), expected)
+
+
+@pytest.mark.parametrize("outputs", MATRICES)
+@pytest.mark.parametrize("name", CASES)
+def test_the_same_bits_with_any_threads(name, outputs, threads):
+    """However tiles and columns are cut among threads."""
+    given = problem(CASES[name], F32)
+    threads(1)
+    expected = run(*given, outputs, "hardswish")
+    for count in (2, 3, 5):
+        threads(count)
+        assert torch.equal(run(*given, outputs, "hardswish"), expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    images=st.integers(1, 3),
+    size=st.tuples(st.integers(1, 30), st.integers(1, 12)),
+    channels=st.tuples(st.integers(1, 3), st.integers(1, 6)),
+    padding=st.tuples(*[st.integers(0, 3)] * 4),
+    outputs=st.sampled_from([*MATRICES]),
+)
+def test_any_shape(images, size, channels, padding, outputs):
+    top, bottom, left, right = padding
+    assume(size[0] + top + bottom > 2)
+    assume(size[1] + left + right > 2)
+    x, weight, bias, residual, seen = problem((images, size, *channels, padding), F64)
+    expected = plain(x, weight, bias, residual, seen, padding, "none")
+    torch.testing.assert_close(run(x, weight, bias, residual, seen, outputs, "none"), expected)
+
+
+def test_rounding_is_what_is_said():
+    """Of a layer of a ResNet: m = 2 is better than the direct sum, m = 4 not much worse."""
+    torch.manual_seed(1)
+    x = torch.randn(1, 256, 24, 24).relu().contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(64, 256, 3, 3) / 48
+    seen = square(24)
+    expected = F.conv2d(x.double(), weight.double(), padding=1)
+
+    def error(found):
+        return (found - expected).square().mean().sqrt()
+
+    direct = error(conv_images.mixed(x, conv_images.mix(weight, None), seen))
+    assert error(run(x, weight, None, None, seen, 2, "none")) < direct
+    assert error(run(x, weight, None, None, seen, 4, "none")) < 3 * direct
+
+
+def test_no_images():
+    x, weight, bias, _, seen = problem((0, (5, 5), 1, 1, (1,) * 4), F32)
+    assert run(x, weight, bias, None, seen, 2, "none").shape == (0, LANES, 5, 5)
+
+
+def square(size, images=1, kernel=3, stride=1, dilation=1):
+    return window(images, (size,) * 2, (kernel,) * 2, (stride,) * 2, (dilation,) * 4,
+                  (dilation,) * 2)  # fmt: skip
+
+
+def test_where_it_is_used():
+    """Larger tiles for larger images; the direct sum where there is little work, or another one."""
+    wide = 4 * LANES
+    assert winograd_outputs(square(56), wide, wide, 1, F32) == 4
+    assert winograd_outputs(square(14), wide, wide, 1, F32) == 2
+    assert winograd_outputs(square(3), wide, wide, 1, F32) == 0
+    assert winograd_outputs(square(14, images=8), wide, wide, 1, F32) == 4
+    for other in (square(56, kernel=5), square(56, stride=2), square(56, dilation=2)):
+        assert winograd_outputs(other, wide, wide, 1, F32) == 0
+    assert winograd_outputs(square(56), wide, wide, 2, F32) == 0
+    if LANES > 1:
+        assert winograd_outputs(square(56), wide + 1, wide, 1, F32) == 0
+        assert winograd_outputs(square(56), wide, wide - 1, 1, F32) == 0
+
+
+def test_a_network_runs_it():
+    """An accelerated network does, where its weights take part in nothing else, and saves them."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 2 * LANES, 3, padding=1),
+        torch.nn.ReLU(),
+        torch.nn.Conv2d(2 * LANES, 4 * LANES, 3, padding=1, bias=False),
+        torch.nn.BatchNorm2d(4 * LANES),
+        torch.nn.ReLU(),
+    ).eval()
+    images = torch.rand(1, 3, 40, 40)
+    faster = accelerate(net, images)
+    assert faster.reports()[-1].entries[-1].what == "conv 3×3 + relu, Winograd 4×4"
+    for size in ((40, 40), (5, 6)):  # the second one directly, with the same weight
+        x = torch.rand(2, 3, *size)
+        with torch.no_grad():
+            wanted = net.double()(x.double())
+            net.float()
+        torch.testing.assert_close(faster(x).double(), wanted, rtol=1e-4, atol=1e-5)
