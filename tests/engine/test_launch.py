@@ -35,6 +35,19 @@ def _spin(arguments, program, thread):
         total[0] += np.sqrt(total[0] + i)
 
 
+@kernel
+def _wait(arguments, program, thread):
+    """The first program waits until all others are done, but not for ever."""
+    size = slot(arguments, 2)
+    done, by = array(slot(arguments, 0), size, np.int64), array(slot(arguments, 1), size, np.int64)
+    left = slot(arguments, 3)
+    while program == 0 and left > 0 and done.sum() < size - 1:
+        by[0] = left
+        left -= 1
+    by[program] = thread
+    done[program] = 1
+
+
 @pytest.mark.parametrize("team", [1, 2, 3])
 @pytest.mark.parametrize("programs", [0, 1, 2, 3, 1000])
 def test_every_program_runs_once(programs, team, threads):
@@ -45,6 +58,15 @@ def test_every_program_runs_once(programs, team, threads):
     assert (done[programs:] == 0).all()
     assert (by[:programs] >= 0).all()
     assert (by[:programs] < min(team, max(1, programs))).all()
+
+
+def test_a_thread_that_is_done_helps_another(threads):
+    """One is kept busy by the first program; the other does all the rest."""
+    threads(2)
+    done, by = np.zeros(50, np.int64), np.full(50, -1)
+    launch(_wait, [done.ctypes.data, by.ctypes.data, 50, 2_000_000_000], 50)
+    assert (done == 1).all()
+    assert by.tolist() == [by[0]] + [1 - by[0]] * 49
 
 
 def test_threads_follow_torch(threads):

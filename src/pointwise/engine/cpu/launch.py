@@ -167,34 +167,45 @@ def _take(typingctx, counter):
     return types.int64(types.int64), codegen
 
 
+_LINE = 64  # bytes between counters: a cache line each
+
+
 @njit(nogil=True, cache=True)
-def _work(address, arguments, programs, counter, thread):
-    program = _take(counter)
-    while program < programs:
-        _call(address, arguments, program, thread)
-        program = _take(counter)
+def _work(address, arguments, programs, counters, thread, threads):
+    """One thread's share of the programs, then what others have not begun of theirs.
+
+    Its share is the same part of the work in every launch, so that a thread mostly reads what it
+    wrote itself, and finds it in its core's own cache.
+    """
+    for i in range(threads):
+        owner = (thread + i) % threads
+        first, end = programs * owner // threads, programs * (owner + 1) // threads
+        program = first + _take(counters + _LINE * owner)
+        while program < end:
+            _call(address, arguments, program, thread)
+            program = first + _take(counters + _LINE * owner)
 
 
 @njit(parallel=True, nogil=True, cache=True)
-def _launch(address, arguments, programs, counter, threads):
+def _launch(address, arguments, programs, counters, threads):
     for thread in prange(threads):
-        _work(address, arguments, programs, counter, thread)
+        _work(address, arguments, programs, counters, thread, threads)
 
 
 @njit(nogil=True, cache=True)
 def _work_all(addresses, tables, programs, counters):
     for step in range(len(addresses)):
-        _work(addresses[step], tables[step], programs[step], counters + 64 * step, 0)
+        _work(addresses[step], tables[step], programs[step], counters + _LINE * step, 0, 1)
 
 
 @njit(nogil=True, cache=True)
 def _launch_all(addresses, tables, programs, counters, threads):
     for step in range(len(addresses)):
-        counter = counters + 64 * step  # a cache line each
+        own = counters + _LINE * threads * step
         if programs[step] == 1:
-            _work(addresses[step], tables[step], programs[step], counter, 0)
+            _work(addresses[step], tables[step], programs[step], own, 0, 1)
         else:
-            _launch(addresses[step], tables[step], programs[step], counter, threads)
+            _launch(addresses[step], tables[step], programs[step], own, threads)
 
 
 def threads() -> int:
@@ -216,17 +227,17 @@ def _start_pool() -> None:
 def launch(compiled, arguments, programs: int) -> None:
     """Runs ``compiled`` for every program id below ``programs``, on torch's number of threads.
 
-    ``arguments`` is a sequence of integers (addresses and sizes). Threads take program ids from a
-    common counter, so that a slow core does less.
+    ``arguments`` is a sequence of integers (addresses and sizes). Every thread has a share of the
+    program ids, and helps others when it is done, so that a slow core does less.
     """
     if programs <= 0:
         return
     table = np.array(arguments, dtype=np.int64)
-    counter = np.zeros(1, dtype=np.int64)
     team = min(threads(), programs)
-    where = (compiled.address, table.ctypes.data, programs, counter.ctypes.data)
+    counters = np.zeros((team, _LINE // 8), dtype=np.int64)
+    where = (compiled.address, table.ctypes.data, programs, counters.ctypes.data)
     if team == 1:
-        _work(*where, 0)
+        _work(*where, 0, 1)
         return
     _start_pool()
     numba.set_num_threads(team)
@@ -251,17 +262,20 @@ class Program:
         self._addresses = np.array([kernel.address for kernel in compiled], dtype=np.int64)
         self._places = np.array([table.ctypes.data for table in self.tables], dtype=np.int64)
         self._programs = np.array(programs, dtype=np.int64)
-        self._counters = np.zeros((len(programs), 8), dtype=np.int64)
-        self._given = (self._addresses, self._places, self._programs, self._counters.ctypes.data)
+        self._counters = np.zeros(0, dtype=np.int64)
         self.lock = threading.Lock()
 
     def run(self, which: slice | None = None) -> None:
         """Runs all launches, or some; to be called with the ``lock``."""
         team = threads()
+        needed = len(self._programs) * team * _LINE // 8
+        if len(self._counters) < needed:
+            self._counters = np.zeros(needed, dtype=np.int64)
         self._counters.fill(0)
-        given: tuple = self._given
+        given: tuple = (self._addresses, self._places, self._programs)
         if which is not None:
-            given = (*(part[which] for part in given[:3]), given[3])
+            given = tuple(part[which] for part in given)
+        given = (*given, self._counters.ctypes.data)
         if team == 1:  # without the pool, which may not have been started
             _work_all(*given)
             return
