@@ -38,7 +38,7 @@ def exponential(typingctx, a):
     """e to the power of each lane, to about two units in the last place.
 
     2ⁿ·eʳ with whole n and |r| ≤ ln 2 / 2, eʳ by a polynomial. What would be less than the smallest
-    normal number becomes that one.
+    normal number becomes that one, and infinity comes half a power of two early.
     """
     double = a.dtype.bitwidth == 64
 
@@ -56,7 +56,7 @@ def exponential(typingctx, a):
             return call(builder, f"llvm.fma.v{count}f{bits}", shape, [p, q, r])
 
         # At most 2 to the power of what is infinity; a comparison that is false for NaN keeps it.
-        least, most = (-708.3, 710.0) if double else (-87.3, 89.0)
+        least, most = (-708.396, 710.0) if double else (-87.3365, 89.0)
         kept = builder.select(builder.fcmp_ordered("<", x, every(least)), every(least), x)
         kept = builder.select(builder.fcmp_ordered(">", kept, every(most)), every(most), kept)
         # Added to so large a number, n lands in the lowest bits, and beside the bias of exponents.
