@@ -117,16 +117,16 @@ def case(
 def run(who: str, model: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[[object], Any]:
     """What one of ``WHO`` does with a model, ready to run: compiled and all."""
     if who == EAGER:
-        return _infer(model, inputs)
+        return infer(model, inputs)
     if who == CHANNELS_LAST:
-        return _infer(*_channels_last(model, inputs))
+        return infer(*_channels_last(model, inputs))
     if who == runtimes.COMPILE:
         last, images = _channels_last(model, inputs)
-        return _infer(runtimes.compiled(last), images)
+        return infer(runtimes.compiled(last), images)
     if who == OURS:
-        return _infer(pointwise.accelerate(model, inputs), inputs)
+        return infer(pointwise.accelerate(model, inputs), inputs)
     if who == OURS_COMPILED:
-        return _infer(torch.compile(model, backend=backend), inputs)
+        return infer(torch.compile(model, backend=backend), inputs)
     if len(inputs) != 1:
         raise ValueError(f"speedup: {who} takes models of one input here, got {len(inputs)}")
     return by_runtime(who, runtimes.onnx_file(model, inputs[0]), inputs[0])
@@ -147,7 +147,7 @@ def _channels_last(model: nn.Module, inputs: tuple[Tensor, ...]):
     return last, images
 
 
-def _infer(module: Callable[..., Any], inputs: Sequence[Any]) -> Callable[[object], Any]:
+def infer(module: Callable[..., Any], inputs: Sequence[Any]) -> Callable[[object], Any]:
     def run(_: object) -> Any:
         with torch.no_grad():
             return module(*inputs)

@@ -168,6 +168,7 @@ def test_where_it_is_used():
     assert winograd_outputs(square(14), wide, wide, 1, F32) == 2
     assert winograd_outputs(square(3), wide, wide, 1, F32) == 0
     assert winograd_outputs(square(14, images=8), wide, wide, 1, F32) == 4
+    assert winograd_outputs(square(14, images=8), 512, 512, 1, F32) == 2  # for memory's sake
     for other in (square(56, kernel=5), square(56, stride=2), square(56, dilation=2)):
         assert winograd_outputs(other, wide, wide, 1, F32) == 0
     assert winograd_outputs(square(56), wide, wide, 2, F32) == 0

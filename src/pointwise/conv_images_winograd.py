@@ -44,6 +44,7 @@ _POINTS = {2: (0, 8, -8), 4: (0, 5, -5, 12, -12)}
 MATRICES = {m: matrices([_EIGHTH * p for p in points], 3) for m, points in _POINTS.items()}
 _OWN = TAPS + MIX_SLOTS  # the argument table: the window, the mix, and what follows
 _INFINITY = float("inf")
+_LARGE = 1024 * 1024
 _READING = 24  # rows, measured with weights that come from memory
 
 
@@ -225,6 +226,7 @@ def winograd_outputs(
 
     What is compared are rows of matrix products, in steps of half a microkernel's, and reading the
     weight, which takes as long as some rows: where there are few tiles, larger weights do not pay.
+    Four times the weight's memory is not spent on more than a megabyte.
     """
     y, x = window.y, window.x
     lanes = REGISTER_BYTES // dtype.itemsize
@@ -237,4 +239,5 @@ def winograd_outputs(
         products = (m + 2) ** 2 if m else 9
         return products * (-(-tiles // (ROWS // 2)) * (ROWS // 2) + _READING)
 
-    return min((0, *MATRICES), key=cost)
+    large = 9 * inputs * columns * dtype.itemsize > _LARGE
+    return min((0, 2) if large else (0, *MATRICES), key=cost)

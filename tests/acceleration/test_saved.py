@@ -18,6 +18,7 @@ from torch import nn
 import pointwise
 from pointwise.acceleration import guards, saved
 from pointwise.acceleration.module import Accelerated, Compiled
+from pointwise.networks import MobileNetV2
 
 
 class Network(nn.Module):
@@ -70,6 +71,20 @@ def test_weights_come_back_exactly():
         after = fresh._constants.tensors()
         assert before.keys() == after.keys()
         assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_reading_needs_no_compiler(tmp_path):
+    """Who only runs a saved model of kernels need not have what torch.compile imports."""
+    model = settle(MobileNetV2(classes=7, width=0.25))
+    torch.save(pointwise.accelerate(model, torch.rand(1, 3, 32, 32)), tmp_path / "faster.pt")
+    program = (
+        "import sys, torch\n"
+        f"faster = torch.load({str(tmp_path / 'faster.pt')!r}, weights_only=False)\n"
+        "faster(torch.rand(3, 3, 32, 32))\n"
+        "print([name for name in ('torch._dynamo', 'sympy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
 def test_weights_are_kept_once(model):

@@ -17,8 +17,6 @@ from weakref import WeakSet
 
 import torch
 from torch import Tensor, fx
-from torch._dynamo.backends.common import aot_autograd
-from torch._guards import TracingContext
 
 from pointwise.acceleration.constants import Constants, Watch, can_be_watched
 from pointwise.acceleration.fuse import fuse
@@ -53,6 +51,9 @@ def backend_of(found: WeakSet[Compiled]) -> Callable:
 def _started(
     graph: fx.GraphModule, example_inputs: Sequence[Any], found: WeakSet[Compiled]
 ) -> Callable:
+    # Imported here: a model that is read from a file needs none of it, nor its 90 MB.
+    from torch._dynamo.backends.common import aot_autograd
+
     why = _why_not(graph, example_inputs)
     if why:
         _warn(why)
@@ -104,6 +105,7 @@ def _compile(
 ) -> Callable:
     """What AOTAutograd calls with a graph of ATen calls."""
     from torch._functorch.aot_autograd import make_boxed_func
+    from torch._guards import TracingContext
 
     context = TracingContext.try_get()
     known = None if context is None else context.fw_metadata

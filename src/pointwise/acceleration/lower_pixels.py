@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, fx
 
 from pointwise import conv_images
@@ -158,7 +159,9 @@ def _mean(plan: Planner, node: fx.Node, x: Any, keep: bool) -> Found:
 def _pool(plan: Planner, node: fx.Node, kind: int, x: Value, kernel: Sequence[int],
           stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int],
           of: int) -> Found:  # fmt: skip
-    height, width = plan.shape_of(node.target, x, node.args[1:])[2:]
+    # One channel tells the shape (on "meta", PyTorch would import sympy for that).
+    function: Any = node.target
+    height, width = function(torch.empty(1, 1, *x.shape[2:]), *node.args[1:]).shape[2:]
     edges = []
     for size, points, k, step, edge, spread in zip(
         x.shape[2:], (height, width), kernel, stride, padding, dilation, strict=True

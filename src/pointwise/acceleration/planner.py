@@ -1,7 +1,8 @@
 """A graph, and shapes of its inputs, to a plan: which kernels, in which memory, and what is plain.
 
-Goes through the graph once with fake tensors. What ``lower`` knows becomes launches; views become
-other ways to read a buffer; everything else stays the PyTorch call it is.
+Goes through the graph once with tensors that have no memory (of the device "meta"). What ``lower``
+knows becomes launches; views become other ways to read a buffer; everything else stays the PyTorch
+call it is.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pointwise.acceleration import lower_convolutions, lower_int8, lower_pixels
 from pointwise.acceleration.constants import Constants
@@ -23,6 +23,7 @@ from pointwise.acceleration.values import (
     Buffer,
     Value,
     arrange,
+    empty,
     is_pixels,
     new_arena,
     order_of,
@@ -49,7 +50,6 @@ def make(graph: fx.Graph, constants: Constants, inputs: Sequence[Any]) -> Plan:
 class Planner:
     def __init__(self, graph: fx.Graph, constants: Constants) -> None:
         self.graph, self.constants = graph, constants
-        self.mode = FakeTensorMode(allow_non_fake_inputs=True)
         self.env: dict[fx.Node, Any] = {}
         self.steps: list[Native | Plain] = []
         self.buffers: list[Buffer] = []
@@ -80,9 +80,7 @@ class Planner:
         slot, self.slots = self.slots, self.slots + 1
         if not isinstance(value, Tensor):
             return value
-        with self.mode:
-            fake = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype)
-        return Value(fake, Buffer(0, slot))
+        return Value(empty(value.shape, value.stride(), value.dtype), Buffer(0, slot))
 
     def _call(self, node: fx.Node) -> None:
         if node.op != "call_function":
@@ -148,9 +146,8 @@ class Planner:
         settle = self._settle if _takes_any_layout(target) else self._laid_out
         args, kwargs = (self._map(part, settle) for part in (node.args, node.kwargs))
         try:
-            with self.mode:
-                fakes = [self._map_values(part, _fake) for part in (args, kwargs)]
-                out = target(*fakes[0], **fakes[1])
+            fakes = [self._map_values(part, _fake) for part in (args, kwargs)]
+            out = target(*fakes[0], **fakes[1])
         except Exception as error:
             raise Unplannable(f"{target}: {_line(error)}") from error
         if not _has_tensors(out):
@@ -178,7 +175,7 @@ class Planner:
         for value in operands:
             if value.buffer.slot is None and _share(part, value.fake):
                 return Value(part, value.buffer)
-        return Value(part, Buffer(0, slot))
+        return Value(_fake(part), Buffer(0, slot))
 
     def _settle(self, node: fx.Node) -> Any:
         """An operand of a plain call: constants as tensors, what waits is made."""
@@ -218,8 +215,7 @@ class Planner:
         return self._room(shape, strides_of(shape, order), dtype)
 
     def _room(self, shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype) -> Value:
-        with self.mode:
-            fake = torch.empty_strided(tuple(shape), tuple(strides), dtype=dtype)
+        fake = empty(shape, strides, dtype)
         buffer = Buffer(fake.numel() * fake.element_size())
         self.buffers.append(buffer)
         return Value(fake, buffer)
@@ -249,9 +245,9 @@ class Planner:
         images, channels, height, width = value.shape
         out = self.new(value.shape, value.dtype)
         sizes = (images, height * width, groups, channels // groups)
-        with self.mode:
-            parts = torch.empty(sizes, dtype=value.dtype)
-            turned = torch.empty((*sizes[:2], sizes[3], groups), dtype=value.dtype).mT
+        parts = empty(sizes, strides_of(sizes, range(4)), value.dtype)
+        sizes = (*sizes[:2], sizes[3], groups)
+        turned = empty(sizes, strides_of(sizes, range(4)), value.dtype).mT
         views = Value(turned, out.buffer), Value(parts, value.buffer)
         self._write(views[0], [views[1]], Plain(_copy, views, {}, None, [], True))
         return out
@@ -303,11 +299,6 @@ class Planner:
             self.stand_ins[tensor.data_ptr()] = value.buffer.slot
         return tensor
 
-    def shape_of(self, function: Any, x: Value, rest: Sequence[Any]) -> torch.Size:
-        """The shape of ``function(x, *rest)``."""
-        with self.mode:
-            return function(x.fake, *rest).shape
-
 
 # Reductions and the like, which take tensors as they lie.
 _ANY_LAYOUT = {aten.mean.dim, aten.sum.dim_IntList, aten.amax.default, aten.amin.default,
@@ -329,7 +320,12 @@ def _copy(out: Tensor, x: Tensor) -> None:
 
 
 def _fake(part: Any) -> Any:
-    return part.fake if isinstance(part, Value) else part
+    """An argument or a result without its memory."""
+    if isinstance(part, Value):
+        return part.fake
+    if isinstance(part, torch.device):
+        return torch.device("meta")
+    return part.to("meta") if isinstance(part, Tensor) else part
 
 
 def _flat(part: Any) -> list[Any]:

@@ -88,6 +88,11 @@ def new_arena(size: int) -> Tensor:
     return room[-room.data_ptr() % _LINE :]
 
 
+def empty(shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """A tensor without memory."""
+    return torch.empty_strided(tuple(shape), tuple(strides), dtype=dtype, device="meta")
+
+
 def is_pixels(fake: Tensor) -> bool:
     """Whether an image's channels lie side by side, and pixels behind one another."""
     return fake.dim() == 4 and fake.is_contiguous(memory_format=torch.channels_last)

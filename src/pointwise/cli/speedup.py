@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torch import nn
 
 _NAMES = {
@@ -89,13 +89,18 @@ def speedup(
         first = results["torch_eager"]
         apart.update({who: contest.difference(first, result) for who, result in results.items()})
 
+    faster = _accelerated(found)
     people = [frame.Contestant(who, run, steady=True) for who, run in runs.items()]
     rows = frame.measure([frame.Case(model, people, compare)], rounds, console)
     peaks: dict[str, float | None] = {}
     if not quick:
-        with frame.progress(console, "memory", len(rows)) as advance:
+        with (
+            frame.progress(console, "memory", len(rows)) as advance,
+            TemporaryDirectory() as folder,
+        ):
+            files = _deployed(found, faster, missing, Path(folder))
             for row in rows:
-                peaks[row.who] = _peak(wanted, row.who)
+                peaks[row.who] = _peak(wanted, row.who, files.get(row.who))
                 advance()
     _show(console, rows, apart, peaks)
     if found.file is not None and not quick:
@@ -103,7 +108,7 @@ def speedup(
     for who, why in missing.items():
         if not quick:
             console.print(f"without {_NAMES.get(who, who)}: {why}")
-    _show_parts(console, found)
+    _show_parts(console, faster)
 
 
 class Wanted(NamedTuple):
@@ -189,8 +194,7 @@ def _show(console: Any, rows: Any, apart: dict[str, float], peaks: dict[str, flo
     )  # fmt: skip
 
 
-def _show_parts(console: Any, found: Any) -> None:
-    """What runs as kernels, and what does not."""
+def _accelerated(found: Found) -> Any:
     import torch
 
     import pointwise
@@ -198,6 +202,11 @@ def _show_parts(console: Any, found: Any) -> None:
     faster = pointwise.accelerate(found.model, found.inputs)
     with torch.no_grad():
         faster(*found.inputs)
+    return faster
+
+
+def _show_parts(console: Any, faster: Any) -> None:
+    """What runs as kernels, and what does not."""
     why = getattr(faster, "why", "")
     if why:
         console.print(f"\ncompiled in pieces, because torch.export said: {why}", soft_wrap=True)
@@ -206,22 +215,49 @@ def _show_parts(console: Any, found: Any) -> None:
         console.print(str(report), markup=False, soft_wrap=True)
 
 
-def _peak(wanted: Wanted, who: str) -> float | None:
+def _deployed(found: Found, faster: Any, missing: Any, folder: Path) -> dict[str, Path]:
+    """Files that a process can run without making them: so memory is what the model needs."""
+    import accelerate as contest
+    import runtimes
+    import torch
+
+    files = {}
+    if not hasattr(faster, "why"):
+        files[contest.OURS] = folder / "accelerated.pt"
+        torch.save(faster, files[contest.OURS])
+    others = [who for who in contest.RUNTIMES if who not in missing]
+    if others and len(found.inputs) == 1:
+        file = found.file or folder / "model.onnx"
+        if found.file is None:
+            file.write_bytes(runtimes.onnx_file(found.model, found.inputs[0]))
+        files |= dict.fromkeys(others, file)
+    return files
+
+
+def _peak(wanted: Wanted, who: str, file: Path | None) -> float | None:
     """MB of a fresh process at the highest, as one of them runs the model."""
     from functools import partial
 
     from memory import resident_peak
 
-    return resident_peak(partial(prepared, wanted, who))
+    return resident_peak(partial(prepared, wanted, who, file))
 
 
-def prepared(wanted: Wanted, who: str) -> Callable[[], Any]:
-    """The work of one, in a process of its own; it has run once."""
+def prepared(wanted: Wanted, who: str, file: Path | None = None) -> Callable[[], Any]:
+    """The work of one, in a process of its own; it has run once. It may be read from a ``file``."""
     _find_benchmarks()
     import gc
 
+    import accelerate as contest
+    import torch
+
     found = find(wanted)
-    run = _run(who, found)
+    if file is None:
+        run = _run(who, found)
+    elif who == contest.OURS:
+        run = contest.infer(torch.load(file, weights_only=False), found.inputs)
+    else:
+        run = contest.by_runtime(who, file, found.inputs[0])
     run(None)
     del found
     gc.collect()
