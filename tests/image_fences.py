@@ -13,9 +13,13 @@ import sys
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from image_cases import CASES, F32, F64, ImageCase
 
+from pointwise.conv_images_winograd import MATRICES, filtered, winograd_step
+from pointwise.engine.cpu.pack import padded_columns
 from pointwise.functional import conv2d, depthwise_separable_conv2d
+from pointwise.gathers.window import window
 
 PAGE = mmap.PAGESIZE
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -91,6 +95,22 @@ def run(case: ImageCase, dtype: torch.dtype, at_end: bool) -> None:
         case.check_gradient(role, slope)
 
 
+def run_winograd(dtype: torch.dtype, at_end: bool) -> None:
+    """Winograd's loop, for images that tiles do not divide."""
+    lanes = padded_columns(1, dtype)
+    for size, c_in, c_out in (((1, 1), 1, 1), ((9, 7), 3, 5), ((6, 30), 9, 2)):
+        x = torch.rand(2, c_in * lanes, *size, dtype=dtype).to(memory_format=torch.channels_last)
+        x = fenced(x, at_end)
+        weight = torch.rand(c_out * lanes, c_in * lanes, 3, 3, dtype=dtype)
+        bias = torch.rand(c_out * lanes, dtype=dtype)
+        seen = window(2, size, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1))
+        expected = F.conv2d(x, weight, bias, padding=1).to(memory_format=torch.channels_last)
+        for m in MATRICES:
+            out = fenced(torch.zeros_like(expected), at_end)
+            winograd_step(x, filtered(weight, bias, m), seen, out).run()
+            torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
+
+
 def main(side: str, dtype: torch.dtype) -> None:
     at_end = side == "end"
     for case in CASES:  # the oracle's loops need no fences
@@ -99,6 +119,8 @@ def main(side: str, dtype: torch.dtype) -> None:
     for case in CASES:
         print(case.name, flush=True)
         run(case, dtype, at_end)
+    print("winograd", flush=True)
+    run_winograd(dtype, at_end)
     print("all", flush=True)
 
 

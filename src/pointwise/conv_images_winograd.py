@@ -44,7 +44,7 @@ _POINTS = {2: (0, 8, -8), 4: (0, 5, -5, 12, -12)}
 MATRICES = {m: matrices([_EIGHTH * p for p in points], 3) for m, points in _POINTS.items()}
 _OWN = TAPS + MIX_SLOTS  # the argument table: the window, the mix, and what follows
 _INFINITY = float("inf")
-_LARGE = 1024 * 1024
+_LARGE = 1024 * 1024  # bytes of a weight as it was
 _READING = 24  # rows, measured with weights that come from memory
 
 
