@@ -61,12 +61,15 @@ def test_every_program_runs_once(programs, team, threads):
 
 
 def test_a_thread_that_is_done_helps_another(threads):
-    """One is kept busy by the first program; the other does all the rest."""
+    """One is kept busy by the first program, of thread 0's share; the other does the rest of it.
+
+    (That may be thread 0 itself, where it came so late that the other one had begun to help.)
+    """
     threads(2)
     done, by = np.zeros(50, np.int64), np.full(50, -1)
     launch(_wait, [done.ctypes.data, by.ctypes.data, 50, 2_000_000_000], 50)
     assert (done == 1).all()
-    assert by.tolist() == [by[0]] + [1 - by[0]] * 49
+    assert (by[1:25] == 1 - by[0]).all()
 
 
 def test_threads_follow_torch(threads):
