@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pointwise.cut_images import TEAM, cut_bands, cut_points, row_stride
 from pointwise.engine.cpu.activation import HARDSWISH, NONE, SIGMOID, SILU, activate
+from pointwise.engine.cpu.by_dtype import by_dtype
 from pointwise.engine.cpu.gemm import (
     FROM_BIAS,
     FROM_ROWS,
@@ -244,29 +245,19 @@ def _separable_of(fill, *shape):
 
 # --- kernels --------------------------------------------------------------------------------------
 
-ZEROS = {torch.float32: np.float32(0), torch.float64: np.float64(0)}
-
-
-def of_dtype(loop, like, name: str) -> kernel:
-    def run(arguments, program, thread):
-        loop(arguments, program, thread, like)
-
-    return kernel(run, name)
-
 
 def over_rows(make, rows, name: str) -> dict[tuple, kernel]:
     """A kernel of ``make(fill, taps, step)`` for each kind of rows and each precision."""
     return {
-        (*shape, dtype): of_dtype(loop, like, f"{name}_{shape[0]}_{shape[1]}_{dtype}")
+        (*shape, dtype): compiled
         for shape, fill in rows.items()
-        for loop in [make(fill, *shape)]
-        for dtype, like in ZEROS.items()
+        for dtype, compiled in by_dtype(make(fill, *shape), f"{name}_{shape[0]}_{shape[1]}").items()
     }
 
 
 _DEPTHWISE = over_rows(_depthwise_of, stencil.ROWS, "depthwise")
 _SEPARABLE = over_rows(_separable_of, stencil.ROWS, "separable")
-_MIXED = {dtype: of_dtype(_mixed, like, f"mixed_{dtype}") for dtype, like in ZEROS.items()}
+_MIXED = by_dtype(_mixed, "mixed")
 
 
 def row_kernel(kernels: dict[tuple, kernel], window: Window, dtype: torch.dtype) -> kernel:

@@ -15,15 +15,14 @@ import torch
 from torch import Tensor
 
 from pointwise.conv_images import (
-    ZEROS,
     depthwise_step,
     mixed,
-    of_dtype,
     over_rows,
     row_kernel,
     windowed,
 )
 from pointwise.cut_images import odd_lines
+from pointwise.engine.cpu.by_dtype import by_dtype
 from pointwise.engine.cpu.gemm import ELEMENT, FROM_NOTHING, FROM_ROWS, multiply
 from pointwise.engine.cpu.launch import device, device_of, launch, slot, threads
 from pointwise.engine.cpu.memory import empty, empty_image
@@ -174,9 +173,7 @@ def _mix_gradient(arguments, program, thread, like):
                      apart, like)  # fmt: skip
 
 
-_MIX_GRADIENT = {
-    dtype: of_dtype(_mix_gradient, like, f"mix_gradient_{dtype}") for dtype, like in ZEROS.items()
-}
+_MIX_GRADIENT = by_dtype(_mix_gradient, "mix_gradient")
 PROGRAMS = 16  # enough for the threads of most machines to be busy to the end
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pointwise import conv_images, conv_images_gradient
 from pointwise.conv_images import bits, is_stencil
+from pointwise.engine.cpu.by_dtype import by_dtype
 from pointwise.engine.cpu.launch import device_of, launch, slot, threads
 from pointwise.engine.cpu.memory import empty, empty_image
 from pointwise.engine.cpu.moments import Mask, Moments, leave, pass_over
@@ -222,10 +223,9 @@ def _backward_of(add, taps, step, phase):
 
 
 _BACKWARD = {
-    (*shape, dtype): conv_images.of_dtype(loop, like, f"stencil_backward_{shape}_{dtype}")
+    (*shape, dtype): compiled
     for shape, add in BACKWARD_ROWS.items()
-    for loop in [_backward_of(add, *shape)]
-    for dtype, like in conv_images.ZEROS.items()
+    for dtype, compiled in by_dtype(_backward_of(add, *shape), f"stencil_backward_{shape}").items()
 }
 
 

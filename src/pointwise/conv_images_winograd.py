@@ -17,9 +17,10 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from pointwise.conv_images import MIX_SLOTS, TAPS, ZEROS, Step, mixing, of_dtype, windowed
+from pointwise.conv_images import MIX_SLOTS, TAPS, Step, mixing, windowed
 from pointwise.cut_images import cut_tiles, odd_lines
 from pointwise.engine.cpu.activation import NONE, activate
+from pointwise.engine.cpu.by_dtype import by_dtype
 from pointwise.engine.cpu.gemm import GENERAL, ROWS, TILE, TILE_ROW, multiply
 from pointwise.engine.cpu.launch import device_of, slot, threads
 from pointwise.engine.cpu.pack import pack_kernels, pad_row
@@ -174,12 +175,7 @@ def _of_outputs(m: int):
     return some_tiles
 
 
-_KERNELS = {
-    (m, dtype): of_dtype(loop, like, f"winograd_{m}_{dtype}")
-    for m in MATRICES
-    for loop in [_of_outputs(m)]
-    for dtype, like in ZEROS.items()
-}
+_KERNELS = {m: by_dtype(_of_outputs(m), f"winograd_{m}") for m in MATRICES}
 
 
 def winograd_step(
@@ -192,7 +188,7 @@ def winograd_step(
 ) -> Step:
     """The convolution into ``out``; all images are channels_last, channels whole registers."""
     m, place = weights.outputs, TAPS + 6
-    compiled = _KERNELS[m, x.dtype]
+    compiled = _KERNELS[m][x.dtype]
     if out.numel() == 0:
         return Step(compiled, [], 0, out, place, (), TAPS + 7)
     size, points = x.element_size(), m + 2

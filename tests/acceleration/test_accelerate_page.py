@@ -28,7 +28,8 @@ from pointwise.cli.speedup import speedup
 PAGE = Path(__file__).parents[2] / "docs" / "accelerate.md"
 
 
-def test_the_code_runs_and_prints_what_the_page_says(monkeypatch):
+def test_the_code_runs_and_prints_what_the_page_says(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # it saves a model
     compile_ = torch.compile
     # An installation made before the entry point was there does not know the name.
     monkeypatch.setattr(torch, "compile", lambda model, backend: compile_(model, backend=ours))
