@@ -10,16 +10,25 @@ from __future__ import annotations
 import ctypes
 import mmap
 import sys
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from image_cases import CASES, F32, F64, ImageCase
 
-from pointwise.conv_images_winograd import MATRICES, filtered, winograd_step
+from pointwise.conv_images_winograd import (
+    MATRICES,
+    filtered,
+    filtering_step,
+    filters_in,
+    room_for,
+    winograd_step,
+)
 from pointwise.engine.cpu.pack import padded_columns
 from pointwise.functional import conv2d, depthwise_separable_conv2d
 from pointwise.gathers.window import window
+from pointwise.packed_weights import mix
 
 PAGE = mmap.PAGESIZE
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -106,9 +115,15 @@ def run_winograd(dtype: torch.dtype, at_end: bool) -> None:
         seen = window(2, size, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1))
         expected = F.conv2d(x, weight, bias, padding=1).to(memory_format=torch.channels_last)
         for m in MATRICES:
-            out = fenced(torch.zeros_like(expected), at_end)
-            winograd_step(x, filtered(weight, bias, m), seen, out).run()
-            torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
+            packed = mix(weight, bias)
+            packed = replace(packed, packed=fenced(packed.packed, at_end))
+            room = filters_in(torch.zeros(room_for(packed, m), dtype=dtype), packed, m)
+            room = replace(room, packed=fenced(room.packed, at_end))
+            filtering_step(packed, room).run()
+            for filters in (filtered(weight, bias, m), room):
+                out = fenced(torch.zeros_like(expected), at_end)
+                winograd_step(x, filters, seen, out).run()
+                torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
 
 
 def main(side: str, dtype: torch.dtype) -> None:

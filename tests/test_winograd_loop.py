@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from fractions import Fraction
 
 import pytest
@@ -11,13 +12,32 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pointwise import accelerate, conv_images
-from pointwise.conv_images_winograd import MATRICES, filtered, winograd_outputs, winograd_step
+from pointwise.conv_images_winograd import (
+    MATRICES,
+    filtered,
+    filtering_step,
+    filters_in,
+    room_for,
+    winograd_outputs,
+    winograd_step,
+)
 from pointwise.engine.cpu.pack import padded_columns
 from pointwise.engine.cpu.toom_cook import matrices
 from pointwise.gathers.window import window
 
 F32, F64 = torch.float32, torch.float64
 ACTIVATIONS = {"none": lambda x: x, "relu6": F.relu6, "hardswish": F.hardswish, "silu": F.silu}
+
+
+def filtered_by_a_launch(weight, bias, outputs):
+    mix = conv_images.mix(weight, bias)
+    room = torch.full((room_for(mix, outputs),), torch.nan, dtype=weight.dtype)
+    found = filters_in(room, mix, outputs)
+    filtering_step(mix, found).run()
+    return found
+
+
+FILTERS = {"beforehand": filtered, "in every run": filtered_by_a_launch}
 LANES = padded_columns(1, F32)  # channels come in whole registers
 
 # images, size, registers of inputs and of outputs, padding (top, bottom, left, right)
@@ -58,10 +78,11 @@ def plain(x, weight, bias, residual, seen, padding, activation):
     return ACTIVATIONS[activation](out if residual is None else out + residual.double())
 
 
-def run(x, weight, bias, residual, seen, outputs, activation):
+def run(x, weight, bias, residual, seen, outputs, activation, filters="beforehand"):
     shape = (seen.images, len(weight), seen.y.points, seen.x.points)
     out = torch.full(shape, torch.nan, dtype=x.dtype).contiguous(memory_format=torch.channels_last)
-    winograd_step(x, filtered(weight, bias, outputs), seen, out, residual, activation).run()
+    filters = FILTERS[filters](weight, bias, outputs)
+    winograd_step(x, filters, seen, out, residual, activation).run()
     return out
 
 
@@ -90,32 +111,37 @@ def test_any_points_give_the_convolution_exactly(points, data):
 @pytest.mark.parametrize("dtype", [F32, F64])
 @pytest.mark.parametrize("activation", ["none", "relu6", "silu"])
 @pytest.mark.parametrize("outputs", MATRICES)
+@pytest.mark.parametrize("filters", FILTERS)
 @pytest.mark.parametrize("name", CASES)
-def test_against_the_definition(name, outputs, activation, dtype):
+def test_against_the_definition(name, filters, outputs, activation, dtype):
     x, weight, bias, residual, seen = problem(CASES[name], dtype)
     expected = plain(x, weight, bias, residual, seen, CASES[name][4], activation)
-    error = (run(x, weight, bias, residual, seen, outputs, activation) - expected).abs().max()
+    found = run(x, weight, bias, residual, seen, outputs, activation, filters)
+    error = (found - expected).abs().max()
     scale = (x.abs().max() * weight.abs().max()).double() * weight[0].numel()
     assert error <= 16 * torch.finfo(dtype).eps * scale
 
 
+@pytest.mark.parametrize("filters", FILTERS)
 @pytest.mark.parametrize("outputs", MATRICES)
-def test_without_bias_and_residual(outputs):
+def test_without_bias_and_residual(outputs, filters):
     x, weight, _, _, seen = problem(CASES["odd sizes"], F64)
     expected = plain(x, weight, None, None, seen, CASES["odd sizes"][4], "none")
-    torch.testing.assert_close(run(x, weight, None, None, seen, outputs, "none"), expected)
+    found = run(x, weight, None, None, seen, outputs, "none", filters)
+    torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("filters", FILTERS)
 @pytest.mark.parametrize("outputs", MATRICES)
 @pytest.mark.parametrize("name", CASES)
-def test_the_same_bits_with_any_threads(name, outputs, threads):
+def test_the_same_bits_with_any_threads(name, outputs, filters, threads):
     """However tiles and columns are cut among threads."""
     given = problem(CASES[name], F32)
     threads(1)
-    expected = run(*given, outputs, "hardswish")
+    expected = run(*given, outputs, "hardswish", filters)
     for count in (2, 3, 5):
         threads(count)
-        assert torch.equal(run(*given, outputs, "hardswish"), expected)
+        assert torch.equal(run(*given, outputs, "hardswish", filters), expected)
 
 
 @settings(max_examples=60, deadline=None)
@@ -125,17 +151,20 @@ def test_the_same_bits_with_any_threads(name, outputs, threads):
     channels=st.tuples(st.integers(1, 3), st.integers(1, 6)),
     padding=st.tuples(*[st.integers(0, 3)] * 4),
     outputs=st.sampled_from([*MATRICES]),
+    filters=st.sampled_from([*FILTERS]),
 )
-def test_any_shape(images, size, channels, padding, outputs):
+def test_any_shape(images, size, channels, padding, outputs, filters):
     top, bottom, left, right = padding
     assume(size[0] + top + bottom > 2)
     assume(size[1] + left + right > 2)
     x, weight, bias, residual, seen = problem((images, size, *channels, padding), F64)
     expected = plain(x, weight, bias, residual, seen, padding, "none")
-    torch.testing.assert_close(run(x, weight, bias, residual, seen, outputs, "none"), expected)
+    found = run(x, weight, bias, residual, seen, outputs, "none", filters)
+    torch.testing.assert_close(found, expected)
 
 
-def test_rounding_is_what_is_said():
+@pytest.mark.parametrize("filters", FILTERS)
+def test_rounding_is_what_is_said(filters):
     """Of a layer of a ResNet: m = 2 is better than the direct sum, m = 4 not much worse."""
     torch.manual_seed(1)
     x = torch.randn(1, 256, 24, 24).relu().contiguous(memory_format=torch.channels_last)
@@ -147,8 +176,8 @@ def test_rounding_is_what_is_said():
         return (found - expected).square().mean().sqrt()
 
     direct = error(conv_images.mixed(x, conv_images.mix(weight, None), seen))
-    assert error(run(x, weight, None, None, seen, 2, "none")) < direct
-    assert error(run(x, weight, None, None, seen, 4, "none")) < 3 * direct
+    assert error(run(x, weight, None, None, seen, 2, "none", filters)) < direct
+    assert error(run(x, weight, None, None, seen, 4, "none", filters)) < 3 * direct
 
 
 def test_no_images():
@@ -163,18 +192,46 @@ def square(size, images=1, kernel=3, stride=1, dilation=1):
 
 def test_where_it_is_used():
     """Larger tiles for larger images; the direct sum where there is little work, or another one."""
+
+    def outputs(seen, inputs, columns, groups=1):
+        return winograd_outputs(seen, inputs, columns, groups, F32)
+
     wide = 4 * LANES
-    assert winograd_outputs(square(56), wide, wide, 1, F32) == 4
-    assert winograd_outputs(square(14), wide, wide, 1, F32) == 2
-    assert winograd_outputs(square(3), wide, wide, 1, F32) == 0
-    assert winograd_outputs(square(14, images=8), wide, wide, 1, F32) == 4
-    assert winograd_outputs(square(14, images=8), 512, 512, 1, F32) == 2  # for memory's sake
+    assert outputs(square(56), wide, wide) == 4
+    assert outputs(square(14), wide, wide) == 2
+    assert outputs(square(3), wide, wide) == 0
+    assert outputs(square(14, images=8), wide, wide) == 4
+    assert outputs(square(14, images=8), 512, 512) == 2  # for memory's sake
     for other in (square(56, kernel=5), square(56, stride=2), square(56, dilation=2)):
-        assert winograd_outputs(other, wide, wide, 1, F32) == 0
-    assert winograd_outputs(square(56), wide, wide, 2, F32) == 0
+        assert outputs(other, wide, wide) == 0
+    assert outputs(square(56), wide, wide, groups=2) == 0
     if LANES > 1:
-        assert winograd_outputs(square(56), wide + 1, wide, 1, F32) == 0
-        assert winograd_outputs(square(56), wide, wide - 1, 1, F32) == 0
+        assert outputs(square(56), wide + 1, wide) == 0
+        assert outputs(square(56), wide, wide - 1) == 0
+
+
+def test_a_large_weight_is_kept_once():
+    """It is transformed in every run, into memory that is there anyway, and changes nothing."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 320, 1),
+        torch.nn.Conv2d(320, 320, 3, padding=1),
+        torch.nn.ReLU(),
+        torch.nn.Conv2d(320, 320, 3, padding=1),
+    ).eval()
+    x = torch.rand(1, 3, 20, 20)
+    faster = accelerate(net, x)
+    with torch.no_grad():
+        wanted = net.double()(x.double())
+    for _ in range(2):
+        torch.testing.assert_close(faster(x).double(), wanted, rtol=1e-4, atol=1e-5)
+    said = [entry.what for entry in faster.reports()[-1].entries]
+    assert said[1:] == ["conv 3×3 + relu, Winograd 2×2", "conv 3×3, Winograd 2×2"]
+    assert not faster._constants._filtered
+    assert len(pickle.dumps(faster)) < 1.1 * sum(p.numel() * 4 for p in net.parameters())
+    plan = next(iter(faster._plans.values()))
+    transformed = 16 * 320 * 320 * 4
+    assert transformed < plan.bytes < 1.7 * transformed  # both in the same place
 
 
 def test_a_network_runs_it():

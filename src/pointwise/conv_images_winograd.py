@@ -37,7 +37,7 @@ from pointwise.engine.cpu.vector import (
 )
 from pointwise.gathers.transfer import copy, zeros
 from pointwise.gathers.window import Window
-from pointwise.packed_weights import Filtered
+from pointwise.packed_weights import Filtered, Mix
 
 # In eighths, where rounding loses least: with 0, ±1, ±2 it is four times as much for m = 4.
 _EIGHTH = Fraction(1, 8)
@@ -45,7 +45,7 @@ _POINTS = {2: (0, 8, -8), 4: (0, 5, -5, 12, -12)}
 MATRICES = {m: matrices([_EIGHTH * p for p in points], 3) for m, points in _POINTS.items()}
 _OWN = TAPS + MIX_SLOTS  # the argument table: the window, the mix, and what follows
 _INFINITY = float("inf")
-_LARGE = 1024 * 1024  # bytes of a weight as it was
+_APART = 16  # numbers, a cache line or two
 _READING = 24  # rows, measured with weights that come from memory
 
 
@@ -66,7 +66,7 @@ def _of_outputs(m: int):
     forward, backward = times(there), times(back)
 
     @device_of(m)
-    def transform(target, by_y, by_x, y, x, image, pixel, channels, height, width, patch, work,
+    def transform(target, by_y, by_x, y, x, image, pixel, channels, height, width, patch,
                   like):  # fmt: skip
         """The pixels from (y, x) on, transformed: point (j, i) to ``target + j·by_y + i·by_x``."""
         size, lanes = bytes_of(like), lanes_of(like)
@@ -82,11 +82,7 @@ def _of_outputs(m: int):
                     else:
                         copy(place, image + (j * width + i) * pixel, channels, like)
         for c in range(0, channels * size, register):
-            for i in range(points):
-                forward(source + i * pixel + c, line, work + i * register, points * register, like)
-            for j in range(points):
-                row = work + j * points * register
-                forward(row, register, target + j * by_y + c, by_x, like)
+            forward(source + c, line, pixel, target + c, by_y, by_x, like)
 
     @device_of(m)
     def finish(products, between, columns, out, line, pixel, rows, across, bias, residual, low,
@@ -94,16 +90,12 @@ def _of_outputs(m: int):
         """A tile's products, ``between`` bytes apart, transformed back into ``rows × across``."""
         size, lanes = bytes_of(like), lanes_of(like)
         register = lanes * size
-        results = work + points * points * register
         for c in range(0, columns * size, register):
-            for i in range(points):
-                backward(products + i * between + c, points * between, work + i * register,
-                         points * register, like)  # fmt: skip
+            backward(products + c, points * between, between, work, m * register, register, like)
             for j in range(min(m, rows)):
-                backward(work + j * points * register, register, results, register, like)
                 for i in range(min(m, across)):
                     place = j * line + i * pixel + c
-                    value = load(results + i * register, like)
+                    value = load(work + (j * m + i) * register, like)
                     if bias != 0:
                         value = value + load(bias + c, like)
                     if residual != 0:
@@ -134,7 +126,7 @@ def _of_outputs(m: int):
         )
         tiles = slot(arguments, _OWN + 8) + thread * slot(arguments, _OWN + 9)
         products, between = tiles + slot(arguments, _OWN + 10), block * size
-        products_row = slot(arguments, _OWN + 11)
+        products_row, apart = slot(arguments, _OWN + 11), slot(arguments, _OWN + 12)
         patch = products + span * products_row
         work = patch + points * points * pixel
         across, down = -(-row // m), -(-lines // m)
@@ -146,7 +138,7 @@ def _of_outputs(m: int):
             y, x = tile // across % down * m, tile % across * m
             transform(tiles + r * tile_row, by_y, by_x, y + slot(arguments, 11),
                       x + slot(arguments, 12), slot(arguments, 0) + image * height * width * pixel,
-                      pixel, channels, height, width, patch, work, like)  # fmt: skip
+                      pixel, channels, height, width, patch, like)  # fmt: skip
         stride = TILE if tile_row == TILE_ROW else GENERAL
         panel = channels * lanes * size
         infinity = number(_INFINITY, like)
@@ -154,7 +146,7 @@ def _of_outputs(m: int):
             columns = min(block, end - column)
             for p in range(points * points):
                 multiply(tiles + p // points * by_y + p % points * by_x, tile_row, stride, size,
-                         weight + (p * filters + column) // lanes * panel, lanes * size, panel,
+                         weight + p * apart + column // lanes * panel, lanes * size, panel,
                          channels, products + p * between, products_row, count, columns, 0, 0, 0, 0,
                          -infinity, infinity, 0, 0, 0, like)  # fmt: skip
             for r in range(count):
@@ -175,7 +167,23 @@ def _of_outputs(m: int):
     return some_tiles
 
 
+def _filtering(m: int):
+    spread, points = times(MATRICES[m][1]), m + 2
+
+    @device_of(m)
+    def one_panel(arguments, program, thread, like):
+        register = lanes_of(like) * bytes_of(like)
+        apart, panel = slot(arguments, 2), slot(arguments, 3)
+        source = slot(arguments, 0) + 9 * program * panel
+        target = slot(arguments, 1) + program * panel
+        for c in range(0, panel, register):
+            spread(source + c, 3 * panel, panel, target + c, points * apart, apart, like)
+
+    return one_panel
+
+
 _KERNELS = {m: by_dtype(_of_outputs(m), f"winograd_{m}") for m in MATRICES}
+_FILTERING = {m: by_dtype(_filtering(m), f"winograd_weight_{m}") for m in MATRICES}
 
 
 def winograd_step(
@@ -205,14 +213,36 @@ def winograd_step(
         by_x, by_y = pixel, rows * tile_row
     tiles = points * by_y
     products_row = points**2 * block * size + 64
-    work = (points**2 + m) * REGISTER_BYTES
+    work = m**2 * REGISTER_BYTES
     own = tiles + span * products_row + points**2 * pixel + work
     scratch = torch.empty(threads() * own, dtype=torch.uint8)
     arguments = windowed(x, window, weights.depth) + mixing(weights, out, residual, activation)
     arguments += [span, total, share, shares, block, tile_row, by_y, by_x, scratch.data_ptr(), own,
-                  tiles, products_row]  # fmt: skip
+                  tiles, products_row, weights.packed.stride(0) * size]  # fmt: skip
     programs = -(-total // span) * shares
     return Step(compiled, arguments, programs, out, place, (weights, scratch), TAPS + 7)
+
+
+def filtering_step(weights: Mix, into: Filtered) -> Step:
+    """Transforms a 3×3 weight, a panel of columns in each program."""
+    packed, size = into.packed, weights.packed.element_size()
+    panel = into.depth * REGISTER_BYTES
+    arguments = [weights.packed.data_ptr(), packed.data_ptr(), packed.stride(0) * size, panel]
+    compiled, panels = _FILTERING[into.outputs][packed.dtype], packed.shape[1]
+    return Step(compiled, arguments, panels, packed, 1, (weights, packed))
+
+
+def room_for(weights: Mix, outputs: int) -> int:
+    """Numbers that a transformed weight takes, its points not on the same lines of a cache."""
+    return (outputs + 2) ** 2 * (weights.columns * weights.depth // 9 + _APART)
+
+
+def filters_in(room: Tensor, weights: Mix, outputs: int) -> Filtered:
+    """Where ``filtering_step`` may write: a view of ``room``, which is of ``room_for`` numbers."""
+    lanes, depth = weights.packed.shape[3], weights.depth // 9
+    packed = room.view((outputs + 2) ** 2, -1)[:, :-_APART].unflatten(1, (-1, depth, lanes))
+    bias = None if weights.bias is None else weights.bias[0]
+    return Filtered(packed, bias, weights.columns, depth, outputs)
 
 
 def winograd_outputs(
@@ -235,5 +265,9 @@ def winograd_outputs(
         products = (m + 2) ** 2 if m else 9
         return products * (-(-tiles // (ROWS // 2)) * (ROWS // 2) + _READING)
 
-    large = 9 * inputs * columns * dtype.itemsize > _LARGE
-    return min((0, 2) if large else (0, *MATRICES), key=cost)
+    return min((0, 2) if is_large(inputs, columns, dtype) else (0, *MATRICES), key=cost)
+
+
+def is_large(inputs: int, columns: int, dtype: torch.dtype) -> bool:
+    """Whether a 3×3 weight had better be transformed in every run than be kept so."""
+    return 9 * inputs * columns * dtype.itemsize > 1024 * 1024

@@ -53,7 +53,7 @@ def mix(weight: Tensor, bias: Tensor | None, groups: int = 1) -> Mix:
 class Filtered(Weights):
     """A weight ``[C_out, C_in, 3, 3]`` for Winograd's loop, transformed, and its bias."""
 
-    packed: Tensor  # [(m + 2)², C_out/lanes, C_in, lanes]
+    packed: Tensor  # [(m + 2)², C_out/lanes, C_in, lanes], dense but for the first
     bias: Tensor | None  # [C_out up to whole registers]
     columns: int  # C_out
     depth: int  # C_in

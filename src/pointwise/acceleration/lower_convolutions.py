@@ -18,11 +18,18 @@ from pointwise.acceleration import steps, vocabulary
 from pointwise.acceleration.lower_pixels import add_up
 from pointwise.acceleration.operands import Fixed, Found, Waiting, dtype_of, why_not
 from pointwise.acceleration.values import Value
-from pointwise.conv_images_winograd import winograd_outputs
+from pointwise.conv_images_winograd import (
+    filtering_step,
+    filters_in,
+    is_large,
+    room_for,
+    winograd_outputs,
+    winograd_step,
+)
 from pointwise.engine.cpu import combine
 from pointwise.gathers.window import Window, window
 from pointwise.layers import folded
-from pointwise.packed_weights import Mix
+from pointwise.packed_weights import Filtered, Mix
 
 if TYPE_CHECKING:
     from pointwise.acceleration.planner import Planner
@@ -33,9 +40,10 @@ class Piece:
 
     def __init__(
         self, weights: conv_images.Weights, seen: Window, channels: int, activation: str,
-        multiplier: int = 1,
+        multiplier: int = 1, outputs: int = 0,
     ) -> None:  # fmt: skip
         self.weights, self.window, self.multiplier = weights, seen, multiplier
+        self.outputs = outputs  # of Winograd's tiles, where the weight is transformed in every run
         self.activation = activation if activation in conv_images.EPILOGUES else "none"
         self.later = "none" if activation in conv_images.EPILOGUES else activation
         self.shape = torch.Size((seen.images, channels, seen.y.points, seen.x.points))
@@ -70,12 +78,15 @@ def _conv(plan: Planner, node: fx.Node, x: Any, weight: Any, bias: Any, residual
         return "its kernel does not fit into the image"
     key = None if bias is None else bias.node
     weights: conv_images.Weights
-    if outputs := winograd_outputs(seen, sizes[1], sizes[0], groups, dtype):
+    outputs = winograd_outputs(seen, sizes[1], sizes[0], groups, dtype)
+    large = outputs > 0 and is_large(sizes[1], sizes[0], dtype)
+    if outputs and not large:
         weights = plan.constants.filtered(weight.node, key, outputs)
-        plan.ways[node] = f", Winograd {outputs}×{outputs}"
     else:
         weights = plan.constants.packed(weight.node, key, groups)
-    piece: Any = Piece(weights, seen, sizes[0], activation, multiplier)
+    piece: Any = Piece(weights, seen, sizes[0], activation, multiplier, outputs if large else 0)
+    if outputs:
+        plan.ways[node] = f", Winograd {outputs}×{outputs}"
     residual = plan.settled(residual)
     if residual is not None and residual.shape != piece.shape:
         return "a residual of another shape"
@@ -152,7 +163,8 @@ def _reader(plan: Planner, node: fx.Node, piece: Any, stencil: bool) -> tuple[fx
 
 
 def _emit(plan: Planner, x: Value, piece: Any, residual: Value | None,
-          step: Callable[[Tensor, Tensor, Tensor | None], conv_images.Step]) -> Value:  # fmt: skip
+          step: Callable[[Tensor, Tensor, Tensor | None], conv_images.Step],
+          also: Sequence[Value] = ()) -> Value:  # fmt: skip
     """The result of ``piece`` by the launch ``step(x, out, residual)``, which ends with it."""
     residual = None if residual is None else plan.as_pixels(residual)
     out = plan.new(piece.shape, x.dtype)
@@ -161,7 +173,7 @@ def _emit(plan: Planner, x: Value, piece: Any, residual: Value | None,
         given = None if residual is None else plan.real(residual)
         return step(plan.real(x), plan.real(out), given)
 
-    return _later(plan, plan.emit(make, [x, residual], out), piece.later)
+    return _later(plan, plan.emit(make, [x, residual, *also], out), piece.later)
 
 
 def _one(plan: Planner, x: Value, piece: Any, residual: Value | None) -> Value:
@@ -169,9 +181,24 @@ def _one(plan: Planner, x: Value, piece: Any, residual: Value | None) -> Value:
     if residual is not None and isinstance(piece.weights, conv_images.Taps):
         out = _one(plan, x, _without_activation(piece), None)
         return add_up(plan, combine.ADD, out, residual, _activation(piece))
+    if piece.outputs:
+        return _winograd(plan, x, piece, residual)
     return _emit(
         plan, x, piece, residual, lambda x, out, more: folded.step_of_one(x, piece, out, more)
     )
+
+
+def _winograd(plan: Planner, x: Value, piece: Any, residual: Value | None) -> Value:
+    """A 3×3 convolution behind what transforms its weight, into memory that others use too."""
+    room = plan.new((room_for(piece.weights, piece.outputs),), x.dtype, pixels=False)
+
+    def filters() -> Filtered:
+        return filters_in(plan.real(room), piece.weights, piece.outputs)
+
+    plan.emit(lambda: filtering_step(piece.weights, filters()), [], room)
+    return _emit(plan, x, piece, residual,
+                 lambda x, out, more: winograd_step(x, filters(), piece.window, out, more,
+                                                    piece.activation), [room])  # fmt: skip
 
 
 def _two(plan: Planner, waiting: Waiting, piece: Any, residual: Value | None) -> Value:

@@ -21,6 +21,7 @@ from llvmlite import ir
 from numba import carray, njit, prange, types
 from numba.core.caching import FunctionCache
 from numba.core.ccallback import CFunc
+from numba.core.runtime import rtsys
 from numba.extending import intrinsic
 from numba.np.ufunc.parallel import _launch_threads
 
@@ -78,7 +79,19 @@ def _fingerprint() -> str:
 
 
 class _Cache(FunctionCache):
-    """Numba's cache of one function, which here may be made several times from different parts.
+    """Numba's cache of one function, read without what only compiling needs.
+
+    Numba would first load all that it can compile: a third of a second and 28 MB.
+    """
+
+    def load_overload(self, sig, target_context):
+        rtsys.initialize(target_context)
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)
+
+
+class _NamedCache(_Cache):
+    """The cache of a function that may be made several times from different parts.
 
     Numba would tell such functions apart by what they enclose, whose identity changes from process
     to process; a name does not.
@@ -110,7 +123,7 @@ class kernel:
         # The attribute keeps the machine code alive as long as its address is in use.
         options = {"nogil": True, "error_model": "numpy"}
         compiled = CFunc(self.function, _KERNEL, {}, options)
-        compiled._cache = _Cache(self.function, self.name)  # type: ignore[attr-defined]
+        compiled._cache = _NamedCache(self.function, self.name)  # type: ignore[attr-defined]
         compiled.compile()
         return compiled
 
@@ -118,6 +131,17 @@ class kernel:
     def address(self) -> int:
         with _compile_lock:
             return int(self.compiled.address)  # type: ignore[arg-type]
+
+
+def host(parallel: bool = False):
+    """Marks a function that Python calls: compiled at first use, and cached on disk."""
+
+    def mark(function):
+        compiled = njit(function, nogil=True, parallel=parallel)
+        compiled._cache = _Cache(function)
+        return compiled
+
+    return mark
 
 
 @intrinsic
@@ -170,7 +194,7 @@ def _take(typingctx, counter):
 _LINE = 64  # bytes between counters: a cache line each
 
 
-@njit(nogil=True, cache=True)
+@host()
 def _work(address, arguments, programs, counters, thread, threads):
     """One thread's share of the programs, then what others have not begun of theirs.
 
@@ -186,19 +210,19 @@ def _work(address, arguments, programs, counters, thread, threads):
             program = first + _take(counters + _LINE * owner)
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@host(parallel=True)
 def _launch(address, arguments, programs, counters, threads):
     for thread in prange(threads):
         _work(address, arguments, programs, counters, thread, threads)
 
 
-@njit(nogil=True, cache=True)
+@host()
 def _work_all(addresses, tables, programs, counters):
     for step in range(len(addresses)):
         _work(addresses[step], tables[step], programs[step], counters + _LINE * step, 0, 1)
 
 
-@njit(nogil=True, cache=True)
+@host()
 def _launch_all(addresses, tables, programs, counters, threads):
     for step in range(len(addresses)):
         own = counters + _LINE * threads * step

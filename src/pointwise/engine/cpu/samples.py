@@ -6,20 +6,20 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from pointwise.engine.cpu.launch import host
 from pointwise.engine.cpu.vector import peek
 
 
-@njit(nogil=True, cache=True)
+@host()
 def read(places, numbers):
     """The 32 bits at each address, to ``numbers``."""
     for i in range(len(places)):
         numbers[i] = peek(places[i], np.int32(0))
 
 
-@njit(nogil=True, cache=True)
+@host()
 def are_same(places, numbers):
     """Whether the 32 bits at each address are still those of ``numbers``."""
     changed = np.int32(0)

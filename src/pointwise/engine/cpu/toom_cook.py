@@ -53,44 +53,91 @@ def _with_roots(roots: Sequence[Fraction]) -> list[Fraction]:
 
 
 def times(matrix: Matrix):
-    """A Numba function: ``matrix`` times a column of registers, each lane for itself.
+    """A Numba function: ``matrix · X · matrixᵀ`` for a square X of registers, each lane for itself.
 
-    ``run(source, source_step, target, target_step, like)``: the registers of the column lie
-    ``source_step`` bytes apart, those of the result ``target_step``. Zeros cost nothing.
+    ``run(source, source_line, source_step, target, target_line, target_step, like)``: neighbouring
+    registers of a line lie so many bytes apart, and so many neighbouring lines.
     """
 
     @intrinsic
-    def run(typingctx, source, source_step, target, target_step, like):
+    def run(typingctx, source, source_line, source_step, target, target_line, target_step, like):
         vector = vector_of(like)
         size, width = vector.dtype.bitwidth // 8, vector.count
 
         def codegen(context, builder, signature, arguments):
-            source, source_step, target, target_step, _ = arguments
+            source, source_line, source_step, target, target_line, target_step, _ = arguments
             scalar = ir.FloatType() if size == 4 else ir.DoubleType()
             shape = ir.VectorType(scalar, width)
+            i64 = ir.IntType(64)
 
-            def at(address, step, index):
-                place = builder.add(address, builder.mul(step, ir.IntType(64)(index)))
+            def at(address, line, j, step, i):
+                place = builder.add(address, builder.mul(line, i64(j)))
+                place = builder.add(place, builder.mul(step, i64(i)))
                 return builder.inttoptr(place, shape.as_pointer())
 
-            column = [
-                builder.load(at(source, source_step, j), align=size) for j in range(len(matrix[0]))
-            ]
-            for i, row in enumerate(matrix):
-                total = None
-                terms = [term for term in zip(row, column, strict=True) if term[0] != 0]
-                for factor, value in sorted(terms, key=_is_scaled):
-                    total = _added(builder, total, float(factor), value, shape)
-                builder.store(total, at(target, target_step, i), align=size)
+            taps = range(len(matrix[0]))
+            lines = []
+            for j in taps:
+                line = [
+                    builder.load(at(source, source_line, j, source_step, i), align=size)
+                    for i in taps
+                ]
+                lines.append(_product(builder, matrix, line, shape))
+            for i, column in enumerate(zip(*lines, strict=True)):
+                for j, value in enumerate(_product(builder, matrix, column, shape)):
+                    builder.store(value, at(target, target_line, j, target_step, i), align=size)
             return context.get_dummy_value()
 
-        return types.void(types.int64, types.int64, types.int64, types.int64, like), codegen
+        whole = types.int64
+        return types.void(whole, whole, whole, whole, whole, whole, like), codegen
 
     return run
 
 
+def _product(builder, matrix: Matrix, column, shape) -> list:
+    """The matrix times a column. Points p and -p share what is even in p, and what is odd."""
+    rows, values = [list(row) for row in matrix], list(column)
+    for a, b in _mirrored(list(zip(*matrix, strict=True))):
+        one, other = values[a], values[b]
+        values[a], values[b] = builder.fadd(one, other), builder.fsub(one, other)
+        for row in rows:
+            row[a], row[b] = (row[a], Fraction(0)) if row[a] == row[b] else (Fraction(0), row[a])
+
+    found: list = [None] * len(rows)
+    for a, b in _mirrored(rows):
+        even = [x if x == y else Fraction(0) for x, y in zip(rows[a], rows[b], strict=True)]
+        odd = [x - y for x, y in zip(rows[a], even, strict=True)]
+        one, other = (_sum(builder, part, values, shape) for part in (even, odd))
+        found[a], found[b] = builder.fadd(one, other), builder.fsub(one, other)
+    return [
+        _sum(builder, row, values, shape) if value is None else value
+        for row, value in zip(rows, found, strict=True)
+    ]
+
+
+def _mirrored(rows: Sequence[Sequence[Fraction]]) -> list[tuple[int, int]]:
+    """Pairs of rows that agree in some places, and have opposite signs in all others."""
+    pairs: list[tuple[int, int]] = []
+    for b, row in enumerate(rows):
+        for a, other in enumerate(rows[:b]):
+            taken = any(a in pair or b in pair for pair in pairs)
+            same = [x == y for x, y in zip(other, row, strict=True) if x or y]
+            mirrored = all(abs(x) == abs(y) for x, y in zip(other, row, strict=True))
+            if mirrored and not taken and any(same) and not all(same):
+                pairs.append((a, b))
+    return pairs
+
+
+def _sum(builder, row: Sequence[Fraction], values, shape):
+    """A row of factors times values; zeros cost nothing, and factors of one come first."""
+    total = None
+    terms = [term for term in zip(row, values, strict=True) if term[0] != 0]
+    for factor, value in sorted(terms, key=_is_scaled):
+        total = _added(builder, total, float(factor), value, shape)
+    return total
+
+
 def _is_scaled(term) -> bool:
-    """Factors of one come first: a sum begins with them at no cost."""
     return abs(term[0]) != 1
 
 
