@@ -34,10 +34,11 @@ class _Block:
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
         self.size = size
         self.memory = mmap.mmap(-1, size + _HUGE_PAGE, flags=flags)
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            self.memory.madvise(mmap.MADV_HUGEPAGE)
         begin = np.frombuffer(self.memory, np.uint8).ctypes.data
         self.address = -(-begin // _HUGE_PAGE) * _HUGE_PAGE
+        whole = size // _HUGE_PAGE * _HUGE_PAGE  # what is left would take a page of 2 MB
+        if whole and hasattr(mmap, "MADV_HUGEPAGE"):
+            self.memory.madvise(mmap.MADV_HUGEPAGE, self.address - begin, whole)
         _mapped += size
 
     def __del__(self) -> None:
