@@ -54,7 +54,8 @@ class Part:
 class Plan:
     """Runs again and again; runs in several threads wait for each other.
 
-    ``stand_ins`` are addresses that launches were made with, in place of those of a slot.
+    ``stand_ins`` are addresses that launches were made with: each in place of one of a slot, so
+    many bytes behind its beginning.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Plan:
         made: Sequence[Step | Plain],
         parts: Sequence[Part],
         real: Callable[[Value], Tensor],
-        stand_ins: Mapping[int, int],
+        stand_ins: Mapping[int, tuple[int, int]],
         arena: Tensor,
         slots: int,
         entries: Sequence[Entry],
@@ -74,7 +75,7 @@ class Plan:
         self._scratch = _share_scratch(launches)
         self.bytes = arena.numel() + self._scratch.numel()
         used = {address for step in launches for address in step.arguments}
-        self._fetched = {slot for address, slot in stand_ins.items() if address in used}
+        self._fetched = {slot for address, (slot, _) in stand_ins.items() if address in used}
         self._work: list[Work] = []
         run: list[Step] = []
         for step in made:
@@ -104,7 +105,7 @@ class Plan:
         program = Program((step.kernel, step.arguments, step.programs) for step in run)
         read = [kept for step in run for kept in step.kept if not _is_scratch(kept)]
         patches = [
-            (table, place, self._stand_ins[int(entry)])
+            (table, place, *self._stand_ins[int(entry)])
             for table in program.tables
             for place, entry in enumerate(table)
             if int(entry) in self._stand_ins
@@ -112,8 +113,8 @@ class Plan:
         run.clear()
 
         def work(slots: list[Any]) -> None:
-            for table, place, slot in patches:
-                table[place] = slots[slot].data_ptr()
+            for table, place, slot, begin in patches:
+                table[place] = slots[slot].data_ptr() + begin
             with program.lock:
                 program.run()
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from pointwise.acceleration import lower_convolutions, lower_int8, lower_pixels
+from pointwise.acceleration import lower_convolutions, lower_int8, lower_pixels, stretch
 from pointwise.acceleration.constants import Constants
 from pointwise.acceleration.operands import Fixed, Waiting, describe
 from pointwise.acceleration.plan import Native, Part, Plain, Plan
@@ -44,7 +44,11 @@ class Unplannable(Exception):
 def make(graph: fx.Graph, constants: Constants, inputs: Sequence[Any]) -> Plan:
     """The plan of a graph for inputs like these. Raises ``Unplannable``."""
     with torch.no_grad(), torch.inference_mode(False):
-        return Planner(graph, constants).plan(inputs)
+        found = stretch.find(Planner(graph, constants), inputs)
+        try:
+            return Planner(graph, constants).plan(inputs, found)
+        except stretch.Unlike:
+            return Planner(graph, constants).plan(inputs)
 
 
 class Planner:
@@ -56,14 +60,17 @@ class Planner:
         self.copies: dict[tuple[Value, tuple[int, ...]], Value] = {}
         self.slots = 0
         self.arena = torch.empty(0)
-        self.stand_ins: dict[int, int] = {}
+        self.stand_ins: dict[int, tuple[int, int]] = {}
         self.report: list[Entry] = []
         self.waiting: dict[Waiting, Entry] = {}
         self.ways: dict[fx.Node, str] = {}  # how calls run that could run otherwise, in words
+        self.turns: stretch.Turns | None = None
+        self.turn = 0
 
     # --- the graph, node by node ---
 
-    def plan(self, inputs: Sequence[Any]) -> Plan:
+    def plan(self, inputs: Sequence[Any], first: stretch.Stretch | None = None) -> Plan:
+        """The plan, with calls of ``first`` in turns. Raises ``Unlike`` where that cannot be."""
         given = iter(inputs)
         for node in self.graph.nodes:
             if node in self.constants.fixed:
@@ -72,8 +79,10 @@ class Planner:
                 self.env[node] = self._input(next(given))
             elif node.op == "output":
                 return self._finish(node)
-            else:
-                self._call(node)
+            elif first is None or node not in first.nodes:
+                self.call(node)
+            elif node is first.last:
+                self.turns = stretch.run(self, first)
         raise AssertionError("a graph without an output")
 
     def _input(self, value: Any) -> Any:
@@ -82,7 +91,12 @@ class Planner:
             return value
         return Value(empty(value.shape, value.stride(), value.dtype), Buffer(0, slot))
 
-    def _call(self, node: fx.Node) -> None:
+    def knows(self, node: fx.Node) -> bool:
+        """Whether a call is one of those that may run as kernels."""
+        return node.op == "call_function" and node.target in LOWERINGS
+
+    def call(self, node: fx.Node) -> None:
+        """Launches of one call of the graph, or a plain one."""
         if node.op != "call_function":
             raise Unplannable(f"{node.op} of {node.target}")
         if node.target is operator.getitem and isinstance(self._at(node.args[0]), (list, tuple)):
@@ -289,15 +303,35 @@ class Planner:
             value.buffer.dies = _FOREVER
             parts.append(Part(value, strides, value.buffer.slot is None))
         self.arena = new_arena(arrange([buffer for buffer in self.buffers if buffer.born >= 0]))
-        made = [step.make() if isinstance(step, Native) else step for step in self.steps]
-        return Plan(made, parts, self.real, self.stand_ins, self.arena, self.slots, self.report)
+        return Plan(
+            self._made(), parts, self.real, self.stand_ins, self.arena, self.slots, self.report
+        )
+
+    def _made(self) -> list[Step | Plain]:
+        """The steps with their addresses, those that run in turns once for each."""
+        first, end, count = 0, 0, 0
+        if self.turns is not None:
+            first, end, count = self.turns.first, self.turns.end, self.turns.count
+        made = [_make(step) for step in self.steps[:first]]
+        for self.turn in range(count):
+            made += [_make(step) for step in self.steps[first:end]]
+        return made + [_make(step) for step in self.steps[end:]]
 
     def real(self, value: Value) -> Tensor:
         """A value's tensor, as soon as there is an arena."""
-        tensor = value.real(self.arena)
+        whole = None if self.turns is None else self.turns.whole(value)
+        tensor, begin = (whole or value).real(self.arena), 0
+        if whole is not None:
+            images = value.shape[0]
+            tensor = tensor[self.turn * images : (self.turn + 1) * images]
+            begin = int(tensor.storage_offset()) * tensor.element_size()
         if value.buffer.slot is not None:
-            self.stand_ins[tensor.data_ptr()] = value.buffer.slot
+            self.stand_ins[tensor.data_ptr()] = value.buffer.slot, begin
         return tensor
+
+
+def _make(step: Native | Plain) -> Step | Plain:
+    return step.make() if isinstance(step, Native) else step
 
 
 # Reductions and the like, which take tensors as they lie.

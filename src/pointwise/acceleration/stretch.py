@@ -1,0 +1,141 @@
+"""The first layers of a network, a few images of a batch at a time.
+
+There images are large: what one layer writes of a whole batch is out of the cache before the next
+one reads it. Of a few images it is not, and takes less memory. The layers behind, whose weights are
+larger than their images, run once for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, fx
+
+from pointwise.acceleration.operands import Waiting, dtype_of
+from pointwise.acceleration.plan import Plain
+from pointwise.acceleration.values import Buffer, Value, empty, is_pixels, strides_of
+from pointwise.engine.cpu.launch import threads
+
+if TYPE_CHECKING:
+    from pointwise.acceleration.planner import Planner
+
+_CACHE = 1024 * 1024  # bytes of a core's own
+_MOST = 32  # turns: each has launches of its own
+
+
+class Unlike(Exception):
+    """Some images of a batch do not run as one image did."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """The calls from a graph's only input to ``last``, which alone is read behind them."""
+
+    input: fx.Node
+    nodes: frozenset[fx.Node]
+    last: fx.Node
+    images: int  # at a time
+    turns: int
+
+
+@dataclass(frozen=True, eq=False)
+class Turns:
+    """Steps ``first … end`` of a plan, which run ``count`` times.
+
+    In each turn ``part`` stands for some images of ``input``, and what is in the buffer of ``out``
+    for as many of its.
+    """
+
+    first: int
+    end: int
+    count: int
+    input: Value
+    part: Value
+    out: Value
+
+    def whole(self, value: Value) -> Value | None:
+        """What a value is some images of, or None."""
+        if value is self.part:
+            return self.input
+        return self.out if value.buffer is self.out.buffer and value is not self.out else None
+
+
+def find(trial: Planner, inputs: Sequence[Any]) -> Stretch | None:
+    """Tries a graph's calls with one image, as far as a batch of them does not fit into the cache.
+
+    None where there are no two launches to run in turns. ``trial`` is of no use afterwards.
+    """
+    fixed = trial.constants.fixed
+    places = [node for node in trial.graph.nodes if node.op == "placeholder" and node not in fixed]
+    if len(places) != 1 or not isinstance(inputs[0], Tensor) or inputs[0].dim() != 4:
+        return None
+    images, room = len(inputs[0]), _CACHE * threads()
+    one = (1, *inputs[0].shape[1:])
+    pixels = empty(one, strides_of(one, (0, 2, 3, 1)), inputs[0].dtype)
+    trial.env[places[0]], trial.slots = Value(pixels, Buffer(0, 0)), 1
+    members, most, found = {places[0]}, 0, None
+    for node in trial.graph.nodes:
+        reads = set(node.all_input_nodes) - fixed
+        if not trial.knows(node) or not reads <= members:
+            continue
+        if images * max(_bytes(trial.env[part]) for part in reads) <= room:
+            break
+        trial.call(node)
+        members.add(node)
+        if any(isinstance(step, Plain) for step in trial.steps):
+            break
+        most = max(most, _bytes(trial.env[node]))
+        if len(trial.steps) > 1 and _is_image(trial.env[node]) and _alone(node, members, places[0]):
+            found = node, frozenset(members - {places[0]}), most
+    if found is None:
+        return None
+    last, nodes, most = found
+    least = max(1, -(-images // _MOST))
+    fitting = [
+        n for n in range(least, images) if images % n == 0 and (n == least or n * most <= room)
+    ]
+    if not fitting:
+        return None
+    return Stretch(places[0], nodes, last, fitting[-1], images // fitting[-1])
+
+
+def _bytes(value: Any) -> int:
+    shape = value.piece.shape if isinstance(value, Waiting) else value.shape
+    return int(shape.numel()) * dtype_of(value).itemsize
+
+
+def _is_image(value: Any) -> bool:
+    return isinstance(value, Value) and value.buffer.slot is None and is_pixels(value.fake)
+
+
+def _alone(last: fx.Node, members: set[fx.Node], input: fx.Node) -> bool:
+    """Whether nobody else reads any of the others."""
+    return all(set(node.users) <= members for node in members - {last, input})
+
+
+def run(plan: Planner, stretch: Stretch) -> Turns:
+    """The launches of a stretch into a plan, and its result into ``plan.env``.
+
+    Raises ``Unlike`` where they are not what they were for one image.
+    """
+    given = plan.env[stretch.input]
+    whole = plan.as_pixels(given)
+    shape = (stretch.images, *whole.shape[1:])
+    part = Value(empty(shape, whole.fake.stride(), whole.dtype), whole.buffer)
+    first, plan.env[stretch.input] = len(plan.steps), part
+    for node in plan.graph.nodes:
+        if node in stretch.nodes:
+            plan.call(node)
+    plan.env[stretch.input], one = given, plan.env[stretch.last]
+    if not _is_image(one) or any(isinstance(step, Plain) for step in plan.steps[first:]):
+        raise Unlike
+    shape = (stretch.images * stretch.turns, *one.shape[1:])
+    out = Value(empty(shape, strides_of(shape, (0, 2, 3, 1)), one.dtype), one.buffer)
+    end = len(plan.steps)
+    # What goes in and comes out is needed in every turn.
+    out.buffer.size *= stretch.turns
+    out.buffer.born, whole.buffer.dies = first, end - 1
+    plan.env[stretch.last] = out
+    return Turns(first, end, stretch.turns, whole, part, out)
