@@ -44,10 +44,10 @@ class Unplannable(Exception):
 def make(graph: fx.Graph, constants: Constants, inputs: Sequence[Any]) -> Plan:
     """The plan of a graph for inputs like these. Raises ``Unplannable``."""
     with torch.no_grad(), torch.inference_mode(False):
-        found = stretch.find(Planner(graph, constants), inputs)
         try:
+            found = stretch.find(Planner(graph, constants), inputs)
             return Planner(graph, constants).plan(inputs, found)
-        except stretch.Unlike:
+        except (stretch.Unlike, Unplannable):
             return Planner(graph, constants).plan(inputs)
 
 
@@ -319,7 +319,7 @@ class Planner:
 
     def real(self, value: Value) -> Tensor:
         """A value's tensor, as soon as there is an arena."""
-        whole = None if self.turns is None else self.turns.whole(value)
+        whole = None if self.turns is None else self.turns.wholes.get(value)
         tensor, begin = (whole or value).real(self.arena), 0
         if whole is not None:
             images = value.shape[0]

@@ -44,22 +44,13 @@ class Stretch:
 class Turns:
     """Steps ``first … end`` of a plan, which run ``count`` times.
 
-    In each turn ``part`` stands for some images of ``input``, and what is in the buffer of ``out``
-    for as many of its.
+    ``wholes`` are batches, and the values that stand for some images of them, others in each turn.
     """
 
     first: int
     end: int
     count: int
-    input: Value
-    part: Value
-    out: Value
-
-    def whole(self, value: Value) -> Value | None:
-        """What a value is some images of, or None."""
-        if value is self.part:
-            return self.input
-        return self.out if value.buffer is self.out.buffer and value is not self.out else None
+    wholes: dict[Value, Value]
 
 
 def find(trial: Planner, inputs: Sequence[Any]) -> Stretch | None:
@@ -71,6 +62,8 @@ def find(trial: Planner, inputs: Sequence[Any]) -> Stretch | None:
     places = [node for node in trial.graph.nodes if node.op == "placeholder" and node not in fixed]
     if len(places) != 1 or not isinstance(inputs[0], Tensor) or inputs[0].dim() != 4:
         return None
+    if len(inputs[0]) < 2 * threads():  # threads would have to share images
+        return None
     images, room = len(inputs[0]), _CACHE * threads()
     one = (1, *inputs[0].shape[1:])
     pixels = empty(one, strides_of(one, (0, 2, 3, 1)), inputs[0].dtype)
@@ -80,7 +73,8 @@ def find(trial: Planner, inputs: Sequence[Any]) -> Stretch | None:
         reads = set(node.all_input_nodes) - fixed
         if not trial.knows(node) or not reads <= members:
             continue
-        if images * max(_bytes(trial.env[part]) for part in reads) <= room:
+        between = [_bytes(trial.env[part]) for part in reads - {places[0]}]
+        if between and images * max(between) <= room:
             break
         trial.call(node)
         members.add(node)
@@ -92,13 +86,21 @@ def find(trial: Planner, inputs: Sequence[Any]) -> Stretch | None:
     if found is None:
         return None
     last, nodes, most = found
-    least = max(1, -(-images // _MOST))
-    fitting = [
-        n for n in range(least, images) if images % n == 0 and (n == least or n * most <= room)
-    ]
-    if not fitting:
-        return None
-    return Stretch(places[0], nodes, last, fitting[-1], images // fitting[-1])
+    several = _several(images, most)
+    return Stretch(places[0], nodes, last, several, images // several) if several else None
+
+
+def _several(images: int, most: int) -> int:
+    """How many images at a time: one for each thread, more where they fit into the cache.
+
+    ``most`` is what a layer writes of one; 0 where the batch is not to be divided.
+    """
+    sizes = [n for n in range(-(-images // _MOST), images) if images % n == 0]
+    if not sizes:
+        return 0
+    fewest = next((n for n in sizes if n >= threads()), sizes[-1])
+    room = _CACHE * threads()
+    return max(n for n in sizes if n == fewest or (n > fewest and n * most <= room))
 
 
 def _bytes(value: Any) -> int:
@@ -138,4 +140,4 @@ def run(plan: Planner, stretch: Stretch) -> Turns:
     out.buffer.size *= stretch.turns
     out.buffer.born, whole.buffer.dies = first, end - 1
     plan.env[stretch.last] = out
-    return Turns(first, end, stretch.turns, whole, part, out)
+    return Turns(first, end, stretch.turns, {part: whole, one: out})
