@@ -175,6 +175,15 @@ def test_batches_are_not_mixed(monkeypatch, threads):
         assert_as_eager(net, faster, torch.rand(images, 3, 24, 24))
 
 
+def test_sizes_that_torch_compile_leaves_open(monkeypatch, threads, found):
+    cache(monkeypatch, threads, 64)
+    net = network()
+    faster = compiled(net)
+    for images in (8, 12, 10):
+        assert_as_eager(net, faster, torch.rand(images, 3, 40, 36))
+    assert [several.images for several in found] == [2, 2, 2]
+
+
 @pytest.mark.parametrize("seed", range(200, 224))
 def test_random_networks(seed, monkeypatch, threads):
     cache(monkeypatch, threads, 1)

@@ -31,7 +31,7 @@ class Unlike(Exception):
 
 @dataclass(frozen=True)
 class Stretch:
-    """The calls from a graph's only input to ``last``, which alone is read behind them."""
+    """The calls from a graph's only image to ``last``, which alone is read behind them."""
 
     input: fx.Node
     nodes: frozenset[fx.Node]
@@ -60,20 +60,22 @@ def find(trial: Planner, inputs: Sequence[Any]) -> Stretch | None:
     """
     fixed = trial.constants.fixed
     places = [node for node in trial.graph.nodes if node.op == "placeholder" and node not in fixed]
-    if len(places) != 1 or not isinstance(inputs[0], Tensor) or inputs[0].dim() != 4:
+    tensors = [x for x in zip(places, inputs, strict=True) if isinstance(x[1], Tensor)]
+    if len(tensors) != 1 or tensors[0][1].dim() != 4:
         return None
-    if len(inputs[0]) < 2 * threads():  # threads would have to share images
+    input, batch = tensors[0]
+    images, room = len(batch), _CACHE * threads()
+    if images < 2 * threads():  # threads would have to share images
         return None
-    images, room = len(inputs[0]), _CACHE * threads()
-    one = (1, *inputs[0].shape[1:])
-    pixels = empty(one, strides_of(one, (0, 2, 3, 1)), inputs[0].dtype)
-    trial.env[places[0]], trial.slots = Value(pixels, Buffer(0, 0)), 1
-    members, most, found = {places[0]}, 0, None
+    one = (1, *batch.shape[1:])
+    pixels = empty(one, strides_of(one, (0, 2, 3, 1)), batch.dtype)
+    trial.env[input], trial.slots = Value(pixels, Buffer(0, 0)), 1
+    members, most, found = {input}, 0, None
     for node in trial.graph.nodes:
         reads = set(node.all_input_nodes) - fixed
         if not trial.knows(node) or not reads <= members:
             continue
-        between = [_bytes(trial.env[part]) for part in reads - {places[0]}]
+        between = [_bytes(trial.env[part]) for part in reads - {input}]
         if between and images * max(between) <= room:
             break
         trial.call(node)
@@ -81,13 +83,13 @@ def find(trial: Planner, inputs: Sequence[Any]) -> Stretch | None:
         if any(isinstance(step, Plain) for step in trial.steps):
             break
         most = max(most, _bytes(trial.env[node]))
-        if len(trial.steps) > 1 and _is_image(trial.env[node]) and _alone(node, members, places[0]):
-            found = node, frozenset(members - {places[0]}), most
+        if len(trial.steps) > 1 and _is_image(trial.env[node]) and _alone(node, members, input):
+            found = node, frozenset(members - {input}), most
     if found is None:
         return None
     last, nodes, most = found
     several = _several(images, most)
-    return Stretch(places[0], nodes, last, several, images // several) if several else None
+    return Stretch(input, nodes, last, several, images // several) if several else None
 
 
 def _several(images: int, most: int) -> int:
