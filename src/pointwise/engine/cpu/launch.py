@@ -101,6 +101,13 @@ class _NamedCache(_Cache):
         super().__init__(function)
         self.name = name
 
+    def load_overload(self, sig, target_context):
+        found = super().load_overload(sig, target_context)
+        if found is not None:
+            # What other functions would be compiled with, in a MB or two: nobody calls a kernel.
+            found.library._shared_module = None
+        return found
+
     def _index_key(self, sig, codegen):
         return sig, codegen.magic_tuple(), self.name, _fingerprint()
 
