@@ -265,3 +265,21 @@ def test_functions_of_one_factory_stay_two_in_the_cache(tmp_path):
 @pytest.mark.slow
 def test_functions_of_one_name_would_become_one(tmp_path):
     assert _in_processes(tmp_path, "alike") == ["1001 0", "20020 0", "20020 1"]
+
+
+READS = """
+import sys
+import torch
+from pointwise.engine.cpu.pack import pack_kernels
+torch.set_num_threads(2)
+pack_kernels(torch.rand(64, 64, 1, 1), 1)
+print("numba.np.linalg" in sys.modules)
+"""
+
+
+def test_what_is_cached_is_read_without_what_compiles():
+    """Numba would load all it can compile first: a third of a second, and 28 MB."""
+    for _ in range(2):  # the first time, it may have to be compiled
+        done = subprocess.run([sys.executable, "-c", READS], capture_output=True, text=True,
+                              timeout=300, check=True)  # fmt: skip
+    assert done.stdout == "False\n"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import mmap
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -81,3 +84,19 @@ def test_release_gives_back_what_is_not_in_use():
     memory.release()
     assert memory._mapped == before - (4 << 20)
     assert held.eq(1).all()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="resident pages are known on Linux only")
+def test_a_huge_page_is_for_what_fills_it():
+    """What is left beyond whole pages of 2 MB takes no more memory than it has."""
+    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if setting.exists() and "[always]" in setting.read_text(encoding="ascii"):
+        pytest.skip("the system uses huge pages everywhere")
+
+    def resident() -> int:
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+        return int(pages) * mmap.PAGESIZE
+
+    before = resident()
+    kept = [empty((320, 1024), torch.float32).fill_(1) for _ in range(40)]  # 1.3 MB each
+    assert resident() - before < 1.2 * sum(x.nbytes for x in kept)
