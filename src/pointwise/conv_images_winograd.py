@@ -7,7 +7,8 @@ tiles, and turned into points by A: 4 multiplications for each point and pair of
 
 It rounds otherwise than the direct sum, whose error is twice that of m = 2, and half that of m = 4
 (which is 1.5e-6 to 4e-6 of the largest result); an infinity or a NaN spreads over its tile. So
-it is for inference, where weights are transformed once, in float64.
+it is for inference. Small weights are transformed once, in float64 (``filtered``); large ones in
+every run, since keeping them so would nearly double their memory (``filtering_step``).
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -44,11 +45,10 @@ class Unplannable(Exception):
 def make(graph: fx.Graph, constants: Constants, inputs: Sequence[Any]) -> Plan:
     """The plan of a graph for inputs like these. Raises ``Unplannable``."""
     with torch.no_grad(), torch.inference_mode(False):
-        try:
-            found = stretch.find(Planner(graph, constants), inputs)
-            return Planner(graph, constants).plan(inputs, found)
-        except (stretch.Unlike, Unplannable):
-            return Planner(graph, constants).plan(inputs)
+        with suppress(stretch.Unlike, Unplannable):
+            if found := stretch.find(Planner(graph, constants), inputs):
+                return Planner(graph, constants).plan(inputs, found)
+        return Planner(graph, constants).plan(inputs)
 
 
 class Planner:

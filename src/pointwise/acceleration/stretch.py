@@ -101,8 +101,7 @@ def _several(images: int, most: int) -> int:
     if not sizes:
         return 0
     fewest = next((n for n in sizes if n >= threads()), sizes[-1])
-    room = _CACHE * threads()
-    return max(n for n in sizes if n == fewest or (n > fewest and n * most <= room))
+    return max(n for n in sizes if n == fewest or n * most <= _CACHE * threads())
 
 
 def _bytes(value: Any) -> int:
@@ -135,7 +134,7 @@ def run(plan: Planner, stretch: Stretch) -> Turns:
     plan.env[stretch.input], one = given, plan.env[stretch.last]
     if not _is_image(one) or any(isinstance(step, Plain) for step in plan.steps[first:]):
         raise Unlike
-    shape = (stretch.images * stretch.turns, *one.shape[1:])
+    shape = (whole.shape[0], *one.shape[1:])
     out = Value(empty(shape, strides_of(shape, (0, 2, 3, 1)), one.dtype), one.buffer)
     end = len(plan.steps)
     # What goes in and comes out is needed in every turn.
