@@ -57,6 +57,10 @@ class Constants:
                 self._values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
         return self._values[node]
 
+    def owns(self, node: fx.Node) -> bool:
+        """Whether a constant's memory is ours, as of what is folded, and not the caller's."""
+        return node.op != "placeholder"
+
     def like(self, node: fx.Node) -> tuple[torch.Size, torch.dtype]:
         """Shape and type of a constant."""
         if node not in self._likes:

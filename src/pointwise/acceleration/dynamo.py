@@ -17,6 +17,7 @@ from weakref import WeakSet
 
 import torch
 from torch import Tensor, fx
+from torch.autograd import forward_ad
 
 from pointwise.acceleration.constants import Constants, Watch, can_be_watched
 from pointwise.acceleration.fuse import fuse
@@ -195,10 +196,18 @@ def rewritten(graph: fx.GraphModule, fixed: Sequence[int]) -> fx.Graph:
 
 def key_of(moving: Sequence[Any]) -> tuple | str:
     """What a plan depends on, or why there cannot be one."""
+    if why := _why_not_now():
+        return why
     key: list[Any] = [threads()]
     for x in moving:
-        if not isinstance(x, Tensor):
+        if type(x) is float:
+            key.append((float, x.hex()))  # NaN too is itself, and 0.0 not -0.0
+        elif isinstance(x, _PLAIN):
             key.append((type(x), x))
+        elif not isinstance(x, Tensor):
+            return f"{type(x).__name__} is no plain tensor"
+        elif is_wrapped(x):
+            return "one of torch.func's transforms is at work"
         elif type(x) not in (Tensor, torch.nn.Parameter):
             return f"{type(x).__name__} is no plain tensor"
         elif x.device.type != "cpu" or x.layout != torch.strided:
@@ -208,6 +217,27 @@ def key_of(moving: Sequence[Any]) -> tuple | str:
         else:
             key.append((x.shape, x.stride(), x.dtype))
     return tuple(key)
+
+
+_PLAIN = (int, bool, str, complex, type(None))  # what may be among inputs, besides tensors, floats
+
+
+def is_wrapped(x: Tensor) -> bool:
+    """Whether a tensor is that of one of torch.func's transforms, and has no memory to look at."""
+    return torch._C._functorch.is_functorch_wrapped_tensor(x)  # type: ignore[attr-defined]
+
+
+def _why_not_now() -> str | None:
+    """Why nothing can run as kernels at the moment, whatever the inputs are."""
+    if torch.is_autocast_enabled("cpu"):
+        return "autocast is on, and kernels compute in the types that a model has"
+    if torch.jit.is_tracing() or torch.onnx.is_in_onnx_export():
+        return "it is being traced"
+    if torch._C._len_torch_dispatch_stack():
+        return "a TorchDispatchMode is on, which kernels would not show themselves to"
+    if forward_ad._current_level >= 0:
+        return "gradients are wanted, in forward mode"
+    return None
 
 
 def planned(graph: fx.Graph, constants: Constants, moving: Sequence[Any]) -> Plan | str:

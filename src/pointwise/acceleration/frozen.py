@@ -59,6 +59,9 @@ class Frozen(Constants):
             return self._unpacked(node)
         return super().value(node)
 
+    def owns(self, node: fx.Node) -> bool:
+        return True  # copies, all of them
+
     def packed(self, weight: fx.Node, bias: fx.Node | None, groups: int) -> conv_images.Weights:
         found = super().packed(weight, bias, groups)
         self._let_go(weight, (weight, bias, groups))

@@ -1,11 +1,17 @@
-"""What an exported graph asks of its inputs: conditions on sizes, as text of arithmetic."""
+"""What a traced model takes for given about its inputs, and whether inputs keep to it.
+
+A trace holds for tensors of the types and numbers of dimensions of the example, for its other
+values (numbers, bools, strings, None), and for sizes that meet conditions, texts of arithmetic.
+"""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import torch
 from torch import Tensor
 
 _ALLOWED = (
@@ -15,6 +21,104 @@ _ALLOWED = (
     ast.Call,
 )  # fmt: skip
 _NAMES = {"max": max, "min": min}
+_AGAIN = "Accelerate it again with such an example"
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What one input was in the example: the type of a tensor, or any other value itself."""
+
+    name: str
+    value: Any = None
+    dtype: str | None = None  # of a tensor, "float32"
+    dims: int = 0
+    device: str = "cpu"
+
+    @classmethod
+    def of(cls, name: str, x: Any) -> Traced:
+        if not isinstance(x, Tensor):
+            return cls(name, x)
+        return cls(name, None, str(x.dtype).removeprefix("torch."), x.dim(), x.device.type)
+
+    def why_not(self, x: Any) -> str | None:
+        """Why the trace does not hold for ``x``."""
+        if self.dtype is None:
+            if _is_same(self.value, x):
+                return None
+            wanted = repr(self.value)
+        else:
+            if isinstance(x, Tensor) and (
+                x.dtype == getattr(torch, self.dtype)
+                and x.dim() == self.dims
+                and x.device.type == self.device
+                and x.layout == torch.strided
+            ):
+                return None
+            wanted = f"a {self.dtype} tensor of {self.dims} dimensions on {self.device}"
+        return (
+            f"{self.name} must be {wanted}, as in the example that the model was traced with, got "
+            f"{_described(x)}. {_AGAIN}"
+        )
+
+    def as_plain(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> Traced:
+        """The inverse of ``as_plain``, from JSON. Raises ValueError for what is none."""
+        names = [field.name for field in fields(cls)]
+        if not isinstance(plain, dict) or sorted(plain) != sorted(names):
+            raise ValueError(f"what was traced must have {', '.join(names)}, got {plain!r}")
+        if plain["dtype"] is not None:
+            dtype_of(plain["dtype"])
+        return cls(**plain)
+
+
+def dtype_of(name: Any) -> torch.dtype:
+    """torch's type of this name. Raises ValueError where there is none."""
+    found = getattr(torch, name, None) if isinstance(name, str) else None
+    if not isinstance(found, torch.dtype):
+        raise ValueError(f"torch has no dtype {name!r}")
+    return found
+
+
+def why_not(inputs: Sequence[Any], traced: Sequence[Traced], conditions: Sequence[str]) -> str:
+    """Why a trace does not hold for inputs; empty where it does."""
+    for found, x in zip(traced, inputs, strict=True):
+        if why := found.why_not(x):
+            return why
+    condition = broken(conditions, inputs)
+    if condition is None:
+        return ""
+    names = ", ".join(
+        f"sizes[{i}] are those of {found.name}"
+        for i, found in enumerate(traced)
+        if f"sizes[{i}]" in condition
+    )
+    shapes = [tuple(x.shape) for x in inputs if isinstance(x, Tensor)]
+    return (
+        f"inputs of sizes {shapes} do not fit; the model that was traced asks for {condition} "
+        f"({names}). {_AGAIN}"
+    )
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether values are the same to the bit: True is not 1, 0.0 not -0.0, and NaN is NaN."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, float):
+        return float(one).hex() == float(other).hex()
+    return bool(one == other)
+
+
+def _described(x: Any) -> str:
+    if isinstance(x, Tensor):
+        dtype, layout = (str(part).removeprefix("torch.") for part in (x.dtype, x.layout))
+        kind = "" if x.layout == torch.strided else f"{layout} "
+        return f"a {kind}{dtype} tensor of shape {tuple(x.shape)} on {x.device.type}"
+    text = repr(x)
+    short = text if len(text) <= 60 else text[:57] + "..."
+    return short if isinstance(x, (bool, str, type(None))) else f"{short} ({type(x).__name__})"
 
 
 def rewrite(guards: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -33,9 +137,14 @@ def rewrite(guards: Sequence[str], names: Sequence[str]) -> list[str]:
 
 def broken(guards: Sequence[str], inputs: Sequence[Any]) -> str | None:
     """The first condition that inputs do not meet."""
-    sizes = [tuple(x.shape) if isinstance(x, Tensor) else () for x in inputs]
+    # torch.jit.trace makes tensors of sizes
+    sizes = [tuple(map(int, x.shape)) if isinstance(x, Tensor) else () for x in inputs]
     for guard in guards:
-        if not eval(_checked(guard), {"__builtins__": {}, "sizes": sizes, **_NAMES}):
+        try:
+            holds = eval(_checked(guard), {"__builtins__": {}, "sizes": sizes, **_NAMES})
+        except ZeroDivisionError:  # of a size of 0
+            holds = False
+        if not holds:
             return guard
     return None
 

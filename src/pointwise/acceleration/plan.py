@@ -86,6 +86,12 @@ class Plan:
             self._end(run)
             self._work.append(self._call(step))
         self._end(run)
+        self._owned = {
+            part.untyped_storage().data_ptr()
+            for step in made
+            if isinstance(step, Plain)
+            for part in _tensors((step.args, step.kwargs))
+        }
         self._parts = [self._result(part) for part in parts]
         self._lock = threading.Lock()
         del self._real, self._stand_ins
@@ -145,8 +151,16 @@ class Plan:
     def _result(self, part: Part) -> Callable[[list[Any]], Any]:
         value, strides = part.value, part.strides
         if isinstance(value, Value) and value.buffer.slot is not None:
-            slot = value.buffer.slot
-            return lambda slots: slots[slot]
+            slot, owned = value.buffer.slot, self._owned
+            if not owned:
+                return lambda slots: slots[slot]
+
+            def apart(slots: list[Any]) -> Tensor:
+                """Plain calls may give a part of a constant, which callers must not write to."""
+                found = slots[slot]
+                return found.clone() if found.untyped_storage().data_ptr() in owned else found
+
+            return apart
         if isinstance(value, Value):
             assert strides is not None
             tensor = self._real(value)
@@ -186,6 +200,15 @@ def _bound(part: Any, real: Callable[[Value], Tensor]) -> Callable[[list[Any]], 
         named = {name: _bound(item, real) for name, item in part.items()}
         return lambda slots: {name: item(slots) for name, item in named.items()}
     return lambda slots: part
+
+
+def _tensors(part: Any) -> list[Tensor]:
+    """The constants among the arguments of a plain call."""
+    if isinstance(part, dict):
+        part = list(part.values())
+    if isinstance(part, (list, tuple)):
+        return [x for item in part for x in _tensors(item)]
+    return [part] if isinstance(part, Tensor) else []
 
 
 def _changes(part: Any) -> bool:

@@ -292,13 +292,14 @@ class Planner:
         parts: list[Part] = []
         for result, order in zip(results, orders, strict=True):
             if isinstance(result, fx.Node) and result in self.constants.fixed:
-                parts.append(Part(self.constants.value(result), None, result.op != "placeholder"))
+                parts.append(Part(self.constants.value(result), None, self.constants.owns(result)))
                 continue
             value = self.settled(self.env[result]) if isinstance(result, fx.Node) else result
             if not isinstance(value, Value):
                 parts.append(Part(value, None, False))
                 continue
-            order = order_of(value.fake.stride(), value.shape) if order is None else order
+            if order is None or len(order) != len(value.shape):  # of squeezed ones
+                order = order_of(value.fake.stride(), value.shape)
             strides = strides_of(value.shape, order)
             value.buffer.dies = _FOREVER
             parts.append(Part(value, strides, value.buffer.slot is None))

@@ -50,8 +50,6 @@ def cost_of(plain: dict[str, Any] | None) -> Cost | None:
 
 def to_int8(found: Accelerated, calibration: Iterable[Any], inputs: int) -> Accelerated:
     """The accelerated model in bytes where that pays; see ``accelerate``."""
-    from pointwise.acceleration.module import Accelerated
-
     batches = _batches(found, calibration, inputs)
     graph, tensors = found._graph, found._constants.tensors()
     nodes = chosen(graph, tensors)
@@ -63,9 +61,7 @@ def to_int8(found: Accelerated, calibration: Iterable[Any], inputs: int) -> Acce
         )
     flat = [pytree.tree_leaves(given) for given, _ in batches]
     seen = watch(graph, list(tensors.values()), flat, asked_for(nodes))
-    new = Accelerated(
-        *in_bytes(graph, tensors, nodes, seen), found._conditions, found._in_spec, found._out_spec
-    )
+    new = found._with(*in_bytes(graph, tensors, nodes, seen))
     new.cost = _cost(found, new, batches)
     if not HAS_VNNI:
         warnings.warn(

@@ -18,7 +18,7 @@ from torch import Tensor, fx
 import pointwise.operators  # noqa: F401  (registers torch.ops.pointwise)
 from pointwise.acceleration import vocabulary
 
-_VERSION = 1
+_VERSION = 2
 _META = ("path", "what", "order", "orders")
 _ARITHMETIC = {"operator": operator, "math": math}
 _TORCH = (

@@ -1,0 +1,422 @@
+"""``pointwise.accelerate(model, example)``: a model traced, and tried where traces go wrong.
+
+A trace holds for what the example was. What export itself does not guard is guarded here: types and
+values of inputs, sizes that it takes for fixed, sizes of 0 and 1. What cannot be guarded is tried:
+the model is run again, also on the example with its channels last, and where the trace gives
+something else, or the model changes itself as it runs, torch.compile takes over.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as hooks
+from torch.utils import _pytree as pytree
+
+from pointwise.acceleration import dynamo, guards
+from pointwise.acceleration.constants import Constants
+from pointwise.acceleration.frozen import fold
+from pointwise.acceleration.functional import make_functional
+from pointwise.acceleration.guards import Traced
+from pointwise.acceleration.module import Accelerated, Compiled
+from pointwise.acceleration.precision import to_int8
+
+
+def accelerate(
+    model: nn.Module,
+    example: Any,
+    precision: str | None = None,
+    calibration: Iterable[Any] | None = None,
+) -> Accelerated | Compiled:
+    """A module that gives what ``model`` gives, in inference, and takes less time for it.
+
+    ``example`` is an input, or a tuple of all of them: what the model is traced with. The values of
+    its tensors do not matter, their types do, and their shapes where the model depends on them:
+    batches and images of other sizes are fine wherever the model itself does not fix them. Numbers,
+    strings, booleans and None among the inputs are part of the trace. What the trace does not hold
+    for is refused with a ValueError when it comes. The result is made of copies of the weights:
+    what happens to the model later does not change it. It can be called from several threads,
+    pickled and saved, and read again where the model's class is not known.
+
+    Models that torch.export cannot trace (such as those that decide by values) are compiled with
+    ``torch.compile(model, backend="pointwise")`` instead, which runs what it can; a warning says
+    so.
+
+    ``precision="int8"`` makes convolutions in bytes where that pays, several times as fast as in
+    float32 on machines with AVX512-VNNI, and not quite the same: ``calibration`` is a DataLoader or
+    a list of batches of data such as the model will see (some hundred samples do; with labels
+    behind the inputs, if there are any), which tells how large the numbers between layers become.
+    It is run once as it is and once in bytes, and ``cost`` of the result says how far apart they
+    were. On machines without VNNI the results are the same, and slower than float32.
+
+    Raises ValueError for a model in training mode, or one that ``precision`` does not suit,
+    TypeError for what is not a module.
+
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU()).eval()
+    >>> faster = accelerate(model, torch.rand(1, 3, 32, 32))
+    >>> faster(torch.rand(4, 3, 48, 40)).shape
+    torch.Size([4, 8, 46, 38])
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"accelerate: model must be an nn.Module, got {type(model).__name__}")
+    if any(part.training for part in model.modules()):
+        raise ValueError(
+            "accelerate: the model, or a part of it, is in training mode; call model.eval() first"
+        )
+    if precision not in (None, "int8"):
+        raise ValueError(
+            f"accelerate: precision must be 'int8', or None for the model's own, got {precision!r}"
+        )
+    if (precision is None) != (calibration is None):
+        given = "without" if calibration is None else "with"
+        raise ValueError(
+            f"accelerate: precision={precision!r} {given} calibration; int8 needs calibration "
+            "data, and nothing else does"
+        )
+    _warn_of_hooks(model)
+    args = tuple(example) if isinstance(example, (tuple, list)) else (example,)
+    with torch.autocast("cpu", enabled=False):  # whether it is on is asked at every call
+        found = _accelerated(model, args)
+        if calibration is None:
+            return found
+        if isinstance(found, Compiled):
+            raise ValueError(
+                "accelerate: precision='int8' needs a model that torch.export can trace; it said: "
+                f"{found.why}"
+            )
+        return to_int8(found, calibration, len(args))
+
+
+def _warn_of_hooks(model: nn.Module) -> None:
+    """Says that hooks run no more, but for PyTorch's own, which make weights."""
+    named = [name or "the model" for name, part in model.named_modules() if _has_hooks(part)]
+    if hooks._global_forward_hooks or hooks._global_forward_pre_hooks:
+        named.append("all modules")
+    if named:
+        some = ", ".join(named[:3]) + (", …" if len(named) > 3 else "")
+        warnings.warn(
+            f"accelerate: hooks on {some} run while the model is traced, and not again: what they "
+            "do to results is kept, what they collect is not. torch.compile(model, "
+            "backend='pointwise') runs them",
+            stacklevel=3,
+        )
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    found = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    return any(not _module_of(hook).startswith("torch.nn.utils") for hook in found)
+
+
+def _module_of(hook: Any) -> str:
+    return str(getattr(hook, "__module__", ""))  # of objects with __call__, that of their class
+
+
+def _accelerated(model: nn.Module, args: tuple) -> Accelerated | Compiled:
+    reasons = []
+    args = _apart(args)
+    for given in (_widened(args), args):
+        if given is None:
+            continue
+        try:
+            trace = _traced(model, given)
+            trace.found._check(pytree.tree_leaves(args))
+            why = _difference(model, trace.found, args) or _why_not_again(model, args)
+            why = why or _tried(model, trace, given)
+        except Exception as error:  # torch.export has many kinds
+            why = _first_line(error)
+        if not why:
+            return trace.found
+        reasons.append(why)
+    warnings.warn(
+        "accelerate: torch.export cannot trace this model, which is compiled in pieces with "
+        f"torch.compile instead; it said: {reasons[-1]}",
+        stacklevel=3,
+    )
+    return Compiled(model, reasons[-1])
+
+
+def _apart(args: tuple) -> tuple:
+    """Tensors that are not each other's: a trace takes one that is given twice for one input."""
+    return pytree.tree_map(
+        lambda x: x.detach().clone() if type(x) in (Tensor, nn.Parameter) else x, args
+    )
+
+
+def _widened(args: tuple) -> tuple | None:
+    """Batches of one as batches of two: torch.export takes a size of 1 for always 1."""
+    tensors = [x for x in pytree.tree_leaves(args) if isinstance(x, Tensor)]
+    if not tensors or not all(x.dim() and x.shape[0] == 1 for x in tensors):
+        return None
+    return pytree.tree_map(lambda x: torch.cat((x, x)) if isinstance(x, Tensor) else x, args)
+
+
+# --- torch.export ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Trace:
+    """An accelerated model and the sizes of its inputs: numbers, or expressions of open ones."""
+
+    found: Accelerated
+    sizes: list[tuple[Any, ...]]
+
+
+def _traced(model: nn.Module, args: tuple) -> Trace:
+    """A model through torch.export. Raises whatever stands in the way."""
+    auto = torch.export.Dim.AUTO
+    shapes = pytree.tree_map(
+        lambda x: (
+            {i: auto for i, size in enumerate(x.shape) if size > 1}
+            if isinstance(x, Tensor)
+            else None
+        ),
+        args,
+    )
+    signature = inspect.signature(model.forward)
+    bound = signature.bind(*args)
+    named = dict(zip(bound.arguments, _by_name(signature, shapes), strict=True))
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.export.export(model, args, dynamic_shapes=named, strict=False)
+        if not make_functional(program.graph_module.graph):
+            program = torch.export.export(model, args, dynamic_shapes=named, strict=False)
+            program = program.run_decompositions({})
+    specs = program.graph_signature.input_specs
+    kinds = [spec.kind.name for spec in specs]
+    if not set(kinds) <= {"PARAMETER", "BUFFER", "CONSTANT_TENSOR", "USER_INPUT"}:
+        raise ValueError(f"inputs of kinds {sorted(set(kinds))}")
+    results = {spec.kind.name for spec in program.graph_signature.output_specs}
+    if results - {"USER_OUTPUT"}:
+        raise ValueError("it writes to its inputs or buffers")
+    fixed = [i for i, kind in enumerate(kinds) if kind != "USER_INPUT"]
+    held = [_held(program, specs[i].target) for i in fixed]
+    graph = dynamo.rewritten(program.graph_module, fixed)
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    constants = Constants(graph, {inputs[i] for i in fixed})
+    with constants.given(held):
+        graph, tensors = fold(graph, constants)
+    sizes = [_sizes(node) for node, kind in zip(inputs, kinds, strict=True) if kind == "USER_INPUT"]
+    paths = pytree.tree_flatten_with_path(dict(bound.arguments))[0]
+    traced = [Traced.of(_named(path), x) for path, x in paths]
+    asked = [*_fixed_sizes(sizes), *_conditions(program, [path for path, _ in paths])]
+    conditions = list(dict.fromkeys(asked))
+    spec = program.call_spec
+    like = next((x for x in held if x.is_floating_point()), None)
+    own = None if like is None else torch.empty(0, dtype=like.dtype, device=like.device)
+    return Trace(
+        Accelerated(graph, tensors, traced, conditions, spec.in_spec, spec.out_spec, own), sizes
+    )
+
+
+def _by_name(signature: inspect.Signature, shapes: tuple) -> list[Any]:
+    """What belongs to each parameter of forward; ``*args`` takes all that is left."""
+    found: list[Any] = []
+    for i, parameter in enumerate(signature.parameters.values()):
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            return [*found, tuple(shapes[i:])] if shapes[i:] else found
+        if i < len(shapes):
+            found.append(shapes[i])
+    return found
+
+
+def _conditions(program: torch.export.ExportedProgram, paths: Sequence[Any]) -> list[str]:
+    """What the trace asks of sizes."""
+    found = getattr(program, "_guards_code", None)
+    if found is None:
+        raise ValueError("this PyTorch does not say what its traces ask of sizes")
+    return guards.rewrite(
+        found, ["L" + "".join(f"[{key!r}]" for key in _keys(path)) for path in paths]
+    )
+
+
+def _keys(path: Sequence[Any]) -> list[Any]:
+    return [getattr(key, "key", getattr(key, "idx", getattr(key, "name", None))) for key in path]
+
+
+def _named(path: Sequence[Any]) -> str:
+    """An input as forward calls it: ``mask``, ``boxes[2]``."""
+    first, *rest = _keys(path)
+    return f"{first}{''.join(f'[{key!r}]' for key in rest)}"
+
+
+def _held(program: torch.export.ExportedProgram, name: str | None) -> Tensor:
+    assert name is not None
+    return program.state_dict[name] if name in program.state_dict else program.constants[name]
+
+
+def _sizes(node: torch.fx.Node) -> tuple[Any, ...]:
+    """Of an input: numbers, and sympy's expressions where sizes are open."""
+    value = node.meta.get("val")
+    if not isinstance(value, Tensor):
+        return ()
+    found = [size if isinstance(size, int) else size.node.expr for size in value.shape]
+    return tuple(int(size) if isinstance(size, int) or size.is_number else size for size in found)
+
+
+def _fixed_sizes(sizes: Sequence[tuple[Any, ...]]) -> list[str]:
+    """Conditions for the sizes that the trace takes for always the same."""
+    return [
+        f"sizes[{i}][{dim}] == {size}"
+        for i, shape in enumerate(sizes)
+        for dim, size in enumerate(shape)
+        if isinstance(size, int)
+    ]
+
+
+# --- whether it holds -----------------------------------------------------------------------------
+
+
+def _difference(model: nn.Module, found: Accelerated, args: tuple) -> str:
+    """Whether the new module gives something else than the model."""
+    with torch.no_grad():
+        return _compared(model(*args), found(*args))
+
+
+def _compared(wanted: Any, given: Any) -> str:
+    other_results = "the traced model gives other results"
+    (one, spec), (other, other_spec) = pytree.tree_flatten(wanted), pytree.tree_flatten(given)
+    if spec != other_spec:
+        return other_results
+    return "" if all(map(_are_close, one, other)) else other_results
+
+
+def _are_close(one: Any, other: Any) -> bool:
+    if not isinstance(one, Tensor) or not isinstance(other, Tensor):
+        return type(one) is type(other) and (one == other or one != one)
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    if not one.is_floating_point():
+        return torch.equal(one, other)
+    finite = one[one.isfinite()]
+    scale = finite.abs().max().item() if finite.numel() else 0.0
+    rough = one.dtype not in (torch.float32, torch.float64)
+    relative, absolute = (0.1, 0.05) if rough else (1e-3, 1e-4)
+    return torch.allclose(one, other, relative, absolute * scale, equal_nan=True)
+
+
+def _why_not_again(model: nn.Module, args: tuple) -> str:
+    """Whether the model, run twice, gives something else or changes itself."""
+    with torch.no_grad():
+        first = model(*args)
+        before = _attributes(model)
+        second = model(*args)
+    if _compared(first, second):
+        return "the model gives something else each time it runs"
+    after = _attributes(model)
+    for name in before | after:
+        if name not in before or name not in after or not _is_still(before[name], after[name]):
+            return f"the model changes its own {name} as it runs"
+    return ""
+
+
+def _attributes(model: nn.Module) -> dict[str, Any]:
+    """What modules are besides parameters, buffers and parts; of collections, what is in them."""
+    own = set(nn.Module().__dict__)
+    found = {}
+    for path, part in model.named_modules():
+        for name, value in vars(part).items():
+            if name not in own:
+                found[f"{path}.{name}" if path else name] = (
+                    type(value)(value) if type(value) in (list, dict, set) else value
+                )
+    return found
+
+
+def _is_still(one: Any, other: Any) -> bool:
+    if type(one) in (int, float, str, bool, tuple):
+        return type(one) is type(other) and repr(one) == repr(other)
+    if type(one) is list and type(other) is list:
+        return len(one) == len(other) and all(map(_is_still, one, other))
+    if type(one) is dict and type(other) is dict:
+        return list(one) == list(other) and all(map(_is_still, one.values(), other.values()))
+    if isinstance(one, Tensor) and isinstance(other, Tensor):  # a weight made before every run
+        return _are_close(one, other)
+    return one is other or (type(one) is set and one == other)
+
+
+def _tried(model: nn.Module, trace: Trace, args: tuple) -> str:
+    """Tries the trace where export decides without a word: sizes of 0 and 1, order in memory.
+
+    Sizes that it does not hold for become conditions.
+    """
+    found = trace.found
+    for symbol, size, condition in _small_sizes(trace):
+        small = _narrowed(trace, args, symbol, size)
+        if small is None or found._why_not(pytree.tree_leaves(small)):
+            continue
+        if _differs(model, found, small):
+            found._conditions.append(condition)
+    turned = pytree.tree_map(_in_other_order, args)
+    if _differs(model, found, turned, only_if_it_runs=True):
+        return "it depends on how its inputs lie in memory"
+    return ""
+
+
+def _small_sizes(trace: Trace) -> Iterator[tuple[Any, int, str]]:
+    """Each open size, 1 and 0 for it, and the condition that it is not that."""
+    seen = set()
+    for i, shape in enumerate(trace.sizes):
+        for dim, size in enumerate(shape):
+            if not isinstance(size, int) and size.is_symbol and size not in seen:
+                seen.add(size)
+                for small in (1, 0):
+                    yield size, small, f"sizes[{i}][{dim}] != {small}"
+
+
+def _narrowed(trace: Trace, args: tuple, symbol: Any, size: int) -> tuple | None:
+    """The example with less of it: ``size`` wherever sizes are ``symbol``."""
+    leaves, spec = pytree.tree_flatten(args)
+    known = {
+        expr: leaf.shape[dim]
+        for leaf, shape in zip(leaves, trace.sizes, strict=True)
+        for dim, expr in enumerate(shape)
+        if not isinstance(expr, int) and expr.is_symbol
+    } | {symbol: size}
+    found = []
+    for leaf, shape in zip(leaves, trace.sizes, strict=True):
+        for dim, expr in enumerate(shape):
+            if isinstance(expr, int) or symbol not in expr.free_symbols:
+                continue
+            length = expr.subs(known)
+            if not length.is_Integer or not 0 <= length <= leaf.shape[dim]:
+                return None
+            leaf = leaf.narrow(dim, 0, int(length))
+        found.append(leaf.clone() if isinstance(leaf, Tensor) else leaf)
+    return pytree.tree_unflatten(found, spec)
+
+
+def _in_other_order(x: Any) -> Any:
+    """An image's channels last where they are first, and first where they are last."""
+    if not isinstance(x, Tensor) or x.dim() != 4:
+        return x
+    first = torch.contiguous_format, torch.channels_last
+    return x.contiguous(memory_format=first[x.is_contiguous()])
+
+
+def _differs(
+    model: nn.Module, found: Accelerated, args: tuple, only_if_it_runs: bool = False
+) -> bool:
+    """Whether the trace gives something else than the model, which may refuse such inputs."""
+    with torch.no_grad():
+        try:
+            wanted = model(*args)
+        except Exception:
+            return not only_if_it_runs
+        try:
+            given = found._plainly(pytree.tree_leaves(args))
+            given = pytree.tree_unflatten(given, found._out_spec)
+        except Exception:
+            return True
+    return bool(_compared(wanted, given))
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0].strip()[:200]}" if lines else type(error).__name__
