@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import threading
 import warnings
 from collections.abc import Iterable, Sequence
@@ -99,6 +100,11 @@ def _accelerated(model: nn.Module, args: tuple) -> Accelerated | Compiled:
         if not why:
             return found
         reasons.append(why)
+    warnings.warn(
+        "accelerate: torch.export cannot trace this model, which is compiled in pieces with "
+        f"torch.compile instead; it said: {reasons[-1]}",
+        stacklevel=3,
+    )
     return Compiled(model, reasons[-1])
 
 
@@ -116,7 +122,9 @@ def _exported(model: nn.Module, args: tuple) -> Accelerated:
     signature = inspect.signature(model.forward)
     bound = signature.bind(*args)
     named = dict(zip(bound.arguments, _by_name(signature, shapes), strict=True))
-    with torch.no_grad(), warnings.catch_warnings():
+    own = itertools.chain(model.parameters(), model.buffers())
+    there = any(x.is_inference() for x in own)  # such a model is traced only where it was made
+    with torch.inference_mode(there), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.export.export(model, args, dynamic_shapes=named, strict=False)
         if not make_functional(program.graph_module.graph):
@@ -177,7 +185,8 @@ def _difference(model: nn.Module, found: Accelerated, args: tuple) -> str:
         wanted, given = pytree.tree_leaves(model(*args)), pytree.tree_leaves(found(*args))
     for one, other in zip(wanted, given, strict=True):
         if isinstance(one, Tensor) and one.is_floating_point():
-            scale = one.abs().max().item() if one.numel() else 0.0
+            finite = one[one.isfinite()]
+            scale = finite.abs().max().item() if finite.numel() else 0.0
             rough = one.dtype not in (torch.float32, torch.float64)
             if not torch.allclose(one, other, 0.1 if rough else 1e-3,
                                   (0.05 if rough else 1e-4) * scale, equal_nan=True):  # fmt: skip
@@ -216,6 +225,7 @@ class Accelerated(nn.Module):
         self._constants = Frozen(graph, tensors)
         self._plain: fx.GraphModule | None = None
         self._plans: dict[tuple, Plan | str] = {}
+        self._reasons = dynamo.Reasons()
         self._lock = threading.Lock()
         self._warned = False
         self.cost: Cost | None = None  # of int8
@@ -235,7 +245,12 @@ class Accelerated(nn.Module):
             self._warned = True
             warnings.warn("an accelerated model gives no gradients", stacklevel=2)
         key = dynamo.key_of(inputs)
-        plan = self._plans.get(key) if isinstance(key, tuple) else key
+        plan: Plan | str | None
+        if isinstance(key, str):
+            self._check(inputs)
+            plan = self._reasons.noted(key)
+        else:
+            plan = self._plans.get(key)
         if plan is None:
             plan = self._planned(key, inputs)
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
@@ -244,7 +259,8 @@ class Accelerated(nn.Module):
 
     def reports(self) -> list[Report]:
         """What runs as kernels, what as plain PyTorch, and why, for each shape so far."""
-        return [dynamo.report(key, plan) for key, plan in list(self._plans.items())]
+        plans = [dynamo.report(key, plan) for key, plan in list(self._plans.items())]
+        return self._reasons.reports() + plans
 
     def extra_repr(self) -> str:
         lines = [] if self.cost is None else [str(self.cost)]
@@ -316,16 +332,21 @@ class Compiled(nn.Module):
 
     def _compile(self) -> None:
         self._found: WeakSet = WeakSet()
+        self._reasons = dynamo.Reasons()
         # In a list, so as not to be a submodule.
         self._compiled = [torch.compile(self.model, backend=dynamo.backend_of(self._found))]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         with torch.no_grad():
-            return self._compiled[0](*args, **kwargs)
+            found = self._compiled[0](*args, **kwargs)
+        if not self._found:
+            self._reasons.noted("torch.compile made no graph of it")
+        return found
 
     def reports(self) -> list[Report]:
         """What runs as kernels, what as plain PyTorch, and why, for each graph and shape so far."""
-        return dynamo.reports(self._found)
+        found = dynamo.reports(self._found)
+        return found or self._reasons.reports()
 
     def extra_repr(self) -> str:
         return f"compiled in pieces, because torch.export said: {self.why}"
