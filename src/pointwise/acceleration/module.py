@@ -123,7 +123,8 @@ def _exported(model: nn.Module, args: tuple) -> Accelerated:
     bound = signature.bind(*args)
     named = dict(zip(bound.arguments, _by_name(signature, shapes), strict=True))
     own = itertools.chain(model.parameters(), model.buffers())
-    there = any(x.is_inference() for x in own)  # such a model is traced only where it was made
+    # A model made in inference mode can only be traced there.
+    there = torch.is_inference_mode_enabled() or any(x.is_inference() for x in own)
     with torch.inference_mode(there), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.export.export(model, args, dynamic_shapes=named, strict=False)
