@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from pointwise.acceleration import foreign
+
 _ALLOWED = (
     ast.Expression, ast.BoolOp, ast.And, ast.Or, ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Div,
     ast.FloorDiv, ast.Mod, ast.Pow, ast.UnaryOp, ast.USub, ast.Not, ast.Compare, ast.Eq, ast.NotEq,
@@ -43,6 +45,7 @@ def broken(guards: Sequence[str], inputs: Sequence[Any]) -> str | None:
 def _checked(guard: str):
     """The condition as code, if it is arithmetic on sizes."""
     tree = ast.parse(guard, mode="eval")
+    foreign.check_sizes(tree)
     for part in ast.walk(tree):
         name = part.id if isinstance(part, ast.Name) else "sizes"
         if not isinstance(part, _ALLOWED) or name not in ("sizes", *_NAMES):

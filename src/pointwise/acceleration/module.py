@@ -312,11 +312,16 @@ class Accelerated(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         nn.Module.__init__(self)
         graph, more = saved.graph_from_text(state["graph"])
-        in_spec, out_spec = (pytree.treespec_loads(more[name]) for name in ("in", "out"))
+        in_spec, out_spec = (saved.spec_from_text(more[name]) for name in ("in", "out"))
         tensors = saved.weights_from_bytes(state["weights"])
         self._build(graph, tensors, more["conditions"], in_spec, out_spec)
         self.cost = cost_of(more.get("cost"))
         self.training = False
+
+
+# What it is pickled as is text and bytes, checked as they are read: torch.load may do so with
+# weights_only=True, where no file can run code.
+torch.serialization.add_safe_globals([Accelerated])
 
 
 class Compiled(nn.Module):
