@@ -14,7 +14,7 @@ from image_modules import CLOSE, copied, picture
 from image_runs import F32, F64, MODES, compare, made, one_by_one
 from torch import nn
 
-from pointwise.layers import ConvNormAct, conv_norm_act, in_sequence
+from pointwise.layers import ConvNormAct, conv_norm_act, in_sequence, planned
 from pointwise.layers.conv_norm_act import run
 from pointwise.layers.link import Link
 
@@ -288,3 +288,25 @@ def test_what_is_kept_goes_with_the_modules(name):
     del block
     gc.collect()
     assert [left() for left in gone if left() is not None] == []
+
+
+def test_blocks_of_inference_tensors_are_planned_and_every_write_is_seen():
+    with torch.inference_mode():
+        block = copy.deepcopy(made("separable", training=False))
+    x, runs = picture(3, 9, 8, 7), []
+
+    def seen(plan, with_residual):
+        runs.append(plan)
+        plan._program.run()
+
+    with planned.observed(seen):
+        for mode in (torch.inference_mode, torch.no_grad):
+            with mode():
+                torch.testing.assert_close(block(x), one_by_one(block)(x), **CLOSE[F32])
+        with torch.inference_mode():
+            before = block(x)
+            block.pointwise.conv.weight[16, 3] += 9
+            torch.testing.assert_close(block(x), one_by_one(block)(x), **CLOSE[F32])
+            assert not torch.allclose(block(x), before)
+    assert len(runs) == 5
+    assert len(set(map(id, runs))) == 2

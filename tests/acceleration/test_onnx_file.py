@@ -360,6 +360,15 @@ def test_files_that_are_broken(tmp_path):
         read(tmp_path / "apart.onnx")
     with pytest.raises(FileNotFoundError):
         read(tmp_path / "nothing.onnx")
+    outside = tmp_path / "inner" / "outside.onnx"
+    outside.parent.mkdir()
+    for place in ("../apart.data", str(tmp_path / "apart.data"), "a/../../apart.data"):
+        model = onnx.load(whole)
+        onnx.external_data_helper.set_external_data(model.graph.initializer[0], place)
+        model.graph.initializer[0].ClearField("raw_data")
+        outside.write_bytes(model.SerializeToString())
+        with pytest.raises(ValueError, match=r"has weights in '.*', which is outside of its fol"):
+            read(outside)
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,62 @@ def test_no_code_is_stored(faster):
         guards.broken(["__import__('os').getpid() > 0"], [])
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"target": "ops.aten.save.default"}, "that only compute"),
+        ({"target": "ops.aten.from_file.default"}, "that only compute"),
+        ({"target": "ops.inductor.resize_storage_bytes_.default"}, "that only compute"),
+        ({"target": "ops.aten.nothing.default"}, "no call is named"),
+        ({"target": "operator.methodcaller"}, "no call is named"),
+        ({"target": "operator.attrgetter"}, "no call is named"),
+        ({"target": "math.factorial"}, "no call is named"),
+        ({"op": "call_method"}, "has no nodes of kind 'call_method'"),
+        ({"op": "get_attr"}, "has no nodes of kind 'get_attr'"),
+        ({"name": "x=print(1)"}, "must be an identifier"),
+        ({"kwargs": {"dict": {"x=print(1)": 1}}}, "must be an identifier"),
+        ({"meta": {"order": [0, 0, 3]}}, "must name each once"),
+        ({"meta": {"path": ["x"]}}, "a path must be text"),
+    ],
+)
+def test_what_is_not_written_here_is_not_read(faster, change, message):
+    found = json.loads(faster.__getstate__()["graph"])
+    call = next(node for node in found["nodes"] if node["op"] == "call_function")
+    nodes = [{**call, "args": [], "kwargs": {"dict": {}}, **change}]
+    with pytest.raises(ValueError, match=message):
+        saved.graph_from_text(json.dumps({**found, "nodes": nodes}))
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"type": "builtins.dict", "context": '[{"__enum__": true, "fqn": "this:x", "name": "y"}]'},
+         "an enum, which names a module to import"),
+        ({"type": "collections.defaultdict",
+          "context": {"default_factory_module": "os", "default_factory_name": "system",
+                      "dict_context": []}}, "a defaultdict, which names a function to import"),
+        ({"type": "builtins.tuple"}, "no structure of inputs"),
+    ],
+)  # fmt: skip
+def test_structures_import_nothing(spec, message):
+    with pytest.raises(ValueError, match=message):
+        saved.spec_from_text(json.dumps([1, {"children_spec": [], **spec}]))
+
+
+@pytest.mark.parametrize("text", ["9**9**9**9 > 1", "sizes[0][0]**9**9 > 1", "2**(9**9) > 1"])
+def test_conditions_come_to_an_end(text):
+    with pytest.raises(ValueError, match="a power that is no small number"):
+        guards.broken([text], [torch.rand(2)])
+
+
+def test_read_as_data_alone(tmp_path, faster):
+    """With ``weights_only=True``, where torch.load runs no code of a file."""
+    torch.save(faster, tmp_path / "faster.pt")
+    read = torch.load(tmp_path / "faster.pt", weights_only=True)
+    x = torch.rand(2, 3, 18, 18)
+    assert_same(read(x), faster(x))
+
+
 def test_what_has_no_name_cannot_be_saved():
     class Own(nn.Module):
         def forward(self, x):

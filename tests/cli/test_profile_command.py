@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,16 @@ def test_files_of_others(tmp_path, own):
     output = shown(tmp_path / "n.pt2")
     assert "1x3x64x64: " in output
     assert "blocks.0.depthwise.conv" in output
+    with zipfile.ZipFile(tmp_path / "n.pt2") as old, \
+         zipfile.ZipFile(tmp_path / "foreign.pt2", "w") as new:  # fmt: skip
+        for name in old.namelist():
+            part = old.read(name)
+            new.writestr(name, part.replace(b"torch.ops.aten.relu.default", b"torch.hub.load"))
+    refused = str(run(tmp_path / "foreign.pt2").exception)
+    assert refused.startswith("profile: ")
+    assert "may run code of its own" in refused
+    assert refused.endswith("If you trust whoever made it, say --trust")
+    assert "--trust" not in str(run(tmp_path / "foreign.pt2", "--trust").exception)
     (tmp_path / "bad.pt2").write_text("nothing")
     assert "profile: " in str(run(tmp_path / "bad.pt2").exception)
     assert "bad.pt2 is no program of torch.export" in str(run(tmp_path / "bad.pt2").exception)

@@ -1,7 +1,8 @@
 """What a graph's constants come to: folded weights, as the kernels read them, and whether it holds.
 
 Constants are parameters and buffers. Someone may write to them at any time (an optimiser, a
-``load_state_dict``, ``parameter.data``); ``Watch`` sees it, and then everything here is made anew.
+``load_state_dict``, ``parameter.data``); a ``Snapshot`` of them tells, and then everything here is
+made anew.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from torch import Tensor, fx
 from pointwise import conv_images, conv_images_int8, conv_images_winograd
 from pointwise.acceleration import excitation
 from pointwise.acceleration.fuse import constant_nodes
-from pointwise.engine.cpu.samples import Samples
 
 
 class Constants:
@@ -119,30 +119,3 @@ class Constants:
             pack = conv_images_int8.taps if stencil else conv_images_int8.mix
             self._bytes[key] = pack(kernel, self.value(factor), self.value(shift), zero)
         return self._bytes[key]
-
-
-class Watch:
-    """Whether tensors are still what they were: in the same memory, unwritten, the same values.
-
-    Versions say when a tensor was written to; up to 31 samples of each, when it was written to
-    through ``tensor.data``, which versions do not count. (Another tensor with the same memory,
-    version and samples is as good as the same.) Keeps no tensor alive.
-    """
-
-    _SAMPLES = 31
-
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
-        self._state = _state(tensors)
-        self._samples = Samples(tensors, self._SAMPLES)
-
-    def is_still(self, tensors: Sequence[Tensor]) -> bool:
-        return _state(tensors) == self._state and self._samples.are_same()
-
-
-def can_be_watched(tensor: Tensor) -> bool:
-    """Whether changes of a tensor show: of inference tensors, nobody knows when they change."""
-    return not tensor.is_inference()
-
-
-def _state(tensors: Sequence[Tensor]) -> tuple[list[int], list[int]]:
-    return [tensor._version for tensor in tensors], [tensor.data_ptr() for tensor in tensors]

@@ -19,17 +19,20 @@ import torch
 from torch import Tensor, fx
 from torch.autograd import forward_ad
 
-from pointwise.acceleration.constants import Constants, Watch, can_be_watched
+from pointwise.acceleration.constants import Constants
 from pointwise.acceleration.fuse import fuse
 from pointwise.acceleration.normalise import normalise
 from pointwise.acceleration.plan import Plan
-from pointwise.acceleration.planner import Unplannable, make
+from pointwise.acceleration.planner import PLAIN, Unplannable, make
 from pointwise.acceleration.report import Report
 from pointwise.acceleration.values import layout_of
 from pointwise.engine.cpu.launch import threads
+from pointwise.engine.cpu.samples import Snapshot, why_unseen
 
 _MOST = 8  # plans of one graph: so many shapes of input may take turns
-_compiled: WeakSet[Compiled] = WeakSet()
+_SAMPLES = 31  # of each parameter
+_compiled: WeakSet[Compiled | Left] = WeakSet()
+_said: set[str] = set()
 
 
 def backend(
@@ -44,21 +47,23 @@ def backend(
     return _started(graph, example_inputs, _compiled)
 
 
-def backend_of(found: WeakSet[Compiled]) -> Callable:
+def backend_of(found: WeakSet[Compiled | Left]) -> Callable:
     """A backend that also notes in ``found`` what it has compiled."""
     return partial(_started, found=found)
 
 
 def _started(
-    graph: fx.GraphModule, example_inputs: Sequence[Any], found: WeakSet[Compiled]
+    graph: fx.GraphModule, example_inputs: Sequence[Any], found: WeakSet[Compiled | Left]
 ) -> Callable:
     # Imported here: a model that is read from a file needs none of it, nor its 90 MB.
     from torch._dynamo.backends.common import aot_autograd
 
     why = _why_not(graph, example_inputs)
     if why:
-        _warn(why)
-        return graph.forward
+        left = Left(graph.forward, why)
+        _compiled.add(left)
+        found.add(left)
+        return left
     compile_ = partial(_compile, found=found)
     return aot_autograd(fw_compiler=_refuse, inference_compiler=compile_)(graph, example_inputs)
 
@@ -86,15 +91,25 @@ def _is_training(node: fx.Node) -> bool:
     return name in _TRAINED and given is True
 
 
-_warned = False
+def warn(why: str) -> None:
+    """Once for each reason, however many graphs a model is cut into."""
+    if why not in _said:
+        _said.add(why)
+        warnings.warn(f"pointwise: this runs as plain PyTorch: {why}", stacklevel=3)
 
 
-def _warn(why: str) -> None:
-    """Once, however many graphs a model is cut into."""
-    global _warned
-    if not _warned:
-        _warned = True
-        warnings.warn(f"pointwise: this runs as plain PyTorch: {why}", stacklevel=2)
+class Left:
+    """A graph that is left to PyTorch as it is, and why."""
+
+    def __init__(self, run: Callable, why: str) -> None:
+        self._run, self._why = run, why
+        warn(why)
+
+    def __call__(self, *args: Any) -> Any:
+        return self._run(*args)
+
+    def reports(self) -> list[Report]:
+        return [Report((), (), 0, self._why)]
 
 
 def _refuse(graph: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable:
@@ -102,7 +117,7 @@ def _refuse(graph: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable:
 
 
 def _compile(
-    graph: fx.GraphModule, example_inputs: Sequence[Any], found: WeakSet[Compiled]
+    graph: fx.GraphModule, example_inputs: Sequence[Any], found: WeakSet[Compiled | Left]
 ) -> Callable:
     """What AOTAutograd calls with a graph of ATen calls."""
     from torch._functorch.aot_autograd import make_boxed_func
@@ -111,14 +126,16 @@ def _compile(
     context = TracingContext.try_get()
     known = None if context is None else context.fw_metadata
     inputs = [node for node in graph.graph.nodes if node.op == "placeholder"]
-    fixed: list[int] = []
-    if known is not None and not known.tokens and len(known.input_info) == len(inputs):
+    compiled: Compiled | Left
+    if known is None or known.tokens or len(known.input_info) != len(inputs):
+        compiled = Left(graph.forward, "it has effects besides its results")
+    else:
         fixed = [
             i
             for i in known.static_input_indices
             if not known.input_info[i].mutates_data and isinstance(example_inputs[i], Tensor)
         ]
-    compiled = Compiled(graph, fixed)
+        compiled = Compiled(graph, fixed)
     _compiled.add(compiled)
     found.add(compiled)
     return make_boxed_func(compiled)
@@ -133,9 +150,10 @@ class Compiled:
         self._fixed = list(fixed)
         held = set(fixed)
         self._moving = [i for i in range(_inputs(graph)) if i not in held]
-        self._watch: Watch | None = None
+        self._snapshot: Snapshot | None = None
         self._constants: Constants | None = None
         self._plans: dict[tuple, Plan | str] = {}
+        self._reasons = Reasons()
         self._lock = threading.Lock()
 
     def __call__(self, *args: Any) -> Sequence[Any]:
@@ -149,24 +167,25 @@ class Compiled:
 
     def reports(self) -> list[Report]:
         """What became of the graph, for each shape of input so far."""
-        return [report(key, plan) for key, plan in list(self._plans.items())]
+        plans = [report(key, plan) for key, plan in list(self._plans.items())]
+        return self._reasons.reports() + plans
 
     def _plan(self, held: Sequence[Tensor], moving: Sequence[Any]) -> Plan | str:
         key = key_of(moving)
         if isinstance(key, str):
-            return key
-        if self._watch is not None and self._watch.is_still(held):
+            return self._reasons.noted(key)
+        if self._snapshot is not None and self._snapshot.is_still(held):
             found = self._plans.get(key)
             if found is not None:
                 return found
         with self._lock:
-            if not all(map(can_be_watched, held)):
-                return "its parameters are inference tensors, whose changes nobody sees"
-            if self._watch is None or not self._watch.is_still(held):
-                watch = Watch(held)
+            for why in filter(None, map(why_unseen, held)):
+                return self._reasons.noted(why)
+            if self._snapshot is None or not self._snapshot.is_still(held):
+                snapshot = Snapshot(held, _SAMPLES)
                 nodes = [node for node in self._graph.nodes if node.op == "placeholder"]
                 self._constants = Constants(self._graph, {nodes[i] for i in self._fixed})
-                self._plans, self._watch = {}, watch
+                self._plans, self._snapshot = {}, snapshot
             assert self._constants is not None
             with self._constants.given(held):
                 self._plans[key] = found = planned(self._graph, self._constants, moving)
@@ -240,22 +259,58 @@ def _why_not_now() -> str | None:
     return None
 
 
+class Reasons:
+    """Why inputs or parameters are none that a plan could be made for, each once."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, None] = {}
+
+    def noted(self, why: str) -> str:
+        if why not in self._found:
+            self._found[why] = None
+            warn(why)
+        return why
+
+    def reports(self) -> list[Report]:
+        return [Report((), (), 0, why) for why in list(self._found)]
+
+
 def planned(graph: fx.Graph, constants: Constants, moving: Sequence[Any]) -> Plan | str:
-    """A plan, or why there is none."""
+    """A plan, or why there is none. A warning says where nothing of it runs as a kernel."""
     try:
-        return make(graph, constants, moving)
+        plan = make(graph, constants, moving)
     except Unplannable as reason:
+        warn(str(reason))
         return str(reason)
+    plan.why = _why_nothing(plan, graph, constants, moving)
+    if plan.why:
+        warn(plan.why)
+    return plan
+
+
+def _why_nothing(plan: Plan, graph: fx.Graph, constants: Constants, moving: Sequence[Any]) -> str:
+    """Why no call of a graph with parameters runs as a kernel; nothing where one does."""
+    if not constants.fixed or not plan.entries or any(entry.fused for entry in plan.entries):
+        return ""
+    held = [node for node in graph.nodes if node in constants.fixed]
+    tensors = [x for x in (*moving, *map(constants.value, held)) if isinstance(x, Tensor)]
+    for dtype in dict.fromkeys(x.dtype for x in tensors if x.is_floating_point()):
+        if dtype not in (torch.float32, torch.float64):
+            return f"it computes in {dtype}, and kernels in float32 and float64"
+    refused = [entry for entry in plan.entries if entry.why != PLAIN]
+    if refused:
+        return f"no call of it runs as a kernel; {refused[0].what}: {refused[0].why}"
+    return f"no call of it is one that kernels know, such as {plan.entries[0].what}"
 
 
 def report(key: tuple, plan: Plan | str) -> Report:
     shapes = tuple(tuple(part[0]) for part in key[1:] if isinstance(part[0], torch.Size))
     if isinstance(plan, str):
         return Report(shapes, (), 0, plan)
-    return Report(shapes, plan.entries, plan.bytes)
+    return Report(shapes, plan.entries, plan.bytes, plan.why)
 
 
-def reports(found: Iterable[Compiled] | None = None) -> list[Report]:
+def reports(found: Iterable[Compiled | Left] | None = None) -> list[Report]:
     """What became of all that was compiled so far: one for each graph and each shape of input."""
     some = list(_compiled if found is None else found)
     return [report for compiled in some for report in compiled.reports()]

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pointwise.acceleration import foreign
+
 _ALLOWED = (
     ast.Expression, ast.BoolOp, ast.And, ast.Or, ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Div,
     ast.FloorDiv, ast.Mod, ast.Pow, ast.UnaryOp, ast.USub, ast.Not, ast.Compare, ast.Eq, ast.NotEq,
@@ -71,6 +73,8 @@ class Traced:
             raise ValueError(f"what was traced must have {', '.join(names)}, got {plain!r}")
         if plain["dtype"] is not None:
             dtype_of(plain["dtype"])
+        if not isinstance(plain["value"], (bool, int, float, str, type(None))):
+            raise ValueError(f"a value that was traced is a number or text, got {plain['value']!r}")
         return cls(**plain)
 
 
@@ -152,6 +156,7 @@ def broken(guards: Sequence[str], inputs: Sequence[Any]) -> str | None:
 def _checked(guard: str):
     """The condition as code, if it is arithmetic on sizes."""
     tree = ast.parse(guard, mode="eval")
+    foreign.check_sizes(tree)
     for part in ast.walk(tree):
         name = part.id if isinstance(part, ast.Name) else "sizes"
         if not isinstance(part, _ALLOWED) or name not in ("sizes", *_NAMES):

@@ -51,6 +51,7 @@ class Accelerated(nn.Module):
         self._constants = Frozen(graph, tensors)
         self._plain: list[fx.GraphModule] = []  # in a list, so as not to be a submodule
         self._plans: dict[tuple, Plan | str] = {}
+        self._reasons = dynamo.Reasons()
         self._lock = threading.Lock()
         self._warned = False
         self.cost: Cost | None = None  # of int8
@@ -73,7 +74,7 @@ class Accelerated(nn.Module):
         plan: Plan | str | None
         if isinstance(key, str):
             self._check(inputs)
-            plan = key
+            plan = self._reasons.noted(key)
         else:
             plan = self._plans.get(key)
         if plan is None:
@@ -88,7 +89,8 @@ class Accelerated(nn.Module):
 
     def reports(self) -> list[Report]:
         """What runs as kernels, what as plain PyTorch, and why, for each shape so far."""
-        return [dynamo.report(key, plan) for key, plan in list(self._plans.items())]
+        plans = [dynamo.report(key, plan) for key, plan in list(self._plans.items())]
+        return self._reasons.reports() + plans
 
     def extra_repr(self) -> str:
         lines = [] if self.cost is None else [str(self.cost)]
@@ -217,13 +219,18 @@ class Accelerated(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         nn.Module.__init__(self)
         graph, more = saved.graph_from_text(state["graph"])
-        in_spec, out_spec = (pytree.treespec_loads(more[name]) for name in ("in", "out"))
+        in_spec, out_spec = (saved.spec_from_text(more[name]) for name in ("in", "out"))
         tensors = saved.weights_from_bytes(state["weights"])
         traced = [Traced.from_plain(found) for found in more["inputs"]]
         like = more["like"] and torch.empty(0, dtype=guards.dtype_of(more["like"]))
         self._build(graph, tensors, traced, more["conditions"], in_spec, out_spec, like)
         self.cost = cost_of(more.get("cost"))
         self.training = False
+
+
+# What it is pickled as is text and bytes, checked as they are read: torch.load may do so with
+# weights_only=True, where no file can run code.
+torch.serialization.add_safe_globals([Accelerated])
 
 
 def _is_transformed(inputs: Sequence[Any]) -> bool:
@@ -253,16 +260,21 @@ class Compiled(nn.Module):
 
     def _compile(self) -> None:
         self._found: WeakSet = WeakSet()
+        self._reasons = dynamo.Reasons()
         # In a list, so as not to be a submodule.
         self._compiled = [torch.compile(self.model, backend=dynamo.backend_of(self._found))]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         with torch.no_grad():
-            return self._compiled[0](*args, **kwargs)
+            found = self._compiled[0](*args, **kwargs)
+        if not self._found:
+            self._reasons.noted("torch.compile made no graph of it")
+        return found
 
     def reports(self) -> list[Report]:
         """What runs as kernels, what as plain PyTorch, and why, for each graph and shape so far."""
-        return dynamo.reports(self._found)
+        found = dynamo.reports(self._found)
+        return found or self._reasons.reports()
 
     def extra_repr(self) -> str:
         return f"compiled in pieces, because torch.export said: {self.why}"

@@ -9,6 +9,7 @@ Source of what operators mean: https://onnx.ai/onnx/operators/
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -66,6 +67,7 @@ def _loaded(path: Path) -> Any:
         raise ValueError(f"{path} is no ONNX file, or is broken ({_line(error)})") from error
     if not model.graph.node or not model.opset_import:
         raise ValueError(f"{path} is no ONNX file, or is broken (there is no graph in it)")
+    _check_places(onnx, model, path)
     try:
         onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
     except Exception as error:
@@ -73,6 +75,20 @@ def _loaded(path: Path) -> Any:
             f"{path} has its weights in another file, which cannot be read: {_line(error)}"
         ) from error
     return model
+
+
+def _check_places(onnx: Any, model: Any, path: Path) -> None:
+    """Raises ValueError where weights are to be read from outside of the file's folder."""
+    for tensor in onnx.external_data_helper._get_all_tensors(model):
+        for entry in tensor.external_data:
+            inside = os.path.normpath(entry.value)
+            if entry.key == "location" and (
+                os.path.isabs(inside) or inside.split(os.sep)[0] == ".."
+            ):
+                raise ValueError(
+                    f"{path} has weights in {entry.value!r}, which is outside of its folder; put "
+                    "that file beside it, and its name into the model"
+                )
 
 
 def _line(error: Exception) -> str:

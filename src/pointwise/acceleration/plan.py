@@ -69,6 +69,7 @@ class Plan:
         entries: Sequence[Entry],
     ) -> None:
         self.entries = tuple(entries)
+        self.why = ""  # nothing of it runs as a kernel
         self._real, self._stand_ins = real, stand_ins
         self._arena, self._slots = arena, slots
         launches = [step for step in made if isinstance(step, Step)]

@@ -34,6 +34,7 @@ from pointwise.conv_images import Step
 
 aten = torch.ops.aten
 _FOREVER = 1 << 60
+PLAIN = "PyTorch's own"  # why a call that no kernel knows is none
 
 LOWERINGS = {**lower_convolutions.LOWERINGS, **lower_pixels.LOWERINGS, **lower_int8.LOWERINGS}
 
@@ -103,7 +104,7 @@ class Planner:
             self.env[node] = self._at(node.args[0])[node.args[1]]
             return
         lowered = LOWERINGS.get(node.target)
-        why = "PyTorch's own"
+        why = PLAIN
         if lowered is not None:
             found = lowered(self, node, *(self._map(part, self._operand) for part in node.args))
             if not isinstance(found, str):

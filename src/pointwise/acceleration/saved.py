@@ -1,36 +1,25 @@
 """Accelerated models as bytes: the graph as JSON, the weights as safetensors.
 
-No code is stored: calls are stored by name, and a name is looked up among PyTorch's operators, the
-planner's vocabulary and arithmetic.
+No code is stored: calls are stored by name, and a name is looked up among PyTorch's operators that
+only compute, the planner's vocabulary and arithmetic (``foreign.py``); everything else in a file
+is compared with what this library writes.
 """
 
 from __future__ import annotations
 
 import json
-import math
-import operator
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.utils import _pytree as pytree
 
 import pointwise.operators  # noqa: F401  (registers torch.ops.pointwise)
-from pointwise.acceleration import vocabulary
+from pointwise.acceleration import foreign, vocabulary
 
 _VERSION = 2
 _META = ("path", "what", "order", "orders")
-_ARITHMETIC = {"operator": operator, "math": math}
-_TORCH = (
-    "sym_max",
-    "sym_min",
-    "sym_int",
-    "sym_float",
-    "sym_not",
-    "sym_ite",
-    "sym_sum",
-    "_sym_sqrt",
-)
 
 
 def graph_to_text(graph: fx.Graph, more: Mapping[str, Any]) -> str:
@@ -60,12 +49,28 @@ def graph_from_text(text: str) -> tuple[fx.Graph, dict[str, Any]]:
     graph = fx.Graph()
     nodes: dict[str, fx.Node] = {}
     for entry in found.pop("nodes"):
+        _check_node(entry)
         args, kwargs = (_from_plain(entry[part], nodes) for part in ("args", "kwargs"))
         target = _target(entry["target"]) if entry["op"] == "call_function" else entry["name"]
         node = graph.create_node(entry["op"], target, args, kwargs, entry["name"])
-        node.meta = entry["meta"]
+        node.meta = {key: entry["meta"][key] for key in _META if key in entry["meta"]}
         nodes[entry["name"]] = node
     return graph, found
+
+
+def _check_node(entry: Mapping[str, Any]) -> None:
+    """Names become code where a graph runs as plain PyTorch, and orders become addresses."""
+    if entry["op"] not in ("placeholder", "call_function", "output"):
+        raise ValueError(f"a graph has no nodes of kind {entry['op']!r}")
+    for name in (entry["name"], *entry["kwargs"].get("dict", ())):
+        if not isinstance(name, str) or not name.isidentifier():
+            raise ValueError(f"a name of a graph must be an identifier, got {name!r}")
+    meta = entry["meta"]
+    for order in (meta.get("order"), *(meta.get("orders") or ())):
+        if order is not None and sorted(order) != list(range(len(order))):
+            raise ValueError(f"an order of dimensions must name each once, got {order}")
+    if not all(isinstance(meta.get(name, ""), str) for name in ("path", "what")):
+        raise ValueError("a path must be text")
 
 
 def weights_to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
@@ -80,34 +85,24 @@ def weights_from_bytes(data: bytes) -> dict[str, Tensor]:
     return load(data)
 
 
+def spec_from_text(text: str) -> pytree.TreeSpec:
+    """How inputs or results are arranged."""
+    foreign.check_structure(text)
+    return pytree.treespec_loads(text)
+
+
 def _name_of(node: fx.Node) -> str:
-    target: Any = node.target
-    if isinstance(target, torch._ops.OpOverload):
-        return f"ops.{target}"
-    name = getattr(target, "__name__", "")
-    if vocabulary.FUNCTIONS.get(name) is target:
+    name = getattr(node.target, "__name__", "")
+    if vocabulary.FUNCTIONS.get(name) is node.target:
         return f"vocabulary.{name}"
-    for module, where in _ARITHMETIC.items():
-        if getattr(where, name, None) is target:
-            return f"{module}.{name}"
-    if name in _TORCH and getattr(torch, name, None) is target:
-        return f"torch.{name}"
-    raise ValueError(f"{target} cannot be saved by its name")
+    return foreign.name_of(node.target)
 
 
 def _target(name: str) -> Any:
-    kind, *rest = name.split(".")
-    rest = rest or [""]
-    if kind == "ops" and len(rest) == 3:
-        space, call, overload = rest
-        return getattr(getattr(getattr(torch.ops, space), call), overload)
-    if kind == "vocabulary" and len(rest) == 1 and rest[0] in vocabulary.FUNCTIONS:
-        return vocabulary.FUNCTIONS[rest[0]]
-    if kind in _ARITHMETIC and len(rest) == 1 and not rest[0].startswith("_"):
-        return getattr(_ARITHMETIC[kind], rest[0])
-    if kind == "torch" and len(rest) == 1 and rest[0] in _TORCH:
-        return getattr(torch, rest[0])
-    raise ValueError(f"no call is named {name!r}")
+    kind, _, rest = name.partition(".")
+    if kind == "vocabulary" and rest in vocabulary.FUNCTIONS:
+        return vocabulary.FUNCTIONS[rest]
+    return foreign.call_of(name)
 
 
 def _to_plain(part: Any) -> Any:

@@ -9,6 +9,7 @@ something else, or the model changes itself as it runs, torch.compile takes over
 from __future__ import annotations
 
 import inspect
+import itertools
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -182,7 +183,10 @@ def _traced(model: nn.Module, args: tuple) -> Trace:
     signature = inspect.signature(model.forward)
     bound = signature.bind(*args)
     named = dict(zip(bound.arguments, _by_name(signature, shapes), strict=True))
-    with torch.no_grad(), warnings.catch_warnings():
+    own = itertools.chain(model.parameters(), model.buffers())
+    # A model made in inference mode can only be traced there.
+    there = torch.is_inference_mode_enabled() or any(x.is_inference() for x in own)
+    with torch.inference_mode(there), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.export.export(model, args, dynamic_shapes=named, strict=False)
         if not make_functional(program.graph_module.graph):
@@ -209,9 +213,9 @@ def _traced(model: nn.Module, args: tuple) -> Trace:
     conditions = list(dict.fromkeys(asked))
     spec = program.call_spec
     like = next((x for x in held if x.is_floating_point()), None)
-    own = None if like is None else torch.empty(0, dtype=like.dtype, device=like.device)
+    empty = None if like is None else torch.empty(0, dtype=like.dtype, device=like.device)
     return Trace(
-        Accelerated(graph, tensors, traced, conditions, spec.in_spec, spec.out_spec, own), sizes
+        Accelerated(graph, tensors, traced, conditions, spec.in_spec, spec.out_spec, empty), sizes
     )
 
 

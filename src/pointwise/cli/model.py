@@ -6,7 +6,6 @@ import importlib
 import importlib.util
 import inspect
 import sys
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,15 +45,17 @@ class Model:
         return list(inspect.signature(self.network.forward).parameters) == _CLOUD
 
 
-def load_model(caller: str, text: str, arguments: dict[str, Any], layers: bool = False) -> Model:
+def load_model(
+    caller: str, text: str, arguments: dict[str, Any], layers: bool = False, trust: bool = False
+) -> Model:
     """The model that a command's user means by ``text``.
 
     That is ``MobileNetV1``, a network of ours; the name of one of torchvision or timm;
     ``file.py:function_or_class``, which gives a model, or a model and its inputs; a run: its
     folder, or a checkpoint in it; a program of ``torch.export``, ``file.pt2``; or ``file.onnx``.
     ``arguments`` are those of the network's class or of the function. With ``layers``, programs
-    have modules, which makes them slower. Raises ValueError with ``caller`` in front for what is
-    none of these.
+    have modules, which makes them slower; with ``trust``, they may run code of their own. Raises
+    ValueError with ``caller`` in front for what is none of these.
     """
     file, colon, name = text.rpartition(":")
     if colon and (file.endswith(".py") or Path(file).is_file()):
@@ -65,7 +66,7 @@ def load_model(caller: str, text: str, arguments: dict[str, Any], layers: bool =
         )
     path = Path(text)
     if path.suffix in (".pt2", ".onnx"):
-        return _from_file(caller, path, arguments, layers)
+        return _from_file(caller, path, arguments, layers, trust)
     if path.exists():
         return _from_run(caller, path, arguments)
     return _by_name(caller, text, arguments)
@@ -233,14 +234,16 @@ def _imported(caller: str, file: Path) -> Any:
     return module
 
 
-def _from_file(caller: str, path: Path, arguments: dict[str, Any], layers: bool) -> Model:
+def _from_file(
+    caller: str, path: Path, arguments: dict[str, Any], layers: bool, trust: bool
+) -> Model:
     """A program of torch.export, with the inputs it was exported with, or an ONNX file."""
     if not path.is_file():
         raise FileNotFoundError(f"{caller}: there is no file {path}")
     if arguments:
         raise ValueError(f"{caller}: {path} is made already and takes no arguments; omit --set")
     if path.suffix == ".pt2":
-        return _from_program(caller, path, layers)
+        return _from_program(caller, path, layers, trust)
     from pointwise.acceleration.onnx_file import read
 
     try:
@@ -250,13 +253,15 @@ def _from_file(caller: str, path: Path, arguments: dict[str, Any], layers: bool)
     return Model(path.stem, network, {}, takes=takes, file=path)
 
 
-def _from_program(caller: str, path: Path, layers: bool) -> Model:
+def _from_program(caller: str, path: Path, layers: bool, trust: bool) -> Model:
     import torch
 
+    from pointwise.acceleration import exported_file
+
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what PyTorch wrote itself
-            program = torch.export.load(path)
+        program = exported_file.load(path, trust)
+    except exported_file.Untrusted as error:
+        raise ValueError(f"{caller}: {error}. If you trust whoever made it, say --trust") from error
     except Exception as error:  # zip, JSON, pickle and torch raise a dozen types
         raise ValueError(
             f"{caller}: {path} is no program of torch.export ({type(error).__name__})"

@@ -60,6 +60,9 @@ def profile(
     html: Annotated[
         Path | None, typer.Option(help="Also write a page with a roofline plot.")
     ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Let a FILE.pt2 run code of its own.")
+    ] = False,
 ) -> None:
     """Counts and times a network layer by layer, beside what this machine could do."""
     from pointwise.cli.outputs import check_output, write_json
@@ -75,7 +78,7 @@ def profile(
     from rich.console import Console
 
     console = Console(highlight=False)
-    found = _measure(model, input_, set_, threads, rounds, console)
+    found = _measure(model, input_, set_, threads, rounds, console, trust)
     if json is not None:
         write_json(json, found.as_dict())
     if html is not None:
@@ -95,6 +98,7 @@ def _measure(
     threads: int | None,
     rounds: int,
     console: Console,
+    trust: bool,
 ) -> Profile:
     from dataclasses import replace
 
@@ -106,7 +110,7 @@ def _measure(
     from pointwise.costs.measure import runs
     from pointwise.costs.profiled import profile as measured
 
-    model = load_model("profile", text, network_arguments(arguments), layers=True)
+    model = load_model("profile", text, network_arguments(arguments), layers=True, trust=trust)
     inputs, words = inputs_of("profile", model, shapes)
     before = torch.get_num_threads()
     if threads is not None:

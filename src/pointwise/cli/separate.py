@@ -102,6 +102,9 @@ def separate(
     json: Annotated[
         Path | None, typer.Option(help="Also write all numbers to this JSON file.")
     ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Let a FILE.pt2 run code of its own.")
+    ] = False,
 ) -> None:
     """Replaces standard convolutions by depthwise separable ones, counts and measures them."""
     from rich.console import Console
@@ -113,7 +116,7 @@ def separate(
 
     console = Console(highlight=False)
     check_output("separate", "--json", json, (".json",))
-    found = _load(model, weights, network_arguments(set_))
+    found = _load(model, weights, network_arguments(set_), trust)
     _check(found, out, finetune)
     if finetune is not None and out is None and found.folder is not None:
         out = free(found.folder.with_name(f"{found.folder.name}-separated"))
@@ -149,11 +152,11 @@ def separate(
         write_json(json, record)
 
 
-def _load(model: str, weights: Path | None, arguments: dict[str, Any]) -> Model:
+def _load(model: str, weights: Path | None, arguments: dict[str, Any], trust: bool) -> Model:
     from pointwise.cli.model import Model, load_model
 
     if weights is None:
-        return load_model("separate", model, arguments)
+        return load_model("separate", model, arguments, trust=trust)
     from pointwise.training.images.pretrained import pretrained
     from pointwise.training.run import network_class
 

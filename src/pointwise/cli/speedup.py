@@ -56,6 +56,9 @@ def speedup(
             "--quick", help="Without compiling, other runtimes and memory, which take long."
         ),
     ] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Let a FILE.pt2 run code of its own.")
+    ] = False,
 ) -> None:
     """Times a model in PyTorch, in its rivals, and accelerated; says what could be fused."""
     from rich.console import Console
@@ -66,7 +69,7 @@ def speedup(
     import runtimes
 
     console = Console(highlight=False)
-    wanted = Wanted(model, batch, size, tuple(set_ or ()))
+    wanted = Wanted(model, batch, size, tuple(set_ or ()), trust)
     found = find(wanted)
     missing = runtimes.missing(inference=True, quick=quick)
     if quick:
@@ -119,6 +122,7 @@ class Wanted(NamedTuple):
     batch: int | None = None
     size: int | None = None
     arguments: tuple[str, ...] = ()
+    trust: bool = False
 
 
 class Found(NamedTuple):
@@ -139,7 +143,7 @@ def find(wanted: Wanted) -> Found:
 
     torch.manual_seed(0)
     given = list(wanted.arguments) or None
-    model = load_model("speedup", wanted.text, network_arguments(given))
+    model = load_model("speedup", wanted.text, network_arguments(given), trust=wanted.trust)
     if model.image is None:
         model = replace(model, image=(3, 224, 224))
     inputs, _ = inputs_of("speedup", model, None, wanted.batch, wanted.size)
@@ -253,11 +257,13 @@ def prepared(wanted: Wanted, who: str, file: Path | None = None) -> Callable[[],
     import accelerate as contest
     import torch
 
+    import pointwise.acceleration  # noqa: F401  (torch.load knows its class then)
+
     found = find(wanted)
     if file is None:
         run = _run(who, found)
     elif who == contest.OURS:
-        run = contest.infer(torch.load(file, weights_only=False), found.inputs)
+        run = contest.infer(torch.load(file, weights_only=True), found.inputs)
     else:
         run = contest.by_runtime(who, file, found.inputs[0])
     run(None)

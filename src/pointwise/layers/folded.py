@@ -26,7 +26,7 @@ from pointwise import conv_images
 from pointwise.conv_images_inverted import inverted_step, is_better_in_one
 from pointwise.conv_images_winograd import winograd_step
 from pointwise.cut_images import is_better_joined
-from pointwise.engine.cpu.samples import Samples
+from pointwise.engine.cpu.samples import Snapshot
 from pointwise.epilogue import fold
 from pointwise.functional.padding import resolve
 from pointwise.gathers.window import Window, window
@@ -57,6 +57,7 @@ def fold_link(shape: torch.Size, dtype: torch.dtype, link: Link) -> Folded | Non
         or dtype != conv.weight.dtype
         or dtype not in (torch.float32, torch.float64)
         or (activation or "none") not in conv_images.EPILOGUES
+        or not is_plain(conv.weight)
     ):
         return None
     seen = window_of(conv, shape[0], shape[2], shape[3])
@@ -287,25 +288,18 @@ def _window(images, height, width, kernel, stride, padding, dilation) -> Window 
 class _Source:
     """A tensor as it was when a weight was folded; ``is_still`` says whether it has changed since.
 
-    Seen are another tensor in its place, another memory, another version, and other values: the
-    last for those who write to ``tensor.data``, which leaves the version as it was (``Samples``).
+    Seen are another tensor in its place, and whatever a ``Snapshot`` tells.
     """
 
     def __init__(self, tensor: Any) -> None:
         self.tensor = tensor
         if isinstance(tensor, Tensor):
-            self.version, self.address = tensor._version, tensor.data_ptr()
-            self.samples = Samples([tensor])
+            self.snapshot = Snapshot([tensor])
 
     def is_still(self, tensor: Any) -> bool:
         if not isinstance(tensor, Tensor):
             return tensor == self.tensor
-        return (
-            tensor is self.tensor
-            and tensor._version == self.version
-            and tensor.data_ptr() == self.address
-            and self.samples.are_same()
-        )
+        return tensor is self.tensor and self.snapshot.is_still([tensor])
 
 
 def _are_still(sources: list[_Source], tensors: list[Any]) -> bool:
@@ -329,7 +323,5 @@ def _weights(conv: nn.Conv2d, norm: nn.Module | None) -> conv_images.Weights:
             packed = conv_images.taps(weight, bias)
         else:
             packed = conv_images.mix(weight, bias, conv.groups)
-    if not any(isinstance(tensor, Tensor) and tensor.is_inference() for tensor in tensors):
-        # Of inference tensors, nobody knows when they change.
-        _kept[conv] = ([_Source(tensor) for tensor in tensors], packed)
+    _kept[conv] = ([_Source(tensor) for tensor in tensors], packed)
     return packed

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pointwise import conv_images
 from pointwise.engine.cpu.launch import Program, threads
 from pointwise.engine.cpu.memory import empty_image
-from pointwise.engine.cpu.samples import Samples
+from pointwise.engine.cpu.samples import Snapshot
 from pointwise.layers import folded
 from pointwise.layers.link import Link
 from pointwise.layers.watch import Watch
@@ -158,20 +158,16 @@ class _Plan:
         self._program = Program((step.kernel, step.arguments, step.programs) for step in steps)
         self._numbers = _numbers(links)
         self._tensors = _tensors(links)
-        self._versions = [tensor._version for tensor in self._tensors]
-        self._addresses = [tensor.data_ptr() for tensor in self._tensors]
-        self._samples = Samples(self._tensors)
+        self._snapshot = Snapshot(self._tensors)
 
     def is_still(self, links: Sequence[Link]) -> bool:
-        """Whether the parameters are the ones the plan was made of (see ``folded.Source``)."""
+        """Whether the parameters are the ones the plan was made of (``Snapshot``)."""
         tensors = _tensors(links)
         return (
             len(tensors) == len(self._tensors)
             and all(map(is_, tensors, self._tensors))
             and _numbers(links) == self._numbers
-            and [tensor._version for tensor in tensors] == self._versions
-            and [tensor.data_ptr() for tensor in tensors] == self._addresses
-            and self._samples.are_same()
+            and self._snapshot.is_still(tensors)
         )
 
     def takes(self, residual: Tensor | None) -> bool:
@@ -244,8 +240,6 @@ def _make(input: Tensor, links: Sequence[Link], residual: Tensor | None) -> _Pla
             return None
         found.append(what)
         shape = what.shape
-    if any(tensor.is_inference() for tensor in _tensors(links)):
-        return None  # nobody knows when they change
     if residual is not None and (
         isinstance(found[-1].weights, conv_images.Taps)
         or residual.shape != shape

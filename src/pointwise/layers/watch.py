@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import is_
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 
-from pointwise.engine.cpu.samples import Samples
+from pointwise.engine.cpu.samples import Snapshot
 
 _NUMBERS = ("stride", "padding", "dilation", "groups", "padding_mode", "activation", "eps",
             "training", "forward")  # fmt: skip
@@ -39,27 +38,16 @@ class Watch:
                 names = (name for name in own[kind] if name != "num_batches_tracked")
                 self._places += [(own[kind], name) for name in names]
         self._things = [place[name] for place, name in self._places]
-        tensors = [thing for thing in self._things if isinstance(thing, Tensor)]
-        self._state = tensors, *_state(tensors)
-        self._samples = Samples(tensors)
+        self._tensors = [thing for thing in self._things if isinstance(thing, Tensor)]
+        self._snapshot = Snapshot(self._tensors)
 
     def is_still(self, modules: Sequence[nn.Module]) -> bool:
-        """Whether ``modules`` are the ones watched, and nothing about them has changed.
-
-        Versions say when a tensor was written to; samples of its values, when it was written to
-        through ``tensor.data``, which versions do not count.
-        """
-        tensors, versions, addresses = self._state
+        """Whether ``modules`` are the ones watched, and nothing about them has changed."""
         return (
             len(modules) == len(self._own)
             and all(map(is_, (module.__dict__ for module in modules), self._own))
             and not any(self._hooks)
             and [own.get(name) for own, name in self._numbers] == self._values
             and all(map(is_, [place.get(name) for place, name in self._places], self._things))
-            and (versions, addresses) == _state(tensors)
-            and self._samples.are_same()
+            and self._snapshot.is_still(self._tensors)
         )
-
-
-def _state(tensors: Sequence[Tensor]) -> tuple[list[Any], list[int]]:
-    return [tensor._version for tensor in tensors], [tensor.data_ptr() for tensor in tensors]
