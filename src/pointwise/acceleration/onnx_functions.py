@@ -52,12 +52,13 @@ def average_pool(
     begin, end = _edges(x, kernel, stride, [1] * len(kernel), pads, upper)
     if begin == end and all(2 * b <= k for b, k in zip(begin, kernel, strict=True)):
         return pool(x, kernel, stride, begin, ceil, with_padding)
-    around = as_torch(begin, end)
-    out = pool(F.pad(x, around), kernel, stride, 0, ceil)
-    if with_padding:
+    more = _beyond(x, kernel, stride, begin, end) if ceil else [0] * len(kernel)
+    around, behind = as_torch(begin, end), as_torch([0] * len(kernel), more)
+    out = pool(F.pad(F.pad(x, around), behind), kernel, stride)
+    if with_padding and not any(more):
         return out
-    inside = F.pad(torch.ones_like(x[:1, :1]), around)  # how much of each window is image
-    return out / pool(inside, kernel, stride, 0, ceil)
+    counted = F.pad(torch.ones_like(x[:1, :1]), around, value=1.0 if with_padding else 0.0)
+    return out / pool(F.pad(counted, behind), kernel, stride)  # by how much of a window counts
 
 
 def max_pool(
@@ -68,8 +69,26 @@ def max_pool(
     begin, end = _edges(x, kernel, stride, dilation, pads, upper)
     if begin == end and all(2 * b <= k for b, k in zip(begin, kernel, strict=True)):
         return pool(x, kernel, stride, begin, dilation, ceil)
-    x = F.pad(x, as_torch(begin, end), value=-float("inf"))
-    return pool(x, kernel, stride, 0, dilation, ceil)
+    if ceil:
+        reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+        more = _beyond(x, reach, stride, begin, end)
+        end = [e + m for e, m in zip(end, more, strict=True)]
+    lowest = -float("inf") if x.is_floating_point() else torch.iinfo(x.dtype).min
+    return pool(F.pad(x, as_torch(begin, end), value=lowest), kernel, stride, 0, dilation)
+
+
+def _beyond(x: Tensor, reach: list[int], stride: list[int], begin: list[int], end: list[int]):
+    """How far the last windows go beyond what is around an image.
+
+    They may, where they begin in the image or before it.
+    """
+    found = []
+    for size, k, s, b, e in zip(x.shape[2:], reach, stride, begin, end, strict=True):
+        last = (size + b + e - k + s - 1) // s  # number of the last window, from 0
+        if last * s >= size + b:
+            last -= 1
+        found.append(max(0, last * s + k - (size + b + e)))
+    return found
 
 
 def global_mean(x: Tensor) -> Tensor:
@@ -87,6 +106,10 @@ def mean(x: Tensor, dims: list[int] | None, keep: bool) -> Tensor:
 def total(x: Tensor, dims: list[int] | None, keep: bool) -> Tensor:
     every = tuple(range(x.dim())) if dims is None else dims
     return x.sum(every, keepdim=keep, dtype=x.dtype)
+
+
+def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    return torch.group_norm(x, x.shape[1], weight, bias, eps)
 
 
 def layer_norm(x: Tensor, axis: int, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:

@@ -25,6 +25,9 @@ def max_pool(call: Call, x: Any) -> Any:
     kernel, *rest = _pool(call)
     call.without_effect("storage_order")  # of indices, which are not read
     dilation = call.get("dilations", [1] * len(kernel))
+    if rest[1] is None and any(each != 1 for each in dilation):
+        # ONNX gives ⌈size / stride⌉ results here and ONNX Runtime another number of them.
+        raise call.refuse(f"has auto_pad {call.get('auto_pad')!r} with dilations {dilation}")
     return call(onnx_functions.max_pool, x, kernel, *rest, dilation)
 
 

@@ -169,7 +169,7 @@ def layer_norm(call: Call, x: Any, weight: Any, bias: Any = None) -> Any:
 
 
 def instance_norm(call: Call, x: Any, weight: Any, bias: Any) -> Any:
-    return call(F.instance_norm, x, None, None, weight, bias, True, 0.0, call.get("epsilon", 1e-5))
+    return call(onnx_functions.instance_norm, x, weight, bias, call.get("epsilon", 1e-5))
 
 
 def local_response_norm(call: Call, x: Any) -> Any:
