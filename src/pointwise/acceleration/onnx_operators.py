@@ -127,7 +127,7 @@ def _transpose(call: Call, x: Any) -> Any:
 
 
 def _squeeze(call: Call, x: Any, axes: Any = None) -> Any:
-    return call(onnx_functions.squeeze, x, call.whole(axes, "axes"))
+    return call(onnx_functions.squeeze, x, call.whole(axes, "axes") or None)
 
 
 def _unsqueeze(call: Call, x: Any, axes: Any = None) -> Any:
