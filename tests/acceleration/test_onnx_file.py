@@ -274,6 +274,151 @@ def test_layers_have_their_names_and_biases(tmp_path):
     _assert_as_runtime(path, _floats(*IMAGE))
 
 
+NEAREST = ("round_prefer_floor", "floor", "ceil")
+COORDINATES = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric",
+               "tf_half_pixel_for_nn")  # fmt: skip
+
+
+@pytest.mark.parametrize("coordinates", COORDINATES)
+@pytest.mark.parametrize("mode", [*NEAREST, "linear"])
+def test_resize_takes_the_pixels_that_the_runtime_takes(mode, coordinates, tmp_path):
+    way = {"mode": "linear"} if mode == "linear" else {"mode": "nearest", "nearest_mode": mode}
+    way["coordinate_transformation_mode"] = coordinates
+    x = _floats(1, 2, 7, 10)
+    for scales in ([1, 1, 2, 3], [1, 1, 1.5, 0.5], [1, 1, 0.7, 2.3], [1, 1, 1 / 7, 0.1]):
+        node = _node("Resize", "x none s", **way)
+        constants = {"none": _floats(0), "s": np.float32(scales)}
+        path = _saved(tmp_path / "n.onnx", [node], constants, (None,) * 4, opset=19)
+        _assert_as_runtime(path, x)
+    nodes = [
+        _node("Shape", "x", "nc", start=0, end=2),
+        _node("Concat", "nc hw", "sizes", axis=0),
+        _node("Resize", "x none none sizes", **way),
+    ]
+    for sizes in ((13, 7), (1, 1), (14, 30), (3, 21)):
+        constants = {"none": _floats(0), "hw": _ints(*sizes)}
+        path = _saved(tmp_path / "n.onnx", nodes, constants, (None,) * 4, opset=19)
+        _assert_as_runtime(path, x)
+        _assert_as_runtime(path, _floats(2, 2, 5, 6))
+
+
+ODD = {  # What means something else in another version, of another type, or left at its default.
+    "resize_old": ("Resize", {}, [np.float32([1, 1, 1.5, 0.7])], {"opset": 10}),
+    "resize_axes": ("Resize", {"axes": [3, 1]}, [_floats(0), np.float32([2, 0.5])], {}),
+    "clip_old_default": ("Clip", {"min": 0.0}, [], {"opset": 7}),
+    "squeeze_none_chosen": ("Squeeze", {}, [_ints()], {"shape": (1, 3, 1)}),
+    "sum_whole": ("ReduceSum", {"keepdims": 0}, [_ints(1)], {"dtype": np.int32, "shape": (3, 4)}),
+    "sum_of_none": ("ReduceSum", {"noop_with_empty_axes": 1}, [_ints()], {}),
+    "pow_mixed": ("Pow", {}, [np.float64([0.5] * 11)], {"opset": 15, "positive": True}),
+    "pow_whole": ("Pow", {}, [_floats(4) * 0 + 2.5],
+                  {"dtype": np.int64, "shape": (3, 4), "opset": 15, "positive": True}),
+    "average_ceil_uneven": ("AveragePool", {**POOL, "pads": [0, 0, 1, 1], "ceil_mode": 1}, [],
+                            {"shape": (1, 2, 7, 10)}),
+    "average_ceil_counted": ("AveragePool", {**POOL, "pads": [0, 1, 1, 1], "ceil_mode": 1,
+                                             "count_include_pad": 1}, [], {}),
+    "largest_ceil_uneven": ("MaxPool", {"kernel_shape": [3, 3], "strides": [3, 3],
+                                        "pads": [0, 0, 1, 1], "ceil_mode": 1}, [], {}),
+    "largest_bytes": ("MaxPool", {"kernel_shape": [2, 2], "pads": [1, 1, 0, 0]}, [],
+                      {"dtype": np.int8}),
+    "pad_channels_edge": ("Pad", {"mode": "edge"}, [_ints(0, 2, 3, 1, 1, 0, 0, 1)], {}),
+    "pad_channels_mirrored": ("Pad", {"mode": "reflect"}, [_ints(0, 2, 3, 1, 1, 0, 0, 1)], {}),
+    "pad_axes": ("Pad", {}, [_ints(1, 2, 0, 1), np.float32(2), _ints(-1, 1)], {}),
+    "layer_norm_spread": ("LayerNormalization", {"axis": 1}, [_floats(11)], {}),
+    "layer_norm_last": ("LayerNormalization", {}, [_floats(9, 11)], {}),
+    "layer_norm_one": ("LayerNormalization", {"axis": -2}, [_floats(9, 1), _floats(11)], {}),
+    "flatten_row": ("Flatten", {}, [], {"shape": (5,)}),
+    "flatten_none": ("Flatten", {}, [], {"shape": (0, 6)}),
+    "softmax_negative": ("Softmax", {"axis": -2}, [], {"opset": 12}),
+    "shape": ("Shape", {}, [], {}),
+    "shape_part": ("Shape", {"start": -3, "end": -1}, [], {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_one_operator_that_is_odd(name, tmp_path):
+    kind, attributes, given, options = ODD[name]
+    shape, dtype = options.get("shape", IMAGE), options.get("dtype", np.float32)
+    constants = {f"c{i}": np.asarray(value) for i, value in enumerate(given)}
+    node = onnx.helper.make_node(kind, ["x", *constants], ["y"], **attributes)
+    path = _saved(tmp_path / "n.onnx", [node], constants, (None,) * len(shape),
+                  opset=options.get("opset", 18), dtype=dtype)  # fmt: skip
+    x = 9 * _floats(*shape)
+    _assert_as_runtime(path, (abs(x) if "positive" in options else x).astype(dtype))
+
+
+@pytest.mark.parametrize("kind", ["Div", "Pow", "Sub"])
+@pytest.mark.parametrize("dtype", [np.float32, np.int64, np.int32])
+def test_a_constant_comes_first(kind, dtype, tmp_path):
+    path = _saved(tmp_path / "n.onnx", [_node(kind, "c x")], {"c": np.array(7, dtype)}, (4,),
+                  dtype=dtype)  # fmt: skip
+    _assert_as_runtime(path, np.array([2, 3, 1, 4], dtype))
+
+
+SIZES = {"two": _ints(2), "half": np.float32(0.25), "all": _ints(0), "minus": _ints(-7),
+         "none": _ints()}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [_node("Gather", "s all"), _node("Mul", "s two", "z")],
+        [_node("Div", "s minus"), _node("Equal", "s two", "z")],
+        [_node("Cast", "s", "f", to=1), _node("Mul", "f half", "y"), _node("Cast", "y", "z", to=7)],
+        [_node("Equal", "s two", "e"), _node("Cast", "e", "y", to=7),
+         _node("Where", "e minus s", "z")],
+        [_node("Unsqueeze", "s two_axes"), _node("ReduceSum", "s all", "z")],
+        [_node("Gather", "s all", "a"), _node("Cast", "a", "f", to=1), _node("Mul", "x f"),
+         _node("Reshape", "a none", "z")],
+    ],
+)  # fmt: skip
+def test_sizes_as_tensors(nodes, tmp_path):
+    constants = {**SIZES, "two_axes": _ints(0)}
+    shape = [_node("Shape", "x", "s"), *nodes]
+    path = _saved(tmp_path / "n.onnx", shape, constants, (None,) * 4, ("y", "z"))
+    for sizes in (IMAGE, (1, 6, 4, 5)):
+        _assert_as_runtime(path, _floats(*sizes))
+
+
+def test_results_are_no_memory_of_the_networks(tmp_path):
+    nodes = [_node("Shape", "x", "s"), _node("Expand", "k s", "wide"), _node("Identity", "k", "y")]
+    constants = {"k": _floats(1)}
+    path = _saved(tmp_path / "n.onnx", nodes, constants, IMAGE, ("wide", "y", "k"))
+    network, _ = read(path)
+    x = torch.rand(*IMAGE)
+    for result in network(x):
+        result.fill_(77)
+    _assert_as_runtime(path, x.numpy())
+    assert all((result == torch.from_numpy(constants["k"])).all() for result in network(x))
+
+
+def test_a_bias_stays_out_of_what_others_read(tmp_path):
+    nodes = [_node("MatMul", "x w", "a"), _node("Identity", "a", "b"), _node("Add", "b bias")]
+    constants = {"w": _floats(11, 4), "bias": _floats(4)}
+    path = _saved(tmp_path / "n.onnx", nodes, constants, IMAGE, ("a", "y"))
+    _assert_as_runtime(path, _floats(*IMAGE))
+
+
+def test_inputs_of_any_name_and_results_left_out(tmp_path):
+    split = _node("Split", "x", "a b c", axis=1, num_outputs=3)
+    split.output[1] = ""
+    clip = onnx.helper.make_node("Clip", ["a", "", "high"], ["y"])
+    path = _saved(tmp_path / "n.onnx", [split, clip], {"high": np.float32(0.1)}, IMAGE)
+    x = torch.rand(*IMAGE)
+    torch.testing.assert_close(read(path)[0](x), x[:, :2].clamp(max=0.1))
+    kind = onnx.TensorProto.FLOAT
+    names = ["self", "in", "a.1", "a_1"]
+    nodes = [_node("Sub", "self in", "s"), _node("Sub", "a.1 a_1", "t"), _node("Sub", "s t")]
+    graph = onnx.helper.make_graph(
+        nodes, "graph", [onnx.helper.make_tensor_value_info(name, kind, [2]) for name in names],
+        [onnx.helper.make_empty_tensor_value_info("y")],
+    )  # fmt: skip
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)])
+    onnx.save(model, path)
+    network, takes = read(path)
+    assert [each.name for each in takes] == names
+    assert network(*(torch.tensor([n, n]) for n in (9.0, 1.0, 4.0, 2.0))).tolist() == [6, 6]
+
+
 # --- whole networks -------------------------------------------------------------------------------
 
 
@@ -371,6 +516,55 @@ def test_files_that_are_broken(tmp_path):
             read(outside)
 
 
+REFUSED = {
+    "Relu of 'y' has the attribute 'foo', which version": ("Relu", {"foo": 1}, 18),
+    "ReduceMean of 'y' has the attribute 'axes', which version 18 does": ("ReduceMean",
+                                                                          {"axes": [1]}, 18),
+    "LeakyRelu of 'y' has the attribute 'alpha' of another kind than FLOAT": ("LeakyRelu",
+                                                                             {"alpha": 1}, 18),
+    "Gelu of 'y' is no operator of version 18": ("Gelu", {}, 18),
+    "LRN of 'y' has no attribute 'size'": ("LRN", {}, 18),
+    "LRN of 'y' has a size of 4, and no middle": ("LRN", {"size": 4}, 18),
+    "Add of 'y' has 1 inputs, not 2": ("Add", {}, 18),
+    "Gelu of 'y' has approximate 'sigmoid', which": ("Gelu", {"approximate": "sigmoid"}, 20),
+    r"AveragePool of 'y' has pads \[-1, 0, 0, 0\] around": (
+        "AveragePool", {**POOL, "pads": [-1, 0, 0, 0]}, 18),
+    "AveragePool of 'y' has gaps in its windows": ("AveragePool", {**POOL, "dilations": [2, 2]},
+                                                   19),
+    r"MaxPool of 'y' has auto_pad 'SAME_UPPER' with dilations \[2, 2\]": (
+        "MaxPool", {**POOL, "dilations": [2, 2], "auto_pad": "SAME_UPPER"}, 18),
+    "Dropout of 'y' is in training mode": ("Dropout", {}, 6),
+    "Split of 'y' has 1 results and num_outputs 2": ("Split", {"num_outputs": 2}, 18),
+    "Cast of 'y' has no attribute 'to'": ("Cast", {}, 18),
+    "numbers of type string": ("Cast", {"to": 8}, 18),
+    "Transpose of 'y' .*another kind than INTS": ("Transpose", {"perm": 1}, 18),
+    "it needs version 99 of ONNX's operators; known here are 1 to": ("Relu", {}, 99),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_attributes_are_read_or_refused(message, tmp_path):
+    kind, attributes, version = REFUSED[message]
+    path = _saved(tmp_path / "n.onnx", [_node(kind, "x", **attributes)], {}, IMAGE, opset=version)
+    with pytest.raises(ValueError, match=rf"cannot be read: {message}"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [{"antialias": 1}, {"exclude_outside": 1}, {"keep_aspect_ratio_policy": "not_larger"},
+     {"coordinate_transformation_mode": "tf_crop_and_resize"}, {"mode": "cubic"},
+     {"nearest_mode": "round_prefer_ceil"},
+     {"coordinate_transformation_mode": "half_pixel_symmetric"}],
+)  # fmt: skip
+def test_resizing_that_is_refused(attributes, tmp_path):
+    node = _node("Resize", "x none none sizes", **attributes)
+    constants = {"none": _floats(0), "sizes": _ints(2, 6, 10, 10)}
+    path = _saved(tmp_path / "n.onnx", [node], constants, IMAGE, opset=19)
+    with pytest.raises(ValueError, match=f"Resize of 'y' has .*{next(iter(attributes))} "):
+        read(path)
+
+
 @pytest.mark.parametrize(
     ("nodes", "message"),
     [
@@ -382,12 +576,19 @@ def test_files_that_are_broken(tmp_path):
         ([_node("ConvTranspose", "x w", auto_pad="SAME_UPPER")], "its padding worked out"),
         ([_node("ConvTranspose", "x w", pads=[0, 0, 1, 1])], "the same on both sides"),
         ([_node("BatchNormalization", "x r r r r", training_mode=1)], "is in training mode"),
-        ([_node("Resize", "x  s", mode="cubic")], "works by cubic, half_pixel"),
+        ([_node("Resize", "x  s", mode="cubic")], "Resize of 'y' has mode 'cubic', which"),
         ([_node("Clip", "x x")], "has bounds that are computed"),
         ([_node("ReduceMean", "x i")], "nothing makes 'i', which ReduceMean reads"),
         ([_node("MaxPool", "x", "y i", kernel_shape=[2, 2]), _node("Relu", "i", "z")],
          "more than one result of MaxPool is used"),
         ([_node("Relu", "x", "z")], "nothing makes its result 'y'"),
+        ([_node("Relu", "x"), _node("Neg", "x")], "'y' is made twice"),
+        ([_node("Reshape", "x i"), _node("Relu", "x", "i")], "nothing makes 'i'"),
+        ([_node("Cast", "x", "i", to=7), _node("Reshape", "x i")],
+         "Reshape of 'y' has shape that depend on values of the input"),
+        ([_node("Conv", "x w", kernel_shape=[1, 1])], r"has kernel_shape \[1, 1\] and a kernel of"),
+        ([_node("LayerNormalization", "x r", stash_type=10)], "has stash_type 10, which"),
+        ([_node("Gather", "w r")], "Gather of 'y' cannot be worked out: "),
     ],
 )  # fmt: skip
 def test_what_is_not_read_is_named(nodes, message, tmp_path):

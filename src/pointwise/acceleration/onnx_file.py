@@ -1,14 +1,17 @@
 """ONNX files as PyTorch: a ``torch.fx.GraphModule`` of ordinary layers and functions.
 
 Read are the operators that networks on images are made of (``onnx_operators.py``); a file with
-others is refused. What follows from constants alone is worked out as the file is read. Sizes that a
-file leaves open may be different from call to call.
+others is refused, and so is what an operator has that PyTorch cannot do exactly: nothing is passed
+over. What follows from constants alone is worked out as the file is read. Sizes that a file leaves
+open may be different from call to call. Initial values that are listed as inputs too (all weights,
+in old files) are constants.
 
 Source of what operators mean: https://onnx.ai/onnx/operators/
 """
 
 from __future__ import annotations
 
+import keyword
 import os
 import re
 from collections import Counter
@@ -19,9 +22,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
-from pointwise.acceleration import onnx_numbers
-from pointwise.acceleration.onnx_operators import OPERATORS, Call, Unreadable
+from pointwise.acceleration import onnx_numbers, onnx_schema
+from pointwise.acceleration.onnx_call import Call, Unreadable
+from pointwise.acceleration.onnx_numbers import Numbers
+from pointwise.acceleration.onnx_operators import OPERATORS, TAKE_SIZES
 from pointwise.extras import import_extra
+
+_DOMAINS = ("", "ai.onnx")
 
 
 class Takes(NamedTuple):
@@ -40,20 +47,35 @@ def read(path: Path) -> tuple[fx.GraphModule, tuple[Takes, ...]]:
     the package ``onnx``.
     """
     model = _loaded(path)
-    versions = {entry.domain: entry.version for entry in model.opset_import}
+    own = {function.name for function in model.functions if function.domain in _DOMAINS}
     unknown = Counter(
-        node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+        node.op_type if node.domain in _DOMAINS else f"{node.domain}.{node.op_type}"
         for node in model.graph.node
-        if node.op_type not in OPERATORS or node.domain not in ("", "ai.onnx")
+        if node.op_type not in OPERATORS or node.domain not in _DOMAINS or node.op_type in own
     )
     if unknown:
         listed = ", ".join(f"{name} ({count}×)" for name, count in unknown.most_common(8))
         more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
         raise ValueError(f"{path} has operators that are not read here: {listed}{more}")
     try:
-        return Reader(model.graph, versions.get("", versions.get("ai.onnx", 1))).read()
+        return Reader(model.graph, _version(model)).read()
     except Unreadable as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
+
+
+def _version(model: Any) -> int:
+    """Which of the operators' versions the file was written for."""
+    onnx = import_extra("onnx", "bench")
+    versions = {entry.version for entry in model.opset_import if entry.domain in _DOMAINS}
+    if len(versions) != 1:
+        raise Unreadable(f"it names {len(versions)} versions of ONNX's operators, not one")
+    (version,) = versions
+    newest = min(onnx.defs.onnx_opset_version(), onnx_schema.NEWEST)
+    if not 1 <= version <= newest:
+        raise Unreadable(
+            f"it needs version {version} of ONNX's operators; known here are 1 to {newest}"
+        )
+    return version
 
 
 def _loaded(path: Path) -> Any:
@@ -100,7 +122,8 @@ class Reader:
     """Makes the graph, operator by operator, in the file's order.
 
     A value of the file is an ``fx.Node``, or a tensor where it is a constant. Nodes among
-    ``numbers`` are whole numbers or lists of them, such as sizes, and no tensors.
+    ``numbers`` are whole numbers or lists of them, such as sizes, and no tensors. They become
+    tensors for operators that take none of them.
     """
 
     def __init__(self, proto: Any, version: int) -> None:
@@ -108,7 +131,7 @@ class Reader:
         self.graph, self.root = fx.Graph(), nn.Module()
         self.values: dict[str, fx.Node | Tensor | None] = {"": None}
         self.names: dict[int, str] = {}  # of constants that came with one
-        self.numbers: set[fx.Node] = set()
+        self.numbers: dict[fx.Node, Numbers] = {}
         self.uses = Counter(name for node in proto.node for name in node.input)
         self.uses.update(value.name for value in proto.output)
 
@@ -120,7 +143,7 @@ class Reader:
         for value in self.proto.output:
             if value.name not in self.values:
                 raise Unreadable(f"nothing makes its result {value.name!r}")
-            results.append(self.argument(self.values[value.name]))
+            results.append(self._result(self.values[value.name]))
         self.graph.output(results[0] if len(results) == 1 else tuple(results))
         network = fx.GraphModule(self.root, self.graph, "OnnxNetwork").eval()
         network.graph.eliminate_dead_code()
@@ -128,48 +151,98 @@ class Reader:
         return network, takes
 
     def _begin(self) -> tuple[Takes, ...]:
+        if self.proto.sparse_initializer:
+            names = [part.values.name for part in self.proto.sparse_initializer]
+            raise Unreadable(f"its constant {names[0]!r} is sparse")
         for part in self.proto.initializer:
-            self.values[part.name] = constant = tensor_of(part)
+            constant = tensor_of(part)
+            self._define(part.name, constant)
             self.names[id(constant)] = part.name
         takes = []
         for value in self.proto.input:
-            if value.name in self.values:
+            if isinstance(self.values.get(value.name), Tensor):
                 continue  # old files list their weights as inputs
             takes.append(_takes(value))
-            plain = re.sub(r"\W", "_", value.name)
-            name = plain if plain.isidentifier() else f"input_{len(takes)}"
-            self.values[value.name] = self.graph.placeholder(name)
+            self._define(value.name, self.graph.placeholder(self._parameter(value.name)))
         if not takes:
             raise Unreadable("it has no inputs")
         return tuple(takes)
 
+    def _define(self, name: str, value: fx.Node | Tensor | None) -> None:
+        if name in self.values:
+            raise Unreadable(f"{name!r} is made twice")
+        self.values[name] = value
+
+    def _parameter(self, name: str) -> str:
+        """What ``forward`` calls an input: its name, where Python and other names allow it."""
+        plain = re.sub(r"\W", "_", name)
+        taken = {node.target for node in self.graph.nodes} | {"self"}
+        if not plain.isidentifier() or keyword.iskeyword(plain) or plain in taken:
+            plain = f"input_{len(taken)}"
+        while plain in taken:
+            plain += "_"
+        return plain
+
     def _read(self, node: Any) -> None:
-        try:
-            inputs = [self.values[name] for name in node.input]
-        except KeyError as error:
-            raise Unreadable(f"nothing makes {error}, which {node.op_type} reads") from None
+        inputs = []
+        for name in node.input:
+            if name not in self.values:
+                raise Unreadable(f"nothing makes {name!r}, which {node.op_type} reads")
+            inputs.append(self.values[name])
         names = node.name, list(node.input), list(node.output)
         call = Call(self, node.op_type, *names, _attributes(node))
-        made = self._of_numbers(call, inputs)
-        if made is None:
-            made = OPERATORS[node.op_type](call, *inputs)
+        fault = onnx_schema.fault(node, self.version)
+        if fault is not None:
+            raise call.refuse(fault)
+        try:
+            made = self._of_numbers(call, inputs)
+            if made is None:
+                made = OPERATORS[node.op_type](call, *self._tensors(call.kind, inputs))
+        except Unreadable:
+            raise
+        except Exception as error:  # PyTorch's, of constants that do not fit
+            raise call.refuse(f"cannot be worked out: {_line(error)}") from error
+        for name in call.unseen():
+            raise call.refuse(f"has the attribute {name!r}, which is not read here")
         results = made if isinstance(made, tuple) else (made,)
         for name, result in zip(node.output, results, strict=False):
-            self.values[name] = result
+            if name:  # not one that is left out
+                self._define(name, result)
         for name in node.output[len(results) :]:
             if name and self.uses[name]:
                 raise Unreadable(f"more than one result of {node.op_type} is used")
 
     def _of_numbers(self, call: Call, inputs: list[Any]) -> Any:
         """An operator on sizes and the like, which are computed outside of tensors."""
-        nodes = [part for part in inputs if isinstance(part, fx.Node)]
-        function = onnx_numbers.FUNCTIONS.get(call.kind)
-        if not nodes or function is None or not all(part in self.numbers for part in nodes):
+        kinds = [self._kind(part) for part in inputs]
+        given = [kind for part, kind in zip(inputs, kinds, strict=True) if part is not None]
+        if not any(isinstance(part, fx.Node) for part in inputs) or None in given:
             return None
         plain = [part.tolist() if isinstance(part, Tensor) else part for part in inputs]
-        made = self.graph.call_function(function, (*plain, *onnx_numbers.options(call)))
-        self.numbers.add(made)
-        return made
+        made = onnx_numbers.read(call, plain, kinds)
+        return None if made is None else self.sizes(*made)
+
+    def _kind(self, value: Any) -> Numbers | None:
+        """What a value is among sizes; None if it is none of them."""
+        if isinstance(value, Tensor) and value.dim() <= 1:
+            plain = value.dtype in (torch.int64, torch.int32, torch.bool)
+            return Numbers(value.dim(), value.dtype) if plain else None
+        return self.numbers.get(value) if isinstance(value, fx.Node) else None
+
+    def _tensors(self, kind: str, inputs: list[Any]) -> list[Any]:
+        """Inputs, with tensors for sizes where the operator takes none."""
+        kept = TAKE_SIZES.get(kind, ())
+        return [part if i in kept else self.tensor(part) for i, part in enumerate(inputs)]
+
+    def _result(self, value: Any) -> Any:
+        """What the network returns: never its own memory, which others could write to."""
+        value = self.argument(self.tensor(value))
+        origin = value
+        while origin.op == "call_function" and isinstance(origin.args[0], fx.Node):
+            origin = origin.args[0]
+        if origin.op != "get_attr":
+            return value
+        return self.graph.call_function(torch.clone, (value,))
 
     # --- what operators ask for ---
 
@@ -182,13 +255,16 @@ class Reader:
         named = {name: self.argument(part) for name, part in kwargs.items()}
         return self.graph.call_function(function, given, named)
 
-    def sizes(self, function: Callable, *args: Any) -> Any:
+    def sizes(self, function: Callable, args: tuple, gives: Numbers) -> fx.Node:
         """``call`` of what gives whole numbers."""
         made = self.call(function, *args)
-        if isinstance(made, fx.Node):
-            self.numbers.add(made)
-            return made
-        return torch.tensor(made)
+        self.numbers[made] = gives
+        return made
+
+    def tensor(self, value: Any) -> Any:
+        """Whole numbers as a tensor; anything else as it is."""
+        kind = self.numbers.get(value) if isinstance(value, fx.Node) else None
+        return value if kind is None else self.call(onnx_numbers.tensor, value, kind.dtype)
 
     def module(self, call: Call, made: nn.Module, weight: Tensor, x: fx.Node) -> fx.Node:
         """A layer, under the name of its weight ``a.b.weight``, or of its call ``/a/b/Conv``."""
@@ -242,15 +318,24 @@ def _takes(value: Any) -> Takes:
     return Takes(value.name, shape, dtype_of(kind.elem_type))
 
 
+_DTYPES = {
+    "FLOAT": torch.float32, "DOUBLE": torch.float64, "FLOAT16": torch.float16,
+    "BFLOAT16": torch.bfloat16, "BOOL": torch.bool, "INT8": torch.int8, "INT16": torch.int16,
+    "INT32": torch.int32, "INT64": torch.int64, "UINT8": torch.uint8, "UINT16": torch.uint16,
+    "UINT32": torch.uint32, "UINT64": torch.uint64,
+}  # fmt: skip
+
+
 def dtype_of(kind: int) -> torch.dtype:
     """PyTorch's name of one of ONNX's types."""
     onnx = import_extra("onnx", "bench")
-    name = onnx.TensorProto.DataType.Name(kind).lower()
-    known = {"float": "float32", "double": "float64"}
-    found = getattr(torch, known.get(name, name), None)
-    if not isinstance(found, torch.dtype):
-        raise Unreadable(f"numbers of type {name}")
-    return found
+    try:
+        name = onnx.TensorProto.DataType.Name(kind)
+    except (TypeError, ValueError):
+        raise Unreadable(f"numbers of type {kind!r}, which ONNX does not have") from None
+    if name not in _DTYPES:
+        raise Unreadable(f"numbers of type {name.lower()}")
+    return _DTYPES[name]
 
 
 def tensor_of(part: Any) -> Tensor:
@@ -272,7 +357,7 @@ def _attributes(node: Any) -> dict[str, Any]:
     for part in node.attribute:
         value = onnx.helper.get_attribute_value(part)
         if isinstance(value, bytes):
-            value = value.decode()
+            value = value.decode(errors="replace")
         elif isinstance(value, onnx.TensorProto):
             value = tensor_of(value)
         found[part.name] = value

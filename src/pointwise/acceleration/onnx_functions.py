@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,12 +52,13 @@ def average_pool(
     begin, end = _edges(x, kernel, stride, [1] * len(kernel), pads, upper)
     if begin == end and all(2 * b <= k for b, k in zip(begin, kernel, strict=True)):
         return pool(x, kernel, stride, begin, ceil, with_padding)
-    around = as_torch(begin, end)
-    out = pool(F.pad(x, around), kernel, stride, 0, ceil)
-    if with_padding:
+    more = _beyond(x, kernel, stride, begin, end) if ceil else [0] * len(kernel)
+    around, behind = as_torch(begin, end), as_torch([0] * len(kernel), more)
+    out = pool(F.pad(F.pad(x, around), behind), kernel, stride)
+    if with_padding and not any(more):
         return out
-    inside = F.pad(torch.ones_like(x[:1, :1]), around)  # how much of each window is image
-    return out / pool(inside, kernel, stride, 0, ceil)
+    counted = F.pad(torch.ones_like(x[:1, :1]), around, value=1.0 if with_padding else 0.0)
+    return out / pool(F.pad(counted, behind), kernel, stride)  # by how much of a window counts
 
 
 def max_pool(
@@ -67,8 +69,26 @@ def max_pool(
     begin, end = _edges(x, kernel, stride, dilation, pads, upper)
     if begin == end and all(2 * b <= k for b, k in zip(begin, kernel, strict=True)):
         return pool(x, kernel, stride, begin, dilation, ceil)
-    x = F.pad(x, as_torch(begin, end), value=-float("inf"))
-    return pool(x, kernel, stride, 0, dilation, ceil)
+    if ceil:
+        reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+        more = _beyond(x, reach, stride, begin, end)
+        end = [e + m for e, m in zip(end, more, strict=True)]
+    lowest = -float("inf") if x.is_floating_point() else torch.iinfo(x.dtype).min
+    return pool(F.pad(x, as_torch(begin, end), value=lowest), kernel, stride, 0, dilation)
+
+
+def _beyond(x: Tensor, reach: list[int], stride: list[int], begin: list[int], end: list[int]):
+    """How far the last windows go beyond what is around an image.
+
+    They may, where they begin in the image or before it.
+    """
+    found = []
+    for size, k, s, b, e in zip(x.shape[2:], reach, stride, begin, end, strict=True):
+        last = (size + b + e - k + s - 1) // s  # number of the last window, from 0
+        if last * s >= size + b:
+            last -= 1
+        found.append(max(0, last * s + k - (size + b + e)))
+    return found
 
 
 def global_mean(x: Tensor) -> Tensor:
@@ -83,31 +103,55 @@ def mean(x: Tensor, dims: list[int] | None, keep: bool) -> Tensor:
     return x.mean(tuple(range(x.dim())) if dims is None else dims, keepdim=keep)
 
 
+def total(x: Tensor, dims: list[int] | None, keep: bool) -> Tensor:
+    every = tuple(range(x.dim())) if dims is None else dims
+    return x.sum(every, keepdim=keep, dtype=x.dtype)
+
+
+def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    return torch.group_norm(x, x.shape[1], weight, bias, eps)
+
+
+def layer_norm(x: Tensor, axis: int, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+    """Over all dimensions from ``axis`` on; factor and shift are spread over them."""
+    out = F.layer_norm(x, x.shape[axis:], None, None, eps) * weight
+    return out if bias is None else out + bias
+
+
 def pad(x: Tensor, edges: list[int], mode: str, value: float, dims: list[int] | None) -> Tensor:
     """``edges`` are those before each dimension, then those behind each."""
     count = len(edges) // 2
+    chosen = range(x.dim()) if dims is None else dims
+    if len(chosen) != count:
+        raise ValueError(
+            f"Pad: {len(edges)} edges for {len(chosen)} dimensions of an input of sizes "
+            f"{tuple(x.shape)}"
+        )
     begin, end = [0] * x.dim(), [0] * x.dim()
-    for i, dim in enumerate(dims or range(count)):
+    for i, dim in enumerate(chosen):
         begin[dim], end[dim] = edges[i], edges[count + i]
     around = as_torch(begin, end)
     while len(around) > 2 and around[-2:] == [0, 0]:
         around = around[:-2]
-    return F.pad(x, around, mode, value if mode == "constant" else None)
+    if mode == "constant":
+        return F.pad(x, around, mode, value)
+    if len(around) <= 2 * (x.dim() - 2) <= 6 and min(around) >= 0 and x.is_floating_point():
+        return F.pad(x, around, mode)
+    for dim, (before, behind) in enumerate(zip(begin, end, strict=True)):
+        if before or behind:
+            x = x.index_select(dim, _outside(x.shape[dim], before, behind, mode))
+    return x
 
 
-def resize_by(x: Tensor, factors: list[float], mode: str) -> Tensor:
-    return F.interpolate(x, scale_factor=factors, recompute_scale_factor=False, **_mode(x, mode))
-
-
-def resize_to(x: Tensor, sizes: list[int], mode: str) -> Tensor:
-    return F.interpolate(x, size=sizes[2:], **_mode(x, mode))
-
-
-def _mode(x: Tensor, mode: str) -> dict[str, Any]:
-    if mode.startswith("nearest"):
-        return {"mode": mode}
-    linear = {3: "linear", 4: "bilinear", 5: "trilinear"}[x.dim()]
-    return {"mode": linear, "align_corners": mode == "corners"}
+def _outside(size: int, before: int, behind: int, mode: str) -> Tensor:
+    """Which of ``size`` pixels stand along an axis that goes on at both ends."""
+    at = torch.arange(-before, size + behind)
+    if mode == "replicate":
+        return at.clamp(0, size - 1)
+    if size == 1 or max(before, behind) >= size:
+        raise ValueError(f"Pad: {max(before, behind)} cannot be mirrored of {size} pixels")
+    at = at.abs()
+    return torch.where(at >= size, 2 * (size - 1) - at, at)
 
 
 def hard_sigmoid(x: Tensor, slope: float, shift: float) -> Tensor:
@@ -120,8 +164,14 @@ def prelu(x: Tensor, slope: Tensor) -> Tensor:
 
 def divide(a: Any, b: Any) -> Any:
     """A quotient; that of whole numbers is a whole number."""
-    whole = isinstance(a, Tensor) and not a.dtype.is_floating_point
-    return torch.div(a, b, rounding_mode="trunc") if whole else a / b
+    real = any(isinstance(x, float) or (isinstance(x, Tensor) and x.is_floating_point())
+               for x in (a, b))  # fmt: skip
+    return a / b if real else torch.div(a, b, rounding_mode="trunc")
+
+
+def power(x: Tensor, exponent: Any) -> Tensor:
+    """A power, of the type of what is raised."""
+    return torch.pow(x, exponent).to(x.dtype)
 
 
 def softmax_of_all_behind(x: Tensor, axis: int) -> Tensor:
@@ -137,14 +187,24 @@ def reshape(x: Tensor, shape: list[int], zeros: bool) -> Tensor:
 
 def flatten(x: Tensor, axis: int) -> Tensor:
     """Two dimensions: those before ``axis``, and the others."""
-    rows = 1
-    for size in x.shape[:axis]:
-        rows = rows * size
-    return x.reshape(rows, -1) if x.numel() else x.reshape(rows, 0)
+    if axis == 1 and x.dim() > 1:
+        return torch.flatten(x, 1)
+    return x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
 
 
 def turned(x: Tensor) -> Tensor:
     return x.permute(tuple(reversed(range(x.dim()))))
+
+
+def squeeze(x: Tensor, dims: list[int] | None) -> Tensor:
+    if dims is None:
+        return torch.squeeze(x)
+    wrong = [dim for dim in dims if x.shape[dim] != 1]
+    if wrong:
+        raise ValueError(
+            f"Squeeze: dimension {wrong[0]} of sizes {tuple(x.shape)} is not 1, as the file says"
+        )
+    return torch.squeeze(x, tuple(dims))
 
 
 def unsqueeze(x: Tensor, dims: list[int]) -> Tensor:
@@ -154,7 +214,10 @@ def unsqueeze(x: Tensor, dims: list[int]) -> Tensor:
     return x
 
 
-def split_evenly(x: Tensor, count: int, axis: int) -> Any:
+def split_evenly(x: Tensor, count: int, axis: int, rest: bool) -> Any:
+    """``count`` parts of one size; the last may be smaller where a ``rest`` is allowed."""
+    if not rest and x.shape[axis] % count:
+        raise ValueError(f"Split: {x.shape[axis]} along axis {axis} are no {count} equal parts")
     return torch.split(x, (x.shape[axis] + count - 1) // count, axis)
 
 
