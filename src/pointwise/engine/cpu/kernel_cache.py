@@ -1,4 +1,4 @@
-"""Compiled functions on disk: read only if whole, ours, and made for this machine and these sources.
+"""Compiled functions on disk: read only if whole, ours, and of this machine and these sources.
 
 What is read here is executed: machine code, and a pickle around it. So a file is believed only if
 its digest is right and nobody else can have written it. Any other is passed over, and replaced by
@@ -92,7 +92,7 @@ class KernelCache(caching._Cache):
             return None
         path, key = self._file(sig, target_context.codegen())
         try:
-            payload = _read(path, key, os.stat(self._place.locator._py_file).st_uid)
+            payload = _read(path, key, _owner(self._function.__code__.co_filename))
             found = payload and self._place.rebuild(target_context, pickle.loads(payload))
         except Exception:  # whole, and still not to be used: compiled anew like what is damaged
             return None
@@ -120,10 +120,11 @@ class KernelCache(caching._Cache):
         """The file for this machine and this Numba, and the digest of all it must agree with."""
         assert self._place is not None
         machine = (str(sig), numba.__version__, llvmlite.__version__, codegen.magic_tuple())
-        name = f"{self._place.filename_base}.{hashlib.sha256(repr(machine).encode()).hexdigest()[:16]}"
+        kind = hashlib.sha256(repr(machine).encode()).hexdigest()[:16]
         sources = (self._place.locator.get_source_stamp(), fingerprint())
         key = repr((machine, self._function.__qualname__, sources)).encode()
-        return Path(self._place.locator.get_cache_path()) / f"{name}.nbc", hashlib.sha256(key).digest()
+        name = f"{self._place.filename_base}.{kind}.nbc"
+        return Path(self._place.locator.get_cache_path(), name), hashlib.sha256(key).digest()
 
     def enable(self) -> None: ...
 
@@ -134,6 +135,11 @@ class KernelCache(caching._Cache):
 
 def _for_me_to_write(path, flags: int) -> int:
     return os.open(path, flags, 0o644)
+
+
+def _owner(source: str) -> int:
+    """Who can change the source anyway; root, where it is no file (a cell of a notebook)."""
+    return os.stat(source).st_uid if os.path.exists(source) else 0
 
 
 def _read(path: Path, key: bytes, source_owner: int) -> bytes | None:
