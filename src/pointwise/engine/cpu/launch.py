@@ -131,11 +131,11 @@ class kernel:
             return int(self.compiled.address)  # type: ignore[arg-type]
 
 
-def host(parallel: bool = False):
+def host(parallel: bool = False, error_model: str = "python"):
     """Marks a function that Python calls: compiled at first use, and cached on disk."""
 
     def mark(function):
-        compiled = njit(function, nogil=True, parallel=parallel)
+        compiled = njit(function, nogil=True, parallel=parallel, error_model=error_model)
         compiled._cache = KernelCache(function)
         return compiled
 
