@@ -31,6 +31,7 @@ def _run(function=_set) -> int:
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """An empty cache for what is compiled from here on."""
+    _run()  # what launches a kernel is compiled, and kept elsewhere
     monkeypatch.setattr("numba.config.CACHE_DIR", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -109,8 +110,7 @@ def test_a_cache_that_cannot_be_written_is_one_warning(why, folder, monkeypatch,
     else:
         monkeypatch.setattr(kernel_cache, "_for_me_to_write", refuse)
     with pytest.warns(RuntimeWarning, match=r"cannot be kept .*set NUMBA_CACHE_DIR") as seen:
-        assert _run() == 0
-        assert _run() == 0
+        assert [_run(), _run()] == [0, 0]
     assert len(seen) == 1
     assert not list(folder.rglob("*.*"))
 

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import cached_property, lru_cache
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numba
 import numpy as np
@@ -22,7 +22,7 @@ import torch  # before Numba's pool starts, so that both bind to one OpenMP runt
 from llvmlite import ir
 from numba import carray, njit, prange, types
 from numba.core.callconv import RETCODE_USEREXC, Status, excinfo_ptr_t
-from numba.core.ccallback import CFunc, _CFuncCompiler
+from numba.core.ccallback import CFunc, _CFuncCompiler  # type: ignore[attr-defined]
 from numba.core.compiler import Compiler
 from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
@@ -82,6 +82,16 @@ class _Kernel(CFunc):
     The wrapper prints what the function raises, and returns as if nothing had happened. Without it
     the function returns a status, which ``_call`` reads.
     """
+
+    _cache: Any
+    _cache_hits: int
+    _compile_uncached: Any
+    _compiler: Any
+    _library: Any
+    _sig: Any
+    _targetdescr: Any
+    _wrapper_name: str
+    _wrapper_address: int
 
     def __init__(self, function, signature, locals, options) -> None:
         super().__init__(function, signature, locals, options)
