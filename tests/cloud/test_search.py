@@ -6,7 +6,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from cases import Case, each, named, uniform, walls
+from cases import Case, each, lattice, named, uniform, walls, with_outlier
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -194,3 +194,54 @@ def test_five_million_points():
     assert len(pairs) * 4 == pairs.untyped_storage().nbytes()
     assert int(pairs.long().bitwise_and((1 << bits) - 1).max()) < len(points)
     assert int(expected_start[-1]) > 2 * len(sample)
+
+
+# --- arguments of any size ------------------------------------------------------------------------
+
+KERNELS = [  # cell size, kernel size, dilation
+    (0.1, 3, 100_000),
+    (0.1, 3, 2**62),
+    (1e-6, 5, 250_000),  # a billion rows lie between the ends of the kernel
+    (1e-150, 3, 2**62),
+    (1e-9, 3, 1),
+    (1e140, 3, 7),
+    (0.01, 101, 3),
+]
+
+
+@pytest.mark.parametrize(("cell_size", "kernel_size", "dilation"), KERNELS)
+@pytest.mark.parametrize("scale", [1.0, 1e5, 1e149])
+def test_memory_and_time_follow_the_points(cell_size, kernel_size, dilation, scale, capfd):
+    points = np.concatenate([uniform(40) * scale, lattice(3, 0.1), uniform(5)])
+    case = Case("any", points, cell_size=cell_size, kernel_size=kernel_size, dilation=dilation)
+    expected = table_of(case, kdtree_search, False)
+    found = table_of(case, grid_search, False)
+    for wanted, given_ in zip(expected, found, strict=True):
+        assert torch.equal(wanted, given_)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("size", [5e-324, 1e-300, 1e300])
+@pytest.mark.parametrize("search", SEARCHES)
+def test_a_cell_that_float64_cannot_compute_with(search, size):
+    case = Case("any", uniform(4), cell_size=size)
+    with pytest.raises(
+        ValueError, match=rf"{search.replace('grid', 'cell')}_search: a cell of edge"
+    ):
+        table_of(case, SEARCHES[search], False)
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_a_point_that_float64_cannot_compute_with(search):
+    case = Case("any", with_outlier(uniform(4), 0, -1e300, 0))
+    with pytest.raises(ValueError, match=r"points\[4\] is .*-1e\+300.*must lie within ±1e\+150"):
+        table_of(case, SEARCHES[search], False)
+
+
+def test_what_tiles_own_is_freed_where_a_search_fails(monkeypatch):
+    freed = []
+    monkeypatch.setattr(search_module, "_free", lambda owned: freed.extend(owned[owned > 0]))
+    monkeypatch.setattr(search_module, "_collect", None)  # as where a table does not fit in memory
+    with pytest.raises(AttributeError):
+        table_of(Case("any", uniform(200), cell_size=5.0), grid_search, False)
+    assert len(freed) == 1

@@ -84,3 +84,8 @@ def test_the_first_point_that_is_not_finite_is_named():
     points[5, 1] = float("nan")
     with pytest.raises(ValueError, match=r"voxel_grid: points\[5\] is .*nan"):
         PointCloud(points).voxels(0.1)
+
+
+def test_a_size_that_float64_cannot_compute_with():
+    with pytest.raises(ValueError, match=r"voxel_grid: a cell of edge 1e-300 is beyond"):
+        PointCloud(torch.rand(4, 3)).voxels(1e-300)

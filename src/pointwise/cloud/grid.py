@@ -21,7 +21,9 @@ _CHUNK = 1 << 15
 _DIGIT = 11  # bits sorted in one pass: 2,048 counters stay in the first-level cache
 _KEY_BITS = 62
 # An index along one axis: it fits int32, and rounding stays far below the search's margin.
-_INDEX_BITS = 31
+INDEX_BITS = 31
+# Lengths and coordinates in this range can be divided, multiplied and added up in float64.
+_SMALLEST, _LARGEST = 1e-150, 1e150
 # What vector loads may read past the last point.
 PADDING = 16
 
@@ -58,7 +60,7 @@ class Grid:
 
 @kernel
 def _bounds(arguments, program, thread):
-    """The corners of one cloud, and its first coordinate that is not finite."""
+    """The corners of one cloud, and its first point that is not finite or too far away."""
     offsets = array(slot(arguments, 1), program + 2, np.int64)
     first, last = offsets[program], offsets[program + 1]
     points = array(slot(arguments, 0), 3 * last, np.float64)
@@ -69,7 +71,7 @@ def _bounds(arguments, program, thread):
         low, high = np.inf, -np.inf
         for i in range(first, last):
             value = points[3 * i + axis]
-            if not np.isfinite(value):
+            if not abs(value) <= _LARGEST:
                 if bad[0] < 0 or i < bad[0]:
                     bad[0] = i
                 break
@@ -80,7 +82,7 @@ def _bounds(arguments, program, thread):
 
 
 def bounds(caller: str, points: Tensor, offsets: Tensor) -> np.ndarray:
-    """Corners ``[B, 2, 3]`` of each cloud; refuses coordinates that are not finite.
+    """Corners ``[B, 2, 3]`` of each cloud; refuses coordinates not finite, or beyond 1e150.
 
     ``points`` is contiguous float64 on the CPU. An empty cloud has corners (∞, -∞).
     """
@@ -91,8 +93,22 @@ def bounds(caller: str, points: Tensor, offsets: Tensor) -> np.ndarray:
     launch(_bounds, where, clouds)
     first = int(bad[bad >= 0].min(initial=np.iinfo(np.int64).max))
     if first < len(points):
-        checks.finite(caller, "points", first, points[first])
+        row = points[first].tolist()
+        checks.finite(caller, "points", -1 if np.isfinite(row).all() else first, row)
+        raise ValueError(
+            f"{caller}: points[{first}] is {row}; coordinates must lie within ±{_LARGEST:g}, which "
+            "float64 can compute with: use a larger unit, or drop such points first"
+        )
     return corners
+
+
+def check_size(caller: str, size: float) -> None:
+    """Refuses the edge of a cell that float64 cannot divide by, or add up."""
+    if not _SMALLEST <= size <= _LARGEST:
+        raise ValueError(
+            f"{caller}: a cell of edge {size!r} is beyond what float64 can compute with; use one "
+            f"from {_SMALLEST:g} to {_LARGEST:g}, or another unit"
+        )
 
 
 def make_frame(corners: np.ndarray, edge: float, step: float) -> Frame:
@@ -103,7 +119,7 @@ def make_frame(corners: np.ndarray, edge: float, step: float) -> Frame:
     while True:
         cells = np.floor(extent / [step, edge, edge])
         widths = tuple(int(n).bit_length() + 1 for n in cells)
-        if sum(widths) + clouds <= _KEY_BITS and max(widths) <= _INDEX_BITS:
+        if sum(widths) + clouds <= _KEY_BITS and max(widths) <= INDEX_BITS:
             origin = np.where(np.isfinite(corners[:, 0]), corners[:, 0], 0.0)
             return Frame(np.ascontiguousarray(origin), edge, step, widths)  # type: ignore[arg-type]
         edge, step = 2 * edge, 2 * step

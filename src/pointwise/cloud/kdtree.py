@@ -24,6 +24,7 @@ def kdtree_search(
     transposed: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same table as ``grid_search``, bit for bit, from one kd-tree per cloud."""
+    grid.check_size("kdtree_search", cell_size)
     tree_of = import_extra("scipy.spatial", "bench").cKDTree
     at, seek = grid.as_float64(points).numpy(), grid.as_float64(queries).numpy()
     grid.bounds("kdtree_search", torch.from_numpy(at), point_offsets.cpu())

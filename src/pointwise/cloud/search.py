@@ -12,6 +12,7 @@ walk through sorted memory; eight candidates are tested at a time.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from pointwise import checks
 from pointwise.cloud import grid
-from pointwise.engine.cpu.launch import array, device, kernel, launch, slot
+from pointwise.engine.cpu.launch import array, device, host, kernel, launch, slot
 from pointwise.engine.cpu.vector import (
     at_most,
     bits,
@@ -110,6 +111,71 @@ def _near(low, high, pitch, half, centre):
     return abs(middle - band * pitch) <= half + extent
 
 
+_OWNED = 6  # pieces of memory of a tile: five for one group of queries, and the results
+_RESULTS = 5
+
+
+@device
+def _grow(owned, which, size):
+    """More memory for a tile, which stays on its list until it is freed."""
+    grown = resize(owned[which], size)
+    if grown == 0:
+        raise MemoryError("there is no memory left for the neighbours of some points")
+    owned[which] = grown
+    return grown
+
+
+@host()
+def _free(owned):
+    """Frees what tiles own, where their results are not wanted any more."""
+    for i in range(len(owned)):
+        release(owned[i])
+
+
+@device
+def _rows_around(row_key, key, bits_y, bits_z, runs, row_of, index_y, index_z):
+    """How many rows lie where the kernel reaches, seen from the row ``key``; which ones they are.
+
+    ``runs`` are stretches of row offsets: first, last, and how many offsets come before. Jumps from
+    one to the next of the rows that hold a point, so that empty space costs nothing.
+    """
+    mask_y, mask_z = (1 << bits_y) - 1, (1 << bits_z) - 1
+    iy, iz, cloud = key & mask_y, (key >> bits_y) & mask_z, key >> (bits_y + bits_z)
+    last = len(runs) - 1
+    lowest_y = max(iy + runs[0, 0], 0)
+    z, run_z, run_y = max(iz + runs[0, 0], 0), 0, 0
+    row = np.searchsorted(row_key, (((cloud << bits_z) | z) << bits_y) | lowest_y)
+    found = 0
+    while row < len(row_key) and row_key[row] >> (bits_y + bits_z) == cloud:
+        y, here = row_key[row] & mask_y, (row_key[row] >> bits_y) & mask_z
+        if here != z:
+            z, run_y = here, 0
+        if z - iz > runs[last, 1]:
+            break
+        while z - iz > runs[run_z, 1]:
+            run_z += 1
+        next_z = max(z, iz + runs[run_z, 0])
+        next_y = lowest_y
+        if next_z == z:
+            while run_y < last and y - iy > runs[run_y, 1]:
+                run_y += 1
+            if y - iy > runs[last, 1] or iy + runs[run_y, 0] > mask_y:
+                next_z = z + 1
+            elif y - iy < runs[run_y, 0]:
+                next_y = iy + runs[run_y, 0]
+            else:
+                row_of[found] = row
+                index_y[found] = runs[run_y, 2] + y - iy - runs[run_y, 0]
+                index_z[found] = runs[run_z, 2] + z - iz - runs[run_z, 0]
+                found += 1
+                row += 1
+                continue
+        if next_z > mask_z:
+            break
+        row = np.searchsorted(row_key, (((cloud << bits_z) | next_z) << bits_y) | next_y)
+    return found
+
+
 @kernel
 def _search(arguments, program, thread):
     """All neighbours of the queries in one tile of query rows, into memory of the tile's own."""
@@ -137,11 +203,13 @@ def _search(arguments, program, thread):
     numbers = array(slot(arguments, 19), 7, np.float64)
     edge, pitch, half, centre, sign = numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]
     gaps = numbers[6] > 1
-    reach = slot(arguments, 20)
+    runs = array(slot(arguments, 20), 3 * slot(arguments, 25), np.int64).reshape(-1, 3)
+    around = slot(arguments, 27)
+    offsets = array(slot(arguments, 26), around, np.int64)
     # Results
     tile_start = array(slot(arguments, 21), program + 2, np.int64)
     counts = array(slot(arguments, 22), query_stride, np.int64)
-    buffers = array(slot(arguments, 23) + 8 * program, 1, np.int64)
+    owned = array(slot(arguments, 23) + 8 * _OWNED * program, _OWNED, np.int64)
 
     like = numbers[0]
     width = lanes_of(like)
@@ -152,18 +220,21 @@ def _search(arguments, program, thread):
     low_cell, high_cell = broadcast(-centre), broadcast(centre)
     sign_, size_, shift_ = broadcast(sign), broadcast(size), broadcast(numbers[5])
 
-    around = 2 * reach + 1
-    row_of = np.empty(around * around, np.int64)
-    dy_of = np.empty(around * around, np.int64)
-    dz_of = np.empty(around * around, np.int64)
+    most = min(rows, around * around)
+    row_of, index_y, index_z = (
+        np.empty(most, np.int64),
+        np.empty(most, np.int64),
+        np.empty(most, np.int64),
+    )
     touch_y, touch_z = np.empty(around, np.bool_), np.empty(around, np.bool_)
-    window = np.empty(2 * around * around * segments, np.int64)
+    window = np.empty(2 * most * segments, np.int64)
     # Candidates of one group of queries: x, y, z and the original index; then one query's hits.
     room = 1024
-    near_x, near_y, near_z = resize(0, 8 * room), resize(0, 8 * room), resize(0, 8 * room)
-    near_order, hits = resize(0, 4 * room), resize(0, 4 * room)
+    near_x, near_y = _grow(owned, 0, 8 * room), _grow(owned, 1, 8 * room)
+    near_z, near_order = _grow(owned, 2, 8 * room), _grow(owned, 3, 4 * room)
+    hits = _grow(owned, 4, 4 * room)
     out_room = 16 * _QUERIES_PER_TILE
-    out = resize(0, 4 * out_room)
+    out = _grow(owned, _RESULTS, 4 * out_room)
     written = 0
     lopsided = np.int64(0)
     zero = broadcast(0.0)
@@ -178,19 +249,10 @@ def _search(arguments, program, thread):
         cloud = key >> (bits_y + bits_z)
         base_y = peek(origin_at + 24 * cloud + 8, like) + iy * edge
         base_z = peek(origin_at + 24 * cloud + 16, like) + iz * edge
-        found = 0
-        for z in range(max(iz - reach, 0), min(iz + reach, mask_z) + 1):
-            base = ((cloud << bits_z) | z) << bits_y
-            row = np.searchsorted(row_key, base | max(iy - reach, 0))
-            last_key = base | min(iy + reach, mask_y)
-            while row < rows and row_key[row] <= last_key:
-                row_of[found] = row
-                dy_of[found] = (row_key[row] & mask_y) - iy
-                dz_of[found] = z - iz
-                for w in range(2 * segments):
-                    window[2 * segments * found + w] = row_start[row]
-                found += 1
-                row += 1
+        found = _rows_around(row_key, key, bits_y, bits_z, runs, row_of, index_y, index_z)
+        for j in range(found):
+            for w in range(2 * segments):
+                window[2 * segments * j + w] = row_start[row_of[j]]
 
         group_end = query_start[query_row]
         while group_end < query_start[query_row + 1]:
@@ -220,8 +282,8 @@ def _search(arguments, program, thread):
             limit_y = broadcast(half + 0.5 * (high_y - low_y) + slack)
             limit_z = broadcast(half + 0.5 * (high_z - low_z) + slack)
             for t in range(around):
-                row_y = base_y + (t - reach) * edge
-                row_z = base_z + (t - reach) * edge
+                row_y = base_y + offsets[t] * edge
+                row_z = base_z + offsets[t] * edge
                 touch_y[t] = _near(
                     row_y - high_y - slack, row_y + edge - low_y + slack, pitch, half, centre
                 )
@@ -230,7 +292,7 @@ def _search(arguments, program, thread):
                 )
             near = 0
             for j in range(found):
-                if not (touch_y[dy_of[j] + reach] and touch_z[dz_of[j] + reach]):
+                if not (touch_y[index_y[j]] and touch_z[index_z[j]]):
                     continue
                 end = row_start[row_of[j] + 1]
                 passed = row_start[row_of[j]]
@@ -252,9 +314,11 @@ def _search(arguments, program, thread):
                         continue
                     if near + stop - begin + 80 > room:
                         room = 2 * (near + stop - begin + 80)
-                        near_x, near_y = resize(near_x, 8 * room), resize(near_y, 8 * room)
-                        near_z, near_order = resize(near_z, 8 * room), resize(near_order, 4 * room)
-                        hits = resize(hits, 4 * room)
+                        near_x = _grow(owned, 0, 8 * room)
+                        near_y = _grow(owned, 1, 8 * room)
+                        near_z = _grow(owned, 2, 8 * room)
+                        near_order = _grow(owned, 3, 4 * room)
+                        hits = _grow(owned, 4, 4 * room)
                     for p in range(begin, stop, width):
                         x8, y8 = load(x_at + 8 * p, like), load(y_at + 8 * p, like)
                         z8 = load(z_at + 8 * p, like)
@@ -315,16 +379,13 @@ def _search(arguments, program, thread):
                     count += count_bits(bits(inside))
                 if written + count > out_room:
                     out_room = max(2 * out_room, written + count)
-                    out = resize(out, 4 * out_room)
+                    out = _grow(owned, _RESULTS, 4 * out_room)
                 _sort(hits, count, out + 4 * written)
                 written += count
                 counts[query_order[q]] = count
-    release(near_x)
-    release(near_y)
-    release(near_z)
-    release(near_order)
-    release(hits)
-    buffers[0] = out
+    for i in range(_RESULTS):
+        release(owned[i])
+        owned[i] = 0
     symmetric = array(slot(arguments, 24) + 8 * program, 1, np.int64)
     symmetric[0] = lopsided == 0
 
@@ -338,10 +399,10 @@ def _collect(arguments, program, thread):
     query_order = array(slot(arguments, 2), last, np.uint32)
     row_start = array(slot(arguments, 3), slot(arguments, 6) + 1, np.int64)
     target = slot(arguments, 4)
-    buffer = slot(slot(arguments, 5), program)
+    owned = array(slot(arguments, 5) + 8 * _OWNED * program, _OWNED, np.int64)
     value = np.uint32(0)
     width = lanes_of(value)
-    source = buffer
+    source = owned[_RESULTS]
     for q in range(query_start[tile_start[program]], last):
         begin = row_start[query_order[q]]
         count = row_start[query_order[q] + 1] - begin
@@ -349,20 +410,53 @@ def _collect(arguments, program, thread):
             row = load_first(source + 4 * i, count - i, value)
             store_first(target + 4 * (begin + i), row, count - i)
         source += 4 * count
-    release(buffer)
+    release(owned[_RESULTS])
+    owned[_RESULTS] = 0
 
 
-def _spans(pitch: float, half: float, centre: int, dilation: int, step: float) -> np.ndarray:
-    """For each stretch of the kernel along x, its first and last x index from the query's."""
+_FAR = 1 << grid.INDEX_BITS  # further than any two indices are apart
+
+
+def _stretches(pitch: float, half: float, centre: int, dilation: int) -> list[tuple[float, float]]:
+    """Where the kernel's cells begin and end along an axis; without gaps they are one stretch."""
     if dilation == 1:
-        stretches = [(-centre * pitch - half, centre * pitch + half)]
-    else:
-        stretches = [(m * pitch - half, m * pitch + half) for m in range(-centre, centre + 1)]
+        return [(-centre * pitch - half, centre * pitch + half)]
+    return [(m * pitch - half, m * pitch + half) for m in range(-centre, centre + 1)]
+
+
+def _near_by(value: float) -> float:
+    return min(max(value, -_FAR), _FAR)
+
+
+def _spans(stretches: Sequence[tuple[float, float]], step: float) -> np.ndarray:
+    """For each stretch of the kernel along x, its first and last x index from the query's."""
     spans = [
-        (math.floor(low / step - _MARGIN), math.floor(high / step + 1 + _MARGIN))
+        (
+            math.floor(_near_by(low / step - _MARGIN)),
+            math.floor(_near_by(high / step + 1 + _MARGIN)),
+        )
         for low, high in stretches
     ]
     return np.array(spans, dtype=np.int64)
+
+
+def _runs(stretches: Sequence[tuple[float, float]], edge: float) -> np.ndarray:
+    """Offsets of the rows that the kernel reaches along y or z, a few for each stretch at most.
+
+    ``[R, 3]``: first, last, and how many come before, without overlaps. A row and a query's own
+    are an edge wide each, so that a row less than one edge off a stretch may meet it.
+    """
+    runs: list[list[int]] = []
+    before = 0
+    for low, high in stretches:
+        first = math.ceil(_near_by(low / edge - 1 - 0.9 * _MARGIN))
+        last = math.floor(_near_by(high / edge + 1 + 0.9 * _MARGIN))
+        if runs:
+            first = max(first, runs[-1][1] + 1)
+        if first <= last:
+            runs.append([first, last, before])
+            before += last - first + 1
+    return np.array(runs, dtype=np.int64)
 
 
 def grid_search(
@@ -400,6 +494,7 @@ def grid_search(
     point_offsets = point_offsets.to("cpu").contiguous()
     query_offsets = point_offsets if same else query_offsets.to("cpu").contiguous()
     centre = (kernel_size - 1) // 2
+    grid.check_size("cell_search", cell_size)
     pitch, half = dilation * cell_size, cell_size / 2
     reach = centre * pitch + half
     # A contiguous kernel needs 3 × 3 rows of half its width; one with gaps looks only at the rows
@@ -423,7 +518,9 @@ def grid_search(
     count_seekers = len(points) if transposed else len(queries)
     shift = index_bits(count_source)
 
-    spans = _spans(pitch, half, centre, dilation, frame.step)
+    stretches = _stretches(pitch, half, centre, dilation)
+    spans, runs = _spans(stretches, frame.step), _runs(stretches, frame.edge)
+    offsets = np.concatenate([np.arange(first, last + 1) for first, last, _ in runs])
     sign = -1.0 if transposed else 1.0
     numbers = np.array([frame.edge, pitch, half, centre, sign, float(1 << shift), dilation])
     tiles = np.searchsorted(
@@ -432,7 +529,7 @@ def grid_search(
     tiles = np.append(np.unique(tiles), len(seekers.row_key)).astype(np.int64)
     row_start = np.zeros(count_seekers + 1, dtype=np.int64)
     counts = row_start[1:]
-    buffers = np.zeros(len(tiles), dtype=np.int64)
+    owned = np.zeros(_OWNED * len(tiles), dtype=np.int64)
     symmetric = np.zeros(len(tiles) - 1, dtype=np.int64)
     arguments = [len(source.row_key), source.position.shape[1]]
     arguments += [source.row_key.ctypes.data, source.row_start.ctypes.data]
@@ -442,15 +539,18 @@ def grid_search(
     arguments += [seekers.column.ctypes.data, seekers.order.ctypes.data]
     arguments += [seekers.position.ctypes.data, frame.bits[1], frame.bits[2]]
     arguments += [frame.origin.ctypes.data, len(spans), spans.ctypes.data, numbers.ctypes.data]
-    arguments += [math.ceil(reach / frame.edge), tiles.ctypes.data, counts.ctypes.data]
-    arguments += [buffers.ctypes.data, symmetric.ctypes.data]
-    launch(_search, arguments, len(tiles) - 1)
-
-    np.cumsum(counts, out=counts)
-    # NumPy asks the kernel for huge pages, which halves the cost of first touching a large table.
-    pairs = torch.from_numpy(np.empty(int(row_start[-1]), dtype=np.int32))
-    collected = [tiles.ctypes.data, seekers.row_start.ctypes.data, seekers.order.ctypes.data]
-    collected += [row_start.ctypes.data, pairs.data_ptr(), buffers.ctypes.data, count_seekers]
-    launch(_collect, collected, len(tiles) - 1)
+    arguments += [runs.ctypes.data, tiles.ctypes.data, counts.ctypes.data, owned.ctypes.data]
+    arguments += [symmetric.ctypes.data, len(runs), offsets.ctypes.data, len(offsets)]
+    try:
+        launch(_search, arguments, len(tiles) - 1)
+        np.cumsum(counts, out=counts)
+        # NumPy asks the kernel for huge pages, which halves the cost of first touching it all.
+        pairs = torch.from_numpy(np.empty(int(row_start[-1]), dtype=np.int32))
+        collected = [tiles.ctypes.data, seekers.row_start.ctypes.data, seekers.order.ctypes.data]
+        collected += [row_start.ctypes.data, pairs.data_ptr(), owned.ctypes.data, count_seekers]
+        launch(_collect, collected, len(tiles) - 1)
+    except BaseException:
+        _free(owned)
+        raise
     mirror = torch.tensor(same and bool(symmetric.all()))
     return torch.from_numpy(row_start), pairs, mirror

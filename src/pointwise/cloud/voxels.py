@@ -15,6 +15,7 @@ def voxel_grid(points: Tensor, offsets: Tensor, size: float) -> tuple[Tensor, Te
     Each cloud's grid starts at its lowest corner. Voxels are in the order (cloud, z, y, x), so that
     neighbours in space are neighbours in memory.
     """
+    grid.check_size("voxel_grid", size)
     exact = grid.as_float64(points)
     offsets_here = offsets.cpu().contiguous()
     corners = grid.bounds("voxel_grid", exact, offsets_here)

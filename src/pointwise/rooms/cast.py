@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 
+from pointwise.engine.cpu.launch import device, host
 from pointwise.rooms.solids import BALL, BOX, Solids
 
 # A ray may leave the middle of its grid cell by at most this part of a step, so that the window of
@@ -54,7 +54,7 @@ def cast(
     return _cast(origin, directions, solids.kinds, solids.centres, solids.inverses, reach)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@host(error_model="numpy")
 def _cast(origin, directions, kinds, centres, inverses, reach):
     rows, columns = directions.shape[:2]
     nearest = np.full((rows, columns), np.inf)
@@ -80,7 +80,7 @@ def _cast(origin, directions, kinds, centres, inverses, reach):
     return nearest, met
 
 
-@numba.njit(cache=True, error_model="numpy", inline="always")
+@device
 def _slab(o, d):
     """Where a ray is inside -1 ≤ o + t·d ≤ 1."""
     if abs(d) < 1e-12:
@@ -89,7 +89,7 @@ def _slab(o, d):
     return (near, far) if near < far else (far, near)
 
 
-@numba.njit(cache=True, error_model="numpy", inline="always")
+@device
 def _disc(a, b, c):
     """Where a·t² + 2·b·t + c ≤ 0."""
     if a < 1e-24:
@@ -101,7 +101,7 @@ def _disc(a, b, c):
     return ((-b - root) / a, (-b + root) / a)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@device
 def _enter(kind, o0, o1, o2, d0, d1, d2):
     """Where a ray enters a unit solid: every one of them is convex, an overlap of intervals."""
     if kind == BALL:
@@ -127,7 +127,7 @@ def normals(solids: Solids, met: np.ndarray, points: np.ndarray) -> np.ndarray:
     return _normals(points, met, solids.kinds, solids.centres, solids.inverses)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@host(error_model="numpy")
 def _normals(points, met, kinds, centres, inverses):
     result = np.empty_like(points)
     for i in range(len(points)):

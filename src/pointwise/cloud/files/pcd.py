@@ -207,6 +207,6 @@ def _decompress_lzf(data: np.ndarray, out: np.ndarray) -> bool:
 
 @functools.cache
 def _lzf() -> Callable[[np.ndarray, np.ndarray], bool]:
-    import numba  # compiled, since there is a step for every few bytes
+    from pointwise.engine.cpu.launch import host
 
-    return numba.njit(cache=True)(_decompress_lzf)
+    return host()(_decompress_lzf)  # compiled, since there is a step for every few bytes

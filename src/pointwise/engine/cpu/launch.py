@@ -1,37 +1,42 @@
 """A grid launch, as on a GPU: one function pointer, called once for every program id.
 
-A kernel is a ``numba.cfunc`` of ``(arguments, program, thread)``, all int64: the address of a table
-of int64 (pointers and sizes), which piece of the work to do, and which thread does it (for scratch
-memory only: a result must never depend on it). Kernels compile serially, which is quick; only
+A kernel is a function of ``(arguments, program, thread)``, all int64: the address of a table of
+int64 (pointers and sizes), which piece of the work to do, and which thread does it (for scratch
+memory only: a result must never depend on it). It is called by Numba's own convention, so that the
+launch learns what it raises and raises it again. Kernels compile serially, which is quick; only
 ``_launch`` below pays for Numba's parallel compiler, once.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
+from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import cached_property, lru_cache
-from pathlib import Path
+from typing import Any, NoReturn
 
 import numba
 import numpy as np
 import torch  # before Numba's pool starts, so that both bind to one OpenMP runtime
 from llvmlite import ir
 from numba import carray, njit, prange, types
-from numba.core.caching import FunctionCache
-from numba.core.ccallback import CFunc
-from numba.core.runtime import rtsys
+from numba.core.callconv import RETCODE_USEREXC, Status, excinfo_ptr_t
+from numba.core.ccallback import CFunc, _CFuncCompiler  # type: ignore[attr-defined]
+from numba.core.compiler import Compiler
+from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 from numba.np.ufunc.parallel import _launch_threads
 
-import pointwise
+from pointwise.engine.cpu.kernel_cache import KernelCache
+from pointwise.engine.cpu.vector import peek, poke
 
 if numba.config.THREADING_LAYER == "default":
     numba.config.THREADING_LAYER = "omp"
 
 _KERNEL = ((types.int64, types.int64, types.int64), types.void)
 _workqueue_lock = threading.Lock()
+_no_lock = nullcontext()
 _compile_lock = threading.RLock()
 _forked = False
 
@@ -64,52 +69,48 @@ def device_of(*parts):
     return mark
 
 
-@lru_cache
-def _fingerprint() -> str:
-    """Of all the package's kernel sources: what a cached kernel has to agree with.
-
-    Numba looks only at the file a kernel stands in, and would go on using machine code from before
-    a change in a file that the kernel calls.
-    """
-    package = Path(pointwise.__file__).parent
-    files = sorted(package.glob("conv*.py"))
-    for folder in ("engine/cpu", "gathers", "cloud"):
-        files += sorted((package / folder).glob("*.py"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+class _KernelCompiler(_CFuncCompiler):
+    def _customize_flags(self, flags):
+        flags = super()._customize_flags(flags)
+        flags.no_cfunc_wrapper = True
+        return flags
 
 
-class _Cache(FunctionCache):
-    """Numba's cache of one function, read without what only compiling needs.
+class _Kernel(CFunc):
+    """A function that is called by address, without Numba's wrapper for C.
 
-    Numba would first load all that it can compile: a third of a second and 28 MB.
+    The wrapper prints what the function raises, and returns as if nothing had happened. Without it
+    the function returns a status, which ``_call`` reads.
     """
 
-    def load_overload(self, sig, target_context):
-        rtsys.initialize(target_context)
-        with self._guard_against_spurious_io_errors():
-            return self._load_overload(sig, target_context)
+    _cache: Any
+    _cache_hits: int
+    _compile_uncached: Any
+    _compiler: Any
+    _library: Any
+    _sig: Any
+    _targetdescr: Any
+    _wrapper_name: str
+    _wrapper_address: int
 
+    def __init__(self, function, signature, locals, options) -> None:
+        super().__init__(function, signature, locals, options)
+        self._compiler = _KernelCompiler(function, self._targetdescr, options, locals, Compiler)
 
-class _NamedCache(_Cache):
-    """The cache of a function that may be made several times from different parts.
-
-    Numba would tell such functions apart by what they enclose, whose identity changes from process
-    to process; a name does not.
-    """
-
-    def __init__(self, function, name: str) -> None:
-        super().__init__(function)
-        self.name = name
-
-    def load_overload(self, sig, target_context):
-        found = super().load_overload(sig, target_context)
-        if found is not None:
-            # What other functions would be compiled with, in a MB or two: nobody calls a kernel.
-            found.library._shared_module = None
-        return found
-
-    def _index_key(self, sig, codegen):
-        return sig, codegen.magic_tuple(), self.name, _fingerprint()
+    def compile(self) -> None:
+        with global_compiler_lock:
+            context = self._targetdescr.target_context
+            found = self._cache.load_overload(self._sig, context)
+            self._cache_hits += found is not None
+            if found is None:
+                found = self._compile_uncached()
+                self._cache.save_overload(self._sig, found)
+            self._library = found.library
+            self._wrapper_name = found.fndesc.llvm_func_name
+            self._wrapper_address = self._library.get_pointer_to_function(self._wrapper_name)
+            # Exceptions with values that are not constant are made of it.
+            environment = context.get_env_name(found.fndesc)
+            self._library.codegen.set_env(environment, found.environment)
 
 
 class kernel:
@@ -126,11 +127,11 @@ class kernel:
         self.__doc__ = function.__doc__
 
     @cached_property
-    def compiled(self) -> CFunc:
+    def compiled(self) -> _Kernel:
         # The attribute keeps the machine code alive as long as its address is in use.
         options = {"nogil": True, "error_model": "numpy"}
-        compiled = CFunc(self.function, _KERNEL, {}, options)
-        compiled._cache = _NamedCache(self.function, self.name)  # type: ignore[attr-defined]
+        compiled = _Kernel(self.function, _KERNEL, {}, options)
+        compiled._cache = KernelCache(self.function, alone=True)
         compiled.compile()
         return compiled
 
@@ -140,12 +141,12 @@ class kernel:
             return int(self.compiled.address)  # type: ignore[arg-type]
 
 
-def host(parallel: bool = False):
+def host(parallel: bool = False, error_model: str = "python"):
     """Marks a function that Python calls: compiled at first use, and cached on disk."""
 
     def mark(function):
-        compiled = njit(function, nogil=True, parallel=parallel)
-        compiled._cache = _Cache(function)
+        compiled = njit(function, nogil=True, parallel=parallel, error_model=error_model)
+        compiled._cache = KernelCache(function)
         return compiled
 
     return mark
@@ -176,15 +177,55 @@ def array(address, count, dtype):
     return carray(_as_pointer(address), (count,), dtype)
 
 
+_NO_EXCEPTION, _LOST_EXCEPTION = 0, -1
+
+
 @intrinsic
 def _call(typingctx, address, arguments, program, thread):
+    """Calls a kernel; returns what it raised: an address of Numba's, or one of the two above."""
+
     def codegen(context, builder, signature, values):
-        i64 = ir.IntType(64)
-        shape = ir.FunctionType(ir.VoidType(), [i64, i64, i64])
-        builder.call(builder.inttoptr(values[0], shape.as_pointer()), values[1:])
+        shape = context.call_conv.get_function_type(types.none, [types.int64] * 3)
+        kernel = builder.inttoptr(values[0], shape.as_pointer())
+        status, _ = context.call_conv.call_function(
+            builder, kernel, types.none, [types.int64] * 3, values[1:]
+        )
+        with builder.if_then(status.is_python_exc, likely=False):  # of Python code, in this thread
+            python = context.get_python_api(builder)
+            lock = python.gil_ensure()
+            python.err_clear()
+            python.gil_release(lock)
+        number = ir.IntType(64)
+        raised = builder.select(
+            status.is_user_exc,
+            builder.ptrtoint(status.excinfoptr, number),
+            number(_LOST_EXCEPTION),
+        )
+        return builder.select(status.is_error, raised, number(_NO_EXCEPTION))
+
+    return types.int64(*[types.int64] * 4), codegen
+
+
+@intrinsic
+def _raise(typingctx, raised):
+    """Raises what ``_call`` returned, as if the function that this stands in had raised it."""
+
+    def codegen(context, builder, signature, values):
+        status = Status(
+            code=RETCODE_USEREXC, is_ok=None, is_none=None, is_error=None,
+            is_stop_iteration=None, is_python_exc=None, is_user_exc=None,
+            excinfoptr=builder.inttoptr(values[0], excinfo_ptr_t),
+        )  # fmt: skip
+        with builder.if_then(builder.icmp_signed("!=", values[0], values[0].type(_NO_EXCEPTION))):
+            context.call_conv.return_status_propagate(builder, status)
         return context.get_dummy_value()
 
-    return types.void(types.int64, types.int64, types.int64, types.int64), codegen
+    return types.void(types.int64), codegen
+
+
+@host()
+def _raise_again(raised):
+    _raise(raised)
 
 
 @intrinsic
@@ -199,6 +240,7 @@ def _take(typingctx, counter):
 
 
 _LINE = 64  # bytes between counters: a cache line each
+_RAISED = 8  # where in a thread's line it puts what a program raised
 
 
 @host()
@@ -206,27 +248,39 @@ def _work(address, arguments, programs, counters, thread, threads):
     """One thread's share of the programs, then what others have not begun of theirs.
 
     Its share is the same part of the work in every launch, so that a thread mostly reads what it
-    wrote itself, and finds it in its core's own cache.
+    wrote itself, and finds it in its core's own cache. Stops at a program that raises: what it
+    raised is put behind the thread's counter and returned, so that anything but 0 is a failure.
     """
     for i in range(threads):
         owner = (thread + i) % threads
         first, end = programs * owner // threads, programs * (owner + 1) // threads
         program = first + _take(counters + _LINE * owner)
         while program < end:
-            _call(address, arguments, program, thread)
+            raised = _call(address, arguments, program, thread)
+            if raised != _NO_EXCEPTION:
+                poke(counters + _LINE * thread + _RAISED, raised)
+                return raised
             program = first + _take(counters + _LINE * owner)
+    return _NO_EXCEPTION
 
 
 @host(parallel=True)
 def _launch(address, arguments, programs, counters, threads):
     for thread in prange(threads):
         _work(address, arguments, programs, counters, thread, threads)
+    raised = _NO_EXCEPTION
+    for thread in range(threads):
+        raised |= peek(counters + _LINE * thread + _RAISED, raised)
+    return raised
 
 
 @host()
 def _work_all(addresses, tables, programs, counters):
     for step in range(len(addresses)):
-        _work(addresses[step], tables[step], programs[step], counters + _LINE * step, 0, 1)
+        own = counters + _LINE * step
+        if _work(addresses[step], tables[step], programs[step], own, 0, 1) != _NO_EXCEPTION:
+            return True
+    return False
 
 
 @host()
@@ -234,9 +288,27 @@ def _launch_all(addresses, tables, programs, counters, threads):
     for step in range(len(addresses)):
         own = counters + _LINE * threads * step
         if programs[step] == 1:
-            _work(addresses[step], tables[step], programs[step], own, 0, 1)
+            raised = _work(addresses[step], tables[step], programs[step], own, 0, 1)
         else:
-            _launch(addresses[step], tables[step], programs[step], own, threads)
+            raised = _launch(addresses[step], tables[step], programs[step], own, threads)
+        if raised != _NO_EXCEPTION:
+            return True
+    return False
+
+
+def _raise_of(kernels: Sequence[kernel], counters: np.ndarray, team: int) -> NoReturn:
+    """Raises what a program raised, with the kernel's name, from what ``_work`` left behind."""
+    places = counters.reshape(-1, _LINE // 8)[:, _RAISED // 8]
+    place = np.flatnonzero(places)[0]
+    name = kernels[place // team].name
+    if places[place] == _LOST_EXCEPTION:
+        raise RuntimeError(f"kernel {name}: an exception of Python code that it calls was lost")
+    try:
+        _raise_again(places[place])
+    except Exception as error:
+        error.args = (f"kernel {name}: {str(error) or type(error).__name__}",)
+        raise
+    raise AssertionError("nothing was raised")
 
 
 def threads() -> int:
@@ -255,11 +327,20 @@ def _start_pool() -> None:
     torch.set_num_threads(before)
 
 
+def _pool(team: int):
+    """A team of Numba's threads, to be used inside of what is returned: a lock where one is due."""
+    _start_pool()
+    numba.set_num_threads(team)
+    # The one layer that is not thread-safe.
+    return _workqueue_lock if numba.config.THREADING_LAYER == "workqueue" else _no_lock
+
+
 def launch(compiled, arguments, programs: int) -> None:
     """Runs ``compiled`` for every program id below ``programs``, on torch's number of threads.
 
     ``arguments`` is a sequence of integers (addresses and sizes). Every thread has a share of the
-    program ids, and helps others when it is done, so that a slow core does less.
+    program ids, and helps others when it is done, so that a slow core does less. What a program
+    raises is raised here, with the kernel's name; its results are then worth nothing.
     """
     if programs <= 0:
         return
@@ -268,15 +349,12 @@ def launch(compiled, arguments, programs: int) -> None:
     counters = np.zeros((team, _LINE // 8), dtype=np.int64)
     where = (compiled.address, table.ctypes.data, programs, counters.ctypes.data)
     if team == 1:
-        _work(*where, 0, 1)
-        return
-    _start_pool()
-    numba.set_num_threads(team)
-    if numba.config.THREADING_LAYER == "workqueue":  # the one layer that is not thread-safe
-        with _workqueue_lock:
-            _launch(*where, team)
+        raised = _work(*where, 0, 1)
     else:
-        _launch(*where, team)
+        with _pool(team):
+            raised = _launch(*where, team)
+    if raised:
+        _raise_of([compiled], counters, team)
 
 
 class Program:
@@ -308,12 +386,9 @@ class Program:
             given = tuple(part[which] for part in given)
         given = (*given, self._counters.ctypes.data)
         if team == 1:  # without the pool, which may not have been started
-            _work_all(*given)
-            return
-        _start_pool()
-        numba.set_num_threads(team)
-        if numba.config.THREADING_LAYER == "workqueue":
-            with _workqueue_lock:
-                _launch_all(*given, team)
+            failed = _work_all(*given)
         else:
-            _launch_all(*given, team)
+            with _pool(team):
+                failed = _launch_all(*given, team)
+        if failed:
+            _raise_of(self.kernels[which or slice(None)], self._counters, team)

@@ -447,7 +447,10 @@ def compress_store(typingctx, address, value, mask):
 
 @intrinsic
 def resize(typingctx, address, size):
-    """C's ``realloc``: a kernel's own memory, for results whose size is not known beforehand."""
+    """C's ``realloc``: a kernel's own memory, for results whose size is not known beforehand.
+
+    Null where there is none left: the old memory is then still there.
+    """
 
     def codegen(context, builder, signature, arguments):
         raw = ir.IntType(8).as_pointer()
