@@ -68,17 +68,23 @@ def find_extent(points: np.ndarray) -> Extent:
 
 def set_aside(scan: Scan) -> str:
     """What to tell of a scan's strays and parts, in one line; nothing where there is none."""
-    extent = find_extent(scan.points)
+    said = far_apart(find_extent(scan.points))
+    return f"{scan.source or scan.name or 'a scan'}: {said}" if said else ""
+
+
+def far_apart(extent: Extent) -> str:
+    """How many strays there are and where, and how many parts; nothing where all is together."""
     said = []
     if strays := int(extent.stray.sum()):
-        first = ", ".join(f"{x:.10g}" for x in scan.points[int(extent.stray.argmax())])
+        at = ", ".join(f"{x:.10g}" for x in extent.points[int(extent.stray.argmax())])
+        which = f"at ({at})" if strays == 1 else f"the first at ({at})"
         said.append(
-            f"{strays:,} of {len(scan):,} points lie far from the others, the first at ({first});"
-            " they count for no extent, density or height"
+            f"{strays:,} of {len(extent.points):,} points far from the others, {which}, left out"
+            " of what is measured"
         )
     if (parts := len(extent.parts)) > 1:
-        said.append(f"the points lie in {parts} places far apart, each measured by itself")
-    return f"{scan.source or scan.name or 'a scan'}: {'; '.join(said)}" if said else ""
+        said.append(f"points in {parts} places far apart, each measured by itself")
+    return "; ".join(said)
 
 
 def _void(places: np.ndarray) -> float:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from pointwise.cloud.extent import set_aside
 from pointwise.cloud.scan import Scan
 from pointwise.training.classes import codes_of
 from pointwise.training.parts import PARTS, part_of
@@ -15,6 +17,7 @@ from pointwise.training.recipe import TASKS, Task
 from pointwise.training.split import HOWS, hold_out
 
 SURFACE_POINTS = 4096  # drawn on a mesh
+MOST_LINES = 5  # said of single clouds
 VALIDATION = 0.15  # of what is left for training; never of the test part
 
 
@@ -66,6 +69,7 @@ def load_data(
 
     found_task = _task(parts["train"], task)
     parts = {part: _labelled(scans, found_task) for part, scans in parts.items()}
+    _warn_of_strays([scan for scans in parts.values() for scan in scans])
     if not parts["train"]:
         raise ValueError(f"train: no labelled {found_task} data in {', '.join(data)}")
     if test and not parts["test"]:
@@ -77,6 +81,15 @@ def load_data(
     if not parts["validation"]:
         parts["train"], parts["validation"] = _validation(parts["train"], found_task, split, seed)
     return Data(found_task, parts["train"], parts["validation"], parts["test"])
+
+
+def _warn_of_strays(scans: Sequence[Scan]) -> None:
+    said = [line for scan in scans if (line := set_aside(scan))]
+    for line in said[:MOST_LINES]:
+        warnings.warn(line, stacklevel=3)
+    if len(said) > MOST_LINES:
+        more = len(said) - MOST_LINES
+        warnings.warn(f"so it is in {more:,} more clouds: points far from the others", stacklevel=3)
 
 
 def files_of(path: Path) -> list[Path]:
