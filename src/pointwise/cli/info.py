@@ -91,6 +91,18 @@ def _print_scan(console, scan: Scan, unit: str) -> None:
         codes, counts = np.unique(scan.labels, return_counts=True)
         console.print()
         console.print(_classes(codes, counts, scan.classes, "points"))
+    _print_conventions(console, [scan])
+
+
+def _print_conventions(console, scans: list[Scan]) -> None:
+    from pointwise.training.conventions import assumed, left_out
+
+    lines = [f"no class: {line}" for line in left_out(scans)]
+    lines += [f"assumed: {line}" for line in assumed(scans)]
+    if lines:
+        console.print()
+    for line in lines:
+        console.print(_escape(line), soft_wrap=True)
 
 
 def _print_scans(console, scans: list[Scan]) -> None:
@@ -120,6 +132,7 @@ def _print_scans(console, scans: list[Scan]) -> None:
         console.print()
         codes, counts = np.unique(np.concatenate(per_point), return_counts=True)
         console.print(_classes(codes, counts, scans[0].classes, "points"))
+    _print_conventions(console, scans)
 
 
 def _facts(scan: Scan, unit: str) -> Table:

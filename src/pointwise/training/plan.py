@@ -82,7 +82,7 @@ def plan(
         arguments or {},
     )
     torch.manual_seed(seed)  # of the weights that build_network draws
-    return Run(recipe, build_network(name, made), made, options or {})
+    return Run(recipe, build_network(name, made), made, options or {}, notes=list(data.notes))
 
 
 def with_arguments(decided: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

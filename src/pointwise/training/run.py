@@ -26,7 +26,8 @@ class Run(Generic[R]):
 
     ``arguments`` are what the network's class was called with; ``options`` is what the training was
     told, so that it can be continued; ``separated`` the ranks of those convolutions that
-    ``pointwise separate`` has replaced, by name.
+    ``pointwise separate`` has replaced, by name; ``notes`` what of the data was left out and what
+    was assumed of them.
     """
 
     recipe: R
@@ -34,6 +35,7 @@ class Run(Generic[R]):
     arguments: dict[str, Any]
     options: dict[str, Any] = field(default_factory=dict)
     separated: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def device(self) -> torch.device:
@@ -72,6 +74,8 @@ def save_run(run: Run, folder: Path) -> None:
         "recipe": asdict(run.recipe),
         "options": run.options,
     }
+    if run.notes:
+        described["notes"] = run.notes
     if run.separated:
         described["separated"] = run.separated
     with replacing(folder / "run.json") as part:
