@@ -226,10 +226,12 @@ def train(
 
 def _resumed(folder: Path, *changed: Any) -> dict[str, Any]:
     """The options of an earlier training, with those that may change from sitting to sitting."""
+    from pointwise.training.described import check_options
     from pointwise.training.run import read_run
 
     minutes, epochs, patience, devices, workers = changed
-    options = read_run(folder).options
+    # The runs of an earlier version do not have all options.
+    options = default_options() | check_options(folder / "run.json", read_run(folder).options)
     if minutes is not None or epochs is not None:
         options.update(minutes=minutes, epochs=epochs)
     if patience is not None:

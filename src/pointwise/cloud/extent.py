@@ -50,8 +50,8 @@ def find_extent(points: np.ndarray) -> Extent:
     Seen from above, groups of points are apart where nothing is between them over more than about
     twice what nine tenths of the points cover. A group that holds less than ``PART`` of the points,
     or one place only, is of strays. So is what is as far above or below the others: more than
-    twice the height that nine tenths of the points have, and a quarter of what they cover. Fewer than
-    ten places are one part.
+    twice the height that nine tenths of the points have, and a quarter of what they cover. Fewer
+    than ten places are one part.
     """
     part = np.zeros(len(points), dtype=np.int64)
     with np.errstate(over="ignore", invalid="ignore"):

@@ -35,7 +35,9 @@ def default_block(scans: Sequence[Scan], *, points: int, most: int) -> float:
     """
     found = [find_extent(scan.points) for scan in scans if len(scan)]
     if max(len(scan) for scan in scans) <= most:
-        side = max(float(np.ptp(part[:, :2], axis=0).max()) for each in found for part in each.parts)
+        side = max(
+            float(np.ptp(part[:, :2], axis=0).max()) for each in found for part in each.parts
+        )
     else:
         side = float(np.median([np.sqrt(points / _density(each.parts[0])) for each in found]))
     if side <= 0:

@@ -82,7 +82,7 @@ def read(path: Path) -> list[Scan]:
 
 
 def _assumed(las: Any, codes: np.ndarray, columns: dict[str, np.ndarray]) -> tuple[str, ...]:
-    """What the file does not say: that its classes are ASPRS's, and that its colours have 8 bits."""
+    """What the file does not say: that its classes are ASPRS's, its colours of 8 bits."""
     lines = []
     if len(codes) and codes.any() and not las.header.vlrs.get("ClassificationLookupVlr"):
         lines.append(BY_STANDARD)
