@@ -116,10 +116,11 @@ def write_metrics(
         "mean_iou": _number(result.mean_iou),
         "iou": {name: _number(value) for name, value in zip(names, result.iou, strict=True)},
         "counts": {name: int(count) for name, count in zip(names, result.counts, strict=True)},
-        "not_counted": not_counted or {},
         "parameters": sum(p.numel() for p in run.network.parameters()),
         "seconds": round(seconds, 1),
     }
+    if not_counted:
+        record["not_counted"] = not_counted
     with replacing(folder / "metrics.json") as part:
         part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     write_confusion(matrix, list(names), folder / "confusion.png")
