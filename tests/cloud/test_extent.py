@@ -88,7 +88,8 @@ def test_clean_clouds_are_one_part(kind):
     points = CLEAN[kind]
     extent = find_extent(points)
     assert not extent.stray.any()
-    assert len(extent.parts) == 1 and extent.parts[0] is points
+    assert len(extent.parts) == 1
+    assert extent.parts[0] is points
     assert extent.kept is points
     assert set_aside(Scan(points)) == ""
 

@@ -75,7 +75,8 @@ def test_a_name_that_was_read_comes_back(tmp_path):
     scan = Scan(POINTS, labels=np.resize([19, 2], 60), classes={19: "overhead structure", 2: "x"})
     write_scan(scan, tmp_path / "a.las")
     again = read_scan(tmp_path / "a.las")
-    assert again.classes[19].startswith("overhead") and again.classes[2] == "x"
+    assert again.classes[19].startswith("overhead")
+    assert again.classes[2] == "x"
 
 
 def test_points_and_clouds_without_a_label_are_counted():

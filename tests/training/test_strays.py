@@ -62,10 +62,12 @@ def test_every_point_is_labelled_and_none_trained_about_is_a_stray(kind):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 3e7
-    assert len(codes) == len(scan) and set(codes.tolist()) <= {2, 6}
+    assert len(codes) == len(scan)
+    assert set(codes.tolist()) <= {2, 6}
     batches = feed(run.recipe, [scan], [scan]).train.dataset
     for points, features, _ in (batches[i] for i in range(20)):
-        assert np.isfinite(features).all() and len(points) > 100
+        assert np.isfinite(features).all()
+        assert len(points) > 100
         assert np.abs(points[:, :2]).max() < 150
 
 
@@ -100,7 +102,8 @@ def test_tiles_cost_what_they_hold_and_not_the_way_between():
     cores = sum(core.sum() for _, core in blocks(Columns(points, 1.0), 10.0, 1.0, 10_000))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert cores == 10_000 and peak < 1e7
+    assert cores == 10_000
+    assert peak < 1e7
 
 
 def test_whole_clouds_are_of_their_class_whatever_lies_far_away():
