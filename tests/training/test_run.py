@@ -142,3 +142,104 @@ def test_sizes_must_be_positive(option, value):
     data = Data("segmentation", [scene(0)], [], [])
     with pytest.raises(ValueError, match=r"--(cell-size|block) must be greater than 0, got"):
         plan(data, network="TinyPoints", **{option: value})
+
+
+NONSENSE = [
+    (("recipe",), [], "recipe must be an object of keys and values, got \\[\\]"),
+    (("recipe",), None, "recipe must be an object of keys and values, got null"),
+    (("network",), 3, "network must be a text, got 3"),
+    (("arguments",), "x", "arguments must be an object of keys and values"),
+    (("arguments", "classes"), 7, "arguments.classes must be 3 by the recipe, got 7"),
+    (("arguments", "in_channels"), -1, "arguments.in_channels must be . by the recipe, got -1"),
+    (("arguments", "cell_size"), float("nan"), "arguments.cell_size must be a finite .*, got NaN"),
+    (("recipe", "block"), -5, "recipe.block must be a finite number greater than 0, got -5"),
+    (("recipe", "block"), float("inf"), "recipe.block must be .*, got Infinity"),
+    (("recipe", "block"), True, "recipe.block must be .*, got true"),
+    (("recipe", "margin"), 1e9, "recipe.margin must be less than half of recipe.block"),
+    (("recipe", "most"), 0, "recipe.most must be a whole number, 1 or more, got 0"),
+    (("recipe", "spacing"), "0", 'recipe.spacing must be a finite number, 0 or more, got "0"'),
+    (("recipe", "unit_sphere"), 1, "recipe.unit_sphere must be true or false, got 1"),
+    (("recipe", "task"), None, "has no 'task' in recipe"),
+    (("recipe", "classes", "codes"), [10, 10, 30], "recipe.classes.codes must be .* ascending"),
+    (("recipe", "classes", "codes"), [10, 20], "recipe.classes.codes must have 3 entries, got 2"),
+    (("recipe", "classes", "names"), ["a", "a", "b"], "recipe.classes.names must be .* the same"),
+    (("recipe", "classes", "names"), 10**400, "recipe.classes.names must be .*, got 1000.*…"),
+    (("recipe", "features", "scale"), [0.0], "recipe.features.scale must be .* greater than 0"),
+    (("recipe", "features", "names"), ["height"], "recipe.features.widths must have 1 entries"),
+    (("separated",), {"a": 0}, "separated must be an object of ranks, 1 or more"),
+    (("later",), 1, "it has 'later', which this version does not know; is it a later one's?"),
+]
+
+
+@pytest.mark.parametrize(("keys", "value", "message"), NONSENSE)
+def test_nonsense_is_named_by_its_key(saved, keys, value, message):
+    _, folder = saved
+    described = json.loads((folder / "run.json").read_text())
+    inner = described
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    (folder / "run.json").write_text(json.dumps(described))
+    with pytest.raises(ValueError, match=rf"run.json is broken: .*{message}") as raised:
+        load_run(folder)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", "3", "NaN", "{", "[" * 100_000, "\ufeff{}"])
+def test_json_of_another_kind(saved, text):
+    _, folder = saved
+    (folder / "run.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"run.json is broken: .+; train again"):
+        read_run(folder)
+
+
+def test_a_network_that_cannot_be_made(saved, monkeypatch):
+    _, folder = saved
+    described = json.loads((folder / "run.json").read_text())
+    change(folder, arguments={**described["arguments"], "depth": [1]})
+    with pytest.raises(ValueError, match=r"run.json: TinyPoints cannot be made with .*depth"):
+        read_run(folder)
+    change(folder, network="CellUNet", arguments={**described["arguments"], "widths": -3})
+    with pytest.raises(ValueError, match=r"run.json: .+") as raised:
+        read_run(folder)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_weights_that_are_not_finite(saved):
+    run, folder = saved
+    run.network.layers[0].bias.data[1] = float("nan")
+    save_weights(run, folder)
+    with pytest.raises(ValueError, match=r"weights.pt: layers.0.bias has values that are not fin"):
+        load_run(folder)
+
+
+def test_options_of_a_training_that_goes_on(tmp_path):
+    from pointwise.training.described import check_options
+
+    good = {"data": ["rooms"], "epochs": 3}
+    assert check_options(tmp_path / "run.json", good) == good
+    for change, message in (
+        (
+            {"epochs": "many"},
+            'options.epochs must be a whole number, 1 or more, or null, got "many"',
+        ),
+        ({"data": None}, "options.data must be a list of texts, not empty, got null"),
+        ({"seed": -1}, "options.seed must be a whole number, 0 or more, got -1"),
+        ({"colour": 1}, "it has 'colour' in options, which this version does not know"),
+    ):
+        with pytest.raises(ValueError, match=f"run.json is broken: {message}"):
+            check_options(tmp_path / "run.json", good | change)
+    with pytest.raises(ValueError, match="it has no 'data' in options"):
+        check_options(tmp_path / "run.json", {})
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", {"callbacks": []}, [1, 2]])
+def test_checkpoints_that_are_none(tmp_path, content):
+    from pointwise.training.train import Settings, check_resumable
+
+    if isinstance(content, bytes):
+        (tmp_path / "last.ckpt").write_bytes(content)
+    else:
+        torch.save(content, tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match=r"train: .*last.ckpt (cannot be read|is no check).*anew"):
+        check_resumable(tmp_path, Settings())

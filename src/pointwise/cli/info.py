@@ -91,6 +91,18 @@ def _print_scan(console, scan: Scan, unit: str) -> None:
         codes, counts = np.unique(scan.labels, return_counts=True)
         console.print()
         console.print(_classes(codes, counts, scan.classes, "points"))
+    _print_conventions(console, [scan])
+
+
+def _print_conventions(console, scans: list[Scan]) -> None:
+    from pointwise.training.conventions import assumed, left_out
+
+    lines = [f"no class: {line}" for line in left_out(scans)]
+    lines += [f"assumed: {line}" for line in assumed(scans)]
+    if lines:
+        console.print()
+    for line in lines:
+        console.print(_escape(line), soft_wrap=True)
 
 
 def _print_scans(console, scans: list[Scan]) -> None:
@@ -120,24 +132,31 @@ def _print_scans(console, scans: list[Scan]) -> None:
         console.print()
         codes, counts = np.unique(np.concatenate(per_point), return_counts=True)
         console.print(_classes(codes, counts, scans[0].classes, "points"))
+    _print_conventions(console, scans)
 
 
 def _facts(scan: Scan, unit: str) -> Table:
+    from pointwise.cloud.extent import far_apart, find_extent
+
     table = _plain_table()
     table.add_row("points", f"{len(scan):,}")
     if not len(scan):
         return table
-    low, high = scan.points.min(axis=0), scan.points.max(axis=0)
+    extent = find_extent(scan.points)
+    points = extent.kept
+    low, high = points.min(axis=0), points.max(axis=0)
     for axis, a, b in zip("xyz", low, high, strict=True):
         table.add_row(axis, f"{_number(a, b - a)} to {_number(b, b - a)}, {b - a:.6g} {unit}")
-    edge, cells = occupied_cells(scan.points)
+    edge, cells = occupied_cells(points)
     if edge:
-        density = len(scan) / (cells * edge**2)
+        density = len(points) / (cells * edge**2)
         table.add_row(
             "density", f"{density:.4g} points/{unit}² on {cells:,} cells of {edge:g} {unit}"
         )
-    if len(scan) > 1:
-        table.add_row("spacing", f"{mean_spacing(scan.points):.4g} {unit} to the nearest point")
+    if len(points) > 1:
+        table.add_row("spacing", f"{mean_spacing(points):.4g} {unit} to the nearest point")
+    if said := far_apart(extent):
+        table.add_row("far away", said)
     if scan.label is not None:
         table.add_row("label", _escape(scan.classes.get(scan.label, str(scan.label))))
     if scan.group:
@@ -153,8 +172,11 @@ def occupied_cells(points: np.ndarray) -> tuple[float, int]:
     """
     import numpy as np
 
+    from pointwise.cloud.extent import find_extent
+
     low = points[:, :2].min(axis=0)
-    area = float(np.prod(points[:, :2].max(axis=0) - low))
+    parts = find_extent(points).parts
+    area = float(sum(np.prod(np.ptp(part[:, :2], axis=0)) for part in parts))
     if area == 0:
         return 0.0, 0
     wanted = float(np.sqrt(10 * area / len(points)))
@@ -163,8 +185,7 @@ def occupied_cells(points: np.ndarray) -> tuple[float, int]:
     if wanted < 1 and area >= 100:  # enough of it to count whole units
         edge = 1.0
     cells = np.floor((points[:, :2] - low) / edge).astype(np.int64)
-    keys = cells[:, 0] * (cells[:, 1].max() + 1) + cells[:, 1]
-    return float(edge), len(np.unique(keys))
+    return float(edge), len(np.unique(cells[:, 0] << 32 | cells[:, 1]))
 
 
 def mean_spacing(points: np.ndarray, sample: int = 500) -> float:

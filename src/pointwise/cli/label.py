@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -100,12 +101,15 @@ def _label_file(console: Console, run: Run, file: Path, target: Path, votes: int
     import numpy as np
     from rich.progress import Progress
 
+    from pointwise.cloud.extent import set_aside
     from pointwise.cloud.files import read_scan, write_labels
     from pointwise.training.label import label_scan
 
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(file.name, total=None)
         scan = read_scan(file)
+        if said := set_aside(scan):
+            warnings.warn(said, stacklevel=1)
         codes = label_scan(
             run,
             scan,

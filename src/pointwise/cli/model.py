@@ -154,7 +154,11 @@ def _from_run(caller: str, path: Path, arguments: dict[str, Any]) -> Model:
         )
     if path.suffix == ".ckpt":
         run = read_run(folder)
-        run.network.load_state_dict(_averages(caller, path))
+        try:
+            run.network.load_state_dict(_averages(caller, path))
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"{caller}: {path} does not fit its run.json: {reason}") from None
     else:
         run = load_run(folder)
     size = getattr(run.recipe, "size", None)

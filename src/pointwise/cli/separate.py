@@ -141,7 +141,9 @@ def separate(
     if found.run is not None:
         old = found.run
         ranks = old.separated | result.report.ranks  # it may have been separated in part before
-        new = Run(old.recipe, result.module, old.arguments, dict(old.options), ranks)
+        new = Run(
+            old.recipe, result.module, old.arguments, dict(old.options), ranks, list(old.notes)
+        )
     scores = _tested(console, found, new, images, out, finetune, learning_rate)
     if out is not None and finetune is None:
         _write(found, new, result, out)

@@ -128,7 +128,8 @@ def written_metrics(
     """Tests a run, writes ``metrics.json`` and ``confusion.png``; returns the accuracy."""
     assert images.training is not None
     matrix = evaluate_images(run, images.training.data.test, progress)
-    return write_metrics(run, matrix, folder, seconds=seconds).overall_accuracy
+    rest = images.training.not_counted(run)
+    return write_metrics(run, matrix, folder, seconds=seconds, not_counted=rest).overall_accuracy
 
 
 def is_of_images(run: Run) -> bool:

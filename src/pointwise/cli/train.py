@@ -30,6 +30,8 @@ class Training(Protocol):
 
     def evaluate(self, run: Run, progress: Callable[[int, int], object]) -> np.ndarray: ...
 
+    def not_counted(self, run: Run) -> dict[str, int]: ...
+
     def describe(self, run: Run) -> list[tuple[str, str]]: ...
 
     def next_step(self, folder: Path) -> tuple[str, str]: ...
@@ -224,10 +226,12 @@ def train(
 
 def _resumed(folder: Path, *changed: Any) -> dict[str, Any]:
     """The options of an earlier training, with those that may change from sitting to sitting."""
+    from pointwise.training.described import check_options
     from pointwise.training.run import read_run
 
     minutes, epochs, patience, devices, workers = changed
-    options = read_run(folder).options
+    # The runs of an earlier version do not have all options.
+    options = default_options() | check_options(folder / "run.json", read_run(folder).options)
     if minutes is not None or epochs is not None:
         options.update(minutes=minutes, epochs=epochs)
     if patience is not None:
@@ -278,8 +282,12 @@ def _run(folder: Path, options: dict[str, Any], console: Console, *, resume: boo
         raise
     with bar(console, "testing") as advance:
         matrix = training.evaluate(run, advance)
-    result = write_metrics(run, matrix, folder, seconds=seconds)
+    rest = training.not_counted(run)
+    result = write_metrics(run, matrix, folder, seconds=seconds, not_counted=rest)
     console.print(_table(run, result, training.counted))
+    if rest:
+        each = "; ".join(f"{count:,} {why}" for why, count in rest.items())
+        console.print(f"Of the test part, not counted among these {training.counted}: {each}")
     # Commands to copy are not wrapped.
     purpose, command = training.next_step(folder)
     console.print(f"{seconds:.0f} s of training. {purpose}")

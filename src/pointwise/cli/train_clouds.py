@@ -10,7 +10,7 @@ import numpy as np
 
 from pointwise.training.augment import Augmentation
 from pointwise.training.data import feed
-from pointwise.training.evaluate import evaluate
+from pointwise.training.evaluate import evaluate, not_counted
 from pointwise.training.feed import Feed
 from pointwise.training.plan import plan
 from pointwise.training.recipe import Recipe
@@ -65,6 +65,9 @@ class CloudTraining:
     def evaluate(self, run: Run[Recipe], progress: Callable[[int, int], object]) -> np.ndarray:
         return evaluate(run, self.data.test, progress)
 
+    def not_counted(self, run: Run[Recipe]) -> dict[str, int]:
+        return not_counted(run, self.data.test)
+
     def describe(self, run: Run[Recipe]) -> list[tuple[str, str]]:
         """What is learned from, and how it is read: a word and what to say of it."""
         recipe = run.recipe
@@ -81,6 +84,8 @@ class CloudTraining:
             ("classes", ", ".join(recipe.classes.names)),
             ("features", ", ".join(recipe.features.names)),
             ("cells", f"{run.arguments['cell_size']:g} wide, {cut}"),
+            ("assumed", "z points up; all clouds are in one unit of length"),
+            *((kind, said) for line in self.data.notes for kind, _, said in [line.partition(": ")]),
         ]
 
     def next_step(self, folder: Path) -> tuple[str, str]:

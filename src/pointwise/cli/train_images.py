@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pointwise.training.evaluate import evaluate_images
+from pointwise.training.evaluate import evaluate_images, images_not_counted
 from pointwise.training.feed import Feed
 from pointwise.training.images.augment import ImageAugmentation
 from pointwise.training.images.data import feed
@@ -65,6 +65,9 @@ class ImageTraining:
 
     def evaluate(self, run: Run[ImageRecipe], progress: Callable[[int, int], object]) -> np.ndarray:
         return evaluate_images(run, self.data.test, progress)
+
+    def not_counted(self, run: Run[ImageRecipe]) -> dict[str, int]:
+        return images_not_counted(run, self.data.test)
 
     def describe(self, run: Run[ImageRecipe]) -> list[tuple[str, str]]:
         """What is learned from, and how it is read: a word and what to say of it."""

@@ -20,7 +20,9 @@ class Scan:
     are the file's. ``labels`` are the class codes of the points (``UNLABELLED``, -1, where there is
     none) and ``classes`` their names. A file for classification gives one ``label`` for the whole
     cloud instead. Clouds with the same ``group`` (a recording, a building) are never divided
-    between training and test. ``source`` is the file it came from.
+    between training and test. ``source`` is the file it came from. ``no_class`` are the codes that
+    the file's format calls no class, which are ``UNLABELLED`` here: how many points of the file had
+    each, and what the format calls it. ``assumed`` are lines on what the file does not say.
     """
 
     points: np.ndarray  # [N, 3] float64
@@ -31,6 +33,8 @@ class Scan:
     name: str = ""
     group: str = ""
     source: Path | None = None
+    no_class: dict[int, tuple[int, str]] = field(default_factory=dict)
+    assumed: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.points)
@@ -46,4 +50,5 @@ class Scan:
             name=self.name,
             group=self.group,
             source=self.source,
+            assumed=self.assumed,
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pointwise.cloud.extent import find_extent
 from pointwise.cloud.scan import UNLABELLED, Scan
 from pointwise.report.palette import UNLABELLED_COLOR, class_colors
 
@@ -97,8 +98,8 @@ def stretch(values: np.ndarray) -> tuple[float, float]:
 
 
 def size(scan: Scan) -> str:
-    """The extent of a scan in its own unit, as a reader wants it: ``40 × 39.9 × 51.3``."""
-    sides = np.ptp(scan.points, axis=0)
+    """The extent of a scan in its own unit, without strays: ``40 × 39.9 × 51.3``."""
+    sides = np.ptp(find_extent(scan.points).kept, axis=0)
     return " × ".join(f"{s:,.0f}" if 1000 <= s < 1e9 else f"{s:.4g}" for s in sides)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pointwise.cloud.extent import find_extent
 from pointwise.cloud.scan import Scan
 from pointwise.extras import import_extra
 from pointwise.report.coloring import (
@@ -45,6 +46,9 @@ def write_picture(scan: Scan, path: str | Path, *, by: str | None = None) -> Non
     hidden = 0 if above.all() else int(above.sum())
     if hidden:
         scan = scan.select(~above)
+    stray = find_extent(scan.points).stray
+    if stray.any():
+        scan = scan.select(~stray)
     classes = groups(scan) if by == "label" else []
     colors, scale = _colors(scan, by, classes)
 
@@ -70,7 +74,7 @@ def write_picture(scan: Scan, path: str | Path, *, by: str | None = None) -> Non
         _legend(page, classes, len(scan))
     if scale:
         _bar(page, scale, by)
-    _caption(page, scan, by, hidden)
+    _caption(page, scan, by, hidden, int(stray.sum()))
     save(page, path)
 
 
@@ -180,7 +184,7 @@ def _bar(page: Any, scale: Any, name: str) -> None:
     axes.text(-0.02, 0.5, name, transform=axes.transAxes, ha="right", va="center", size=12)
 
 
-def _caption(page: Any, scan: Scan, by: str, hidden: int) -> None:
+def _caption(page: Any, scan: Scan, by: str, hidden: int, stray: int) -> None:
     """The grey line at the foot: how many points, how large, and what is not there."""
     parts = [
         f"{len(scan):,} points",
@@ -191,4 +195,6 @@ def _caption(page: Any, scan: Scan, by: str, hidden: int) -> None:
         parts.append(f"class: {scan.classes.get(scan.label, scan.label)}")
     if hidden:
         parts.append(f"ceiling left out ({number(hidden, 'point')})")
+    if stray:
+        parts.append(f"{number(stray, 'stray point')} left out")
     page.text(0.5, 14 / HEIGHT, " · ".join(parts), ha="center", va="center", size=11, color="#666")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from pointwise.atomic import replacing
+from pointwise.cloud.extent import find_extent
 from pointwise.cloud.scan import Scan
 from pointwise.extras import import_extra
 from pointwise.report.coloring import (
@@ -116,7 +117,8 @@ def _figure(
     The points' colours are for the page's script to fill in.
     """
     go = import_extra("plotly.graph_objects", "report")
-    positions = (few.points - origin).astype(np.float32)
+    # No further than float32 reaches, and a good deal less for the page's own arithmetic.
+    positions = (few.points - origin).clip(-1e30, 1e30).astype(np.float32)
     total = {group.code: int(group.mask.sum()) for group in groups(whole)}
     above = ceiling(few)
     figure = go.Figure(layout={"template": "none"})
@@ -186,6 +188,7 @@ def _axes(box: Box, origin: np.ndarray) -> list[dict]:
 def frame(points: np.ndarray) -> Box:
     """The corners of the box to look at: that of all points, unless a few strays, such as birds
     and echoes from below, would make it more than five times as long as the rest needs."""
+    points = find_extent(points).kept
     low, high = points.min(0), points.max(0)
     inner_low, inner_high = np.quantile(points, (0.001, 0.999), axis=0)
     needed = (inner_high - inner_low).max()
@@ -216,7 +219,7 @@ def _way(few: Scan, way: str, masks: list[np.ndarray], origin: np.ndarray) -> di
         colors, scale = _indexed(few.fields["color"])
         return {"values": [_encode(colors[mask]) for mask in masks], "scale": scale}
     if way == "height":  # the traces have it as z
-        values, offset, name = few.points[:, 2], origin[2], "Viridis"
+        values, offset, name = find_extent(few.points).kept[:, 2], origin[2], "Viridis"
     else:
         values, offset, name = few.fields["intensity"].astype(np.float32), 0.0, "Cividis"
     low, high = stretch(values)

@@ -10,19 +10,24 @@ import numpy as np
 class Columns:
     """The points of a scan sorted into small square columns, so that a rectangle is read in rows.
 
-    Costs one sort; a rectangle then costs what it holds, not what the scan holds.
+    Costs one sort; a rectangle then costs what it holds, not what the scan holds. ``away [N]`` are
+    points that no rectangle holds, such as strays (default: none).
     """
 
-    def __init__(self, points: np.ndarray, side: float) -> None:
+    def __init__(self, points: np.ndarray, side: float, away: np.ndarray | None = None) -> None:
         self.xy = points[:, :2]  # [N, 2] float64, a view
-        self.low, self.high = self.xy.min(axis=0), self.xy.max(axis=0)
+        self.away = np.empty(0, dtype=np.int64) if away is None else np.flatnonzero(away)
+        inside = slice(None) if away is None or not away.any() else np.flatnonzero(~away)
+        xy = self.xy[inside]
+        self.low, self.high = xy.min(axis=0), xy.max(axis=0)
         extent = float((self.high - self.low).max())
-        self.side = max(side, extent / 2**20) or 1.0  # keys stay within int64
+        self.side = max(side, extent / 2**30) or 1.0  # keys stay within int64
         self.shape = self._cell(self.high) + 1
-        cell = self._cell(self.xy)
+        cell = self._cell(xy)
         key = cell[:, 1] * self.shape[0] + cell[:, 0]
-        self.order = np.argsort(key, kind="stable")
-        self.keys = key[self.order]
+        order = np.argsort(key, kind="stable")
+        self.keys = key[order]
+        self.order = order if isinstance(inside, slice) else inside[order]
 
     def _cell(self, xy: np.ndarray) -> np.ndarray:
         # Subtraction, division and floor are all monotone, so a point inside a rectangle is in a
@@ -54,22 +59,54 @@ def blocks(
     """Cuts a scan into blocks that overlap by margins: yields ``(index [n], core [n] bool)``.
 
     A block is ``side`` wide, margins included, and holds at most ``most`` points; where the scan
-    is too dense for that, the block is divided. Every point is in exactly one core.
+    is too dense for that, the block is divided. Every point is in exactly one core; those that lie
+    away from the rest come last, with what is near them alone.
     """
+    yield from _tiles(columns, side, margin, most)
+    yield from _away(columns, side, most)
+
+
+def _tiles(
+    columns: Columns, side: float, margin: float, most: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     above = np.nextafter(columns.high, np.inf)  # rectangles are half-open
     if (above - columns.low <= side).all():
         yield from _divided(columns, columns.low, above, 0.0, most)
         return
     count = np.ceil((above - columns.low) / (side - 2 * margin)).astype(np.int64).clip(1)
-    edges = [np.linspace(columns.low[a], above[a], count[a] + 1) for a in (0, 1)]
-    for axis in (0, 1):  # linspace may round its ends
-        edges[axis][0], edges[axis][-1] = columns.low[axis], above[axis]
-    place = [np.searchsorted(edges[a], columns.xy[:, a], side="right") - 1 for a in (0, 1)]
-    for tile in np.unique(place[1] * count[0] + place[0]):
-        y, x = divmod(int(tile), int(count[0]))
-        low = np.array([edges[0][x], edges[1][y]])
-        high = np.array([edges[0][x + 1], edges[1][y + 1]])
+    width = (above - columns.low) / count
+
+    def edges(axis: int, place: np.ndarray) -> np.ndarray:
+        """Where tiles begin along x (0) or y (1); the last of them end at ``above``."""
+        begin = place * width[axis] + columns.low[axis]
+        return np.where(place == count[axis], above[axis], begin)
+
+    tile = np.zeros(len(columns.order), dtype=np.int64)
+    for axis in (1, 0):
+        along = columns.xy[columns.order, axis]
+        place = ((along - columns.low[axis]) / width[axis]).astype(np.int64)
+        place = place.clip(0, count[axis] - 1)
+        place -= along < edges(axis, place)  # the quotient is rounded, but edges decide
+        place += along >= edges(axis, place + 1)
+        tile = tile * count[axis] + place
+    for number in np.unique(tile):
+        y, x = divmod(int(number), int(count[0]))
+        ends = [edges(axis, np.array([at, at + 1])) for axis, at in ((0, x), (1, y))]
+        low, high = np.array(ends).T
         yield from _divided(columns, low, high, margin, most)
+
+
+def _away(columns: Columns, side: float, most: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The points away from the rest, square by square."""
+    if not len(columns.away):
+        return
+    place = np.floor((columns.xy[columns.away] - columns.low) / side).clip(-(2**62), 2**62)
+    _, square = np.unique(place[:, 0] + 1j * place[:, 1], return_inverse=True)
+    order = np.argsort(square.reshape(-1), kind="stable")
+    for group in np.split(columns.away[order], np.flatnonzero(np.diff(square[order])) + 1):
+        for part in range(-(-len(group) // most)):
+            index = group[part * most : (part + 1) * most]
+            yield index, np.ones(len(index), dtype=bool)
 
 
 def _divided(

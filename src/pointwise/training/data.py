@@ -59,7 +59,10 @@ class RandomBlocks(Dataset[Sample]):
         self.recipe, self.augmentation, self.seed = recipe, augmentation, seed
         self.scans = [recipe.prepare(scan, "train") for scan in scans]
         self.labels = [recipe.targets(prepared.scan) for prepared in self.scans]
-        self.by_class = [_by_class(labels) for labels in self.labels]
+        self.by_class = [
+            _by_class(np.where(prepared.stray, IGNORED, labels))  # no block is about a stray
+            for prepared, labels in zip(self.scans, self.labels, strict=True)
+        ]
         turns = np.repeat(np.arange(len(scans)), [self._turns(i) for i in range(len(scans))])
         self.turns = np.tile(turns, -(-FEWEST // len(turns)))
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from pointwise.atomic import replacing
-from pointwise.cloud.scan import Scan
+from pointwise.cloud.scan import UNLABELLED, Scan
 from pointwise.training.classes import IGNORED
 from pointwise.training.images.classify import classify_pictures
 from pointwise.training.images.picture import Picture
@@ -43,6 +44,33 @@ def evaluate(
     return matrix
 
 
+def not_counted(run: Run, scans: Sequence[Scan]) -> dict[str, int]:
+    """How many points (or clouds) ``evaluate`` leaves out, by why: no class, or one not learned."""
+    found: Counter[str] = Counter()
+    for scan in scans:
+        if run.recipe.task == "classification":
+            labels = np.array([UNLABELLED if scan.label is None else scan.label])
+        else:
+            labels = scan.labels if scan.labels is not None else np.full(len(scan), UNLABELLED)
+        codes, counts = np.unique(labels, return_counts=True)
+        for code, count in zip(codes.tolist(), counts.tolist(), strict=True):
+            if code not in run.recipe.classes.codes:
+                name = scan.classes.get(code, f"class {code}")
+                why = f"of {name}, which was not learned"
+                found["without a class" if code == UNLABELLED else why] += count
+    return dict(found)
+
+
+def images_not_counted(run: Run[ImageRecipe], pictures: Sequence[Picture]) -> dict[str, int]:
+    """How many pictures ``evaluate_images`` leaves out, by why."""
+    labels = Counter(picture.label for picture in pictures)
+    return {
+        "without a class" if label is None else f"of {label}, which was not learned": count
+        for label, count in labels.items()
+        if label not in run.recipe.classes.names
+    }
+
+
 def evaluate_images(
     run: Run[ImageRecipe],
     pictures: Sequence[Picture],
@@ -67,8 +95,18 @@ def _count(matrix: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> None
     matrix += np.bincount(pairs, minlength=matrix.size).reshape(matrix.shape)
 
 
-def write_metrics(run: Run, matrix: np.ndarray, folder: Path, *, seconds: float) -> Scores:
-    """Writes ``metrics.json`` and ``confusion.png``; returns the scores they hold."""
+def write_metrics(
+    run: Run,
+    matrix: np.ndarray,
+    folder: Path,
+    *,
+    seconds: float,
+    not_counted: dict[str, int] | None = None,
+) -> Scores:
+    """Writes ``metrics.json`` and ``confusion.png``; returns the scores they hold.
+
+    ``not_counted`` says how much of the test part the scores leave out, and why.
+    """
     from pointwise.report.confusion import write_confusion
 
     result, names = scores(matrix), run.recipe.classes.names
@@ -81,6 +119,8 @@ def write_metrics(run: Run, matrix: np.ndarray, folder: Path, *, seconds: float)
         "parameters": sum(p.numel() for p in run.network.parameters()),
         "seconds": round(seconds, 1),
     }
+    if not_counted:
+        record["not_counted"] = not_counted
     with replacing(folder / "metrics.json") as part:
         part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     write_confusion(matrix, list(names), folder / "confusion.png")

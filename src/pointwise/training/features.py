@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pointwise.cloud.extent import find_extent
 from pointwise.cloud.scan import Scan
 from pointwise.training.augment import Augmentation
 from pointwise.training.ground import Ground
@@ -137,7 +138,10 @@ def _statistics(
         index = rng.integers(len(scan), size=min(len(scan), 4096))
         ground = Ground(scan.points) if name == "height" and len(scan) else None
         values = _raw(scan, name, index, scan.points[index], ground)
-        samples.append(np.asarray(values, dtype=np.float64).reshape(len(index), -1))
+        values = np.asarray(values, dtype=np.float64).reshape(len(index), -1)
+        if name == "height":
+            values = values[~find_extent(scan.points).stray[index]]
+        samples.append(values)
     sample = np.concatenate(samples)
     sample = np.where(np.isfinite(sample), sample, np.nan)
     if np.isnan(sample).all():

@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+
+from pointwise.cloud.extent import find_extent
 
 
 class Ground:
+    """The ground under each part of a scan; strays stand above that of the part nearest to them."""
+
+    def __init__(self, points: np.ndarray, **options: Any) -> None:  # [N, 3] float64
+        self.parts = [_Grid(part, **options) for part in find_extent(points).parts]
+
+    def height(self, points: np.ndarray) -> np.ndarray:
+        """The height float32 ``[N]`` of points ``[N, 3]`` above the ground, in their unit."""
+        if len(self.parts) == 1:
+            return self.parts[0].height(points)
+        nearest = np.argmin([part.distance(points) for part in self.parts], axis=0)
+        height = np.empty(len(points), dtype=np.float32)
+        for i, part in enumerate(self.parts):
+            height[nearest == i] = part.height(points[nearest == i])
+        return height
+
+
+class _Grid:
     """A coarse grid of low percentiles of z, interpolated between the cells' centres.
 
     A percentile, not the minimum: scanners see ghosts below the floor. A cell holds thousands of
@@ -38,8 +59,13 @@ class Ground:
         grid[occupied] = points[lowest, 2]
         self.grid = _filled(grid.reshape(self.shape))
 
+    def distance(self, points: np.ndarray) -> np.ndarray:
+        """How far points ``[N, 3]`` are from the grid's rectangle: ``[N]``, along x or y."""
+        high = self.low + self.side * self.shape
+        outside = np.maximum(self.low - points[:, :2], points[:, :2] - high)
+        return outside.max(axis=1).clip(0)
+
     def height(self, points: np.ndarray) -> np.ndarray:
-        """The height float32 ``[N]`` of points ``[N, 3]`` above the ground, in their unit."""
         place = ((points[:, :2] - self.low) / self.side - 0.5).clip(0, self.shape - 1)
         cell = place.astype(np.int64)
         following = np.minimum(cell + 1, self.shape - 1)
@@ -47,7 +73,9 @@ class Ground:
         fx, fy = (place - cell).T
         west = self.grid[x0, y0] * (1 - fy) + self.grid[x0, y1] * fy
         east = self.grid[x1, y0] * (1 - fy) + self.grid[x1, y1] * fy
-        return (points[:, 2] - west * (1 - fx) - east * fx).astype(np.float32)
+        height = points[:, 2] - west * (1 - fx) - east * fx
+        largest = np.finfo(np.float32).max
+        return height.clip(-largest, largest).astype(np.float32)
 
 
 def _filled(grid: np.ndarray) -> np.ndarray:

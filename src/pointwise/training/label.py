@@ -116,7 +116,7 @@ def _cloud(run: Run, scan: Scan) -> Sample:
         raise ValueError(f"label: {scan.source or scan.name} has no points to classify")
     prepared = run.recipe.prepare(scan)
     # The same points each time, so that a cloud's answer does not change.
-    index = run.recipe.thin(np.arange(len(scan)), np.random.default_rng(0))
+    index = run.recipe.thin(np.arange(len(prepared.scan)), np.random.default_rng(0))
     return *run.recipe.sample(prepared, index), index
 
 

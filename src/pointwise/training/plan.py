@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pointwise.cloud.extent import find_extent
 from pointwise.cloud.scan import Scan
 from pointwise.training.classes import find_classes
 from pointwise.training.features import default_features, fit_features
@@ -59,7 +60,8 @@ def plan(
     if block is None:
         block = default_block(_sample(scans, spacing), points=BLOCK_POINTS, most=MOST_POINTS)
     names = tuple(features) if features else default_features(scans, data.task)
-    radius = float(np.median([np.ptp(scan.points, axis=0).max() / 2 for scan in scans])) or 1.0
+    extents = [np.ptp(find_extent(scan.points).kept, axis=0) for scan in scans]
+    radius = float(np.median([extent.max() / 2 for extent in extents])) or 1.0
     recipe = Recipe(
         task=data.task,
         classes=classes,
@@ -80,7 +82,7 @@ def plan(
         arguments or {},
     )
     torch.manual_seed(seed)  # of the weights that build_network draws
-    return Run(recipe, build_network(name, made), made, options or {})
+    return Run(recipe, build_network(name, made), made, options or {}, notes=list(data.notes))
 
 
 def with_arguments(decided: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from pointwise.cloud.extent import find_extent
 from pointwise.cloud.scan import Scan
 from pointwise.training.augment import Augmentation, about_z
 from pointwise.training.classes import IGNORED, Classes
@@ -18,6 +19,7 @@ from pointwise.training.thin import thin
 
 Task = Literal["segmentation", "classification"]
 TASKS = get_args(Task)
+FAR = 1000  # blocks from its centre that a stray is taken to be at most
 
 
 class Prepared:
@@ -38,7 +40,12 @@ class Prepared:
 
     @cached_property
     def columns(self) -> Columns:
-        return Columns(self.scan.points, self.side)
+        return Columns(self.scan.points, self.side, self.stray)
+
+    @cached_property
+    def stray(self) -> np.ndarray:
+        """The points far away from all others: bool ``[N]``."""
+        return find_extent(self.scan.points).stray
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,8 @@ class Recipe:
     def prepare(self, scan: Scan, command: str = "label") -> Prepared:
         """Checks that the scan has the features; brings it to the size and the spacing learned."""
         self.features.check(scan, command)
+        if self.task == "classification":  # a stray has no class to be found
+            scan = without_strays(scan)
         scan = to_unit_sphere(scan) if self.unit_sphere else scan
         if self.spacing > 0 and len(scan):
             thinned, cube = thin(scan, self.spacing, self.features.names)
@@ -92,8 +101,7 @@ class Recipe:
         """The points, turned by ``angle`` degrees or augmented at random: float32 ``[n, 3]``
         about their centre, and the features float32 ``[n, C]``."""
         absolute = prepared.scan.points[index]
-        # Centred in float64: a metre in UTM coordinates leaves float32 with centimetres only.
-        local = (absolute - absolute.mean(axis=0)).astype(np.float32)
+        local = self._local(absolute, prepared.stray[index])
         turn, scale = None, 1.0
         if angle:
             turn = about_z(angle)
@@ -106,6 +114,15 @@ class Recipe:
         )
         return local, features
 
+    def _local(self, points: np.ndarray, stray: np.ndarray) -> np.ndarray:
+        """Points about their centre, float32 ``[n, 3]``; strays no further than it can tell."""
+        # Centred in float64: a metre in UTM coordinates leaves float32 with centimetres only.
+        if not stray.any():
+            return (points - points.mean(axis=0)).astype(np.float32)
+        centre = np.median(points, axis=0) if stray.all() else points[~stray].mean(axis=0)
+        far = FAR * self.block
+        return (points - centre).clip(-far, far).astype(np.float32)
+
     def thin(self, index: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """At most ``most`` of the points ``index``, in their order."""
         if len(index) <= self.most:
@@ -113,8 +130,16 @@ class Recipe:
         return index[np.sort(rng.permutation(len(index))[: self.most])]
 
 
+def without_strays(scan: Scan) -> Scan:
+    """The scan's points that do not lie far away from all others; itself where all do not."""
+    stray = find_extent(scan.points).stray
+    return scan.select(~stray) if stray.any() else scan
+
+
 def to_unit_sphere(scan: Scan) -> Scan:
-    """The scan moved and scaled so that it just fits into a sphere of radius 1 about the origin."""
+    """The scan moved and scaled so that it just fits into a sphere of radius 1 about the origin;
+    without its strays."""
+    scan = without_strays(scan)
     centred = scan.points - scan.points.mean(axis=0)
     radius = np.sqrt((centred**2).sum(axis=1).max())
     return replace(scan, points=centred / (radius or 1.0))
@@ -125,6 +150,6 @@ def sizes_differ(scans: list[Scan]) -> bool:
 
     So it is with models in whatever unit their author drew them in, and never with scans.
     """
-    extents = [np.linalg.norm(np.ptp(scan.points, axis=0)) for scan in scans]
+    extents = [np.linalg.norm(np.ptp(find_extent(s.points).kept, axis=0)) for s in scans]
     small, large = np.quantile(extents, [0.05, 0.95])
     return bool(large > 5 * small)

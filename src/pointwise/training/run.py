@@ -13,6 +13,14 @@ from torch import nn
 from pointwise.atomic import replacing
 from pointwise.separation.replace import separate_as
 from pointwise.training.classes import Classes
+from pointwise.training.described import (
+    MAY_RUN,
+    RUN,
+    check,
+    check_arguments,
+    check_recipe,
+    read_json,
+)
 from pointwise.training.features import Features
 from pointwise.training.images.recipe import IMAGES, ImageRecipe
 from pointwise.training.recipe import TASKS, Recipe
@@ -26,7 +34,8 @@ class Run(Generic[R]):
 
     ``arguments`` are what the network's class was called with; ``options`` is what the training was
     told, so that it can be continued; ``separated`` the ranks of those convolutions that
-    ``pointwise separate`` has replaced, by name.
+    ``pointwise separate`` has replaced, by name; ``notes`` what of the data was left out and what
+    was assumed of them.
     """
 
     recipe: R
@@ -34,6 +43,7 @@ class Run(Generic[R]):
     arguments: dict[str, Any]
     options: dict[str, Any] = field(default_factory=dict)
     separated: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def device(self) -> torch.device:
@@ -72,6 +82,8 @@ def save_run(run: Run, folder: Path) -> None:
         "recipe": asdict(run.recipe),
         "options": run.options,
     }
+    if run.notes:
+        described["notes"] = run.notes
     if run.separated:
         described["separated"] = run.separated
     with replacing(folder / "run.json") as part:
@@ -93,29 +105,40 @@ def read_run(folder: str | Path) -> Run:
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is no run: it has no run.json, which 'train' writes")
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-        loaded = _recipe(dict(described["recipe"]))
-        name, arguments = described["network"], dict(described["arguments"])
-        options = dict(described["options"])
-        separated = dict(described.get("separated", {}))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"{path} is broken: {reason}; train again") from None
+        described = read_json(path)
+        check(described, RUN, MAY_RUN)
+        loaded = _recipe(described["recipe"])
+        arguments = described["arguments"]
+        channels = loaded.channels if isinstance(loaded, ImageRecipe) else loaded.features.channels
+        check_arguments(arguments, in_channels=channels, classes=len(loaded.classes))
+    except ValueError as error:
+        raise ValueError(f"{path} is broken: {error}; train again") from None
+    separated = described.get("separated", {})
     try:
-        network = build_network(name, arguments)
+        network = build_network(described["network"], arguments)
         if separated:
             network = separate_as(network, separated, inplace=True)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    return Run(loaded, network, arguments, options, separated)
+    except Exception as error:  # whatever a network makes of arguments that it was never given
+        raise ValueError(f"{path}: {_line(error)}") from None
+    return Run(
+        loaded, network, arguments, described["options"], separated, described.get("notes", [])
+    )
+
+
+def _line(error: Exception) -> str:
+    """What an error says, on one line."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _recipe(described: dict[str, Any]) -> Recipe | ImageRecipe:
     """The recipe as ``run.json`` describes it, of clouds or of images."""
-    task = described["task"]
+    task = described.get("task")
+    if task is None:
+        raise ValueError("it has no 'task' in recipe")
     if task not in (*TASKS, IMAGES):
-        raise ValueError(f"the task is {task!r}, not one of {', '.join((*TASKS, IMAGES))}")
-    described["classes"] = Classes(**_tuples(described["classes"]))
+        raise ValueError(f"the task is {task!r:.60}, not one of {', '.join((*TASKS, IMAGES))}")
+    check_recipe(described, images=task == IMAGES)
+    described = {**described, "classes": Classes(**_tuples(described["classes"]))}
     if task == IMAGES:
         return ImageRecipe(**_tuples(described))
     described["features"] = Features(**_tuples(described["features"]))
@@ -141,7 +164,9 @@ def load_run(folder: str | Path, device: str = "cpu") -> Run:
     try:
         run.network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
     except Exception as error:  # pickle, zip and torch raise a dozen types for a broken file
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"{path} cannot be loaded: {reason}; train again") from None
+        raise ValueError(f"{path} cannot be loaded: {_line(error)}; train again") from None
+    for name, value in run.network.state_dict().items():
+        if not bool(torch.isfinite(value).all()):
+            raise ValueError(f"{path}: {name} has values that are not finite; train again")
     run.network.to(device).eval()
     return run

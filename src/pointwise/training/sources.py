@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from pointwise.cloud.extent import set_aside
 from pointwise.cloud.scan import Scan
 from pointwise.training.classes import codes_of
+from pointwise.training.conventions import conventions
 from pointwise.training.parts import PARTS, part_of
 from pointwise.training.recipe import TASKS, Task
 from pointwise.training.split import HOWS, hold_out
 
 SURFACE_POINTS = 4096  # drawn on a mesh
+MOST_LINES = 5  # said of single clouds
 VALIDATION = 0.15  # of what is left for training; never of the test part
 
 
@@ -26,6 +30,7 @@ class Data:
     train: list[Scan]
     validation: list[Scan]
     test: list[Scan]
+    notes: list[str] = field(default_factory=list)  # what is left out, and what was assumed
 
 
 def load_data(
@@ -50,22 +55,25 @@ def load_data(
     if split not in (None, *HOWS):
         raise ValueError(f"train: --split must be {' or '.join(HOWS)}, got {split!r}")
     parts: dict[str, list[Scan]] = {"train": [], "validation": [], "test": []}
+    folders: dict[str, int] = {}  # the class codes that folders have been given
     for name in data:
         if name == "rooms" and not Path(name).exists():
             found = _rooms(rooms, held_out, seed)
         else:
-            found = _read_all(Path(name), progress)
+            found = _read_all(Path(name), progress, folders)
         for part, scans in found.items():
             parts[part] += scans
     if not parts["train"]:
         parts["train"], parts["test"] = parts["test"], []  # a folder that happens to be called test
     for name in test:
         parts["test"] += [
-            scan for scans in _read_all(Path(name), progress).values() for scan in scans
+            scan for scans in _read_all(Path(name), progress, folders).values() for scan in scans
         ]
 
     found_task = _task(parts["train"], task)
+    notes = conventions([scan for scans in parts.values() for scan in scans], found_task)
     parts = {part: _labelled(scans, found_task) for part, scans in parts.items()}
+    _warn_of_strays([scan for scans in parts.values() for scan in scans])
     if not parts["train"]:
         raise ValueError(f"train: no labelled {found_task} data in {', '.join(data)}")
     if test and not parts["test"]:
@@ -76,7 +84,16 @@ def load_data(
         )
     if not parts["validation"]:
         parts["train"], parts["validation"] = _validation(parts["train"], found_task, split, seed)
-    return Data(found_task, parts["train"], parts["validation"], parts["test"])
+    return Data(found_task, parts["train"], parts["validation"], parts["test"], notes)
+
+
+def _warn_of_strays(scans: Sequence[Scan]) -> None:
+    said = [line for scan in scans if (line := set_aside(scan))]
+    for line in said[:MOST_LINES]:
+        warnings.warn(line, stacklevel=3)
+    if len(said) > MOST_LINES:
+        more = len(said) - MOST_LINES
+        warnings.warn(f"so it is in {more:,} more clouds: points far from the others", stacklevel=3)
 
 
 def files_of(path: Path) -> list[Path]:
@@ -126,7 +143,9 @@ def _rooms(count: int, held_out: float, seed: int) -> dict[str, list[Scan]]:
     }
 
 
-def _read_all(path: Path, progress: Callable[[str], object] | None) -> dict[str, list[Scan]]:
+def _read_all(
+    path: Path, progress: Callable[[str], object] | None, folders: dict[str, int]
+) -> dict[str, list[Scan]]:
     found: dict[str, list[tuple[Path, Scan]]] = {"train": [], "validation": [], "test": []}
     files = files_of(path)
     for file in files:
@@ -135,9 +154,12 @@ def _read_all(path: Path, progress: Callable[[str], object] | None) -> dict[str,
         found[part_of(file, path)] += [(file, scan) for scan in read_clouds(file) if len(scan)]
     everything = [pair for pairs in found.values() for pair in pairs]
     if not any(scan.label is not None or len(codes_of(scan)) for _, scan in everything):
-        codes = _folder_classes(path, files)
+        names = _folder_classes(path, files)
+        if len(names) > 1 or any(name in folders for name in names):
+            for class_name in names:
+                folders.setdefault(class_name, len(folders))
         found = {
-            part: [(file, _named_by_folder(scan, file, path, codes)) for file, scan in pairs]
+            part: [(file, _named_by_folder(scan, file, path, folders)) for file, scan in pairs]
             for part, pairs in found.items()
         }
     return {part: [scan for _, scan in pairs] for part, pairs in found.items()}
@@ -149,9 +171,8 @@ def _folder_of(file: Path, root: Path) -> str | None:
     return next((name for name in folders if name.lower() not in PARTS), None)
 
 
-def _folder_classes(root: Path, files: Sequence[Path]) -> dict[str, int]:
-    names = sorted({name for file in files if (name := _folder_of(file, root)) is not None})
-    return {name: code for code, name in enumerate(names)} if len(names) > 1 else {}
+def _folder_classes(root: Path, files: Sequence[Path]) -> list[str]:
+    return sorted({name for file in files if (name := _folder_of(file, root)) is not None})
 
 
 def _named_by_folder(scan: Scan, file: Path, root: Path, codes: dict[str, int]) -> Scan:

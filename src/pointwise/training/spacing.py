@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pointwise.cloud.extent import find_extent
 from pointwise.cloud.scan import Scan
 
 
@@ -14,11 +15,11 @@ def default_cell_size(scans: Sequence[Scan], *, occupancy: float) -> float:
 
     On a surface, with 5, that is about twice the spacing of the points. Cubes are counted, not
     points, so that the dense surroundings of a scanner do not decide for the rest. In the scans'
-    unit, rounded to two digits; the median over some of the scans.
+    unit, rounded to two digits; the median over some of the scans, of each its largest part.
     """
     chosen = [scan for scan in scans if len(scan) > 1]
     chosen = chosen[:: max(1, len(chosen) // 8)]
-    sizes = [_edge(_crop(scan.points), occupancy) for scan in chosen]
+    sizes = [_edge(_crop(find_extent(scan.points).parts[0]), occupancy) for scan in chosen]
     size = float(np.median(sizes)) if sizes else 0.0
     if size <= 0:
         raise ValueError(
@@ -32,11 +33,13 @@ def default_block(scans: Sequence[Scan], *, points: int, most: int) -> float:
 
     In the scans' unit, rounded up to two digits.
     """
-    extents = np.array([np.ptp(scan.points[:, :2], axis=0) for scan in scans if len(scan)])
+    found = [find_extent(scan.points) for scan in scans if len(scan)]
     if max(len(scan) for scan in scans) <= most:
-        side = float(extents.max())
+        side = max(
+            float(np.ptp(part[:, :2], axis=0).max()) for each in found for part in each.parts
+        )
     else:
-        side = float(np.median([np.sqrt(points / _density(s.points)) for s in scans if len(s)]))
+        side = float(np.median([np.sqrt(points / _density(each.parts[0])) for each in found]))
     if side <= 0:
         raise ValueError("train: the clouds have no horizontal extent; give --block")
     unit = 10.0 ** (np.floor(np.log10(side)) - 1)
@@ -46,6 +49,8 @@ def default_block(scans: Sequence[Scan], *, points: int, most: int) -> float:
 def _density(points: np.ndarray) -> float:
     """Points per unit of occupied ground."""
     low, extent = points[:, :2].min(axis=0), float(np.ptp(points[:, :2], axis=0).max())
+    if extent == 0:
+        return np.inf
     side = extent / min(64, max(1, np.sqrt(len(points) / 16)))  # empty cells must mean empty ground
     cell = ((points[:, :2] - low) / side).astype(np.int64)
     occupied = len(np.unique(cell[:, 0] * 100 + cell[:, 1]))

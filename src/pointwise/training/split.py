@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from pointwise.cloud.extent import find_extent
 from pointwise.cloud.scan import UNLABELLED, Scan
 from pointwise.training.classes import codes_of
 from pointwise.training.recipe import Task
@@ -125,7 +126,9 @@ def cut_in_space(scan: Scan, share: float) -> tuple[Scan, Scan]:
     places, where the part held out is nearest to ``share``, and not below it.
     """
     labelled = np.ones(len(scan), bool) if scan.labels is None else scan.labels != UNLABELLED
-    axis = int(np.argmax(np.ptp(scan.points[:, :2], axis=0)))
+    extent = find_extent(scan.points)
+    labelled &= ~extent.stray
+    axis = int(np.argmax(np.ptp(extent.kept[:, :2], axis=0)))
     along = scan.points[:, axis]
     if not labelled.any() or np.ptp(along[labelled]) == 0:
         raise ValueError(f"train: {scan.source or scan.name} cannot be cut in two; give --test")

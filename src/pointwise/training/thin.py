@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from pointwise import operators  # noqa: F401  (registers torch.ops.pointwise)
+from pointwise.cloud.extent import find_extent
 from pointwise.cloud.scan import UNLABELLED, Scan
 
 
@@ -17,14 +18,27 @@ def thin(scan: Scan, spacing: float, fields: Sequence[str] = ()) -> tuple[Scan, 
 
     A point is the mean of those in its cube, in its place and in ``fields``, and has the label that
     most of them have. So a scanner's dense surroundings weigh no more than the rest of the room.
+    Strays stay as they are.
     """
-    points = torch.from_numpy(np.ascontiguousarray(scan.points))
-    found = torch.ops.pointwise.voxel_grid(points, torch.tensor([0, len(scan)]), spacing)
-    position, cube = found[0].numpy(), found[2].numpy()
+    position, cube = _cubes(scan.points, spacing)
     count = np.bincount(cube, minlength=len(position))
     means = {name: _mean(scan.fields[name], cube, count) for name in fields if name in scan.fields}
     labels = None if scan.labels is None else _most_frequent(scan.labels, cube, len(position))
     return replace(scan, points=position, fields=means, labels=labels), cube
+
+
+def _cubes(points: np.ndarray, spacing: float) -> tuple[np.ndarray, np.ndarray]:
+    """The mean position of each cube, and the cube of each point; a stray has one of its own."""
+    stray = find_extent(points).stray
+    inside = torch.from_numpy(np.ascontiguousarray(points[~stray] if stray.any() else points))
+    found = torch.ops.pointwise.voxel_grid(inside, torch.tensor([0, len(inside)]), spacing)
+    position, cube = found[0].numpy(), found[2].numpy()
+    if not stray.any():
+        return position, cube
+    cubes = np.empty(len(points), dtype=np.int64)
+    cubes[~stray] = cube
+    cubes[stray] = len(position) + np.arange(stray.sum())
+    return np.concatenate([position, points[stray]]), cubes
 
 
 def _mean(values: np.ndarray, cube: np.ndarray, count: np.ndarray) -> np.ndarray:

@@ -145,14 +145,15 @@ def train(
     bar = [Bar(clock.progress, shown)] if sys.stdout.isatty() else []
     watched = feed.validation is not None
     with _quiet(), _interruptible():
+        if resume:
+            _load(module, last)  # said in one line here, where it does not fit
         trainer = _trainer(run, folder, settings, [*bar, clock, *callbacks], watched)
         checkpoint = last if resume else None
         trainer.fit(module, feed.train, feed.validation, ckpt_path=checkpoint, weights_only=True)
     seconds = clock.seconds
     best = folder / "best.ckpt"
     if watched and best.exists():
-        state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
-        module.load_state_dict(state)
+        _load(module, best)
     run.network.load_state_dict(module.average.module.state_dict())
     run.network.eval()
     if trainer.is_global_zero:
@@ -177,18 +178,46 @@ def check_resumable(folder: Path, settings: Settings) -> None:
     last = folder / "last.ckpt"
     if not last.exists():
         raise FileNotFoundError(f"train: {folder} has no last.ckpt to resume from; train anew")
-    state = torch.load(last, map_location="cpu", weights_only=True)
+    state = _checkpoint(last)
+    try:
+        used = float(state["callbacks"]["Clock"]["seconds"]) / 60
+        epochs = int(state["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"])
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ValueError(
+            f"train: {last} is no checkpoint of a training by this command"
+            f" ({type(error).__name__}: {error}); train anew"
+        ) from None
     if settings.minutes is not None:
-        used = state["callbacks"]["Clock"]["seconds"] / 60
         if used >= settings.minutes:
             raise ValueError(
                 f"train: {folder} has used its {settings.minutes:g} minutes;"
                 " give more with --minutes"
             )
-    elif state["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"] >= settings.epochs:
+    elif epochs >= settings.epochs:
         raise ValueError(
             f"train: {folder} has done its {settings.epochs} epochs; give more with --epochs"
         )
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint of Lightning's; raises ValueError, in one line, for anything else."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise TypeError(f"it holds {type(state).__name__}")
+    except Exception as error:  # pickle, zip and torch raise a dozen types for a broken file
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(f"train: {path} cannot be read: {reason}; train anew") from None
+    return state
+
+
+def _load(module: TrainingModule, path: Path) -> None:
+    """Loads a checkpoint's weights; raises ValueError, in one line, where they do not fit."""
+    try:
+        module.load_state_dict(_checkpoint(path)["state_dict"])
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"train: {path} does not fit its run.json: {reason}; train anew") from None
 
 
 def _trainer(

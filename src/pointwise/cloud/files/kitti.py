@@ -72,6 +72,9 @@ def read(path: Path) -> list[Scan]:
         scan.labels = np.where(semantic == 0, UNLABELLED, semantic)
         scan.fields["instance"] = (values >> 16).astype(np.int32)
         scan.classes = dict(CLASSES)
+        if unlabelled := int((semantic == 0).sum()):
+            scan.no_class = {0: (unlabelled, "unlabelled in SemanticKITTI")}
+        scan.assumed = ("class names are SemanticKITTI's",)
     return [scan]
 
 

@@ -17,7 +17,8 @@ from pointwise.cloud.files.columns import columns_from_fields, fields_from_colum
 from pointwise.cloud.scan import UNLABELLED, Scan
 from pointwise.extras import import_extra
 
-# ASPRS LAS 1.4 R15, table 17. Codes 0 (never classified) and 1 (unclassified) are no class.
+# ASPRS LAS 1.4, of point formats 6 to 10. Codes from 19 on were reserved before revision 14, or
+# are free, and no header tells which revision it follows.
 CLASSES = {
     2: "ground",
     3: "low vegetation",
@@ -36,12 +37,11 @@ CLASSES = {
     16: "wire connector",
     17: "bridge deck",
     18: "high noise",
-    19: "overhead structure",
-    20: "ignored ground",
-    21: "snow",
-    22: "temporal exclusion",
 }
-UNCLASSIFIED = (0, 1)
+SMALL_CLASSES = (*range(2, 10), 12)  # of them, those that point formats 0 to 5 define
+UNCLASSIFIED = {0: "never classified", 1: "unclassified"}  # no class
+BY_STANDARD = "codes 0 and 1 are no class and class names are the ASPRS standard's"
+EIGHT_BITS = "colours are 8 bits, since none is above 255, though LAS has 16"
 
 # The values of a field that LAS's own dimension of that name cannot hold (an intensity of 0.3, say)
 # go to extra bytes under the name with CloudCompare's prefix for a scalar, and come back by it.
@@ -69,10 +69,27 @@ def read(path: Path) -> list[Scan]:
         Scan(
             points=np.stack([las.x, las.y, las.z], axis=1).astype(np.float64),
             fields=fields_from_columns(columns),
-            labels=np.where(np.isin(codes, UNCLASSIFIED), UNLABELLED, codes),
+            labels=np.where(np.isin(codes, list(UNCLASSIFIED)), UNLABELLED, codes),
             classes=_names(las, codes),
+            no_class={
+                code: (count, f"{name} in the ASPRS standard")
+                for code, name in UNCLASSIFIED.items()
+                if (count := int((codes == code).sum()))
+            },
+            assumed=_assumed(las, codes, columns),
         )
     ]
+
+
+def _assumed(las: Any, codes: np.ndarray, columns: dict[str, np.ndarray]) -> tuple[str, ...]:
+    """What the file does not say: that its classes are ASPRS's, its colours of 8 bits."""
+    lines = []
+    if len(codes) and codes.any() and not las.header.vlrs.get("ClassificationLookupVlr"):
+        lines.append(BY_STANDARD)
+    colors = [columns[name] for name in ("red", "green", "blue") if name in columns]
+    if colors and 0 < max(values.max(initial=0) for values in colors) <= 255:
+        lines.append(EIGHT_BITS)
+    return tuple(lines)
 
 
 def write(scan: Scan, path: Path) -> None:
@@ -240,7 +257,7 @@ def _codes(labels: np.ndarray) -> np.ndarray:
     if len(codes) and not (codes.min() >= 0 and codes.max() <= 255):
         wrong = codes[(codes < 0) | (codes > 255)][0]
         raise ValueError(f"LAS holds class codes 0 to 255, got {wrong}; write .ply or .npz instead")
-    if np.isin(labels, UNCLASSIFIED).any():
+    if np.isin(labels, list(UNCLASSIFIED)).any():
         warnings.warn(
             "class codes 0 and 1 mean unclassified in LAS, and come back as unlabelled; "
             "add 2 to the codes, or write .ply or .npz",
@@ -250,7 +267,10 @@ def _codes(labels: np.ndarray) -> np.ndarray:
 
 
 def _names(las: Any, codes: np.ndarray) -> dict[int, str]:
+    """The names of classes: the file's own, else the standard's where its point format has one."""
     names = dict(CLASSES)
+    if las.point_format.id < 6:
+        names = {code: CLASSES[code] for code in SMALL_CLASSES}
     for vlr in las.header.vlrs.get("ClassificationLookupVlr"):
         names.update({c: n for c, n in vlr.lookups.items() if n and c not in UNCLASSIFIED})
     for code in np.unique(codes).tolist():

@@ -39,9 +39,12 @@ def read(folder: Path) -> list[Scan]:
     if not files:
         raise ValueError("has no object files (chair_1.txt …) in its folder Annotations")
     tables, labels = [], []
+    others: set[str] = set()
     for file in files:
         name = file.stem.split("_")[0].lower()
         tables.append(_read_object(file))
+        if name not in NAMES:
+            others.add(name)
         labels.append(NAMES.index(name if name in NAMES else "clutter"))
     counts = [len(table) for table in tables]
     whole = np.concatenate(tables)
@@ -55,6 +58,7 @@ def read(folder: Path) -> list[Scan]:
             },
             labels=np.repeat(np.array(labels, dtype=np.int64), counts),
             classes=dict(CLASSES),
+            assumed=tuple(f"{name} is clutter, as is usual for S3DIS" for name in sorted(others)),
             name=f"{area}_{folder.name}",
             group=area,
         )
