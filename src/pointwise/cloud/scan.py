@@ -20,7 +20,8 @@ class Scan:
     are the file's. ``labels`` are the class codes of the points (``UNLABELLED``, -1, where there is
     none) and ``classes`` their names. A file for classification gives one ``label`` for the whole
     cloud instead. Clouds with the same ``group`` (a recording, a building) are never divided
-    between training and test. ``source`` is the file it came from.
+    between training and test. ``source`` is the file it came from, and ``kept`` a mask of its rows
+    where some were dropped in reading (None where the points are all of them, or selected since).
     """
 
     points: np.ndarray  # [N, 3] float64
@@ -31,6 +32,7 @@ class Scan:
     name: str = ""
     group: str = ""
     source: Path | None = None
+    kept: np.ndarray | None = None  # [rows of the file] bool
 
     def __len__(self) -> int:
         return len(self.points)
