@@ -141,8 +141,9 @@ def write_labels(scan: Scan, labels: np.ndarray, path: str | Path) -> None:
     """Writes the file a cloud came from again, with ``labels`` (class codes ``[N]``) in it.
 
     Everything else in the file stays: header, coordinates and fields of LAS and LAZ, faces of PLY,
-    other arrays of NPZ. Points that reading has dropped become ``UNLABELLED``. Where ``path`` has another format, or the cloud is no longer what its file
-    holds, the cloud itself is written with the labels. ``UNLABELLED`` is written as 0 in LAS.
+    other arrays of NPZ. Points that were dropped in reading become ``UNLABELLED``, which is written
+    as 0 in LAS. Where ``path`` has another format, or the cloud is no longer what its file holds,
+    the cloud itself is written with the labels.
     """
     path = Path(path)
     labels = np.asarray(labels)

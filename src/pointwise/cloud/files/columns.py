@@ -68,8 +68,8 @@ def scan_from_columns(columns: dict[str, np.ndarray]) -> Scan:
     """A scan from columns ``[N]`` (or ``[N, K]``) under a file's names; raises without x, y, z.
 
     ``label`` and its usual other names become the labels where they hold whole numbers (what is not
-    finite is unlabelled); colours of any type become uint8; ``name_0 … name_K`` become one field ``[N, K]``;
-    the rest keeps its name.
+    finite is unlabelled); colours of any type become uint8; ``name_0 … name_K`` become one field
+    ``[N, K]``; the rest keeps its name.
     """
     columns = dict(columns)
     _refuse_two(columns)
@@ -129,16 +129,17 @@ def columns_from_fields(fields: dict[str, np.ndarray], n: int) -> dict[str, np.n
     return columns
 
 
-def to_color(values: np.ndarray) -> np.ndarray:
+def to_color(values: np.ndarray, top: float | None = None) -> np.ndarray:
     """RGB of any type to uint8: floats up to 1 are fractions, numbers above 255 have 16 bits.
 
-    The whole array decides, since writers of LAS often put 8-bit colours into its 16-bit fields.
-    What is not finite is no colour, and black.
+    ``top`` is the highest possible value where the file says it. Else the whole array decides,
+    since writers of LAS often put 8-bit colours into its 16-bit fields. What is not finite is no
+    colour, and black.
     """
     if values.dtype == np.uint8 or not values.size:
         return values.astype(np.uint8)
     values = np.nan_to_num(values, nan=0, posinf=0, neginf=0)
-    top = values.max()
+    top = float(values.max() if top is None else top)
     if values.dtype.kind == "f" and top <= 1 + 1e-3:  # 1 and what rounding may add
         values = values * 255
     elif top > 255:
@@ -187,7 +188,7 @@ def _take_labels(columns: dict[str, np.ndarray]) -> np.ndarray | None:
         values = np.asarray(columns[given])
         if values.dtype.kind == "f":
             values = np.where(np.isfinite(values), values, UNLABELLED)
-        if np.array_equal(values, np.rint(values)):
+        if np.array_equal(values, np.rint(values)) and np.abs(values).max(initial=0) < 2**63:
             del columns[given]
             return values.astype(np.int64)
     return None

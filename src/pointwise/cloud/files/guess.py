@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,19 +64,15 @@ def _readings(table: Sequence[np.ndarray]) -> list[dict[int, tuple[str, ...]]]:
             alpha = k + 3 < len(table) and bool((table[k + 3] == 255).all())
             colors.append((k, ("red", "green", "blue", "alpha")[: 3 + alpha]))
     normals = [(k, ("nx", "ny", "nz")) for k in places if _is_unit(table[k : k + 3])]
-    found = [
-        dict(group for group in pair if group)
-        for pair in itertools.product([*colors, ()], [*normals, ()])
-        if _apart(*pair)
-    ]
+    pairs = [*itertools.product(colors, normals)]
+    alone = [(group,) for group in (*colors, *normals)]
+    found = [dict(groups) for groups in [*filter(_are_apart, pairs), *alone, ()]]
     explained = [sum(map(len, reading.values())) for reading in found]
     return [reading for reading, n in zip(found, explained, strict=True) if n == max(explained)]
 
 
-def _apart(color: tuple, normal: tuple) -> bool:
-    if not color or not normal:
-        return True
-    (first, names), (second, others) = sorted((color, normal))
+def _are_apart(groups: Iterable[tuple[int, tuple[str, ...]]]) -> bool:
+    (first, names), (second, _) = sorted(groups)
     return first + len(names) <= second
 
 

@@ -22,6 +22,7 @@ _NOT_FINITE = re.compile(
     r"(?i)|[+-]?nan(?:\(ind\))?|[+-]?1\.#(?:ind|qnan|inf)0*|na|n/a|#n/a|<na>|null|none|"
     r"[+-]?inf(?:inity)?"
 )
+_GROUPED = re.compile(r"[+-]?\d{1,3}(?:(?:,\d{3})+\.\d*|(?:\.\d{3})+,\d*)")  # 1,234.5 or 1.234,5
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+")
 _WORDS = re.compile(r"\"[^\"]*\"|'[^']*'|\S+")
 
@@ -59,8 +60,9 @@ class Form:
         return None
 
     def numbers(self, line: str) -> int:
-        """How many cells of a line hold a number; an empty one does not."""
-        return sum(bool(cell) and self.number(cell) is not None for cell in self.cells(line))
+        """How many cells of a line hold a number, or what is meant for one."""
+        cells = filter(None, self.cells(line))
+        return sum(self.number(c) is not None or bool(_GROUPED.fullmatch(c)) for c in cells)
 
 
 FORMS = (
@@ -170,16 +172,22 @@ class Rows:
         pandas = import_extra("pandas", "files")
         version = tuple(map(int, pandas.__version__.split(".")[:2]))
         exact = {} if version >= (3, 1) else {"float_precision": "round_trip"}
-        self._reader = pandas.read_csv(
-            _Body(self._stream, self.form),
-            sep=self.form.separator or r"\s+",
-            decimal=self.form.decimal,
-            header=None,
-            iterator=True,
-            low_memory=False,
-            skipinitialspace=True,
-            **exact,
-        )
+        try:
+            self._reader = self._parsed(
+                lambda: pandas.read_csv(
+                    _Body(self._stream, self.form),
+                    sep=self.form.separator or r"\s+",
+                    decimal=self.form.decimal,
+                    header=None,
+                    iterator=True,
+                    low_memory=False,
+                    skipinitialspace=True,
+                    **exact,
+                )
+            )
+        except BaseException:
+            self._stream.close()
+            raise
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -224,20 +232,29 @@ class Rows:
         self._refuse_cell(number, column, self.form.cells(line)[column])
 
     def _next(self, count: int) -> Any:
-        pandas = import_extra("pandas", "files")
+        """A frame of up to ``count`` rows; None at the end."""
         try:
-            frame = self._reader.get_chunk(count)
+            frame = self._parsed(lambda: self._reader.get_chunk(count))
         except StopIteration:
             return None
-        except pandas.errors.ParserError as error:
-            found = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
-            if found is None:
-                raise ValueError(str(error).strip().rpartition("C error: ")[2]) from None
-            number = self.start + int(found[2])
-            raise ValueError(_ragged(number, int(found[3]), int(found[1]))) from None
         if frame.shape[1] != self.width:
             raise ValueError(_ragged(self.start + 1, frame.shape[1], self.width))
         return frame
+
+    def _parsed(self, parse: Callable[[], Any]) -> Any:
+        """What pandas makes of the text; its errors with the line of the file."""
+        pandas = import_extra("pandas", "files")
+        try:
+            return parse()
+        except pandas.errors.ParserError as error:
+            message = str(error)
+        if found := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", message):
+            expected, number, saw = map(int, found.groups())
+            raise ValueError(_ragged(self.start + number, saw, expected))
+        if found := re.search(r"EOF inside string starting at row (\d+)", message):
+            number, _ = self._line(int(found[1]))
+            raise ValueError(f"line {number} opens a quote that nothing closes")
+        raise ValueError(message.strip().rpartition("C error: ")[2])
 
     def _append(self, frame: Any) -> None:
         last = frame[self.width - 1]
@@ -278,9 +295,11 @@ class Rows:
                 raise ValueError(_ragged(number, found, self.width))
 
     def _refuse_cell(self, number: int, column: int, cell: str) -> None:
-        comma = " where commas are decimal signs" if self.form.decimal == "," else ""
+        why = " where commas are decimal signs" if self.form.decimal == "," else ""
+        if _GROUPED.fullmatch(cell.strip()):
+            why = "; nothing may stand between thousands"
         raise ValueError(
-            f"line {number}, column {column + 1}: {cell.strip()[:40]!r} is no number{comma}"
+            f"line {number}, column {column + 1}: {cell.strip()[:40]!r} is no number{why}"
         )
 
     def _line(self, row: int) -> tuple[int, str]:
@@ -318,9 +337,9 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
     """One array of all; whole numbers stay whole, where NumPy would take floats for the mixture."""
     if not parts:
         return np.empty(0)
-    if {part.dtype.kind for part in parts} == {"i", "u"}:
-        if all(part.dtype.kind == "u" or not len(part) or part.min() >= 0 for part in parts):
-            parts = [part.astype(np.uint64) for part in parts]
+    mixed = {part.dtype.kind for part in parts} == {"i", "u"}
+    if mixed and all(part.min(initial=0) >= 0 for part in parts):
+        parts = [part.astype(np.uint64) for part in parts]
     return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 

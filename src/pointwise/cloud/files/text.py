@@ -197,17 +197,17 @@ def _take(rows: Rows, counts: Sequence[int]) -> list[int]:
     """Reads all the rows; the number of points in each scan of PTS, or in all."""
     if not counts:
         return [rows.take()]
-    lengths = []
+    lengths: list[int] = []
     count: int | None = counts[0]
     while count is not None:
-        where = "first" if not lengths else "next"
+        where = "first line" if not lengths else "next count"
         found = rows.take(count)
         if found < count:
-            raise ValueError(f"truncated: its {where} line says {count} points, {found} follow")
+            raise ValueError(f"truncated: its {where} says {count} points, {found} follow")
         lengths.append(found)
         count = rows.take_count()
         if count is not None and count < 0:
-            raise ValueError(f"its {where} line says {found} points, and more follow")
+            raise ValueError(f"its {where} says {found} points, and more follow")
     return lengths
 
 
@@ -252,7 +252,7 @@ def _names_of_format(path: Path, table: list[np.ndarray], head: _Head) -> list[s
             names = ["rf", "gf", "bf"]  # fractions, be they whole numbers
         elif suffix == ".xyzrgb":
             warnings.warn(
-                f"{path}: colours of .xyzrgb are 0 to 1, and taken for 0 to 255 since some are more",
+                f"{path}: colours of .xyzrgb are 0 to 1, but some are more: taken for 0 to 255",
                 stacklevel=2,
             )
         return ["x", "y", "z", *names]
