@@ -85,9 +85,7 @@ def _bits(header: Any) -> int:
         field = node(prototype, name)
         if isinstance(field, libe57.FloatNode):
             bits += 32 if field.precision() == libe57.FloatPrecision.E57_SINGLE else 64
-        elif isinstance(field, libe57.IntegerNode):
-            bits += (field.maximum() - field.minimum()).bit_length()
-        elif isinstance(field, libe57.ScaledIntegerNode):
+        elif isinstance(field, (libe57.IntegerNode, libe57.ScaledIntegerNode)):
             bits += (field.maximum() - field.minimum()).bit_length()
     return bits
 

@@ -42,12 +42,15 @@ def guessed_names(path: Path, table: Sequence[np.ndarray]) -> list[str]:
 
 def is_color(columns: Sequence[np.ndarray]) -> bool:
     """Whole numbers 0 to 255; not only 0 and 1, which normals along the axes have too."""
-    whole = all(
-        values.dtype.kind in "ui" or np.array_equal(values, np.rint(values)) for values in columns
+    return are_bytes(columns) and max(values.max(initial=0) for values in columns) != 1
+
+
+def are_bytes(columns: Sequence[np.ndarray]) -> bool:
+    """Whether all are whole numbers 0 to 255."""
+    return all(
+        bool(((values >= 0) & (values <= 255)).all() and (values == np.rint(values)).all())
+        for values in columns
     )
-    low = min(values.min(initial=0) for values in columns)
-    top = max(values.max(initial=0) for values in columns)
-    return bool(whole and low >= 0 and (top == 0 or 1 < top <= 255))
 
 
 def _is_unit(columns: Sequence[np.ndarray]) -> bool:
