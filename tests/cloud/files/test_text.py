@@ -229,6 +229,7 @@ def test_where_two_readings_fit_neither_is_taken(tmp_path):
     assert scan.fields["color"].tolist() == [[10, 20, 30], [40, 50, 60]]
     scan = read_scan(tmp_path / "a.txt", columns=["x", "y", "z", "r", "g", "b", "label"])
     assert scan.labels.tolist() == [30, 60]
+    (tmp_path / "a.txt").write_text(WHOLE.replace(" ", ";").replace("\n", ";\n"))
     scan = read_scan(tmp_path / "a.txt", columns="_,y,x,z,_,_,label")
     assert (scan.points.tolist(), scan.fields) == ([[3, 2, 100], [6, 5, 200]], {})
 

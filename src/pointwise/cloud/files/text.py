@@ -61,12 +61,13 @@ def read(path: Path, columns: list[str] | None = None) -> list[Scan]:
     form = form_of(head.sample)
     check_thousands(form, head.sample)
     width = len(form.cells(head.sample[0]))
-    if columns is not None and len(columns) != width:
+    closed = all(not form.cells(line)[-1] for line in head.sample)  # by a separator
+    if columns is not None and len(columns) not in (width, width - closed):
         raise ValueError(f"columns names {len(columns)} columns, the lines have {width}")
     skip = {k for k, name in enumerate(columns or ()) if name == "_"}
     with Rows(partial(open_text, path), head.lines, form, width, skip) as rows:
         lengths = _take(rows, head.counts)
-        names, table = _aligned(columns or _header(head, form, width), rows.columns())
+        names, table = _aligned(columns or _header(head, form, width, closed), rows.columns())
         for k, word in rows.texts.items():
             if names is None or is_coordinate(names[k]):
                 rows.refuse_text(k)
@@ -153,7 +154,7 @@ def _refuse_title(text: str) -> None:
     raise ValueError(f"a point is numbers, got {text[:40]!r}")
 
 
-def _header(head: _Head, form: Form, width: int) -> list[str] | None:
+def _header(head: _Head, form: Form, width: int, closed: bool) -> list[str] | None:
     """The names of the columns as a title or a comment gives them, or None."""
     splits = [_split(text, form, width) for _, text in head.titles]
     last = next((k for k in reversed(range(len(splits))) if has_xyz(splits[k])), None)
@@ -167,7 +168,6 @@ def _header(head: _Head, form: Form, width: int) -> list[str] | None:
     if splits:
         return splits[0]
     # A comment may speak of x, y and z without naming the columns.
-    closed = all(not form.cells(line)[-1] for line in head.sample)
     commented = [_split(text, form, width) for text in head.comments]
     fitting = [names for names in commented if has_xyz(names) and len(names) + closed >= width]
     return next((names for names in reversed(fitting) if len(names) <= width), None)
