@@ -220,6 +220,21 @@ def test_several_scans_of_pts(tmp_path):
     assert scan.fields["scan"].tolist() == [0, 0, 1]
 
 
+def test_lines_of_pts_are_counted_through_the_scans(tmp_path):
+    begin = "1\n1 2 3 7\n2\n4 5 6 nan\n"
+    assert len(read(tmp_path, begin + "7 8 9 nan\n", "a.pts")) == 3
+    with pytest.raises(ValueError, match="line 5 has 3 columns, the first of the points has 4"):
+        read(tmp_path, begin + "7 8 9\n", "a.pts")
+    with pytest.raises(ValueError, match="line 5, column 2: 'x' is no number"):
+        read(tmp_path, begin + "7 x 9 1\n", "a.pts")
+
+
+def test_scans_of_pts_have_a_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr("pointwise.cloud.files.text._MOST_SCANS", 2)
+    with pytest.raises(ValueError, match="has more than 2 scans, each with a count of points"):
+        read(tmp_path, "1\n1 2 3\n" * 3, "a.pts")
+
+
 def test_where_two_readings_fit_neither_is_taken(tmp_path):
     both = "'x y z red green blue feature0' and 'x y z intensity red green blue'"
     with pytest.raises(ValueError, match=rf"a\.txt: two readings of its columns fit, {both}"):

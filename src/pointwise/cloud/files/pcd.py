@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import functools
 import io
 import math
@@ -90,7 +91,7 @@ def _read_header(stream: io.BufferedReader) -> _Header:
         lines += 1
         if not line:
             raise ValueError("not a PCD file: its header has no line DATA")
-        words = line.decode("ascii", "replace").split()
+        words = line.removeprefix(codecs.BOM_UTF8).decode("ascii", "replace").split()
         if words and not words[0].startswith("#"):
             if not entries and words[0].upper() not in _KEYS:
                 raise ValueError(f"not a PCD file: it begins with {line[:20]!r}")
@@ -160,7 +161,8 @@ def _typed(name: str, values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     if dtype.kind == "f":
         if name in ("rgb", "rgba") and values.dtype.kind == "f":
             values = np.nan_to_num(values, nan=0)  # the bits of a NaN are not in its text
-        return values.astype(dtype)
+        with np.errstate(over="ignore"):  # which is infinite then
+            return values.astype(dtype)
     if name == "_":
         return values
     limits = np.iinfo(dtype)

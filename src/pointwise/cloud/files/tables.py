@@ -141,7 +141,7 @@ class _Body:
     def read(self, size: int = -1) -> str:
         block = self.stream.read(size)
         if block and not block.endswith("\n"):
-            block += self.stream.readline()
+            block += self.stream.readline(LONGEST_LINE)
         return without_comments(block, self.form)
 
     def __iter__(self) -> Iterator[str]:
@@ -161,7 +161,7 @@ class Rows:
         self.opened, self.start, self.form = opened, start, form
         self.width, self.skip = width, skip
         self.texts: dict[int, str] = {}
-        self._done = 0  # rows
+        self._at = 0  # how many rows of the text have been read
         self._open: list[int] = []  # rows whose last cell is empty, or is not there
         self._parts: list[list[np.ndarray]] = [[] for _ in range(width)]
 
@@ -196,21 +196,23 @@ class Rows:
 
     def take(self, count: int | None = None) -> int:
         """Reads ``count`` more rows, or all that are left; how many there were."""
-        begin = self._done
+        taken = 0
         most = max(1, _CELLS_AT_ONCE // self.width)
-        while count is None or self._done - begin < count:
-            left = most if count is None else min(most, count - (self._done - begin))
-            frame = self._next(left)
+        while count is None or taken < count:
+            frame = self._next(most if count is None else min(most, count - taken))
             if frame is None:
                 break
             self._append(frame)
-        return self._done - begin
+            self._at += len(frame)
+            taken += len(frame)
+        return taken
 
     def take_count(self) -> int | None:
         """The whole number alone on the next line; -1 for anything else, None at the end."""
         frame = self._next(1)
         if frame is None:
             return None
+        self._at += 1
         first, *others = frame.iloc[0].tolist()
         alone = all(isinstance(cell, float) and np.isnan(cell) for cell in others)
         whole = not isinstance(first, str) and float(first).is_integer()
@@ -258,13 +260,12 @@ class Rows:
 
     def _append(self, frame: Any) -> None:
         last = frame[self.width - 1]
-        self._open += (self._done + np.flatnonzero(last.isna().to_numpy())).tolist()
+        self._open += (self._at + np.flatnonzero(last.isna().to_numpy())).tolist()
         for k, series in zip(frame.columns, _series(frame), strict=True):
             if k not in self.skip and k not in self.texts:
                 values = self._values(k, series)
                 if values is not None:
                     self._parts[k].append(values)
-        self._done += len(frame)
 
     def _values(self, k: int, series: Any) -> np.ndarray | None:
         """Numbers ``[rows]``; None where none of the cells is one, and none ever was."""
@@ -281,7 +282,7 @@ class Rows:
             self.texts[k] = words[0]
             return None
         row = cells.index(None)
-        number, _ = self._line(self._done + row)
+        number, _ = self._line(self._at + row)
         self._refuse_cell(number, k, str(series.iloc[row]))
         return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,6 +29,8 @@ from pointwise.cloud.scan import Scan
 
 _MARKS = ("#", "//", "%", ";")
 _MOST_TITLES = 100
+_MOST_COMMENTS = 1000
+_MOST_SCANS = 10_000
 _SAMPLE = 1 << 16  # characters, and
 _SAMPLE_LINES = 100  # lines, that tell the separator and the decimal sign
 _UNIT = re.compile(r"(?i)\W*(?:[mckµu]?m|ft|us[- ]?ft|in|deg|rad|n?s|-)?\W*")
@@ -38,7 +41,7 @@ class _Head:
     """What stands above the points, and the first of them."""
 
     titles: list[tuple[int, str]] = field(default_factory=list)  # numbers of their lines, texts
-    comments: list[str] = field(default_factory=list)
+    comments: deque[str] = field(default_factory=partial(deque, maxlen=_MOST_COMMENTS))
     counts: list[int] = field(default_factory=list)  # numbers of points
     lines: int = 0
     sample: list[str] = field(default_factory=list)
@@ -205,6 +208,8 @@ def _take(rows: Rows, counts: Sequence[int]) -> list[int]:
         if found < count:
             raise ValueError(f"truncated: its {where} says {count} points, {found} follow")
         lengths.append(found)
+        if len(lengths) > _MOST_SCANS:
+            raise ValueError(f"has more than {_MOST_SCANS:,} scans, each with a count of points")
         count = rows.take_count()
         if count is not None and count < 0:
             raise ValueError(f"its {where} says {found} points, and more follow")
