@@ -129,6 +129,7 @@ def test_what_is_not_points_is_refused(tmp_path, content, message):
         '"x" "y" "z" "i"\n"1" 1 2.5 3 4\n"2" 5 6 7 8\n',  # R's write.table
         '"","x","y","z","i"\n"a",1,2.5,3,4\n"b",5,6,7,8\n',  # write.csv
         ",x,y,z,i\n0,1,2.5,3,4\n1,5,6,7,8\n",  # pandas
+        ";x;y;z;i\n0;1;2,5;3;4\n1;5;6;7;8\n",
         "x,y,z,i,\n1,2.5,3,4,\n5,6,7,8,\n",
         "x,y,z,i\n1,2.5,3,4,\n5,6,7,8,\n",
         "x;y;z;i;\n1;2.5;3;4\n5;6;7;8\n",

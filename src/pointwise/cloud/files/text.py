@@ -101,7 +101,8 @@ def _read_head(stream: TextIO) -> _Head:
             head.lines -= 1
             head.sample = _sample(line, stream.read(_SAMPLE))
             break
-        if text.startswith(_MARKS):
+        row_names = text.startswith(";") and has_xyz(Form(";").cells(text))  # ;x;y;z
+        if text.startswith(_MARKS) and not row_names:
             head.comments.append(text.lstrip("#/%; \t"))
         elif text.strip("\"'").isdecimal() and len(head.counts) < 2:
             head.counts.append(int(text.strip("\"'")))
