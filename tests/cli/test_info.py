@@ -123,3 +123,11 @@ def test_images(tmp_path):
     words = " ".join(run(tmp_path / "a.npz").split())
     assert "images 4 height 5 pixels width 6 pixels colour grey" in words
     assert "1 1 3 75.0%" in words
+
+
+def test_columns(tmp_path):
+    (tmp_path / "a.txt").write_text("1 2 3 7 10 20 30\n4 5 6 8 10 20 30\n")
+    with pytest.raises(ValueError, match="two readings of its columns fit"):
+        run(tmp_path / "a.txt")
+    words = run(tmp_path / "a.txt", "--columns", "x y z intensity r g b").split()
+    assert {"intensity", "color"} <= set(words)

@@ -136,7 +136,7 @@ def test_test_without_labels(tmp_path):
 def test_both_kinds_of_labels(monkeypatch, tmp_path):
     (tmp_path / "a.npz").touch()
     monkeypatch.setattr(
-        "pointwise.training.sources.read_clouds", lambda file: [scene(0), cloud(0, 0)]
+        "pointwise.training.sources.read_clouds", lambda file, columns: [scene(0), cloud(0, 0)]
     )
     with pytest.raises(ValueError, match="some have labelled points; give --task"):
         load_data([str(tmp_path / "a.npz")])
@@ -155,3 +155,12 @@ def test_missing_and_unreadable(tmp_path):
     (tmp_path / "readme.md").touch()
     with pytest.raises(ValueError, match="holds no readable file; readable are"):
         files_of(tmp_path)
+
+
+def test_columns_without_a_header(tmp_path):
+    whole = scene(0)
+    table = np.column_stack([whole.points, whole.labels])
+    np.savetxt(tmp_path / "a.txt", table[:, [3, 0, 1, 2]])
+    data = load_data([str(tmp_path)], columns="label x y z")
+    found = np.concatenate([scan.labels for scan in (*data.train, *data.validation, *data.test)])
+    assert sorted(found) == sorted(whole.labels)

@@ -20,6 +20,10 @@ def info(
     files: Annotated[
         list[Path], typer.Argument(help="Point clouds or images; folders of images or S3DIS rooms.")
     ],
+    columns: Annotated[
+        str | None,
+        typer.Option(help="Names of the columns of text, NPY and .bin, as in 'x y z intensity'."),
+    ] = None,
 ) -> None:
     """Prints points, extent, density, fields and labels of clouds; sizes and classes of images."""
     from rich.console import Console
@@ -29,7 +33,7 @@ def info(
     console = Console()
     for i, path in enumerate(files):
         images = _holds_images(path)
-        scans = [] if images else read_scans(path)
+        scans = [] if images else read_scans(path, columns=columns)
         if i:
             console.print()
         console.print(f"[bold]{_escape(path)}[/bold]", soft_wrap=True)

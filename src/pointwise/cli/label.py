@@ -28,6 +28,10 @@ def label(
         int,
         typer.Option(min=1, help="How often each point is looked at, turned; 1 is fastest."),
     ] = 3,
+    columns: Annotated[
+        str | None,
+        typer.Option(help="Names of the columns of text, NPY and .bin, as in 'x y z intensity'."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
     device: Annotated[
         str | None, typer.Option(help="cpu or cuda.", show_default="cuda if there is one")
@@ -51,14 +55,14 @@ def label(
             raise ValueError(
                 "label: a run that classifies whole clouds writes no file; leave -o away"
             )
-        _classify(console, trained, files)
+        _classify(console, trained, files, columns)
         return
     if out is None:
         raise ValueError("label: give the file, or the folder for several, to write with -o OUT")
     # All is checked before the first scan is read: labelling can take an hour.
     targets = _targets(files, out, several=len(inputs) > 1 or inputs[0].is_dir(), force=force)
     for file, target in zip(files, targets, strict=True):
-        _label_file(console, trained, file, target, votes)
+        _label_file(console, trained, file, target, votes, columns)
 
 
 def _targets(files: Sequence[Path], out: Path, *, several: bool, force: bool) -> list[Path]:
@@ -95,7 +99,9 @@ def _writable(file: Path) -> Path:
     return file if file.suffix.lower() in WRITABLE else file.with_name(f"{file.name}.ply")
 
 
-def _label_file(console: Console, run: Run, file: Path, target: Path, votes: int) -> None:
+def _label_file(
+    console: Console, run: Run, file: Path, target: Path, votes: int, columns: str | None
+) -> None:
     from dataclasses import replace
 
     import numpy as np
@@ -107,7 +113,7 @@ def _label_file(console: Console, run: Run, file: Path, target: Path, votes: int
 
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(file.name, total=None)
-        scan = read_scan(file)
+        scan = read_scan(file, columns=columns)
         if said := set_aside(scan):
             warnings.warn(said, stacklevel=1)
         codes = label_scan(
@@ -134,7 +140,7 @@ def _shares(names: Sequence[str], counts: Sequence[int]):
     return table
 
 
-def _classify(console: Console, run: Run, files: Sequence[Path]) -> None:
+def _classify(console: Console, run: Run, files: Sequence[Path], columns: str | None) -> None:
     from rich import box
     from rich.table import Table
 
@@ -148,7 +154,7 @@ def _classify(console: Console, run: Run, files: Sequence[Path]) -> None:
     table.add_column("probability", justify="right")
     table.add_column("next", style="dim")
     for file in files:
-        scans = read_clouds(file)
+        scans = read_clouds(file, columns)
         for scan, probabilities in zip(scans, classify_scans(run, scans), strict=True):
             order = probabilities.argsort()[::-1]
             rest = ", ".join(f"{names[i]} {100 * probabilities[i]:.0f} %" for i in order[1:3])

@@ -91,6 +91,13 @@ def train(
             min=1, help="How many rooms to learn from.", show_default="40", rich_help_panel=CLOUDS
         ),
     ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            help="Names of the columns of text, NPY and .bin, as in 'x y z intensity label'.",
+            rich_help_panel=CLOUDS,
+        ),
+    ] = None,
     network: Annotated[
         str | None,
         typer.Option(
@@ -295,7 +302,7 @@ def _run(folder: Path, options: dict[str, Any], console: Console, *, resume: boo
 
 
 _SETTINGS = ("minutes", "learning_rate", "patience", "devices", "precision", "seed")
-_OF_CLOUDS = ("split", "rooms", "features", "cell_size", "block")
+_OF_CLOUDS = ("split", "rooms", "columns", "features", "cell_size", "block")
 _OF_IMAGES = ("size", "width", "flip")
 
 

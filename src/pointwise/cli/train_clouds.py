@@ -30,6 +30,7 @@ class CloudTraining:
             held_out=options["hold_out"],
             split=options["split"],
             rooms=options["rooms"] or 40,
+            columns=options.get("columns"),  # which runs of earlier versions do not have
             seed=options["seed"],
             progress=progress,
         )

@@ -21,6 +21,10 @@ def view(
     cloud: Annotated[
         int, typer.Option(help="Which cloud, counted from 1, of a file that holds several")
     ] = 1,
+    columns: Annotated[
+        str | None,
+        typer.Option(help="Names of the columns of text, NPY and .bin, as in 'x y z intensity'."),
+    ] = None,
     open_page: Annotated[
         bool, typer.Option("--open/--no-open", help="Open the page in the browser")
     ] = False,
@@ -38,7 +42,7 @@ def view(
         if target.resolve() == file.resolve():
             raise ValueError(f"{target} is the input; choose another name with --output")
 
-    scans = read_scans(file)
+    scans = read_scans(file, columns=columns)
     if not 1 <= cloud <= len(scans):
         raise ValueError(f"--cloud must be 1 to {len(scans)}, the clouds of {file}, got {cloud}")
     if len(scans) > 1:

@@ -20,9 +20,11 @@ class Scan:
     are the file's. ``labels`` are the class codes of the points (``UNLABELLED``, -1, where there is
     none) and ``classes`` their names. A file for classification gives one ``label`` for the whole
     cloud instead. Clouds with the same ``group`` (a recording, a building) are never divided
-    between training and test. ``source`` is the file it came from. ``no_class`` are the codes that
-    the file's format calls no class, which are ``UNLABELLED`` here: how many points of the file had
-    each, and what the format calls it. ``assumed`` are lines on what the file does not say.
+    between training and test. ``source`` is the file it came from, and ``kept`` a mask of its rows
+    where some were dropped in reading (None where the points are all of them, or selected since).
+    ``no_class`` are the codes that the file's format calls no class, which are ``UNLABELLED`` here:
+    how many points of the file had each, and what the format calls it. ``assumed`` are lines on
+    what the file does not say.
     """
 
     points: np.ndarray  # [N, 3] float64
@@ -33,6 +35,7 @@ class Scan:
     name: str = ""
     group: str = ""
     source: Path | None = None
+    kept: np.ndarray | None = None  # [rows of the file] bool
     no_class: dict[int, tuple[int, str]] = field(default_factory=dict)
     assumed: tuple[str, ...] = ()
 

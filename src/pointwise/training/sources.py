@@ -41,6 +41,7 @@ def load_data(
     held_out: float = 0.25,
     split: str | None = None,
     rooms: int = 40,
+    columns: str | None = None,
     seed: int = 0,
     progress: Callable[[str], object] | None = None,
 ) -> Data:
@@ -48,7 +49,8 @@ def load_data(
 
     In a folder, subfolders or file names that say ``train``, ``test`` or ``validation`` are taken
     at their word; without labels in the files, folders are classes. ``test`` is never learned from,
-    and without it ``held_out`` of the data are not. Raises ValueError where no labels are found.
+    and without it ``held_out`` of the data are not. ``columns`` is for ``read_scans``. Raises
+    ValueError where no labels are found.
     """
     if task not in (None, *TASKS):
         raise ValueError(f"train: --task must be {' or '.join(TASKS)}, got {task!r}")
@@ -60,14 +62,16 @@ def load_data(
         if name == "rooms" and not Path(name).exists():
             found = _rooms(rooms, held_out, seed)
         else:
-            found = _read_all(Path(name), progress, folders)
+            found = _read_all(Path(name), progress, folders, columns)
         for part, scans in found.items():
             parts[part] += scans
     if not parts["train"]:
         parts["train"], parts["test"] = parts["test"], []  # a folder that happens to be called test
     for name in test:
         parts["test"] += [
-            scan for scans in _read_all(Path(name), progress, folders).values() for scan in scans
+            scan
+            for scans in _read_all(Path(name), progress, folders, columns).values()
+            for scan in scans
         ]
 
     found_task = _task(parts["train"], task)
@@ -123,13 +127,13 @@ def files_of(path: Path) -> list[Path]:
     return sorted([*files, *rooms])
 
 
-def read_clouds(file: Path) -> list[Scan]:
+def read_clouds(file: Path, columns: str | None = None) -> list[Scan]:
     """The clouds of a file; of a mesh, ``SURFACE_POINTS`` points drawn evenly on its surface."""
     from pointwise.cloud.files import read_scans, sample_surface
 
     if file.suffix.lower() == ".off":
         return [sample_surface(file, SURFACE_POINTS)]
-    return read_scans(file)
+    return read_scans(file, columns=columns)
 
 
 def _rooms(count: int, held_out: float, seed: int) -> dict[str, list[Scan]]:
@@ -144,14 +148,18 @@ def _rooms(count: int, held_out: float, seed: int) -> dict[str, list[Scan]]:
 
 
 def _read_all(
-    path: Path, progress: Callable[[str], object] | None, folders: dict[str, int]
+    path: Path,
+    progress: Callable[[str], object] | None,
+    folders: dict[str, int],
+    columns: str | None = None,
 ) -> dict[str, list[Scan]]:
     found: dict[str, list[tuple[Path, Scan]]] = {"train": [], "validation": [], "test": []}
     files = files_of(path)
     for file in files:
         if progress is not None:
             progress(str(file))
-        found[part_of(file, path)] += [(file, scan) for scan in read_clouds(file) if len(scan)]
+        scans = [scan for scan in read_clouds(file, columns) if len(scan)]
+        found[part_of(file, path)] += [(file, scan) for scan in scans]
     everything = [pair for pairs in found.values() for pair in pairs]
     if not any(scan.label is not None or len(codes_of(scan)) for _, scan in everything):
         names = _folder_classes(path, files)

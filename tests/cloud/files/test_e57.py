@@ -53,10 +53,28 @@ def test_invalid_points_are_dropped_with_a_warning(tmp_path):
     with pye57.E57(str(tmp_path / "a.e57"), mode="w") as file:
         file.write_scan_raw(cloud(4, 0, cartesianInvalidState=np.array([0, 2, 1, 0])))
     with pytest.warns(
-        UserWarning, match=r"a\.e57: dropped 2 of 4 points, which are marked invalid"
+        UserWarning, match=r"a\.e57: dropped 2 of 4 points, which have no finite .* at index 1$"
     ):
         scan = read_scan(tmp_path / "a.e57")
     np.testing.assert_allclose(scan.points[:, 0], cloud(4, 0)["cartesianX"][[0, 3]], atol=1e-6)
+
+
+def test_colours_as_the_header_bounds_them(tmp_path):
+    """Nearly black bytes are no fractions of 1, as numbers up to 1 are elsewhere."""
+    dark = {name: np.array([0.0, 1]) for name in ("colorRed", "colorGreen", "colorBlue")}
+    with pye57.E57(str(tmp_path / "a.e57"), mode="w") as file:
+        file.write_scan_raw(cloud(2, 0, **dark))
+    assert read_scan(tmp_path / "a.e57").fields["color"].tolist() == [[0, 0, 0], [1, 1, 1]]
+
+
+def test_more_points_than_bytes(tmp_path, monkeypatch):
+    with pye57.E57(str(tmp_path / "a.e57"), mode="w") as file:
+        file.write_scan_raw(cloud(4, 0))
+    size = (tmp_path / "a.e57").stat().st_size
+    many = size * 8 // (3 * 32) + 1  # of three floats
+    monkeypatch.setattr(pye57.scan_header.ScanHeader, "point_count", many)
+    with pytest.raises(ValueError, match=rf"truncated: a scan says {many} points in {size} bytes"):
+        read_scan(tmp_path / "a.e57")
 
 
 def test_damaged_files(data, tmp_path):

@@ -19,6 +19,36 @@ def test_counts_behind_the_word(tmp_path):
     assert read_scan(tmp_path / "a.off").points.tolist() == [[0, 0, 0], [1, 0, 0], [0, 2, 0]]
 
 
+@pytest.mark.parametrize(
+    ("head", "rest", "field", "expected"),
+    [
+        ("OFF # a triangle", ("", "", ""), None, None),
+        ("\ufeffoff", ("", "", ""), None, None),
+        ("  # of someone\nOFF", (" # a", "", ""), None, None),
+        ("NOFF", (" 0 0 1", " 0 1 0", " 1 0 0"), "normal", [[0, 0, 1], [0, 1, 0], [1, 0, 0]]),
+        ("COFF", (" 9 8 7 6", " 0 0 0 6", " 1 1 1 6"), "color", [[9, 8, 7], [0, 0, 0], [1, 1, 1]]),
+        (
+            "COFF",
+            (" 1. 0 0 1", " 0 0 0 1", " 0 0 .2 1"),
+            "color",
+            [[255, 0, 0], [0] * 3, [0, 0, 51]],
+        ),
+    ],
+)
+def test_kinds_of_off(tmp_path, head, rest, field, expected):
+    lines = [a + b for a, b in zip(("0 0 0", "1 0 0", "0 2 0"), rest, strict=True)]
+    path = tmp_path / "a.off"
+    path.write_text(
+        "\r\n".join([head, "3 1 0", *lines, "3 0 1 2", ""]), encoding="utf-8", newline=""
+    )
+    scan = read_scan(path)
+    assert scan.points.tolist() == [[0, 0, 0], [1, 0, 0], [0, 2, 0]]
+    assert scan.fields.keys() == ({field} if field else set())
+    if field:
+        assert scan.fields[field].tolist() == expected
+    assert len(sample_surface(path, 5)) == 5
+
+
 def test_sampling_is_even_and_on_the_surface(tmp_path):
     (tmp_path / "a.off").write_text(SQUARE)
     scan = sample_surface(tmp_path / "a.off", 4000, seed=1)
@@ -46,6 +76,9 @@ def test_sampling_a_real_ply(data):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        ("4OFF\n1 0 0\n0 0 0 1\n", "4OFF has points of another space than x, y, z"),
+        ("COFF\n1 0 0\n0 0 0\n", "COFF has 6 numbers a vertex, the lines have 3"),
+        ("OFF\n2 0 0\n0 0 0\n0 0\n", "line 4 has 2 columns, the first of the points has 3"),
         ("hello\n", "not an OFF file: its first line does not say OFF"),
         ("OFF\nmany\n", "an OFF file begins with its counts, got 'many'"),
         (SQUARE.rpartition("4 0")[0], "the header says 4 vertices and 1 faces, 4 lines follow"),

@@ -113,7 +113,10 @@ def test_points_without_coordinates_are_dropped_with_a_warning(data):
         (("DATA binary", "DATA zip"), "PCD data are ascii, binary or .*, the header says 'zip'"),
         (("TYPE F F", "TYPE Q F"), "a PCD field cannot have TYPE Q of SIZE 4"),
         (("SIZE 4 4", "SIZE 4"), "the PCD header needs one SIZE for every field"),
-        (("COUNT 1", "COUNT 0"), "one COUNT of 1 or more for every field"),
+        (("COUNT 1", "COUNT 0"), "a COUNT of 0 makes 180 bytes of 4 points, 196 follow"),
+        (("COUNT 1", "COUNT"), "the PCD header needs one COUNT for every field"),
+        (("COUNT 1", "COUNT 4000000000"), "truncated: the header says 4 points, 196 of 640000"),
+        (("WIDTH 4", "WIDTH 5"), "the header says POINTS 4, and WIDTH × HEIGHT 5"),
         (("FIELDS x y", "FIELDS u v"), r"no columns x, y, z \(it has: u, v, z"),
         (("DATA binary\n", ""), "its header has no line DATA"),
         (("VERSION 0.7\n", "ply\n"), "not a PCD file: it begins with b'ply"),
@@ -154,3 +157,100 @@ def test_broken_compression(tmp_path, table, data):
         path.write_bytes(header + struct.pack("<II", len(packed), table.nbytes) + packed)
         with pytest.raises(ValueError, match="the LZF-compressed data are broken"):
             read_scan(path)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "binary", "binary_compressed"])
+def test_whole_numbers_of_64_bits_are_exact(tmp_path, encoding):
+    record = np.dtype([("xyz", "<f4", 3), ("stamp", "<u8"), ("offset", "<i8")])
+    table = np.zeros(2, record)
+    table["xyz"] = [[1, 2, 3], [4, 5, 6]]
+    table["stamp"] = [1_700_000_000_123_456_789, 2**64 - 1]
+    table["offset"] = [-(2**53) - 1, -(2**63)]
+    header = (
+        "VERSION .7\r\nFIELDS x y z stamp offset\r\nSIZE 4 4 4 8 8\r\nTYPE F F F U I\r\n"
+        f"WIDTH 2\r\nHEIGHT 1\r\nPOINTS 2\r\nDATA {encoding}\r\n"
+    )
+    if encoding == "ascii":
+        rows = [[*row["xyz"].tolist(), row["stamp"], row["offset"]] for row in table]
+        content = "\r\n".join(" ".join(map(str, row)) for row in rows).encode()
+    else:
+        content = body(table, encoding) if encoding == "binary" else packed_columns(table)
+    (tmp_path / "a.pcd").write_bytes(header.encode() + content)
+    scan = read_scan(tmp_path / "a.pcd")
+    np.testing.assert_array_equal(scan.points, table["xyz"])
+    assert scan.fields["stamp"].tolist() == table["stamp"].tolist()
+    assert scan.fields["offset"].tolist() == table["offset"].tolist()
+
+
+def packed_columns(table: np.ndarray) -> bytes:
+    columns = b"".join(
+        np.ascontiguousarray(part).tobytes()
+        for name in table.dtype.names
+        for part in (table[name].T if table[name].ndim > 1 else [table[name]])
+    )
+    runs = [columns[i : i + 32] for i in range(0, len(columns), 32)]
+    packed = b"".join(bytes([len(run) - 1]) + run for run in runs)
+    return struct.pack("<II", len(packed), len(columns)) + packed
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "binary"])
+def test_padding(tmp_path, encoding):
+    """Several fields called ``_``, of no elements and of many; and an empty one with a name."""
+    header = (
+        "# of someone\nFIELDS _ x y _ z none _ label\nSIZE 1 4 4 2 4 4 1 1\nTYPE U F F U F F U U\n"
+        f"COUNT 0 1 1 2 1 0 3 1\nWIDTH 2\nHEIGHT 1\n# more\nPOINTS 2\nDATA {encoding}\n"
+    )
+    record = np.dtype([("x", "<f4", 2), ("a", "<u2", 2), ("z", "<f4"), ("b", "u1", 3), ("l", "u1")])
+    table = np.array([((1, 2), (9, 9), 3, (9, 9, 9), 7), ((4, 5), (9, 9), 6, (9, 9, 9), 8)], record)
+    content = b"1 2 9 9 3 9 9 9 7\n4 5 9 9 6 9 9 9 8\n" if encoding == "ascii" else table.tobytes()
+    path = tmp_path / "a.pcd"
+    path.write_bytes(header.encode() + content)
+    scan = read_scan(path)
+    assert scan.points.tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert scan.labels.tolist() == [7, 8]
+    assert not scan.fields
+    if encoding == "binary":  # as writers leave it that mean one element
+        path.write_bytes(header.encode() + content + bytes(10))
+        with pytest.raises(ValueError, match="a COUNT of 0 makes 40 bytes of 2 points, 50 follow"):
+            read_scan(path)
+
+
+def test_version_5(tmp_path):
+    header = "# .PCD v.5\nVERSION .5\nCOLUMNS x y z rgb\nPOINTS 1\nDATA ascii\n"
+    (tmp_path / "a.pcd").write_text(header + "1 2 3 nan\n")
+    scan = read_scan(tmp_path / "a.pcd")
+    assert scan.points.tolist() == [[1, 2, 3]]
+    assert scan.fields["color"].tolist() == [[0, 0, 0]]  # not the bits of a NaN
+    (tmp_path / "a.pcd").write_text("FIELDS x y z\nWIDTH 2\nDATA ascii\n1 2 3\n4 5 6\n")
+    assert read_scan(tmp_path / "a.pcd").points.tolist() == [[1, 2, 3], [4, 5, 6]]
+
+
+@pytest.mark.parametrize(
+    ("fields", "line", "message"),
+    [
+        ("x y z x", "1 2 3 4", "two columns are named 'x'; rename one, or leave it out"),
+        ("x y z label", "1 2 3 -1", "'label' holds -1, the header says TYPE U of SIZE 1"),
+        ("x y z label", "1 2 3 256", "'label' holds 256, the header says TYPE U of SIZE 1"),
+        ("x y z label", "1 2 3 1.5", "'label' holds 1.5, the header says TYPE U of SIZE 1"),
+        ("x y z label", "1 2 3 nan", "'label' holds nan, the header says TYPE U of SIZE 1"),
+        ("x y z label", "1 2 3 a", "line 8, column 4: 'a' is no number"),
+    ],
+)
+def test_ascii_is_checked(tmp_path, fields, line, message):
+    header = f"VERSION 0.7\nFIELDS {fields}\nSIZE 4 4 4 1\nTYPE F F F U\nCOUNT 1 1 1 1\n"
+    (tmp_path / "a.pcd").write_text(f"{header}POINTS 1\nDATA ascii\n{line}\n")
+    with pytest.raises(ValueError, match=message):
+        read_scan(tmp_path / "a.pcd")
+
+
+@pytest.mark.parametrize(
+    ("more", "left"), [(b"7 8 9\n", "left out 1 lines"), (bytes(25), "left out 25 bytes")]
+)
+def test_more_than_the_header_says(tmp_path, more, left):
+    encoding, first = ("binary", np.arange(3.0, dtype="<f4").tobytes())
+    if left.endswith("lines"):
+        encoding, first = ("ascii", b"0 1 2\n")
+    header = f"VERSION 0.7\nFIELDS x y z\nPOINTS 1\nDATA {encoding}\n"
+    (tmp_path / "a.pcd").write_bytes(header.encode() + first + more)
+    with pytest.warns(UserWarning, match=rf"a\.pcd: the header says 1 points; {left} behind them"):
+        assert read_scan(tmp_path / "a.pcd").points.tolist() == [[0, 1, 2]]

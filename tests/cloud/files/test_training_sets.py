@@ -14,13 +14,14 @@ def sweep():
     return np.random.default_rng(0).random((6, 4), np.float32)
 
 
-def test_kitti(tmp_path, sweep):
+def test_kitti(tmp_path, sweep, recwarn):
     folder = tmp_path / "sequences" / "08"
     (folder / "velodyne").mkdir(parents=True)
     (folder / "labels").mkdir()
     path = folder / "velodyne" / "000001.bin"
     sweep.tofile(path)
-    scan = read_scan(path)
+    scan = read_scan(path)  # without a warning: the folder says what it is
+    assert not recwarn
     np.testing.assert_array_equal(scan.points, sweep[:, :3])
     np.testing.assert_array_equal(scan.fields["intensity"], sweep[:, 3])
     assert (scan.group, scan.name, scan.labels) == ("08", "000001", None)
@@ -49,6 +50,45 @@ def test_kitti_of_another_size(tmp_path, sweep):
     (tmp_path / "a.bin").write_bytes(sweep.tobytes()[:-2])
     with pytest.raises(ValueError, match=r"not a \.bin of 16 bytes a point, .* it has 94 bytes"):
         read_scan(tmp_path / "a.bin")
+
+
+SIGNED = np.random.default_rng(0).normal(0, 20, (40, 3))
+OTHERS = {
+    "doubles": SIGNED,
+    "whole doubles": np.arange(24.0),
+    "x y z": SIGNED.astype("f4"),
+    "six floats": np.repeat(SIGNED, 2, axis=1).astype("f4"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_a_bin_that_is_no_sweep(tmp_path, kind):
+    OTHERS[kind].tofile(tmp_path / "a.bin")
+    with pytest.raises(
+        ValueError, match=r"a\.bin: its 32-bit floats are neither 'x y z intensity'"
+    ):
+        read_scan(tmp_path / "a.bin")
+
+
+def test_a_bin_is_read_by_its_numbers(tmp_path):
+    sweep = np.hstack([SIGNED, SIGNED[:, :1] ** 2, np.arange(40)[:, None] % 32]).astype("f4")
+    for width, names in ((4, "x y z intensity"), (5, "x y z intensity ring")):
+        sweep[:, :width].tofile(tmp_path / "a.bin")  # 640 and 800 bytes, which both divide
+        with pytest.warns(UserWarning, match=rf"\*\.bin: no header, .* taken for {names};"):
+            scan = read_scan(tmp_path / "a.bin")
+        np.testing.assert_array_equal(scan.points, sweep[:, :3])
+        np.testing.assert_array_equal(scan.fields["intensity"], sweep[:, 3])
+        assert ("ring" in scan.fields) == (width == 5)
+
+
+def test_a_bin_of_two_readings(tmp_path):
+    np.arange(80, dtype="f4").tofile(tmp_path / "a.bin")
+    message = r"two readings fit, 'x y z intensity' and 'x y z intensity ring'; say which"
+    with pytest.raises(ValueError, match=message):
+        read_scan(tmp_path / "a.bin")
+    scan = read_scan(tmp_path / "a.bin", columns="x y z intensity ring")
+    assert scan.points[1].tolist() == [5, 6, 7]
+    assert read_scan(tmp_path / "a.bin", columns="x y z _ label").labels[:2].tolist() == [4, 9]
 
 
 def test_modelnet(tmp_path):
@@ -149,8 +189,17 @@ def test_s3dis_room_with_a_broken_object(room):
     with pytest.raises(ValueError, match=r"wall_1\.txt: a line must be x y z r g b, got 3 numbers"):
         read_scan(room)
     (room / "Annotations" / "wall_1.txt").write_text("1 2 3 a b c\n")
-    with pytest.raises(ValueError, match=r"hallway_6: wall_1\.txt: could not convert string 'a'"):
+    with pytest.raises(ValueError, match=r"hallway_6: wall_1\.txt: line 1, column 4: 'a' is no"):
         read_scan(room)
+
+
+@pytest.mark.parametrize("colors", ["10 20 256", "-1 0 0", "0.5 0 1"])
+def test_s3dis_colours_are_bytes(room, colors):
+    (room / "Annotations" / "wall_1.txt").write_text(f"1 2 3 {colors}\n")
+    with pytest.raises(ValueError, match=r"wall_1\.txt: colours must be whole numbers 0 to 255"):
+        read_scan(room)
+    with pytest.raises(ValueError, match=r"columns names what .* hold; a room of S3DIS names its"):
+        read_scan(room, columns="x y z")
 
 
 def test_folders_that_are_no_room(tmp_path):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from pointwise.cloud.files import e57, hdf5, kitti, las, mesh, npz, pcd, ply, s3dis, text
-from pointwise.cloud.scan import Scan
+from pointwise.cloud.files.columns import columns_named, scan_from_columns
+from pointwise.cloud.scan import UNLABELLED, Scan
 
 __all__ = [
     "SUFFIXES",
@@ -23,16 +25,13 @@ __all__ = [
     "write_scan",
 ]
 
+_TEXT = (".xyz", ".xyzn", ".xyzrgb", ".txt", ".csv", ".asc", ".pts")
 _READERS: dict[str, Callable[[Path], list[Scan]]] = {
     ".las": las.read,
     ".laz": las.read,
     ".ply": ply.read,
     ".pcd": pcd.read,
-    ".xyz": text.read,
-    ".txt": text.read,
-    ".csv": text.read,
-    ".asc": text.read,
-    ".pts": text.read,
+    **dict.fromkeys(_TEXT, text.read),
     ".off": mesh.read,
     ".npy": npz.read_npy,
     ".e57": e57.read,
@@ -45,37 +44,64 @@ _WRITERS = {".las": las, ".laz": las, ".ply": ply, ".npz": npz}
 WRITABLE = tuple(_WRITERS)
 
 
-def read_scan(path: str | Path) -> Scan:
-    """The one cloud of a file, or of the folder of an S3DIS room.
+def read_scan(path: str | Path, *, columns: str | Sequence[str] | None = None) -> Scan:
+    """The one cloud of a file, or of the folder of an S3DIS room; ``columns`` as in ``read_scans``.
 
     Raises ValueError if the file holds several clouds, or cannot be read; the message names it.
     """
-    scans = read_scans(path)
+    scans = read_scans(path, columns=columns)
     if len(scans) != 1:
         raise ValueError(f"{path}: holds {len(scans)} clouds, not one; use read_scans")
     return scans[0]
 
 
-def read_scans(path: str | Path, *, window: int = 60, stride: int = 30) -> list[Scan]:
+def read_scans(
+    path: str | Path,
+    *,
+    columns: str | Sequence[str] | None = None,
+    window: int = 60,
+    stride: int = 30,
+) -> list[Scan]:
     """All clouds of a file (HDF5 and NPZ hold many) or of the folder of an S3DIS room.
 
-    Recordings of frames give one cloud for every ``window`` frames, beginning each ``stride``, with
-    the field ``time`` (place of the frame in the window, 0 to 1). Raises ValueError or OSError, in
-    one line that names the file, for whatever cannot be read.
+    ``columns`` names the columns of text, NPY and ``.bin`` files, such as ``"x y z intensity _ r g
+    b"``, where ``_`` is left out. Recordings of frames give one cloud for every ``window`` frames,
+    beginning each ``stride``, with the field ``time`` (place of the frame in the window, 0 to 1).
+
+    Points whose coordinates are not finite are dropped, with a warning; ``Scan.kept`` tells which.
+    Other fields may hold NaN. Raises ValueError or OSError, in one line that names the file, for
+    whatever cannot be read, and where no point is left.
     """
     path = Path(path)
+    names = None if columns is None else columns_named(columns)
     with _naming(path):
-        scans = _read(path, window, stride)
+        scans = _read(path, names, window, stride)
         for i, scan in enumerate(scans):
             scan.source = path
             scan.name = scan.name or (path.stem if len(scans) == 1 else f"{path.stem}[{i}]")
-            bad = ~np.isfinite(scan.points).all(axis=1)
-            if bad.any():
-                first = int(np.argmax(bad))
-                raise ValueError(
-                    f"{scan.name} has {int(bad.sum())} points without finite coordinates, the "
-                    f"first at index {first}: {scan.points[first].tolist()}"
-                )
+        return _with_finite_points(path, scans)
+
+
+def _with_finite_points(path: Path, scans: list[Scan]) -> list[Scan]:
+    """Drops points that are not finite, in one line for the whole file."""
+    finite = [np.isfinite(scan.points).all(axis=1) for scan in scans]
+    broken = [k for k, mask in enumerate(finite) if not mask.all()]
+    if not broken:
+        return scans
+    total = sum(map(len, scans))
+    dropped = sum(int((~finite[k]).sum()) for k in broken)
+    first = int(np.argmin(finite[broken[0]]))
+    if dropped == total:
+        raise ValueError(f"none of its {total} points has finite coordinates")
+    among = f" in {len(broken)} of {len(scans)} clouds" if len(scans) > 1 else ""
+    of = f" of {scans[broken[0]].name}" if len(scans) > 1 else ""
+    warnings.warn(
+        f"{path}: dropped {dropped} of {total} points{among}, which have no finite coordinates, "
+        f"the first at index {first}{of}",
+        stacklevel=3,
+    )
+    for k in broken:
+        scans[k] = replace(scans[k].select(finite[k]), kept=finite[k])
     return scans
 
 
@@ -115,8 +141,9 @@ def write_labels(scan: Scan, labels: np.ndarray, path: str | Path) -> None:
     """Writes the file a cloud came from again, with ``labels`` (class codes ``[N]``) in it.
 
     Everything else in the file stays: header, coordinates and fields of LAS and LAZ, faces of PLY,
-    other arrays of NPZ. Where ``path`` has another format, or the cloud is no longer what its file
-    holds, the cloud itself is written with the labels. ``UNLABELLED`` is written as 0 in LAS.
+    other arrays of NPZ. Points that were dropped in reading become ``UNLABELLED``, which is written
+    as 0 in LAS. Where ``path`` has another format, or the cloud is no longer what its file holds,
+    the cloud itself is written with the labels.
     """
     path = Path(path)
     labels = np.asarray(labels)
@@ -127,9 +154,11 @@ def write_labels(scan: Scan, labels: np.ndarray, path: str | Path) -> None:
     writer = _WRITERS.get(path.suffix.lower())
     source = scan.source
     if writer is not None and source is not None and _same_format(source, path):
-        if _is_as_read(scan, source):
+        original = _as_read(scan, source)
+        if original is not None:
             with _naming(path):
-                writer.write_labels(source, scan, labels.astype(np.int64), path)
+                rows = _on_rows(labels.astype(np.int64), original.kept)
+                writer.write_labels(source, scan, rows, path)
             return
         warnings.warn(
             f"{path}: the cloud is not what {source} holds now, so its header is not kept",
@@ -138,16 +167,43 @@ def write_labels(scan: Scan, labels: np.ndarray, path: str | Path) -> None:
     write_scan(replace(scan, labels=labels.astype(np.int64)), path)
 
 
-def _read(path: Path, window: int, stride: int) -> list[Scan]:
+def _read(path: Path, names: list[str] | None, window: int, stride: int) -> list[Scan]:
     if path.is_dir():
+        if names is not None:
+            _refuse_columns("a room of S3DIS")
         return s3dis.read(path)
     _check_present(path)
     suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ValueError(f"unknown suffix {path.suffix!r}; known are {', '.join(SUFFIXES)}")
+    if names is not None:
+        return _read_columns(path, names)
     if suffix == ".npz":
         return npz.read(path, window, stride)
-    if suffix not in _READERS:
-        raise ValueError(f"unknown suffix {path.suffix!r}; known are {', '.join(SUFFIXES)}")
     return _READERS[suffix](path)
+
+
+def _read_columns(path: Path, names: list[str]) -> list[Scan]:
+    """The cloud of a file that does not name its columns, by their names."""
+    suffix = path.suffix.lower()
+    if suffix == ".bin":
+        return kitti.read(path, names)
+    if suffix in _TEXT:
+        return text.read(path, names)
+    if suffix != ".npy":
+        _refuse_columns(suffix)
+    (scan,) = npz.read_npy(path)
+    if any(re.fullmatch(r"feature\d+", name) is None for name in scan.fields):
+        _refuse_columns("a structured .npy")
+    columns = [*scan.points.T, *scan.fields.values()]
+    if len(columns) != len(names):
+        raise ValueError(f"columns names {len(names)} columns, the array has {len(columns)}")
+    pairs = [pair for pair in zip(names, columns, strict=True) if pair[0] != "_"]
+    return [scan_from_columns(dict(pairs))]
+
+
+def _refuse_columns(kind: str) -> None:
+    raise ValueError(f"columns names what text, .npy and .bin hold; {kind} names its own")
 
 
 def _check_present(path: Path) -> None:
@@ -175,10 +231,20 @@ def _same_format(source: Path, path: Path) -> bool:
     return source.is_file() and family is _WRITERS[path.suffix.lower()]
 
 
-def _is_as_read(scan: Scan, source: Path) -> bool:
-    """Whether the points are still those of the file, in its order: else labels would shift."""
+def _as_read(scan: Scan, source: Path) -> Scan | None:
+    """The file's cloud, if its points are still the scan's, in their order: labels would shift."""
     originals = read_scans(source)
-    return len(originals) == 1 and np.array_equal(originals[0].points, scan.points)
+    same = len(originals) == 1 and np.array_equal(originals[0].points, scan.points)
+    return originals[0] if same else None
+
+
+def _on_rows(labels: np.ndarray, kept: np.ndarray | None) -> np.ndarray:
+    """Labels of all rows of a file, from those of the points that reading has kept of them."""
+    if kept is None:
+        return labels
+    rows = np.full(len(kept), UNLABELLED, dtype=np.int64)
+    rows[kept] = labels
+    return rows
 
 
 @contextmanager

@@ -7,6 +7,8 @@ that ``red, green, blue`` or ``scalar_Label`` mean the same whatever file they c
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -15,8 +17,10 @@ from pointwise.cloud.scan import UNLABELLED, Scan
 COLORS = (
     ("red", "green", "blue"),
     ("r", "g", "b"),
+    ("rf", "gf", "bf"),
     ("diffuse_red", "diffuse_green", "diffuse_blue"),
 )
+_FRACTIONS = COLORS[2]  # CloudCompare's name for colours from 0 to 1
 NORMALS = (
     ("nx", "ny", "nz"),
     ("normal_x", "normal_y", "normal_z"),
@@ -26,14 +30,49 @@ LABELS = ("label", "labels", "class", "classification", "class_id", "semantic", 
 RESERVED = ("color", "normal", "intensity")
 
 
+_UNIT = re.compile(r"\s*(?:\[[^\]]*\]|\([^)]*\))$")  # x [m], x (m)
+
+
+def columns_named(text: str | Iterable[str]) -> list[str]:
+    """The names in ``x y z _ r g b``, or in a list; a column called ``_`` is left out.
+
+    Raises ValueError where x, y and z are not all there, or a name is there twice.
+    """
+    names = re.split(r"[\s,]+", text.strip()) if isinstance(text, str) else [*text]
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError(f"columns must be names such as 'x y z intensity r g b', got {text!r}")
+    if not has_xyz(names):
+        raise ValueError(f"columns must name x, y and z, got {' '.join(names)!r}")
+    named([name for name in names if name != "_"], ())
+    return names
+
+
+def has_xyz(names: Iterable[str]) -> bool:
+    """Whether x, y and z are among the names of columns."""
+    return {"x", "y", "z"} <= {_plain(name) for name in names}
+
+
+def is_coordinate(name: str) -> bool:
+    return _plain(name) in ("x", "y", "z")
+
+
+def named(names: Sequence[str], columns: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
+    """Columns by name; raises where two have the same, since one would replace the other."""
+    name, times = Counter(names).most_common(1)[0] if names else ("", 1)
+    if times > 1:
+        raise ValueError(f"two columns are named {name!r}; rename one, or leave it out")
+    return dict(zip(names, columns, strict=False))
+
+
 def scan_from_columns(columns: dict[str, np.ndarray]) -> Scan:
     """A scan from columns ``[N]`` (or ``[N, K]``) under a file's names; raises without x, y, z.
 
-    ``label`` and its usual other names become the labels where they hold whole numbers (NaN is
-    unlabelled); colours of any type become uint8; ``name_0 … name_K`` become one field ``[N, K]``;
-    the rest keeps its name.
+    ``label`` and its usual other names become the labels where they hold whole numbers (what is not
+    finite is unlabelled); colours of any type become uint8; ``name_0 … name_K`` become one field
+    ``[N, K]``; the rest keeps its name.
     """
     columns = dict(columns)
+    _refuse_two(columns)
     xyz = _take(columns, ("x", "y", "z"))
     if xyz is None:
         raise ValueError(f"no columns x, y, z (it has: {', '.join(columns) or 'none'})")
@@ -45,9 +84,11 @@ def fields_from_columns(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]
     """Fields as a scan names and types them, from a file's columns other than x, y, z, labels."""
     columns = dict(columns)
     fields = {}
-    color = next((c for names in COLORS if (c := _take(columns, names)) is not None), None)
-    if color is not None:
-        fields["color"] = to_color(color)
+    for names in COLORS:
+        if (color := _take(columns, names)) is not None:
+            # Whole numbers may be fractions too: 0 and 1.
+            fields["color"] = to_color(color.astype(np.float64) if names == _FRACTIONS else color)
+            break
     normal = next((n for names in NORMALS if (n := _take(columns, names)) is not None), None)
     if normal is not None:
         fields["normal"] = normal.astype(np.float32)
@@ -88,28 +129,47 @@ def columns_from_fields(fields: dict[str, np.ndarray], n: int) -> dict[str, np.n
     return columns
 
 
-def to_color(values: np.ndarray) -> np.ndarray:
-    """RGB of any type to uint8: floats up to 1 are fractions, integers above 255 have 16 bits.
+def to_color(values: np.ndarray, top: float | None = None) -> np.ndarray:
+    """RGB of any type to uint8: floats up to 1 are fractions, numbers above 255 have 16 bits.
 
-    The whole array decides, since writers of LAS often put 8-bit colours into its 16-bit fields.
+    ``top`` is the highest possible value where the file says it. Else the whole array decides,
+    since writers of LAS often put 8-bit colours into its 16-bit fields. What is not finite is no
+    colour, and black.
     """
     if values.dtype == np.uint8 or not values.size:
         return values.astype(np.uint8)
-    top = np.nanmax(values)
-    if values.dtype.kind == "f" and top <= 1:
-        values = np.nan_to_num(values) * 255
+    values = np.nan_to_num(values, nan=0, posinf=0, neginf=0)
+    top = float(values.max() if top is None else top)
+    if values.dtype.kind == "f" and top <= 1 + 1e-3:  # 1 and what rounding may add
+        values = values * 255
     elif top > 255:
-        values = np.nan_to_num(values) / 256
-        return np.clip(values, 0, 255).astype(np.uint8)
-    return np.clip(np.rint(np.nan_to_num(values)), 0, 255).astype(np.uint8)
+        return np.clip(values / 256, 0, 255).astype(np.uint8)
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
 def _plain(name: str) -> str:
-    return name.strip().lower().removeprefix("scalar_")  # CloudCompare's prefix
+    name = name.strip()
+    if name.endswith(("]", ")")):
+        name = _UNIT.sub("", name)
+    return name.lower().removeprefix("scalar_")  # CloudCompare's prefix
 
 
 def _find(columns: dict[str, np.ndarray], name: str) -> str | None:
-    return next((given for given in columns if _plain(given) == name), None)
+    """The column of that name; rather ``x`` than ``scalar_x`` or ``X``."""
+    found = [given for given in columns if _plain(given) == name]
+    return min(found, key=lambda given: (_is_scalar(given), given != name), default=None)
+
+
+def _is_scalar(name: str) -> bool:
+    return name.strip().lower().startswith("scalar_")
+
+
+def _refuse_two(columns: dict[str, np.ndarray]) -> None:
+    """Raises for ``x`` beside ``X``, of which either could be the coordinate."""
+    found = [name for name in columns if is_coordinate(name) and not _is_scalar(name)]
+    for axis in "xyz":
+        if len(both := [name for name in found if _plain(name) == axis]) > 1:
+            raise ValueError(f"two columns are named {both[0]!r} and {both[1]!r}; rename one")
 
 
 def _take(columns: dict[str, np.ndarray], names: tuple[str, ...]) -> np.ndarray | None:
@@ -125,8 +185,10 @@ def _take_labels(columns: dict[str, np.ndarray]) -> np.ndarray | None:
         given = _find(columns, name)
         if given is None or columns[given].ndim != 1 or columns[given].dtype.kind not in "uif":
             continue
-        values = np.nan_to_num(columns[given], nan=UNLABELLED)
-        if np.array_equal(values, np.rint(values)):
+        values = np.asarray(columns[given])
+        if values.dtype.kind == "f":
+            values = np.where(np.isfinite(values), values, UNLABELLED)
+        if np.array_equal(values, np.rint(values)) and np.abs(values).max(initial=0) < 2**63:
             del columns[given]
             return values.astype(np.int64)
     return None

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pointwise.cloud.files.columns import scan_from_columns
+from pointwise.cloud.files.columns import scan_from_columns, to_color
 from pointwise.cloud.scan import Scan
 from pointwise.extras import import_extra
 
 _CARTESIAN = ("cartesianX", "cartesianY", "cartesianZ")
 _SPHERICAL = ("sphericalRange", "sphericalAzimuth", "sphericalElevation")
+_COLORS = ("colorRed", "colorGreen", "colorBlue")
 _NAMES = {
     "intensity": "intensity",
     "colorRed": "red",
@@ -27,8 +27,8 @@ _NAMES = {
 def read(path: Path) -> list[Scan]:
     """All scans of an E57 file in the file's global frame (metres), as one cloud.
 
-    Directions that gave no valid point are dropped with a warning. Of several scans, which
-    the field ``scan`` numbers, the fields that all have are kept.
+    Points that the file marks as invalid have no coordinates (NaN). Of several scans, which the
+    field ``scan`` numbers, the fields that all have are kept.
     """
     pye57 = import_extra("pye57", "files")
     with open(path, "rb") as stream:
@@ -45,14 +45,7 @@ def read(path: Path) -> list[Scan]:
     if len(parts) == 1:
         shared.remove("scan")
     columns = {name: np.concatenate([part[name] for part in parts]) for name in shared}
-    valid = columns.pop("valid")
-    if not valid.all():
-        dropped = int((~valid).sum())
-        warnings.warn(
-            f"{path}: dropped {dropped} of {len(valid)} points, which are marked invalid",
-            stacklevel=2,
-        )
-    return [scan_from_columns({name: values[valid] for name, values in columns.items()})]
+    return [scan_from_columns(columns)]
 
 
 def _columns(file: Any, number: int, size: int) -> dict[str, np.ndarray]:
@@ -63,7 +56,7 @@ def _columns(file: Any, number: int, size: int) -> dict[str, np.ndarray]:
     )
     if position is None:
         raise ValueError(f"scan {number} has no coordinates (it has: {', '.join(sorted(present))})")
-    if header.point_count > 8 * size:  # each takes a bit at the very least
+    if header.point_count * max(_bits(header), 1) > 8 * size:
         raise ValueError(f"truncated: a scan says {header.point_count} points in {size} bytes")
     state = "cartesianInvalidState" if position is _CARTESIAN else "sphericalInvalidState"
     wanted = [*position, *(name for name in (*_NAMES, state) if name in present)]
@@ -73,11 +66,37 @@ def _columns(file: Any, number: int, size: int) -> dict[str, np.ndarray]:
         points = _cartesian(points)
     if header.has_pose():
         points = file.to_global(points, header.rotation, header.translation)
-    valid = np.isfinite(points).all(axis=1)
     if state in values:
-        valid &= values.pop(state) == 0
+        points[values.pop(state) != 0] = np.nan
     columns = dict(zip("xyz", points.T, strict=True))
-    return columns | {_NAMES[name]: column for name, column in values.items()} | {"valid": valid}
+    if present.issuperset(_COLORS):
+        top = _brightest(header)
+        values |= {name: to_color(values[name], top) for name in _COLORS}
+    return columns | {_NAMES[name]: column for name, column in values.items()}
+
+
+def _bits(header: Any) -> int:
+    """What a point takes in the file, at least."""
+    libe57 = import_extra("pye57", "files").libe57
+    node = import_extra("pye57.utils", "files").get_node
+    prototype = libe57.StructureNode(header.points.prototype())
+    bits = 0
+    for name in header.point_fields:
+        field = node(prototype, name)
+        if isinstance(field, libe57.FloatNode):
+            bits += 32 if field.precision() == libe57.FloatPrecision.E57_SINGLE else 64
+        elif isinstance(field, (libe57.IntegerNode, libe57.ScaledIntegerNode)):
+            bits += (field.maximum() - field.minimum()).bit_length()
+    return bits
+
+
+def _brightest(header: Any) -> float | None:
+    """The highest value that a colour can have, where the scan says it."""
+    if not header.node.isDefined("colorLimits"):
+        return None
+    limits = header.node["colorLimits"]
+    names = [f"{name}Maximum" for name in _COLORS if limits.isDefined(f"{name}Maximum")]
+    return max((float(limits[name].value()) for name in names), default=None)
 
 
 def _read(file: Any, header: Any, names: list[str]) -> dict[str, np.ndarray]:

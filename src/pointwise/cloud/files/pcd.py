@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import functools
 import io
 import math
@@ -13,10 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from pointwise.cloud.files.columns import scan_from_columns
+from pointwise.cloud.files.columns import named, scan_from_columns
+from pointwise.cloud.files.tables import rows_of
 from pointwise.cloud.scan import Scan
 
 _TYPES = {"F": "f", "I": "i", "U": "u"}
+_KEYS = (
+    *("VERSION", "FIELDS", "COLUMNS", "SIZE", "TYPE", "COUNT"),
+    *("WIDTH", "HEIGHT", "VIEWPOINT", "POINTS", "DATA"),
+)
 
 
 @dataclass
@@ -25,7 +31,14 @@ class _Header:
     dtypes: list[np.dtype]
     counts: list[int]
     points: int
+    organised: int | None  # points by WIDTH and HEIGHT
     encoding: str
+    lines: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of a point as ``binary`` stores it."""
+        return sum(d.itemsize * count for d, count in zip(self.dtypes, self.counts, strict=True))
 
     @property
     def record(self) -> np.dtype:
@@ -35,67 +48,76 @@ class _Header:
 
 
 def read(path: Path) -> list[Scan]:
-    """The one cloud of a PCD file; points without finite coordinates are dropped with a warning.
+    """The one cloud of a PCD file.
 
     Organised clouds (a depth image) hold NaN where nothing was measured. Packed ``rgb`` and
-    ``rgba`` become ``color``. The sensor's pose in ``VIEWPOINT`` is not applied, as in PCL.
+    ``rgba`` become ``color``; fields called ``_`` are padding. The sensor's pose in ``VIEWPOINT``
+    is not applied, as in PCL.
     """
     with open(path, "rb") as stream:
         header = _read_header(stream)
         body = stream.read()
     decode = {"ascii": _ascii, "binary": _binary, "binary_compressed": _compressed}[header.encoding]
-    columns: dict[str, np.ndarray] = {}
-    for name, values in zip(header.names, decode(header, body), strict=True):
-        if name == "_":  # padding
-            continue
-        if name in ("rgb", "rgba") and values.dtype.itemsize == 4:
-            packed = np.ascontiguousarray(values).view(np.uint32)
-            for shift, channel in ((16, "red"), (8, "green"), (0, "blue")):
-                columns[channel] = ((packed >> shift) & 255).astype(np.uint8)
-        else:
-            columns[name] = values
-    scan = scan_from_columns(columns)
-    finite = np.isfinite(scan.points).all(axis=1)
-    if not finite.all():
-        dropped = len(scan) - int(finite.sum())
+    decoded, left = decode(header, body)
+    if header.organised not in (None, header.points):
+        raise ValueError(
+            f"the header says POINTS {header.points}, and WIDTH × HEIGHT {header.organised}"
+        )
+    if left:
         warnings.warn(
-            f"{path}: dropped {dropped} of {len(scan)} points, which have no finite coordinates",
+            f"{path}: the header says {header.points} points; left out {left} behind them",
             stacklevel=2,
         )
-        scan = scan.select(finite)
-    return [scan]
+    names, columns = [], []
+    for name, count, values in zip(header.names, header.counts, decoded, strict=True):
+        if name == "_" or count == 0:
+            continue
+        if name in ("rgb", "rgba") and values.dtype.itemsize == 4 and count == 1:
+            packed = np.ascontiguousarray(values).view(np.uint32)
+            for shift, channel in ((16, "red"), (8, "green"), (0, "blue")):
+                names.append(channel)
+                columns.append(((packed >> shift) & 255).astype(np.uint8))
+        else:
+            names.append(name)
+            columns.append(values)
+    return [scan_from_columns(named(names, columns))]
 
 
 def _read_header(stream: io.BufferedReader) -> _Header:
     entries: dict[str, list[str]] = {}
+    lines = 0
     while "DATA" not in entries:
         line = stream.readline(65536)
+        lines += 1
         if not line:
             raise ValueError("not a PCD file: its header has no line DATA")
-        words = line.decode("ascii", "replace").split()
+        words = line.removeprefix(codecs.BOM_UTF8).decode("ascii", "replace").split()
         if words and not words[0].startswith("#"):
-            entries[words[0].upper()] = words[1:]
-            if "VERSION" not in entries and "FIELDS" not in entries:
+            if not entries and words[0].upper() not in _KEYS:
                 raise ValueError(f"not a PCD file: it begins with {line[:20]!r}")
+            entries[words[0].upper()] = words[1:]
+    names = entries.get("FIELDS", entries.get("COLUMNS", []))  # COLUMNS before version .6
+    entries = {"FIELDS": names, "SIZE": ["4"] * len(names), "TYPE": ["F"] * len(names), **entries}
     for key in ("FIELDS", "SIZE", "TYPE"):
-        if len(entries.get(key, [])) != len(entries.get("FIELDS", [])) or not entries.get(key):
+        if len(entries[key]) != len(names) or not names:
             raise ValueError(f"the PCD header needs one {key} for every field")
-    names = entries["FIELDS"]
     counts = _whole("COUNT", entries.get("COUNT", ["1"] * len(names)))
-    if len(counts) != len(names) or min(counts) < 1:
-        raise ValueError("the PCD header needs one COUNT of 1 or more for every field")
-    if "POINTS" in entries:
-        points = _whole("POINTS", entries["POINTS"])[0]
+    if len(counts) != len(names):
+        raise ValueError("the PCD header needs one COUNT for every field")
+    sides = [side for key in ("WIDTH", "HEIGHT") for side in entries.get(key, [])[:1]]
+    organised = math.prod(_whole("WIDTH and HEIGHT", sides)) if sides else None
+    if "POINTS" in entries or organised is None:
+        points = _whole("POINTS", entries.get("POINTS", []))[0]
     else:
-        sides = entries.get("WIDTH", []) + entries.get("HEIGHT", [])
-        points = math.prod(_whole("WIDTH and HEIGHT", sides))
+        points = organised
     encoding = " ".join(entries["DATA"]).lower()
     if encoding not in ("ascii", "binary", "binary_compressed"):
         raise ValueError(
             f"PCD data are ascii, binary or binary_compressed, the header says {encoding!r}"
         )
     types = zip(entries["TYPE"], entries["SIZE"], strict=True)
-    return _Header(names, [_dtype(kind, size) for kind, size in types], counts, points, encoding)
+    dtypes = [_dtype(kind.upper(), size) for kind, size in types]
+    return _Header(names, dtypes, counts, points, organised, encoding, lines)
 
 
 def _whole(key: str, words: list[str]) -> list[int]:
@@ -111,38 +133,76 @@ def _dtype(kind: str, size: str) -> np.dtype:
     return np.dtype(f"<{_TYPES[kind]}{size}")
 
 
-def _ascii(header: _Header, body: bytes) -> list[np.ndarray]:
+def _ascii(header: _Header, body: bytes) -> tuple[list[np.ndarray], str]:
+    """The fields, and in words what follows them."""
     width = sum(header.counts)
-    text = io.StringIO(body.decode("ascii", "replace"))
     if header.points == 0:
-        return [np.empty((0,), dtype) for dtype in header.dtypes]
+        return _none(header), ""
     if header.points * width > len(body):
         _refuse(header, f"{len(body)} bytes follow")
-    table = np.loadtxt(text, ndmin=2, comments=None, max_rows=header.points)
-    if len(table) < header.points:
-        _refuse(header, f"{len(table)} lines follow")
-    if table.shape[1] != width:
-        raise ValueError(
-            f"the header says {width} numbers a point, the lines have {table.shape[1]}"
-        )
+    text = body.decode("ascii", "replace")
+    held = len(text.lstrip().partition("\n")[0].split())
+    if held not in (0, width):
+        raise ValueError(f"the header says {width} numbers a point, the lines have {held}")
+    table = rows_of("\n" * header.lines + text, width) if held else [np.empty(0)] * width
+    if len(table[0]) < header.points:
+        _refuse(header, f"{len(table[0])} lines follow")
     columns, start = [], 0
-    for dtype, count in zip(header.dtypes, header.counts, strict=True):
-        columns.append(_squeeze(table[:, start : start + count].astype(dtype)))
+    for name, dtype, count in zip(header.names, header.dtypes, header.counts, strict=True):
+        parts = [_typed(name, part[: header.points], dtype) for part in table[start:][:count]]
+        columns.append(np.stack(parts or [np.empty(header.points)], axis=1))
         start += count
-    return columns
+    more = len(table[0]) - header.points
+    return [_squeeze(values) for values in columns], f"{more} lines" if more else ""
 
 
-def _binary(header: _Header, body: bytes) -> list[np.ndarray]:
-    record = header.record
-    if header.points * record.itemsize > len(body):
-        _refuse(header, f"{len(body)} of {header.points * record.itemsize} bytes follow")
-    table = np.frombuffer(body, record, count=header.points)
-    return [_squeeze(table[name]) for name in record.names or ()]
+def _typed(name: str, values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Numbers of a text as the type that the header says; raises where it does not hold them."""
+    if dtype.kind == "f":
+        if name in ("rgb", "rgba") and values.dtype.kind == "f":
+            values = np.nan_to_num(values, nan=0)  # the bits of a NaN are not in its text
+        with np.errstate(over="ignore"):  # which is infinite then
+            return values.astype(dtype)
+    if name == "_":
+        return values
+    limits = np.iinfo(dtype)
+    if values.dtype.kind == "f":
+        whole = values == np.rint(values)
+        fits = whole & (values >= float(limits.min)) & (values < float(limits.max) + 1)
+    else:
+        fits = (values >= limits.min) & (values <= limits.max)
+    if not fits.all():
+        said = f"TYPE {dtype.kind.upper()} of SIZE {dtype.itemsize}"
+        raise ValueError(f"field {name!r} holds {values[~fits][0]}, the header says {said}")
+    return values.astype(dtype)
 
 
-def _compressed(header: _Header, body: bytes) -> list[np.ndarray]:
+def _binary(header: _Header, body: bytes) -> tuple[list[np.ndarray], str]:
+    needed = header.points * header.size
+    if needed > len(body):
+        _refuse(header, f"{len(body)} of {needed} bytes follow")
+    if header.points == 0:
+        return _none(header), ""
+    if 0 in header.counts and needed != len(body):
+        # Some writers mean 1, and the bytes of every point would be taken for another's.
+        raise ValueError(
+            f"a COUNT of 0 makes {needed} bytes of {header.points} points, {len(body)} follow"
+        )
+    table = np.frombuffer(body, header.record, count=header.points)
+    more = len(body) - needed
+    columns = [_squeeze(table[name]) for name in header.record.names or ()]
+    return columns, f"{more} bytes" if more >= header.size else ""
+
+
+def _none(header: _Header) -> list[np.ndarray]:
+    return [np.empty(0, dtype) for dtype in header.dtypes]
+
+
+def _compressed(header: _Header, body: bytes) -> tuple[list[np.ndarray], str]:
     """Undoes LZF; all values of the first field come first, then all of the second."""
-    size = header.points * header.record.itemsize
+    size = header.points * header.size
+    if header.points == 0:
+        return _none(header), ""
     if len(body) < 8:
         _refuse(header, f"{len(body)} bytes follow")
     packed, unpacked = struct.unpack("<II", body[:8])
@@ -158,7 +218,7 @@ def _compressed(header: _Header, body: bytes) -> list[np.ndarray]:
         stop = start + header.points * count * dtype.itemsize
         columns.append(_squeeze(out[start:stop].view(dtype).reshape(header.points, count)))
         start = stop
-    return columns
+    return columns, ""
 
 
 def _squeeze(values: np.ndarray) -> np.ndarray:

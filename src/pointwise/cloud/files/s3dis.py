@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pointwise.cloud.files.guess import are_bytes
+from pointwise.cloud.files.tables import rows_of
 from pointwise.cloud.scan import Scan
 
 NAMES = (
@@ -46,14 +48,14 @@ def read(folder: Path) -> list[Scan]:
         if name not in NAMES:
             others.add(name)
         labels.append(NAMES.index(name if name in NAMES else "clutter"))
-    counts = [len(table) for table in tables]
-    whole = np.concatenate(tables)
+    counts = [len(table[0]) for table in tables]
+    whole = [np.concatenate(columns) for columns in zip(*tables, strict=True)]
     area = folder.absolute().parent.name
     return [
         Scan(
-            points=whole[:, :3],
+            points=np.stack(whole[:3], axis=1).astype(np.float64),
             fields={
-                "color": whole[:, 3:].astype(np.uint8),
+                "color": np.stack(whole[3:], axis=1).astype(np.uint8),
                 "instance": np.repeat(np.arange(len(files), dtype=np.int32), counts),
             },
             labels=np.repeat(np.array(labels, dtype=np.int64), counts),
@@ -65,15 +67,19 @@ def read(folder: Path) -> list[Scan]:
     ]
 
 
-def _read_object(file: Path) -> np.ndarray:
+def _read_object(file: Path) -> list[np.ndarray]:
+    """x, y, z, r, g, b, each ``[N]``."""
     # The published Area_5/hallway_6 has a control character where a space should be.
     text = file.read_text(encoding="latin-1").replace("\x10", " ")
     if not text.strip():
-        return np.empty((0, 6))
+        return [np.empty(0)] * 6
+    width = len(text.lstrip().partition("\n")[0].split())
+    if width != 6:
+        raise ValueError(f"{file.name}: a line must be x y z r g b, got {width} numbers")
     try:
-        table = np.loadtxt(text.splitlines(), ndmin=2)
+        table = rows_of(text, width)
     except ValueError as error:
-        raise ValueError(f"{file.name}: {str(error).partition(';')[0]}") from None
-    if table.shape[1] != 6:
-        raise ValueError(f"{file.name}: a line must be x y z r g b, got {table.shape[1]} numbers")
+        raise ValueError(f"{file.name}: {error}") from None
+    if not are_bytes(table[3:]):
+        raise ValueError(f"{file.name}: colours must be whole numbers 0 to 255")
     return table
