@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import plyfile
 import pytest
@@ -196,30 +198,40 @@ def test_numbers_of_text_stay_as_they_are_written(tmp_path):
     assert path.read_text().splitlines()[-2:] == ["0.1 1e3 -0 4", "+.5 1. 00 5"]
 
 
-@pytest.mark.parametrize("form", ["ascii", "binary_big_endian"])
-def test_lists_among_the_properties(tmp_path, form):
-    dtype = [("near", "O"), *((name, "f4") for name in "xyz"), ("label", "u1"), ("far", "O")]
-    vertices = np.zeros(2, dtype)
-    vertices["near"] = [np.array([1, 2], "i4"), np.array([], "i4")]
-    vertices["far"] = [np.array([], "f4"), np.array([0.5], "f4")]
-    vertices["x"] = [3, 4]
-    types = {"near": "i4", "far": "f4"}
-    element = plyfile.PlyElement.describe(vertices, "vertex", val_types=types)
-    before = plyfile.PlyElement.describe(
-        np.array([(v,) for v in vertices["near"]], [("near", "O")]), "before"
-    )
-    data = plyfile.PlyData([before, element], text=form == "ascii", byte_order=">")
-    data.write(tmp_path / "a.ply")
+LISTS = """ply
+format {} 1.0
+element before 2
+property list ushort int near
+element vertex 2
+property list uchar int near
+property float x
+property float y
+property float z
+property uchar label
+property list uchar short far
+end_header
+"""
+
+
+@pytest.mark.parametrize("order", ["", "<", ">"], ids=["ascii", "little", "big"])
+def test_lists_among_the_properties(tmp_path, order):
+    forms = {"": "ascii", "<": "binary_little_endian", ">": "binary_big_endian"}
+    header = LISTS.format(forms[order]).encode()
+
+    def content(first, second):
+        if not order:
+            return header + f"2 5 6\n0\n2 1 2 3 0 0 {first} 0\n0 4 0 0 {second} 1 7\n".encode()
+        rows = [("HiiH", 2, 5, 6, 0), ("BiifffBB", 2, 1, 2, 3, 0, 0, first, 0)]
+        rows.append(("BfffBBh", 0, 4, 0, 0, second, 1, 7))
+        return header + b"".join(struct.pack(order + form, *values) for form, *values in rows)
+
+    (tmp_path / "a.ply").write_bytes(content(8, 9))
     scan = read_scan(tmp_path / "a.ply")
-    assert (scan.points[:, 0].tolist(), scan.labels.tolist()) == ([3, 4], [0, 0])
-    assert all(values.dtype.isnative for values in scan.fields.values())
-    write_labels(scan, np.array([250, 7]), tmp_path / "b.ply")
-    after = plyfile.PlyData.read(tmp_path / "b.ply")
-    assert str(after) == str(data)  # a byte holds the labels
-    assert after["vertex"]["label"].tolist() == [250, 7]
-    for element, name in ((after["before"], "near"), (after["vertex"], "near")):
-        assert [values.tolist() for values in element[name]] == [[1, 2], []]
-    assert [values.tolist() for values in after["vertex"]["far"]] == [[], [0.5]]
+    assert (scan.points[:, 0].tolist(), scan.labels.tolist()) == ([3, 4], [8, 9])
+    write_labels(scan, np.array([250, 0]), tmp_path / "b.ply")
+    assert (tmp_path / "b.ply").read_bytes() == content(250, 0)
+    write_labels(scan, np.array([-1, 300]), tmp_path / "b.ply")
+    assert read_scan(tmp_path / "b.ply").labels.tolist() == [-1, 300]
 
 
 def test_labels_of_cloudcompare_are_replaced(tmp_path):

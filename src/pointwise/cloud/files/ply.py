@@ -175,25 +175,23 @@ def _read_lists(element: Element, form: str, rows: bytes) -> tuple[dict[str, np.
 
 
 def _binary(columns: dict[str, np.ndarray], properties: dict[str, Any], form: str) -> bytes:
-    """Rows of a binary file: plyfile's, without the header that it puts before them."""
-    plyfile = import_extra("plyfile", "files")
+    """Rows of a binary file. plyfile writes those with lists in the machine's own byte order."""
     order = ORDERS[form]
-    table = np.empty(
-        len(next(iter(columns.values()))),
-        [(str(k), kind.dtype(order)) for k, kind in enumerate(properties.values())],
-    )
-    for k, name in enumerate(properties):
-        table[str(k)] = columns[name]
-    lists = {str(k): kind for k, kind in enumerate(properties.values()) if is_list(kind)}
-    element = plyfile.PlyElement.describe(
-        table,
-        "vertex",
-        len_types={name: kind.len_dtype for name, kind in lists.items()},
-        val_types={name: kind.val_dtype for name, kind in lists.items()},
-    )
-    stream = io.BytesIO()
-    plyfile.PlyData([element], byte_order=order).write(stream)
-    return stream.getvalue().partition(b"end_header\n")[2]
+    if not any(map(is_list, properties.values())):
+        table = np.empty(
+            len(next(iter(columns.values()))),
+            [(name, kind.dtype(order)) for name, kind in properties.items()],
+        )
+        for name in properties:
+            table[name] = columns[name]
+        return table.tobytes()
+    pieces = []
+    for row in zip(*(columns[name] for name in properties), strict=True):
+        for kind, values in zip(properties.values(), row, strict=True):
+            if is_list(kind):
+                pieces.append(np.array(len(values), order + kind.len_dtype).tobytes())
+            pieces.append(np.asarray(values).astype(order + kind.val_dtype).tobytes())
+    return b"".join(pieces)
 
 
 def _labelled_lines(
