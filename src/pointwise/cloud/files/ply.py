@@ -83,7 +83,7 @@ def write_labels(source: Path, scan: Scan, labels: np.ndarray, path: Path) -> No
         stream.write(content[end:])
 
 
-def check_labels(source: Path, codes: np.ndarray) -> None:
+def check_labels(source: Path, scan: Scan, codes: np.ndarray, path: Path) -> None:
     """Raises where ``write_labels`` could not put one of these class codes into ``source``."""
     _label_values(codes)
     _label_name(header_of(source.read_bytes()).vertices)
