@@ -146,7 +146,7 @@ def test_hdf5_reads_its_own_file_alone(tmp_path, monkeypatch):
     assert (first.fields, second.label) == ({}, 2)
     np.testing.assert_array_equal(second.points, data[1])
     written(data=external)
-    with pytest.raises(ValueError, match="needs a dataset 'data' .*, got none"):
+    with pytest.raises(ValueError, match=r"needs a dataset 'data' .*, got none"):
         read_scans(path)
 
     layout = h5py.VirtualLayout((2, 4, 3), "f4")
@@ -167,7 +167,7 @@ def test_hdf5_reads_its_own_file_alone(tmp_path, monkeypatch):
     written(data=data, more=packed)
     assert len(read_scans(path)) == 2
     written(data=packed)
-    with pytest.raises(ValueError, match="dataset '/data' would unpack 0 MB to 0.0024 GB, more"):
+    with pytest.raises(ValueError, match=r"dataset '/data' would unpack 0 MB to 0\.0024 GB, more"):
         read_scans(path)
 
 
