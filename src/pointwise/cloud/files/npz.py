@@ -55,7 +55,7 @@ def read_npy(path: Path) -> list[Scan]:
     table = _native(np.load(path, allow_pickle=False))
     if table.dtype.names:
         table = table.reshape(-1)
-        columns = {name: table[name] for name in table.dtype.names}
+        columns = {name: table[name] for name in table.dtype.names or ()}
         numbers = {n: v for n, v in columns.items() if v.dtype.kind in "buif" and v.ndim <= 2}
         return [scan_from_columns(numbers)]
     if table.ndim == 2 and table.shape[0] == 3 and table.shape[1] > 3:
