@@ -257,7 +257,7 @@ class Reader:
 
     def sizes(self, function: Callable, args: tuple, gives: Numbers) -> fx.Node:
         """``call`` of what gives whole numbers."""
-        made = self.call(function, *args)
+        made: Any = self.call(function, *args)
         self.numbers[made] = gives
         return made
 

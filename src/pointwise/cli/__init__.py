@@ -30,6 +30,7 @@ from pointwise.cli.separate import separate
 from pointwise.cli.speedup import speedup
 from pointwise.cli.train import train
 from pointwise.cli.view import view
+from pointwise.terminal import plain
 
 INTERRUPTED = 130
 
@@ -53,7 +54,7 @@ def main() -> None:
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get("POINTWISE_DEBUG"):
             raise
-        print(f"pointwise: {error}", file=sys.stderr)
+        print(f"pointwise: {plain(error)}", file=sys.stderr)
         sys.exit(1)
     except SystemExit as ended:
         if ended.code == INTERRUPTED:  # so typer ends on Ctrl-C, without a word
@@ -63,4 +64,4 @@ def main() -> None:
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
     """A warning as one plain line; where in the code it arose helps nobody here."""
-    print(f"pointwise: {message}", file=sys.stderr)
+    print(f"pointwise: {plain(message)}", file=sys.stderr)

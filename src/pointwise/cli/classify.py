@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pointwise.terminal import shown, terminal
+
 if TYPE_CHECKING:
     import numpy as np
     from rich.table import Table
@@ -56,7 +58,6 @@ def classify(
 ) -> None:
     """Says what images show: the classes that are most likely."""
     import torch
-    from rich.console import Console
 
     from pointwise.training.images.classify import classify_pictures
     from pointwise.training.images.sources import read_pictures
@@ -72,7 +73,7 @@ def classify(
     if json:
         typer.echo(_json(found, names))
     else:
-        Console(highlight=False).print(_table(found, names))
+        terminal().print(_table(found, names))
 
 
 Found = tuple[str, "np.ndarray", "np.ndarray"]  # an image, its likeliest classes, how likely
@@ -120,7 +121,6 @@ def _load(
 
 def _table(found: Sequence[Found], names: Sequence[str]) -> Table:
     from rich import box
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), show_edge=False)
@@ -132,8 +132,8 @@ def _table(found: Sequence[Found], names: Sequence[str]) -> Table:
     for image, order, probabilities in found:
         for rank, (place, share) in enumerate(zip(order, probabilities, strict=True)):
             table.add_row(
-                escape(image) if rank == 0 else "",
-                escape(names[place]),
+                shown(image) if rank == 0 else "",
+                shown(names[place]),
                 f"{100 * share:.1f} %",
                 "█" * round(8 * float(share)),
                 style="bold" if rank == 0 else "",

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pointwise.terminal import plain, terminal
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -55,13 +57,11 @@ def compare(
 
         import_extra("matplotlib", "report")  # before minutes of measuring
 
-    from rich.console import Console
-
     from pointwise.comparison import compare as compared
     from pointwise.comparison.tables import LEGEND
     from pointwise.costs.machine import cpu_name
 
-    console = Console(highlight=False)
+    console = terminal()
     found = []
     for job in jobs:
         with _bar(console, str(job)) as told:
@@ -81,7 +81,7 @@ def compare(
         write_comparison(found, picture)
     for path in (json, picture):
         if path is not None:
-            console.print(f"wrote {path}", markup=False)
+            console.print(f"wrote {plain(path)}", markup=False)
 
 
 def _jobs(in_: str | None, out: int | None, kernel: int, stride: int, batch: int) -> list[Job]:

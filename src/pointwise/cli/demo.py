@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from pointwise.terminal import shown, terminal
+
 
 def demo(
     out: Annotated[
@@ -22,7 +24,6 @@ def demo(
     from dataclasses import replace
 
     import numpy as np
-    from rich.console import Console
 
     from pointwise.cli.label import label
     from pointwise.cli.train import free, train
@@ -31,7 +32,7 @@ def demo(
     from pointwise.rooms import room
     from pointwise.rooms.generate import room_numbers
 
-    console = Console(highlight=False)
+    console = terminal()
     out = out or free(Path("demo"))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"demo: {out} is not an empty folder; choose another --out")
@@ -51,5 +52,5 @@ def demo(
 
     console.rule("Pictures", align="left")
     view(labelled, output=out / "room.html")
-    console.print(f"\nThe run: {run}\nThe labelled scan: {labelled}", soft_wrap=True)
-    console.print(f"Open {out / 'room.html'} in a browser.", soft_wrap=True)
+    console.print(f"\nThe run: {shown(run)}\nThe labelled scan: {shown(labelled)}", soft_wrap=True)
+    console.print(f"Open {shown(out / 'room.html')} in a browser.", soft_wrap=True)

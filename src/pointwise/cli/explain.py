@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from pointwise.terminal import shown, terminal
+
 
 def explain(
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path(
@@ -24,9 +26,7 @@ def explain(
     if out.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"--out must end in .html, got {out}")
 
-    from rich.console import Console
-
-    console = Console(highlight=False)
+    console = terminal()
     with console.status("Computing the examples (the first time compiles the kernels)"):
         from pointwise.report.explain import write_page
 
@@ -36,7 +36,7 @@ def explain(
             raise OSError(f"{out} cannot be written: its folder is a file") from error
         except OSError as error:
             raise OSError(f"{out} cannot be written: {error.strerror}") from error
-    console.print(f"{out} ({out.stat().st_size / 1000:.0f} kB)", soft_wrap=True)
+    console.print(f"{shown(out)} ({out.stat().st_size / 1000:.0f} kB)", soft_wrap=True)
     if open_page:
         typer.launch(out.resolve().as_uri())
     else:

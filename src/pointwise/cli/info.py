@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pointwise.terminal import shown, terminal
+
 if TYPE_CHECKING:
     import numpy as np
     from rich.table import Table
@@ -26,11 +28,10 @@ def info(
     ] = None,
 ) -> None:
     """Prints points, extent, density, fields and labels of clouds; sizes and classes of images."""
-    from rich.console import Console
 
     from pointwise.cloud.files import read_scans
 
-    console = Console()
+    console = terminal()
     for i, path in enumerate(files):
         images = _holds_images(path)
         scans = [] if images else read_scans(path, columns=columns)
@@ -287,6 +288,5 @@ def _number(value: float, extent: float) -> str:
 
 
 def _escape(text: object) -> str:
-    from rich.markup import escape
 
-    return escape(str(text))
+    return shown(text)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from pointwise.terminal import shown, terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,13 +42,12 @@ def label(
 ) -> None:
     """Labels every point of clouds, or says which class whole clouds are of."""
     import torch
-    from rich.console import Console
 
     from pointwise.training.images.recipe import IMAGES
     from pointwise.training.run import load_run
     from pointwise.training.sources import files_of
 
-    console = Console(highlight=False)
+    console = terminal()
     trained = load_run(run, device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if trained.recipe.task == IMAGES:
         raise ValueError(f"label: {run} was trained on images; use: pointwise classify {run} IMAGE")
@@ -96,7 +98,10 @@ def _writable(file: Path) -> Path:
     """The file's own name where its format can hold labels, else that of a PLY file."""
     from pointwise.cloud.files import WRITABLE
 
-    return file if file.suffix.lower() in WRITABLE else file.with_name(f"{file.name}.ply")
+    if file.suffix.lower() not in WRITABLE:
+        return file.with_name(f"{file.name}.ply")
+    # The octree of COPC is not written.
+    return file.with_name(re.sub(r"(?i)\.copc\.laz$", ".laz", file.name))
 
 
 def _label_file(
@@ -108,23 +113,25 @@ def _label_file(
     from rich.progress import Progress
 
     from pointwise.cloud.extent import set_aside
-    from pointwise.cloud.files import read_scan, write_labels
+    from pointwise.cloud.files import check_labels, read_scan, write_labels
     from pointwise.training.label import label_scan
 
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(file.name, total=None)
+        task = bar.add_task(shown(file.name), total=None)
         scan = read_scan(file, columns=columns)
         if said := set_aside(scan):
             warnings.warn(said, stacklevel=1)
+        classes = dict(zip(run.recipe.classes.codes, run.recipe.classes.names, strict=True))
+        labelled = replace(scan, classes=classes)
+        check_labels(labelled, run.recipe.classes.codes, target)
         codes = label_scan(
             run,
             scan,
             lambda done, total: bar.update(task, completed=done, total=total),
             votes=votes,
         )
-        classes = dict(zip(run.recipe.classes.codes, run.recipe.classes.names, strict=True))
-        write_labels(replace(scan, classes=classes), codes, target)
-    console.print(f"[bold]{target}[/bold]  {len(scan):,} points")
+        write_labels(labelled, codes, target)
+    console.print(f"[bold]{shown(target)}[/bold]  {len(scan):,} points")
     found, counts = np.unique(codes, return_counts=True)
     console.print(_shares([classes[int(c)] for c in found], counts.tolist()))
 
@@ -136,7 +143,7 @@ def _shares(names: Sequence[str], counts: Sequence[int]):
     for _ in range(2):
         table.add_column(justify="right")
     for count, name in sorted(zip(counts, names, strict=True), reverse=True):
-        table.add_row(f"  {100 * count / sum(counts):.1f} %", f"{count:,}", name)
+        table.add_row(f"  {100 * count / sum(counts):.1f} %", f"{count:,}", shown(name))
     return table
 
 
@@ -157,7 +164,10 @@ def _classify(console: Console, run: Run, files: Sequence[Path], columns: str | 
         scans = read_clouds(file, columns)
         for scan, probabilities in zip(scans, classify_scans(run, scans), strict=True):
             order = probabilities.argsort()[::-1]
-            rest = ", ".join(f"{names[i]} {100 * probabilities[i]:.0f} %" for i in order[1:3])
+            rest = ", ".join(
+                f"{shown(names[i])} {100 * probabilities[i]:.0f} %" for i in order[1:3]
+            )
             cloud = file.name if len(scans) == 1 else scan.name
-            table.add_row(cloud, names[order[0]], f"{100 * probabilities[order[0]]:.1f} %", rest)
+            best = f"{100 * probabilities[order[0]]:.1f} %"
+            table.add_row(shown(cloud), shown(names[order[0]]), best, rest)
     console.print(table)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pointwise.terminal import plain, shown, terminal
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -75,9 +77,7 @@ def profile(
     check_output("profile", "--json", json, (".json",))
     check_output("profile", "--html", html, (".html", ".htm"))
 
-    from rich.console import Console
-
-    console = Console(highlight=False)
+    console = terminal()
     found = _measure(model, input_, set_, threads, rounds, console, trust)
     if json is not None:
         write_json(json, found.as_dict())
@@ -88,7 +88,7 @@ def profile(
     _show(found, console, sort or "order", tree, top)
     for path in (json, html):
         if path is not None:
-            console.print(f"wrote {path}", markup=False)
+            console.print(f"wrote {plain(path)}", markup=False)
 
 
 def _measure(
@@ -143,7 +143,7 @@ def _show(found: Profile, console: Console, sort: str, tree: bool, top: int | No
 
     count, machine = found.count, found.machine
     console.print(
-        f"[bold]{found.cost.network}[/bold], {found.inputs}: {found.milliseconds:.3g} ms, "
+        f"[bold]{shown(found.cost.network)}[/bold], {found.inputs}: {found.milliseconds:.3g} ms, "
         f"{short(count.parameters)} parameters, {bounded(count.multiply_adds, count.exact)} "
         "multiply-adds"
     )
@@ -174,7 +174,7 @@ def _table(rows: list[Row]) -> Table:
     made = table("<layer", "<kind", "ms", "params", "mult-\nadds", "roof", "<bound by")
     for row in rows:
         made.add_row(
-            row.name,
+            shown(row.name),
             row.kind if row.count.bytes else "",
             milliseconds(row.milliseconds),
             short(row.count.parameters),
@@ -191,7 +191,7 @@ def _tree(found: Profile) -> Table:
     made = table("<module", "<type", "ms", "%", "params", "mult-\nadds")
     for branch in found.tree():
         made.add_row(
-            "  " * branch.depth + branch.name,
+            "  " * branch.depth + shown(branch.name),
             branch.type,
             milliseconds(branch.milliseconds),
             f"{100 * branch.milliseconds / found.sum_ms:.1f}",
@@ -203,7 +203,6 @@ def _tree(found: Profile) -> Table:
 
 def _reasons(found: Profile, console: Console) -> None:
     """The layers that lose most against their rooflines, and why."""
-    from rich.markup import escape
 
     from pointwise.costs.tables import milliseconds
 
@@ -215,8 +214,8 @@ def _reasons(found: Profile, console: Console) -> None:
     console.print("\n[bold]Far from their rooflines[/bold], those that lose most first")
     for row in far[:_SHOWN]:
         console.print(
-            f"  [bold]{escape(row.name)}[/bold] loses {milliseconds(row.lost_ms)} ms"
-            f" ({row.bound}): {escape(row.reason)}"
+            f"  [bold]{shown(row.name)}[/bold] loses {milliseconds(row.lost_ms)} ms"
+            f" ({row.bound}): {shown(row.reason)}"
         )
     if len(far) > _SHOWN:
         console.print(f"  and {len(far) - _SHOWN} more; --json and --html have all reasons")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pointwise.terminal import shown, terminal
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -107,14 +109,13 @@ def separate(
     ] = False,
 ) -> None:
     """Replaces standard convolutions by depthwise separable ones, counts and measures them."""
-    from rich.console import Console
 
     from pointwise.cli.outputs import check_output, write_json
     from pointwise.cli.train import bar, free, network_arguments
     from pointwise.separation import separate as separated_of
     from pointwise.training.run import Run
 
-    console = Console(highlight=False)
+    console = terminal()
     check_output("separate", "--json", json, (".json",))
     found = _load(model, weights, network_arguments(set_), trust)
     _check(found, out, finetune)
@@ -122,7 +123,9 @@ def separate(
         out = free(found.folder.with_name(f"{found.folder.name}-separated"))
     shape = _shape(found, input)
     with console.status("reading images") as status:
-        images = _images(found, data, fit, shape, lambda file: status.update(f"reading {file}"))
+        images = _images(
+            found, data, fit, shape, lambda file: status.update(f"reading {shown(file)}")
+        )
     if finetune is not None and (images is None or images.training is None):
         raise ValueError("separate: --finetune needs images with classes; give --data")
     console.print(_heading(found, images, shape), soft_wrap=True)
@@ -238,6 +241,7 @@ def _heading(found: Model, images: Images | None, shape: tuple[int, ...]) -> str
     sizes = "×".join(str(size) for size in shape[1:])
     at_once = f"{shape[0]} image{'s' * (shape[0] > 1)} of {sizes}"
     name = found.name if found.folder is None else f"{found.name} of {found.folder}"
+    name = shown(name)
     return f"{name}, timed on {at_once}\n{said}"
 
 
@@ -268,7 +272,7 @@ def _tested(
         try:
             seconds = fine_tuned(new, images, out, epochs, learning_rate)
         except KeyboardInterrupt:
-            console.print(f"\nContinue with: pointwise train --resume {out}", soft_wrap=True)
+            console.print(f"\nContinue with: pointwise train --resume {shown(out)}", soft_wrap=True)
             raise
         with bar(console, "testing") as advance:
             scores["fine_tuned"] = written_metrics(new, images, out, seconds, advance)
@@ -299,5 +303,5 @@ def _write(found: Model, new: Run | None, result: Separated, out: Path) -> None:
 
 def _next_step(found: Model, out: Path) -> str:
     if found.folder is not None:
-        return f"To classify images with it:\n  pointwise classify {out} IMAGE"
-    return f"Ranks and weights are in {out}; docs/separate.md says how to load them."
+        return f"To classify images with it:\n  pointwise classify {shown(out)} IMAGE"
+    return f"Ranks and weights are in {shown(out)}; docs/separate.md says how to load them."

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from pointwise.terminal import shown, terminal
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -61,14 +63,13 @@ def speedup(
     ] = False,
 ) -> None:
     """Times a model in PyTorch, in its rivals, and accelerated; says what could be fused."""
-    from rich.console import Console
 
     _find_benchmarks()
     import accelerate as contest
     import frame
     import runtimes
 
-    console = Console(highlight=False)
+    console = terminal()
     wanted = Wanted(model, batch, size, tuple(set_ or ()), trust)
     found = find(wanted)
     missing = runtimes.missing(inference=True, quick=quick)
@@ -108,10 +109,10 @@ def speedup(
                 advance()
     _show(console, rows, apart, peaks)
     if found.file is not None and not quick:
-        console.print(f"ONNX Runtime and OpenVINO run {found.file} itself", soft_wrap=True)
+        console.print(f"ONNX Runtime and OpenVINO run {shown(found.file)} itself", soft_wrap=True)
     for who, why in missing.items():
         if not quick:
-            console.print(f"without {_NAMES.get(who, who)}: {why}")
+            console.print(f"without {_NAMES.get(who, who)}: {shown(why)}")
     _show_parts(console, faster)
 
 
@@ -214,7 +215,9 @@ def _show_parts(console: Any, faster: Any) -> None:
     """What runs as kernels, and what does not."""
     why = getattr(faster, "why", "")
     if why:
-        console.print(f"\ncompiled in pieces, because torch.export said: {why}", soft_wrap=True)
+        console.print(
+            f"\ncompiled in pieces, because torch.export said: {shown(why)}", soft_wrap=True
+        )
     for report in faster.reports():
         console.print()
         console.print(str(report), markup=False, soft_wrap=True)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
+from pointwise.terminal import shown, terminal
+
 if TYPE_CHECKING:
     import numpy as np
     from rich.console import Console
@@ -208,14 +210,12 @@ def train(
         options.pop(name)
     options["set"] = options.pop("set_")
 
-    from rich.console import Console
-
     from pointwise.extras import import_extra
 
     for module in ("lightning.pytorch", "torchmetrics", "tensorboard"):
         import_extra(module, "train")
 
-    console = Console(highlight=False)
+    console = terminal()
     if resume is not None:
         if data:
             raise ValueError("train: --resume takes the run's own data; leave DATA away")
@@ -278,14 +278,14 @@ def _run(folder: Path, options: dict[str, Any], console: Console, *, resume: boo
     if resume:
         check_resumable(folder, settings)  # before the data are read, which takes a while
     with console.status("reading data") as status:
-        training = _training(options, lambda file: status.update(f"reading {file}"))
+        training = _training(options, lambda file: status.update(f"reading {shown(file)}"))
         run = read_run(folder) if resume else training.plan(network_arguments(options["set"]))
         feed = training.feed(run)
     console.print(_description(training, run, folder))
     try:
         seconds = fit(run, feed, folder, settings, resume=resume)
     except KeyboardInterrupt:
-        console.print(f"\nContinue with: pointwise train --resume {folder}", soft_wrap=True)
+        console.print(f"\nContinue with: pointwise train --resume {shown(folder)}", soft_wrap=True)
         raise
     with bar(console, "testing") as advance:
         matrix = training.evaluate(run, advance)
@@ -298,7 +298,7 @@ def _run(folder: Path, options: dict[str, Any], console: Console, *, resume: boo
     # Commands to copy are not wrapped.
     purpose, command = training.next_step(folder)
     console.print(f"{seconds:.0f} s of training. {purpose}")
-    console.print(f"  {command}", soft_wrap=True)
+    console.print(f"  {shown(command)}", soft_wrap=True)
 
 
 _SETTINGS = ("minutes", "learning_rate", "patience", "devices", "precision", "seed")
@@ -349,9 +349,9 @@ def _description(training: Training, run: Run, folder: Path) -> Table:
     parameters = sum(p.numel() for p in run.network.parameters())
     table = Table.grid(padding=(0, 2))
     for row in training.describe(run):
-        table.add_row(*row)
+        table.add_row(*map(shown, row))
     table.add_row("network", f"{type(run.network).__name__}, {parameters:,} parameters")
-    table.add_row("run", str(folder))
+    table.add_row("run", shown(folder))
     return table
 
 
@@ -376,7 +376,7 @@ def _table(run: Run, result: Scores, counted: str) -> Table:
     for name, count, accuracy, iou in zip(
         run.recipe.classes.names, result.counts, result.class_accuracy, result.iou, strict=True
     ):
-        row = name, f"{count:,}", _percent(accuracy), _percent(iou)
+        row = shown(name), f"{count:,}", _percent(accuracy), _percent(iou)
         table.add_row(*row[: len(table.columns)])
     table.columns[0].footer = "all\nmean over classes"
     table.columns[

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from pointwise.terminal import plain
+
 
 def view(
     file: Annotated[Path, typer.Argument(help="The point cloud: LAS, LAZ, PLY, PCD, E57, …")],
@@ -46,12 +48,14 @@ def view(
     if not 1 <= cloud <= len(scans):
         raise ValueError(f"--cloud must be 1 to {len(scans)}, the clouds of {file}, got {cloud}")
     if len(scans) > 1:
-        print(f"{file} holds {len(scans)} clouds; this is number {cloud} (choose with --cloud)")
+        print(
+            f"{plain(file)} holds {len(scans)} clouds; this is number {cloud} (choose with --cloud)"
+        )
     scan = scans[cloud - 1]
 
     write_page(scan, page, by=by)
     write_picture(scan, picture, by=by)
-    print(page)
-    print(picture)
+    print(plain(page))
+    print(plain(picture))
     if open_page:
         typer.launch(page.resolve().as_uri())

@@ -6,6 +6,8 @@ import io
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from pointwise.terminal import plain as one_line
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -78,7 +80,7 @@ def layer_table(cost: Cost) -> Table:
     made = table("<layer", "<kind", *_COUNTS)
     for layer in cost.layers:
         times = f" ×{layer.calls}" if layer.calls > 1 else ""
-        made.add_row(layer.name + times, layer.kind, *numbers(layer.count))
+        made.add_row(one_line(layer.name) + times, layer.kind, *numbers(layer.count))
     made.add_section()
     made.add_row("total", "", *numbers(cost.totals), style="bold")
     return made
@@ -88,7 +90,9 @@ def tree_table(cost: Cost, depth: int | None = None) -> Table:
     """A row for each module, with all that is inside it."""
     made = table("<module", "<type", *_COUNTS)
     for branch in cost.tree(depth):
-        made.add_row("  " * branch.depth + branch.name, branch.type, *numbers(branch.count))
+        made.add_row(
+            "  " * branch.depth + one_line(branch.name), branch.type, *numbers(branch.count)
+        )
     return made
 
 

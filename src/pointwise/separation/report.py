@@ -81,8 +81,9 @@ class Report:
     def table(self) -> Table:
         """Everything that was separated, at most 80 columns wide."""
         from rich import box
-        from rich.markup import escape
         from rich.table import Table
+
+        from pointwise.terminal import shown as safe
 
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, show_footer=True)
         table.add_column("layer", "network", overflow="fold", max_width=22)
@@ -112,7 +113,7 @@ class Report:
             errors = [_percent(layer.weight_error)]
             errors += [_percent(layer.output_error)] * with_outputs
             table.add_row(
-                escape(layer.name or "(itself)"),
+                safe(layer.name or "(itself)"),
                 f"{layer.rank}/{layer.full_rank}",
                 *cells,
                 *errors,

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import signal
+import struct
+
 import laspy
 import numpy as np
 import pytest
@@ -7,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from pointwise.cloud.files import read_scan, write_labels, write_scan
+from pointwise.cloud.files import check_labels, read_scan, write_labels, write_scan
 from pointwise.cloud.files.las import linear_unit
 from pointwise.cloud.scan import UNLABELLED, Scan
 
@@ -280,3 +284,129 @@ def test_truncated(data, tmp_path, keep):
     (tmp_path / "a.las").write_bytes(content[: int(len(content) * keep)])
     with pytest.raises(ValueError, match=r"a\.las: truncated: the header says 1065 points"):
         read_scan(tmp_path / "a.las")
+
+
+def made(path, point_format, version, n=3, extra=(), **values):
+    """A file with its coordinate system in an EVLR where it can have one, else in GeoTIFF keys."""
+    las = laspy.create(point_format=point_format, file_version=version)
+    las.header.offsets, las.header.scales = [100, 200, 0], [0.01, 0.01, 0.001]
+    las.add_extra_dims([laspy.ExtraBytesParams(name, "f4") for name in extra])
+    las.x = las.y = las.z = np.arange(n) + 100.0
+    for name, value in values.items():
+        las[name] = value
+    if version == "1.4":
+        wkt = laspy.VLR("LASF_Projection", 2112, "wkt", b'PROJCS["somewhere"]\0')
+        las.evlrs = laspy.vlrs.vlrlist.VLRList([wkt])
+    else:
+        keys = struct.pack("<8H", 1, 1, 0, 1, 3076, 0, 1, 9002)
+        las.header.vlrs.append(laspy.VLR("LASF_Projection", 34735, "keys", keys))
+    las.write(path)
+    return path
+
+
+FORMATS = [(k, "1.4") for k in range(11)] + [(0, "1.1"), (1, "1.2"), (2, "1.2"), (3, "1.3")]
+
+
+@pytest.mark.filterwarnings("ignore:.*GeoTIFF keys")
+@pytest.mark.parametrize("suffix", [".las", ".laz"])
+@pytest.mark.parametrize(("point_format", "version"), FORMATS)
+def test_records_stay_where_the_format_changes(tmp_path, point_format, version, suffix):
+    if suffix == ".laz" and point_format in (4, 5):
+        pytest.skip("lazrs does not compress these point formats")
+    path = made(tmp_path / f"in{suffix}", point_format, version, extra=["height"], height=[1, 2, 3])
+    scan = read_scan(path)
+    for target in (".las", ".laz"):
+        out = tmp_path / f"out{target}"
+        for codes in ([7, 8, 9], [7, 31, 200]):
+            check_labels(scan, codes, out)
+            write_labels(scan, np.array(codes), out)
+            las = laspy.read(out)
+            np.testing.assert_array_equal(las.classification, codes)
+            np.testing.assert_array_equal(las.height, [1, 2, 3])
+            np.testing.assert_array_equal(las.xyz, scan.points)
+            assert las.header.scales.tolist() == [0.01, 0.01, 0.001]
+            assert las.header.offsets.tolist() == [100, 200, 0]
+            larger = codes[-1] > 31 and point_format < 6
+            assert las.point_format.id == (
+                {0: 6, 1: 6, 2: 7, 3: 7, 4: 9, 5: 10}[point_format] if larger else point_format
+            )
+            if version == "1.4":
+                assert [v.string for v in las.evlrs] == ['PROJCS["somewhere"]']
+                assert las.header.global_encoding.wkt == larger
+            else:
+                assert linear_unit(out) == "ft"
+                assert not las.header.global_encoding.wkt
+
+
+def test_a_coordinate_system_that_stays_in_geotiff_keys_is_said(tmp_path):
+    scan = read_scan(made(tmp_path / "a.las", 3, "1.2"))
+    with pytest.warns(UserWarning, match="coordinate system stays in GeoTIFF keys"):
+        write_labels(scan, np.array([2, 3, 200]), tmp_path / "b.las")
+
+
+def test_new_files_say_that_their_coordinate_system_is_wkt(tmp_path, scan):
+    write_scan(scan, tmp_path / "a.laz")
+    assert laspy.open(tmp_path / "a.laz").header.global_encoding.wkt
+
+
+def test_an_extra_dimension_with_labels(tmp_path):
+    path = made(tmp_path / "a.las", 6, "1.4", extra=["label"], label=[0, 1, 300])
+    with pytest.warns(UserWarning, match="labels are those of the extra dimension 'label'"):
+        scan = read_scan(path)
+    assert scan.labels.tolist() == [0, 1, 300]
+    assert scan.classes == {0: "class 0", 1: "class 1", 300: "class 300"}
+    write = {"label": [0, 1, 0.5], "classification": [2, 0, 3]}
+    path = made(tmp_path / "a.las", 6, "1.4", extra=["label"], **write)
+    with pytest.warns(UserWarning, match="its extra dimension 'label' is the field 'extra_label'"):
+        scan = read_scan(path)
+    assert scan.labels.tolist() == [2, UNLABELLED, 3]
+    for suffix in (".ply", ".npz"):
+        write_labels(scan, np.array([4, 5, 6]), tmp_path / f"a{suffix}")
+        assert read_scan(tmp_path / f"a{suffix}").fields["extra_label"].tolist() == [0, 1, 0.5]
+
+
+def test_what_cannot_be_written_is_known_before(tmp_path, data):
+    scan = read_scan(made(tmp_path / "a.las", 6, "1.4"))
+    with pytest.raises(ValueError, match=r"a\.las: LAS holds class codes 0 to 255, got 256"):
+        check_labels(scan, [2, 256], tmp_path / "b.las")
+    with pytest.raises(ValueError, match="COPC is read but not written"):
+        check_labels(scan, [2], tmp_path / "b.copc.laz")
+    with pytest.raises(ValueError, match=r"cannot write '\.txt'"):
+        check_labels(scan, [2], tmp_path / "b.txt")
+    scan.fields["a" * 40] = np.zeros(3)
+    scan.source = None
+    with pytest.raises(ValueError, match="LAS holds field names of 32 bytes"):
+        check_labels(scan, [2], tmp_path / "b.las")
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        check_labels(scan, [2], tmp_path / "file" / "b.ply")
+    check_labels(scan, [2], tmp_path / "b.ply")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.las", "file"]
+
+
+def test_chunks_that_say_too_much(tmp_path):
+    """Space for what a chunk says is reserved before any of it is read."""
+    path = made(tmp_path / "a.laz", 7, "1.4")
+    header, content = laspy.open(path).header, path.read_bytes()
+    layers = header.offset_to_point_data + 8 + header.point_format.size + 4
+    path.write_bytes(content[:layers] + b"\xff\xff\xff\x7e" + content[layers + 4 :])
+    with pytest.raises(ValueError, match=r"damaged: a LAZ chunk of \d+ bytes says layers of 21307"):
+        read_scan(path)
+    content = made(path, 3, "1.2").read_bytes()
+    path.write_bytes(content[:107] + struct.pack("<I", 50_000) + content[111:])
+    with pytest.raises(ValueError, match=r"damaged: the header says 50000 points in \d+ bytes"):
+        read_scan(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_laz_is_read_and_written_after_a_fork(tmp_path):
+    """The threads of the parent are not in the child, which would wait for them for ever."""
+    path = made(tmp_path / "a.laz", 6, "1.4", n=200_000)
+    scan = read_scan(path)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        write_labels(read_scan(path), np.full(len(scan), 9), tmp_path / "b.laz")
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert (read_scan(tmp_path / "b.laz").labels == 9).all()

@@ -151,7 +151,11 @@ def test_real_recordings(data):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"pos": POINTS}, r"has no array 'points' \(it has: pos\)"),
+        ({"place": POINTS}, r"has no array 'points' \(it has: place\)"),
+        (
+            {"pos": POINTS, "xyz": POINTS},
+            "has no array 'points', and several that may be: pos, xyz",
+        ),
         ({"points": np.zeros((2, 2))}, r"points must be numbers \[N, 3\] .*, got float64 \[2, 2\]"),
         ({"points": np.array([["a"] * 3])}, r"points must be numbers \[N, 3\]"),
         ({"points": np.array([[None] * 3])}, "Object arrays cannot be loaded"),
@@ -194,3 +198,76 @@ def test_a_field_cannot_have_the_name_of_a_part(tmp_path):
         ValueError, match=r"field 'word' must be numbers \[1\] or \[1, K\], got <U1"
     ):
         write_scan(scan, tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("name", ["pos", "positions", "xyz", "Coords"])
+def test_other_names_of_points_and_labels(tmp_path, name):
+    points = np.arange(12.0).reshape(4, 3)
+    for labels in ("label", "y", "segment", "semantic_gt", "class"):
+        for values in (np.array([[2], [0], [1], [1]]), np.array([2.0, 0, 1, 1]), [2, 0, 1, 1]):
+            np.savez(tmp_path / "a.npz", **{name: points, labels: values})
+            scan = read_scan(tmp_path / "a.npz")
+            np.testing.assert_array_equal(scan.points, points)
+            assert scan.labels.tolist() == [2, 0, 1, 1]
+            assert (scan.label, scan.fields) == (None, {})
+    write_labels(scan, np.array([5, 6, 7, 8]), tmp_path / "b.npz")
+    back = read_scan(tmp_path / "b.npz")
+    assert back.labels.tolist() == [5, 6, 7, 8]
+    assert back.fields["extra_class"].tolist() == [2, 0, 1, 1]
+
+
+def test_an_array_for_each_axis(tmp_path):
+    np.savez(tmp_path / "a.npz", x=[1, 2], y=[3, 4], z=[5, 6], labels=[np.nan, 7.0])
+    scan = read_scan(tmp_path / "a.npz")
+    assert scan.points.tolist() == [[1, 3, 5], [2, 4, 6]]
+    assert (scan.labels.tolist(), scan.fields) == ([-1, 7], {})
+
+
+def test_structured_arrays_and_orders(tmp_path):
+    path = tmp_path / "a.npy"
+    rows = np.zeros(2, [("x", ">f4"), ("y", ">f8"), ("z", ">i2"), ("label", ">i4"), ("w", ">f4")])
+    rows["x"], rows["label"], rows["w"] = [1, 2], [3, 4], [5, 6]
+    np.save(path, rows)
+    scan = read_scan(path)
+    assert scan.points.tolist() == [[1, 0, 0], [2, 0, 0]]
+    assert scan.labels.tolist() == [3, 4]
+    assert scan.fields["w"].dtype == np.float32
+    table = np.arange(80).reshape(20, 4)
+    for dtype in (">f4", "<f2", "i1", ">u2"):
+        for written in (table.astype(dtype), np.asfortranarray(table.astype(dtype))):
+            np.save(path, written)
+            scan = read_scan(path)
+            np.testing.assert_array_equal(scan.points, table[:, :3])
+            assert scan.fields["feature0"].dtype.isnative
+    np.save(path, table.T[:3])
+    with pytest.warns(UserWarning, match=r"\[3, 20\] is read as three rows x, y, z of 20 points"):
+        np.testing.assert_array_equal(read_scan(path).points, table[:, :3])
+    np.save(path, table[:3])
+    with pytest.warns(UserWarning, match=r"\[3, 4\] is read as 3 points of 4 columns"):
+        np.testing.assert_array_equal(read_scan(path).points, table[:3, :3])
+    np.save(path, np.array([[None] * 3]), allow_pickle=True)
+    with pytest.raises(ValueError, match="Object arrays cannot be loaded"):
+        read_scan(path)
+
+
+def test_what_is_not_used_is_not_unpacked(tmp_path, monkeypatch):
+    """An array of zeros of a gigabyte has a megabyte, and is refused where it would be used."""
+    monkeypatch.setattr("pointwise.cloud.files.unpack.LARGE", 10_000)
+    bomb = np.zeros(10_000_000, np.uint8)
+    np.savez_compressed(tmp_path / "a.npz", points=POINTS, more=bomb)
+    scan = read_scan(tmp_path / "a.npz")
+    assert scan.fields == {}
+    write_labels(scan, np.array([3, 4]), tmp_path / "b.npz")
+    with np.load(tmp_path / "b.npz") as file:
+        assert file["more"].nbytes == bomb.nbytes
+    np.savez_compressed(tmp_path / "a.npz", points=np.zeros((1_000_000, 3)))
+    with pytest.raises(ValueError, match=r"array 'points' would unpack .* MB to 0\.024 GB, more"):
+        read_scan(tmp_path / "a.npz")
+
+
+def test_a_header_that_says_too_much(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((12, 3)))
+    content = (tmp_path / "a.npy").read_bytes().replace(b"(12, 3), ", b"(9999999, 3), ", 1)
+    (tmp_path / "a.npy").write_bytes(content.replace(b"     \n", b"\n", 1))
+    with pytest.raises(ValueError, match="truncated: the header says 239999976 bytes of numbers"):
+        read_scan(tmp_path / "a.npy")

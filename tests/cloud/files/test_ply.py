@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import plyfile
 import pytest
@@ -82,6 +84,217 @@ def test_names_that_labels_have(tmp_path, name):
     assert read_scan(tmp_path / "a.ply").labels.tolist() == [4, -1]
 
 
+HEADER = """ply
+format {} 1.0
+comment made by Müller & Söhne
+comment end_header is not here
+obj_info num_cols 3
+comment class 6 building
+element face 1
+property list uchar int vertex_indices
+
+element  vertex\t3
+property float32 x
+property   double y
+property float z
+property uchar red
+property uint8 green
+property uchar blue
+element edge 2
+property int vertex1
+property int vertex2
+end_header
+"""
+POINTS = np.array([[0, 1, 2], [10.5, -4, 13], [0.25, 6, 26]])
+COLORS = [[1, 2, 3], [10, 13, 10], [255, 0, 32]]
+
+
+def exported(form, line_end, encoding="utf-8", empty_lines=False):
+    """A file as other programs write it: faces first, then vertices, then something else."""
+    header = HEADER.format(form).encode(encoding).replace(b"\n", line_end)
+    if form == "ascii":
+        rows = ["3 0 1 2", *(f"{x:g}\t{y:g}  {z:g} " for x, y, z in POINTS), "0 1", "1 2"]
+        for k, color in enumerate(COLORS):
+            rows[k + 1] += " ".join(map(str, color)) + " "
+        if empty_lines:
+            rows = [line for row in rows for line in (row, "", "  ")]
+        return header + line_end.join(row.encode() for row in rows) + line_end
+    order = "<" if form == "binary_little_endian" else ">"
+    vertices = np.zeros(3, [*zip("xyz", (order + "f4", order + "f8", order + "f4"), strict=True)]
+                        + [(name, "u1") for name in ("red", "green", "blue")])  # fmt: skip
+    for name, values in zip("xyz", POINTS.T, strict=True):
+        vertices[name] = values
+    for name, values in zip(("red", "green", "blue"), np.transpose(COLORS), strict=True):
+        vertices[name] = values
+    face = b"\x03" + np.array([0, 1, 2], order + "i4").tobytes()
+    return header + face + vertices.tobytes() + np.array([0, 1, 1, 2], order + "i4").tobytes()
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r", b"\r\n"], ids=["LF", "CR", "CRLF"])
+@pytest.mark.parametrize("form", ["ascii", "binary_little_endian", "binary_big_endian"])
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_files_of_other_programs(tmp_path, form, line_end, encoding):
+    source, out = tmp_path / "in.ply", tmp_path / "out.ply"
+    content = exported(form, line_end, encoding)
+    source.write_bytes(content)
+    scan = read_scan(source)
+    np.testing.assert_array_equal(scan.points, POINTS)
+    assert scan.fields["color"].tolist() == COLORS
+    assert scan.classes == {6: "building"}
+
+    scan.classes = {}
+    write_labels(scan, np.array([6, -1, 70_000]), out)
+    back = read_scan(out)
+    assert back.labels.tolist() == [6, -1, 70_000]
+    np.testing.assert_array_equal(back.points, POINTS)
+    assert back.fields["color"].tolist() == COLORS
+    end = b"vertex2" + line_end + b"end_header" + line_end
+    header, _, body = content.partition(end)
+    new_header, _, new_body = out.read_bytes().partition(end)
+    assert new_header.replace(line_end + b"property int label", b"") == header
+    assert new_body[:7] == body[:7]  # the face
+    assert new_body[-8:] == body[-8:]  # the edges
+
+
+def test_numbers_that_look_like_a_line_end(tmp_path):
+    """The first byte of the body is LF, behind a header whose lines end in CR."""
+    header = "ply\nformat binary_little_endian 1.0\nelement vertex 1\n" + "".join(
+        f"property uchar {name}\n" for name in "xyz"
+    )
+    for line_end in (b"\r", b"\n", b"\r\n"):
+        start = (header + "end_header\n").encode().replace(b"\n", line_end)
+        (tmp_path / "a.ply").write_bytes(start + b"\n\r\n")
+        assert read_scan(tmp_path / "a.ply").points.tolist() == [[10, 13, 10]]
+
+
+def ascii_file(path, properties, rows, element="vertex", more=""):
+    lines = ["ply", "format ascii 1.0", f"element {element} {len(rows)}"]
+    lines += [f"property {each}" for each in properties] + [*more.splitlines(), "end_header", *rows]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+XYZ = ["float x", "float y", "float z"]
+
+
+def test_ascii_in_the_wild(tmp_path):
+    path = tmp_path / "a.ply"
+    path.write_bytes(exported("ascii", b"\r\n", empty_lines=True))
+    np.testing.assert_array_equal(read_scan(path).points, POINTS)
+    ascii_file(path, [*XYZ, "uchar label"], ["0 0 0 2.0", "1 1 1 3.0e0"], element="vertices")
+    scan = read_scan(path)
+    assert scan.labels.tolist() == [2, 3]
+    write_labels(scan, np.array([7, 8]), path)
+    assert path.read_text().splitlines()[-2:] == ["0 0 0 7", "1 1 1 8"]
+    ascii_file(path, [*XYZ, "float mass"], ["0 0 0 -1.#IND", "1 1 1 nan(ind)", "2 2 2 .1"])
+    np.testing.assert_array_equal(read_scan(path).fields["mass"], np.float32([np.nan, np.nan, 0.1]))
+    ascii_file(path, XYZ, [])
+    assert len(read_scan(path)) == 0
+
+
+def test_numbers_of_text_stay_as_they_are_written(tmp_path):
+    path = ascii_file(tmp_path / "a.ply", XYZ, ["0.1 1e3 -0", "+.5 1. 00"])
+    write_labels(read_scan(path), np.array([4, 5]), path)
+    assert path.read_text().splitlines()[-2:] == ["0.1 1e3 -0 4", "+.5 1. 00 5"]
+
+
+LISTS = """ply
+format {} 1.0
+element before 2
+property list ushort int near
+element vertex 2
+property list uchar int near
+property float x
+property float y
+property float z
+property uchar label
+property list uchar short far
+end_header
+"""
+
+
+@pytest.mark.parametrize("order", ["", "<", ">"], ids=["ascii", "little", "big"])
+def test_lists_among_the_properties(tmp_path, order):
+    forms = {"": "ascii", "<": "binary_little_endian", ">": "binary_big_endian"}
+    header = LISTS.format(forms[order]).encode()
+
+    def content(first, second):
+        if not order:
+            return header + f"2 5 6\n0\n2 1 2 3 0 0 {first} 0\n0 4 0 0 {second} 1 7\n".encode()
+        rows = [("HiiH", 2, 5, 6, 0), ("BiifffBB", 2, 1, 2, 3, 0, 0, first, 0)]
+        rows.append(("BfffBBh", 0, 4, 0, 0, second, 1, 7))
+        return header + b"".join(struct.pack(order + form, *values) for form, *values in rows)
+
+    (tmp_path / "a.ply").write_bytes(content(8, 9))
+    scan = read_scan(tmp_path / "a.ply")
+    assert (scan.points[:, 0].tolist(), scan.labels.tolist()) == ([3, 4], [8, 9])
+    write_labels(scan, np.array([250, 0]), tmp_path / "b.ply")
+    assert (tmp_path / "b.ply").read_bytes() == content(250, 0)
+    write_labels(scan, np.array([-1, 300]), tmp_path / "b.ply")
+    assert read_scan(tmp_path / "b.ply").labels.tolist() == [-1, 300]
+
+
+def test_labels_of_cloudcompare_are_replaced(tmp_path):
+    path = ascii_file(tmp_path / "a.ply", [*XYZ, "float scalar_Label"], ["0 0 0 4", "1 1 1 5"])
+    write_labels(read_scan(path), np.array([8, 9]), path)
+    assert read_scan(path).labels.tolist() == [8, 9]
+    assert "property float scalar_Label" in path.read_text()
+    write_labels(read_scan(path), np.array([8, 2**24 + 1]), path)
+    assert read_scan(path).labels.tolist() == [8, 2**24 + 1]
+
+
+def test_damaged_faces_do_not_matter_to_labels(tmp_path):
+    faces = "element face 3\nproperty list uchar int vertex_indices"
+    path = ascii_file(tmp_path / "a.ply", XYZ, ["0 0 0", "1 1 1"], more=faces)
+    path.write_text(path.read_text() + "9 0 1 2\nnonsense")
+    write_labels(read_scan(path), np.array([4, 5]), tmp_path / "b.ply")
+    assert read_scan(tmp_path / "b.ply").labels.tolist() == [4, 5]
+    assert (tmp_path / "b.ply").read_text().endswith("1 1 1 5\n9 0 1 2\nnonsense")
+
+
+@pytest.mark.parametrize(
+    ("properties", "rows", "message"),
+    [
+        ([*XYZ, "float x"], ["0 0 0 0"], "the PLY header has two properties 'x'; rename one"),
+        (XYZ, ["0 0 0", "0 0"], "element 'vertex': the number of columns changed from 3 to 2"),
+        (XYZ, ["0 0 0 0"], "element 'vertex' has 3 properties, its lines have 4 numbers"),
+        (XYZ, ["0 0 a"], "element 'vertex': could not convert string 'a' to float64"),
+        ([*XYZ, "uchar red"], ["0 0 0 300"], "property 'red' is uchar, which cannot be 300"),
+        ([*XYZ, "int red"], ["0 0 0 nan"], "property 'red' is int, which cannot be nan"),
+        ([*XYZ, "half red"], ["0 0 0 0"], "a PLY property cannot have the type 'half'"),
+        ([*XYZ, "list float int a"], ["0 0 0 0"], "cannot have the type 'list float int'"),
+        ([*XYZ, "float my red"], ["0 0 0 0"], "line 7 of the PLY header is none: 'property float"),
+        ([*XYZ, "list uchar int a"], ["0 0 0 2 1"], "element 'vertex', row 0: early end-of-line"),
+    ],
+)
+def test_vertices_that_cannot_be_read(tmp_path, properties, rows, message):
+    path = ascii_file(tmp_path / "a.ply", properties, rows)
+    with pytest.raises(ValueError, match=rf"a\.ply: .*{message}"):
+        read_scan(path)
+
+
+def test_headers_that_cannot_be_read(tmp_path):
+    path = ascii_file(tmp_path / "a.ply", XYZ, ["0 0 0", "1 1 1"])
+    whole = path.read_text()
+    for old, new, message in (
+        ("end_header", "", "line 8 of the PLY header is none: '0 0 0'"),
+        ("end_header\n0 0 0\n1 1 1\n", "", "truncated: its header has no line end_header"),
+        ("format ascii 1.0\n", "", "the PLY header has no line format"),
+        ("ascii 1.0", "ascii 2.0", "line 2 of the PLY header is none: 'format ascii 2.0'"),
+        ("vertex 2", "vertex -2", "line 3 of the PLY header is none: 'element vertex -2'"),
+        ("element vertex 2", "", "line 4 of the PLY header is none: 'property float x'"),
+        ("vertex 2", "vertex 3", "truncated: the header says 3 of 'vertex', 2 follow"),
+        ("element", "element vertex 0\nelement", "the PLY header has two elements 'vertex'"),
+        ("ply", "plain", "not a PLY file: its first line does not say ply"),
+    ):
+        path.write_text(whole.replace(old, new, 1))
+        with pytest.raises(ValueError, match=message):
+            read_scan(path)
+    list_label = ascii_file(path, [*XYZ, "list uchar int label"], ["0 0 0 1 4"])
+    with pytest.raises(ValueError, match="property 'label' is a list, which no label can replace"):
+        write_labels(read_scan(list_label), np.array([1]), tmp_path / "b.ply")
+
+
 def test_a_class_of_fractions_is_a_field(tmp_path):
     (tmp_path / "a.ply").write_text(
         "ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\n"
@@ -151,6 +364,30 @@ def test_what_ply_cannot_hold_is_refused(tmp_path):
     with pytest.raises(ValueError, match="PLY holds 32-bit labels, got 2147483648"):
         write_scan(scan, tmp_path / "a.ply")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_truncated_and_longer_binary_files(tmp_path):
+    content = exported("binary_little_endian", b"\n")
+    content = content.replace(b"element edge 2\nproperty int vertex1\nproperty int vertex2\n", b"")
+    (tmp_path / "a.ply").write_bytes(content)  # 16 bytes more than the header says
+    np.testing.assert_array_equal(read_scan(tmp_path / "a.ply").points, POINTS)
+    (tmp_path / "a.ply").write_bytes(content[:-17])
+    with pytest.raises(ValueError, match="truncated: the header says 3 of 'vertex', 2 follow"):
+        read_scan(tmp_path / "a.ply")
+    (tmp_path / "a.ply").write_bytes(content.replace(b"face 1", b"face 40"))
+    with pytest.raises(ValueError, match=r"element 'face', row \d+: early end-of-file"):
+        read_scan(tmp_path / "a.ply")
+
+
+def test_a_line_without_end_is_read_once(tmp_path):
+    """Not in the square of its length, which takes hours."""
+    (tmp_path / "a.ply").write_bytes(b"ply\nformat ascii 1.0\n" + bytes(20_000_000))
+    with pytest.raises(ValueError, match="truncated: its header has no line end_header"):
+        read_scan(tmp_path / "a.ply")
+    rows = [" " * 20_000_000, "0 0 0"]
+    path = ascii_file(tmp_path / "a.ply", XYZ, rows)
+    path.write_text(path.read_text().replace("vertex 2", "vertex 1"))
+    assert len(read_scan(path)) == 1
 
 
 def test_huge_header(tmp_path):

@@ -164,6 +164,53 @@ def test_other_hdf5(tmp_path, arrays, message):
         read_scans(tmp_path / "a.h5")
 
 
+def test_hdf5_reads_its_own_file_alone(tmp_path, monkeypatch):
+    """Neither links to other files, nor datasets that lie in them, nor what is not used."""
+    data = np.arange(24, dtype=">f4").reshape(2, 4, 3)
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["data"] = data
+    (tmp_path / "secret.bin").write_bytes(data.tobytes())
+    path = tmp_path / "a.h5"
+
+    def written(**more):
+        with h5py.File(path, "w") as file:
+            for name, value in more.items():
+                if callable(value):
+                    value(file, name)
+                else:
+                    file[name] = value
+
+    external = h5py.ExternalLink("other.h5", "/data")
+    written(data=data, more=external, loop=h5py.SoftLink("/loop"), label=np.array([1, 2]))
+    first, second = read_scans(path)
+    assert (first.fields, second.label) == ({}, 2)
+    np.testing.assert_array_equal(second.points, data[1])
+    written(data=external)
+    with pytest.raises(ValueError, match=r"needs a dataset 'data' .*, got none"):
+        read_scans(path)
+
+    layout = h5py.VirtualLayout((2, 4, 3), "f4")
+    layout[:] = h5py.VirtualSource(tmp_path / "other.h5", "data", (2, 4, 3))
+    where = [(str(tmp_path / "secret.bin"), 0, data.nbytes)]
+    for lying in (
+        lambda file, name: file.create_virtual_dataset(name, layout),
+        lambda file, name: file.create_dataset(name, (2, 4, 3), ">f4", external=where),
+    ):
+        written(data=lying)
+        with pytest.raises(ValueError, match="dataset '/data' lies in other files, which are not"):
+            read_scans(path)
+
+    monkeypatch.setattr("pointwise.cloud.files.unpack.LARGE", 10_000)
+    packed = lambda file, name: file.create_dataset(  # noqa: E731
+        name, (2, 100_000, 3), "f4", compression="gzip", fillvalue=0
+    )
+    written(data=data, more=packed)
+    assert len(read_scans(path)) == 2
+    written(data=packed)
+    with pytest.raises(ValueError, match=r"dataset '/data' would unpack 0 MB to 0\.0024 GB, more"):
+        read_scans(path)
+
+
 @pytest.fixture
 def room(tmp_path):
     annotations = tmp_path / "Area_5" / "hallway_6" / "Annotations"

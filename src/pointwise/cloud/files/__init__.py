@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from pointwise.cloud.scan import UNLABELLED, Scan
 __all__ = [
     "SUFFIXES",
     "WRITABLE",
+    "check_labels",
     "read_scan",
     "read_scans",
     "sample_surface",
@@ -101,7 +103,9 @@ def _with_finite_points(path: Path, scans: list[Scan]) -> list[Scan]:
         stacklevel=3,
     )
     for k in broken:
-        scans[k] = replace(scans[k].select(finite[k]), kept=finite[k])
+        whole = scans[k]
+        left = whole.select(finite[k])
+        scans[k] = replace(left, kept=finite[k], no_class=whole.no_class)
     return scans
 
 
@@ -165,6 +169,31 @@ def write_labels(scan: Scan, labels: np.ndarray, path: str | Path) -> None:
             stacklevel=2,
         )
     write_scan(replace(scan, labels=labels.astype(np.int64)), path)
+
+
+def check_labels(scan: Scan, codes: Sequence[int], path: str | Path) -> None:
+    """Raises where ``write_labels`` could not write labels of these class codes to ``path``.
+
+    It writes one point, which takes no time: to be called before labels take hours. The folder of
+    ``path`` is made. Errors are those of ``write_labels``, and OSError where nothing can be
+    written.
+    """
+    path, source = Path(path), scan.source
+    writer = _WRITERS.get(path.suffix.lower())
+    if writer is None:
+        raise ValueError(f"{path}: cannot write {path.suffix!r}; use {', '.join(_WRITERS)}")
+    labels = np.asarray(codes, np.int64)
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".", dir=path.parent) as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they come with the labels
+            if source is not None and _same_format(source, path):
+                with _naming(source):
+                    writer.check_labels(source, scan, labels, path)
+            else:
+                few = scan.select(np.zeros(min(len(labels), len(scan)), np.int64))
+                trial = Path(folder, f"a{''.join(path.suffixes[-2:])}")
+                writer.write(replace(few, labels=labels[: len(few)]), trial)
 
 
 def _read(path: Path, names: list[str] | None, window: int, stride: int) -> list[Scan]:

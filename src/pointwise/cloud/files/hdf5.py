@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pointwise.cloud.files.columns import to_color
 from pointwise.cloud.files.s3dis import CLASSES
+from pointwise.cloud.files.unpack import check_unpacked
 from pointwise.cloud.scan import Scan
 from pointwise.extras import import_extra
 
@@ -23,14 +25,25 @@ def read(path: Path) -> list[Scan]:
     """
     h5py = import_extra("h5py", "files")
     with h5py.File(path, "r") as file:
-        arrays = {name: item[()] for name, item in file.items() if isinstance(item, h5py.Dataset)}
-    data = arrays.pop("data", None)
-    if data is None or data.ndim != 3 or data.shape[2] not in (3, 6, 9) or data.dtype.kind != "f":
-        found = "none" if data is None else f"{data.dtype} {list(data.shape)}"
-        raise ValueError(
-            f"needs a dataset 'data' of floats [n, P, 3], [n, P, 6] or [n, P, 9], got {found}"
-        )
-    n, p, width = data.shape
+        found = _datasets(file)
+        data = found.pop("data", None)
+        if (
+            data is None
+            or len(data.shape or ()) != 3
+            or data.shape[2] not in (3, 6, 9)
+            or data.dtype.kind != "f"
+        ):
+            got = "none" if data is None else f"{data.dtype} {list(data.shape or ())}"
+            raise ValueError(
+                f"needs a dataset 'data' of floats [n, P, 3], [n, P, 6] or [n, P, 9], got {got}"
+            )
+        n, p, width = data.shape
+        arrays = {
+            name: _numbers(item)
+            for name, item in found.items()
+            if name == "label" or (item.shape or ())[:2] == (n, p)
+        }
+        data = _numbers(data)
     fields = {
         name: values
         for name, values in arrays.items()
@@ -57,6 +70,27 @@ def read(path: Path) -> list[Scan]:
         )
         for i in range(n)
     ]
+
+
+def _datasets(file: Any) -> dict[str, Any]:
+    """The datasets of a file by name; links to other files are not followed."""
+    h5py = import_extra("h5py", "files")
+    links = {name: file.get(name, getlink=True) for name in file}
+    own = [name for name, link in links.items() if isinstance(link, h5py.HardLink)]
+    return {name: item for name in own if isinstance(item := file[name], h5py.Dataset)}
+
+
+def _numbers(dataset: Any) -> np.ndarray:
+    """What a dataset holds, of its own file alone, in the machine's byte order."""
+    if dataset.external or dataset.is_virtual:
+        raise ValueError(f"dataset {dataset.name!r} lies in other files, which are not read")
+    check_unpacked(
+        f"dataset {dataset.name!r}",
+        dataset.size * dataset.dtype.itemsize,
+        dataset.id.get_storage_size(),
+    )
+    values = dataset[()]
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
 def _labels(
@@ -96,7 +130,7 @@ def _areas(path: Path, n: int) -> list[str]:
     start = 0
     for sibling in siblings[: siblings.index(path)]:
         with h5py.File(sibling, "r") as file:
-            start += len(file["data"])
+            start += len(_datasets(file).get("data", ()))
     lines = lines[start : start + n]
     if len(lines) < n:
         raise ValueError(f"room_filelist.txt ends before block {start + n}, the last of this file")

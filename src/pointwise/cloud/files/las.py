@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import multiprocessing
+import os
 import re
 import shutil
 import struct
@@ -13,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pointwise.atomic import replacing
-from pointwise.cloud.files.columns import columns_from_fields, fields_from_columns
+from pointwise.cloud.files.columns import LABELS, columns_from_fields, fields_from_columns
 from pointwise.cloud.scan import UNLABELLED, Scan
 from pointwise.extras import import_extra
 
@@ -52,6 +55,17 @@ INEXACT = "scalar_"
 LARGER_FORMAT = {0: 6, 1: 6, 2: 7, 3: 7, 4: 9, 5: 10}
 _UNITS = {1.0: "m", 0.3048: "ft", 0.3048006: "US ft", 0.0174533: "degree"}
 SCAN_ANGLE_UNIT = 0.006  # degrees per step of scan_angle in formats 6 to 10; scan_angle_rank has 1
+LAYERED = 3  # the way of compressing of LAZ for point formats 6 to 10
+LAYERS = {10: 9, 11: 1, 12: 2, 13: 1}  # of LAZ's items Point14, RGB14, RGBNIR14, Wavepacket14
+WKT, GEOTIFF = 2112, 34735  # the records of LASF_Projection that hold a coordinate system
+# LAZ holds some 150 points in a byte where all of them are the same, and less than 8 elsewhere.
+POINTS_PER_BYTE = 256
+
+# The threads that lazrs decompresses with are not there in a process that was forked from one that
+# has used them: it would wait for them for ever.
+_process = {"forked": multiprocessing.parent_process() is not None}
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _process.update(forked=True))
 
 
 def read(path: Path) -> list[Scan]:
@@ -65,16 +79,18 @@ def read(path: Path) -> list[Scan]:
         if name.removeprefix(INEXACT) in columns:
             columns[name.removeprefix(INEXACT)] = columns.pop(name)
     codes = np.array(las.classification, dtype=np.int64)
+    labels = np.where(np.isin(codes, list(UNCLASSIFIED)), UNLABELLED, codes)
+    other = _other_labels(columns, (labels != UNLABELLED).any())
     return [
         Scan(
             points=np.stack([las.x, las.y, las.z], axis=1).astype(np.float64),
             fields=fields_from_columns(columns),
-            labels=np.where(np.isin(codes, list(UNCLASSIFIED)), UNLABELLED, codes),
-            classes=_names(las, codes),
+            labels=labels if other is None else other,
+            classes=_names(las, codes) if other is None else _numbered(other),
             no_class={
                 code: (count, f"{name} in the ASPRS standard")
                 for code, name in UNCLASSIFIED.items()
-                if (count := int((codes == code).sum()))
+                if other is None and (count := int((codes == code).sum()))
             },
             assumed=_assumed(las, codes, columns),
         )
@@ -92,12 +108,45 @@ def _assumed(las: Any, codes: np.ndarray, columns: dict[str, np.ndarray]) -> tup
     return tuple(lines)
 
 
+def _other_labels(columns: dict[str, np.ndarray], classified: bool) -> np.ndarray | None:
+    """The labels of an extra dimension called ``label``, ``class``, …; taken from ``columns``.
+
+    They are the labels where LAS's own classification says nothing, and otherwise a field, under
+    a name that no format takes for the labels.
+    """
+    named = [name for name in columns if name.lower().removeprefix(INEXACT) in LABELS]
+    found = None
+    for name in named:
+        values = columns.pop(name)
+        whole = values.ndim == 1 and np.array_equal(values, np.rint(values))
+        if whole and not classified and found is None:
+            warnings.warn(
+                f"all points are unclassified in LAS's own dimension, so the labels are those of "
+                f"the extra dimension {name!r}",
+                stacklevel=4,
+            )
+            found = values.astype(np.int64)
+            continue
+        warnings.warn(
+            f"the labels are LAS's classification; its extra dimension {name!r} is the field "
+            f"'extra_{name}'",
+            stacklevel=4,
+        )
+        columns[f"extra_{name}"] = values
+    return found
+
+
+def _numbered(codes: np.ndarray) -> dict[int, str]:
+    return {code: f"class {code}" for code in np.unique(codes).tolist() if code != UNLABELLED}
+
+
 def write(scan: Scan, path: Path) -> None:
     """Writes LAS 1.4 with every field: LAS's own names as such, the others as extra bytes."""
     laspy = import_extra("laspy", "files")
     _refuse_copc(path)
     header = laspy.LasHeader(point_format=7 if "color" in scan.fields else 6, version="1.4")
     header.offsets, header.scales = _grid(scan.points)
+    header.global_encoding.wkt = True  # as LAS 1.4 asks of these point formats
     columns = _las_names(columns_from_fields(scan.fields, len(scan)), header.point_format)
     own = set(header.point_format.dimension_names)
     for name in columns.keys() - own:
@@ -127,19 +176,74 @@ def write_labels(source: Path, scan: Scan, labels: np.ndarray, path: Path) -> No
     _refuse_copc(path)
     codes = _codes(labels)
     las = _load(source)
-    known = _names(las, codes)
-    renamed = {c: scan.classes[c] for c in np.unique(codes).tolist() if c in scan.classes}
-    renamed = {c: name for c, name in renamed.items() if known.get(c) != name}
-    small = las.point_format.id < 6
-    larger = small and bool(len(codes)) and codes.max() > 31
-    if not (las.header.are_points_compressed or path.suffix.lower() == ".laz" or larger or renamed):
-        _patch(source, path, las.header, codes, bits=5 if small else 8)
+    names = _new_names(las, codes, scan.classes)
+    compressed = las.header.are_points_compressed or path.suffix.lower() == ".laz"
+    if not (compressed or names or _needs_larger_format(las, codes)):
+        _patch(source, path, las.header, codes, bits=5 if las.point_format.id < 6 else 8)
         return
-    if larger:
+    for lost in _lost(las):
+        warnings.warn(f"{path}: {lost}", stacklevel=3)
+    _save(_labelled(las, codes, names), path)
+
+
+def check_labels(source: Path, scan: Scan, codes: np.ndarray, path: Path) -> None:
+    """Raises where ``write_labels`` could not write such codes: writes one point, to memory."""
+    laspy = import_extra("laspy", "files")
+    _refuse_copc(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they come when the file is written
+        codes = _codes(codes)
+    with laspy.open(source, laz_backend=_backend()) as reader:
+        las = laspy.LasData(reader.header, reader.read_points(1))
+    larger = _needs_larger_format(las, codes)
+    names = _new_names(las, codes, scan.classes)
+    # The largest code decides about the format.
+    las = _labelled(las, np.full(len(las.points), codes.max() if larger else 0, np.uint8), names)
+    las.write(io.BytesIO(), do_compress=path.suffix.lower() == ".laz", laz_backend=_backend())
+
+
+def _new_names(las: Any, codes: np.ndarray, classes: dict[int, str]) -> dict[int, str]:
+    """The names of the classes that are not in the file yet."""
+    known = _names(las, codes)
+    wanted = {code: classes[code] for code in np.unique(codes).tolist() if code in classes}
+    return {code: name for code, name in wanted.items() if known.get(code) != name}
+
+
+def _needs_larger_format(las: Any, codes: np.ndarray) -> bool:
+    return las.point_format.id < 6 and bool(len(codes)) and codes.max() > 31
+
+
+def _labelled(las: Any, codes: np.ndarray, names: dict[int, str]) -> Any:
+    if _needs_larger_format(las, codes):
         las = _with_larger_format(las)
     las.classification = codes
-    _name_classes(las, renamed)
-    _save(las, path)
+    _name_classes(las, names)
+    # A file that says it is COPC without COPC's octree is broken for every reader of COPC.
+    las.header.vlrs = _without_copc(las.header.vlrs)
+    if las.evlrs is not None:
+        las.evlrs = _without_copc(las.evlrs)
+    return las
+
+
+def _lost(las: Any) -> list[str]:
+    """What a file that is written anew does not keep."""
+    lost = []
+    if any(vlr.user_id == "copc" for vlr in las.header.vlrs):
+        lost.append("is written as LAZ: COPC's octree is not kept")
+    if las.header.start_of_waveform_data_packet_record:
+        lost.append("the waveforms are not kept; their descriptions are")
+    return lost
+
+
+def _without_copc(records: Any) -> Any:
+    vlrlist = import_extra("laspy.vlrs.vlrlist", "files")
+    return vlrlist.VLRList([record for record in records if record.user_id != "copc"])
+
+
+def _backend() -> Any:
+    """How LAZ is decompressed: by all threads, or by this one in a process that was forked."""
+    laspy = import_extra("laspy", "files")
+    return laspy.LazBackend.Lazrs if _process["forked"] else laspy.LazBackend.detect_available()
 
 
 def linear_unit(path: Path) -> str | None:
@@ -161,7 +265,7 @@ def _load(path: Path) -> Any:
     # Without a handler laspy's log lines would reach stderr beside the error that is raised.
     logging.getLogger("laspy").addHandler(logging.NullHandler())
     _check_records(path)
-    with laspy.open(path) as reader:
+    with laspy.open(path, laz_backend=_backend()) as reader:
         held = _points_held(path, reader.header)
         if reader.header.point_count > held:
             raise ValueError(
@@ -201,12 +305,41 @@ def _points_held(path: Path, header: Any) -> int:
         stream.seek(header.offset_to_point_data)
         record = header.vlrs.get("LasZipVlr")[0].record_data
         sizes = lazrs.read_chunk_table(stream, lazrs.LazVlr(record))
+        _check_layers(stream, header, bytes(record), [length for _, length in sizes])
     if sum(length for _, length in sizes) > room:
         raise ValueError(f"truncated: its chunk table says more than the {room} bytes it has")
     largest = max((count for count, _ in sizes), default=0)
     if largest * header.point_format.size > 2**31:
         raise ValueError(f"damaged: a LAZ chunk says {largest} points, most have 50,000")
-    return sum(count for count, _ in sizes)
+    if len({count for count, _ in sizes}) > 1:  # else the last one may be filled in part
+        count, length = max(sizes, key=lambda chunk: chunk[0] / max(chunk[1], 1))
+        if count > POINTS_PER_BYTE * length:
+            raise ValueError(f"damaged: a LAZ chunk says {count} points in {length} bytes")
+    held = sum(count for count, _ in sizes)
+    if POINTS_PER_BYTE * room < header.point_count <= held:
+        raise ValueError(f"damaged: the header says {header.point_count} points in {room} bytes")
+    return held
+
+
+def _check_layers(stream: Any, header: Any, record: bytes, lengths: list[int]) -> None:
+    """Raises where a chunk says layers that are longer than it is: space for them is reserved.
+
+    In point formats above 5 a chunk is its first point, the number of points, the lengths of the
+    layers, the layers.
+    """
+    compressor, items = struct.unpack_from("<H30xH", record)
+    if compressor != LAYERED:
+        return
+    kinds = [struct.unpack_from("<HH", record, 34 + 6 * k) for k in range(items)]
+    layers = sum(LAYERS.get(kind, size) for kind, size in kinds)  # one for each extra byte
+    start = header.offset_to_point_data + 8
+    head = sum(size for _, size in kinds) + 4
+    for length in lengths:
+        stream.seek(start + head)
+        said = np.frombuffer(stream.read(4 * layers), "<u4").sum(dtype=np.int64)
+        if head + 4 * layers + said > length:
+            raise ValueError(f"damaged: a LAZ chunk of {length} bytes says layers of {said} bytes")
+        start += length
 
 
 def _check_records(path: Path) -> None:
@@ -223,12 +356,8 @@ def _check_records(path: Path) -> None:
 
 
 def _save(las: Any, path: Path) -> None:
-    # A file that says it is COPC without COPC's octree is broken for every reader of COPC.
-    las.header.vlrs = [vlr for vlr in las.header.vlrs if vlr.user_id != "copc"]
-    if las.evlrs is not None:
-        las.evlrs = [vlr for vlr in las.evlrs if vlr.user_id != "copc"]
     with replacing(path) as part:
-        las.write(part)
+        las.write(part, laz_backend=_backend())
 
 
 def _refuse_copc(path: Path) -> None:
@@ -294,9 +423,23 @@ def _name_classes(las: Any, names: dict[int, str]) -> None:
 def _with_larger_format(las: Any) -> Any:
     laspy = import_extra("laspy", "files")
     larger = laspy.convert(las, point_format_id=LARGER_FORMAT[las.point_format.id])
+    _state_wkt(larger)
     degrees = np.array(las.scan_angle_rank, dtype=np.float64)
     larger.scan_angle = np.rint(degrees / SCAN_ANGLE_UNIT).astype(np.int16)
     return larger
+
+
+def _state_wkt(las: Any) -> None:
+    """Says that the coordinate system is WKT, as the larger formats ask; GeoTIFF keys are kept."""
+    records = [*las.header.vlrs, *(las.evlrs or [])]
+    ids = {vlr.record_id for vlr in records if vlr.user_id == "LASF_Projection"}
+    las.header.global_encoding.wkt = WKT in ids or GEOTIFF not in ids
+    if not las.header.global_encoding.wkt:
+        warnings.warn(
+            "the coordinate system stays in GeoTIFF keys, where some programs do not look for it "
+            "in point formats above 5; class codes up to 31 keep the point format",
+            stacklevel=5,
+        )
 
 
 def _grid(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,9 +1,12 @@
-"""PLY: vertices with any properties, read and written by plyfile."""
+"""PLY: vertices with any properties. What is no vertex is never parsed, and copied as it is."""
 
 from __future__ import annotations
 
 import io
 import re
+import warnings
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +14,28 @@ import numpy as np
 
 from pointwise.atomic import replacing
 from pointwise.cloud.files.columns import columns_from_fields, scan_from_columns
+from pointwise.cloud.files.ply_header import ORDERS, Element, Header, header_of, is_list, words_of
 from pointwise.cloud.scan import Scan
 from pointwise.extras import import_extra
 
 # PLY has no place for class names, so they travel as comments: "comment class 6 building".
 _CLASS_COMMENT = re.compile(r"class (-?\d+) (.+)")
+_FILLED_LINE = re.compile(rb"\S[^\r\n]*")
+_NO_NUMBER = re.compile(rb"[-+]?(1\.#\w+|nan\(\w+\))", re.IGNORECASE)  # by Microsoft's libraries
 
 
 def read(path: Path) -> list[Scan]:
     """The vertices of a PLY file as one cloud; faces and other elements are left out."""
-    vertices, comments = _read_vertices(path)
+    content = path.read_bytes()
+    header = header_of(content)
+    start, end = _extent(header, content)
     columns = {
-        name: vertices[name]
-        for name in vertices.dtype.names or ()
-        if vertices.dtype[name].kind != "O"  # lists have another length at every vertex
+        name: values.astype(values.dtype.newbyteorder("="))
+        for name, values in _columns(header.vertices, header.format, content[start:end]).items()
+        if values.dtype.kind != "O"  # lists have another length at every vertex
     }
     scan = scan_from_columns(columns)
-    matches = [m for comment in comments if (m := _CLASS_COMMENT.fullmatch(comment.strip()))]
+    matches = [match for each in header.comments if (match := _CLASS_COMMENT.fullmatch(each))]
     scan.classes = {int(match[1]): match[2] for match in matches}
     return [scan]
 
@@ -46,95 +54,201 @@ def write(scan: Scan, path: Path) -> None:
     for name, values in columns.items():
         vertices[name] = values
     element = plyfile.PlyElement.describe(vertices, "vertex")
-    _save(plyfile.PlyData([element], byte_order="<", comments=_comments(scan.classes)), path)
+    data = plyfile.PlyData([element], byte_order="<", comments=_comments(scan.classes))
+    with replacing(path) as part:
+        data.write(part)
 
 
 def write_labels(source: Path, scan: Scan, labels: np.ndarray, path: Path) -> None:
-    """Writes ``source`` again with a vertex property ``label``, and everything else as it was."""
-    plyfile = import_extra("plyfile", "files")
-    data = _load(source)
-    old = data["vertex"]
-    kept = [(name, old.data.dtype[name]) for name in old.data.dtype.names if name != "label"]
-    vertices = np.empty(old.count, [*kept, ("label", np.int32)])
-    for name, _ in kept:
-        vertices[name] = old.data[name]
-    vertices["label"] = _label_values(labels)
-    lists = {p.name: p for p in old.properties if old.data.dtype[p.name].kind == "O"}
-    element = plyfile.PlyElement.describe(
-        vertices,
-        "vertex",
-        len_types={name: prop.len_dtype for name, prop in lists.items()},
-        val_types={name: prop.val_dtype for name, prop in lists.items()},
-        comments=old.comments,
-    )
-    others = [c for c in data.comments if not _CLASS_COMMENT.fullmatch(c.strip())]
-    comments = [*others, *_comments(scan.classes)] if scan.classes else data.comments
-    elements = [element if e.name == "vertex" else e for e in data.elements]
-    _save(
-        plyfile.PlyData(
-            elements,
-            text=data.text,
-            byte_order=data.byte_order,
-            comments=comments,
-            obj_info=data.obj_info,
-        ),
-        path,
-    )
+    """Writes ``source`` again with a vertex property ``label``, and everything else as it was.
 
-
-def _read_vertices(path: Path) -> tuple[np.ndarray, list[str]]:
-    """The vertices and the comments of the header.
-
-    What follows the vertices is not even looked at: millions of faces take plyfile minutes, and
-    faces that break the format do not matter to a cloud.
+    A property that is read as ``label`` (CloudCompare's ``scalar_Label``, say) is replaced; it
+    keeps its name, its place and, where that holds the labels, its type.
     """
+    content = source.read_bytes()
+    header = header_of(content)
+    start, end = _extent(header, content)
+    element, rows = header.vertices, content[start:end]
+    name = _label_name(element)
+    kind, values = _label_property(element.properties.get(name), _label_values(labels))
+    if header.format == "ascii":
+        body = header.line_end.join(_labelled_lines(rows, element, name, labels))
+    else:
+        columns = _columns(element, header.format, rows) | {name: values}
+        body = _binary(columns, element.properties | {name: kind}, header.format)
+    with replacing(path) as part, open(part, "wb") as stream:
+        stream.write(_labelled_header(header, name, kind, scan.classes))
+        stream.write(content[header.size : start])
+        stream.write(body)
+        stream.write(content[end:])
+
+
+def check_labels(source: Path, scan: Scan, codes: np.ndarray, path: Path) -> None:
+    """Raises where ``write_labels`` could not put one of these class codes into ``source``."""
+    _label_values(codes)
+    _label_name(header_of(source.read_bytes()).vertices)
+
+
+def _extent(header: Header, content: bytes) -> tuple[int, int]:
+    """Where the vertices begin and end in the file."""
+    start = end = header.size
+    for element in header.elements[: header.elements.index(header.vertices) + 1]:
+        if header.format == "ascii":
+            held, start, end = _lines(element, content, end)
+        elif element.has_lists:
+            held, start = element.count, end
+            end += _read_lists(element, header.format, content[end:])[1]
+        else:
+            size = element.least_size()
+            held, start = (len(content) - end) // max(size, 1), end
+            end += element.count * size
+        if element.count > held:
+            raise ValueError(
+                f"truncated: the header says {element.count} of {element.name!r}, {held} follow"
+            )
+    return start, end
+
+
+def _lines(element: Element, content: bytes, start: int) -> tuple[int, int, int]:
+    """How many lines of an element follow, where they begin and end; empty lines are none."""
+    held, first, end = 0, start, start
+    for line in islice(_FILLED_LINE.finditer(content, start), element.count):
+        first = first if held else line.start()
+        held, end = held + 1, line.end()
+    return held, first, end
+
+
+def _columns(element: Element, form: str, rows: bytes) -> dict[str, np.ndarray]:
+    if element.has_lists:
+        return _read_lists(element, form, rows)[0]
+    if form == "ascii":
+        return _numbers(element, rows)
+    if not element.properties:
+        return {}
+    table = np.frombuffer(rows, element.dtype(ORDERS[form]), element.count)
+    return {name: table[name] for name in element.properties}
+
+
+def _numbers(element: Element, rows: bytes) -> dict[str, np.ndarray]:
+    """The columns of lines of numbers; a double holds whatever a type of PLY holds."""
+    if b"#" in rows or b"(" in rows:
+        rows = _NO_NUMBER.sub(b"nan", rows)
+    table = np.empty((0, len(element.properties)))
+    if element.count:
+        lines = io.StringIO(rows.decode("latin-1"), newline=None)  # takes all line ends
+        try:
+            table = np.loadtxt(lines, comments=None, ndmin=2)
+        except ValueError as error:
+            raise ValueError(f"element {element.name!r}: {str(error).split(';')[0]}") from error
+    if table.shape != (element.count, len(element.properties)):
+        raise ValueError(
+            f"element {element.name!r} has {len(element.properties)} properties, "
+            f"its lines have {table.shape[1]} numbers"
+        )
+    columns = {}
+    for (name, kind), values in zip(element.properties.items(), table.T, strict=True):
+        with np.errstate(invalid="ignore", over="ignore"):
+            columns[name] = values.astype(kind.val_dtype)
+        if columns[name].dtype.kind in "ui" and not np.array_equal(columns[name], values):
+            wrong = values[columns[name] != values][0]
+            raise ValueError(f"property {name!r} is {_type(kind)}, which cannot be {wrong:g}")
+    return columns
+
+
+def _read_lists(element: Element, form: str, rows: bytes) -> tuple[dict[str, np.ndarray], int]:
+    """The columns of an element with lists, and the bytes of its rows."""
     plyfile = import_extra("plyfile", "files")
-    header, end, body = path.read_bytes().partition(b"end_header")
-    later = re.search(rb"(?s)^element[ \t]+vertex\b.*?^(element\b)", header, re.MULTILINE)
-    header = header[: later.start(1)] if later else header
-    counts = _counts(header, len(body))
-    empty = re.sub(rb"(?m)^(element[ \t]+\S+[ \t]+)\d+", rb"\g<1>0", header)
-    layout = plyfile.PlyData.read(io.BytesIO(empty + end + b"\n"))
-    _check_vertices(layout)
-    dtype = layout["vertex"].dtype(layout.byte_order)
-    if layout.text or len(layout.elements) > 1 or dtype.hasobject:
-        data = plyfile.PlyData.read(io.BytesIO(header + end + body))
-        return data["vertex"].data, data.comments
-    # The usual case, which plyfile reads at once only where it can map a whole file into memory.
-    start = 2 if header.startswith(b"ply\r\n") else 1
-    count, held = counts["vertex"], (len(body) - start) // dtype.itemsize
-    if count > held:
-        raise ValueError(f"truncated: the header says {count} vertices, {held} follow")
-    return np.frombuffer(body, dtype, count, start).copy(), layout.comments
+    kinds = map(str, element.properties.values())
+    lines = ["ply", f"format {form} 1.0", f"element e {element.count}", *kinds, "end_header\n"]
+    header = "\n".join(lines).encode()
+    stream = io.BytesIO(
+        header + (b"\n".join(_FILLED_LINE.findall(rows)) if form == "ascii" else rows)
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*input contained no data")  # an empty list of text
+            table = plyfile.PlyData.read(stream)["e"].data
+    except plyfile.PlyElementParseError as error:
+        raise ValueError(f"element {element.name!r}, row {error.row}: {error.message}") from error
+    columns = {name: table[str(k)] for k, name in enumerate(element.properties)}
+    return columns, 0 if form == "ascii" else stream.tell() - len(header)
 
 
-def _load(path: Path) -> Any:
-    plyfile = import_extra("plyfile", "files")
-    header, _, body = path.read_bytes().partition(b"end_header")
-    _counts(header, len(body))
-    data = plyfile.PlyData.read(path)
-    _check_vertices(data)
-    return data
+def _binary(columns: dict[str, np.ndarray], properties: dict[str, Any], form: str) -> bytes:
+    """Rows of a binary file. plyfile writes those with lists in the machine's own byte order."""
+    order = ORDERS[form]
+    if not any(map(is_list, properties.values())):
+        table = np.empty(
+            len(next(iter(columns.values()))),
+            [(name, kind.dtype(order)) for name, kind in properties.items()],
+        )
+        for name in properties:
+            table[name] = columns[name]
+        return table.tobytes()
+    pieces = []
+    for row in zip(*(columns[name] for name in properties), strict=True):
+        for kind, values in zip(properties.values(), row, strict=True):
+            if is_list(kind):
+                pieces.append(np.array(len(values), order + kind.len_dtype).tobytes())
+            pieces.append(np.asarray(values).astype(order + kind.val_dtype).tobytes())
+    return b"".join(pieces)
 
 
-def _counts(header: bytes, room: int) -> dict[str, int]:
-    """The rows of each element, which plyfile reserves before it reads the first."""
-    found = re.findall(rb"^element[ \t]+(\S+)[ \t]+(\d+)", header, re.MULTILINE)
-    counts = {name.decode("ascii", "replace"): int(count) for name, count in found}
-    for name, count in counts.items():
-        if count > room:  # each takes a byte at least
-            raise ValueError(f"truncated: the header says {count} of {name!r}, {room} bytes follow")
-    return counts
+def _labelled_lines(
+    rows: bytes, element: Element, name: str, labels: np.ndarray
+) -> Iterator[bytes]:
+    """The lines of an ascii file with the labels in them, in place of ``name`` or at the end."""
+    earlier = list(element.properties)
+    replaced = name in earlier
+    kinds = list(element.properties.values())[: earlier.index(name) if replaced else 0]
+    for line, label in zip(_FILLED_LINE.findall(rows), labels.tolist(), strict=True):
+        words = line.split()
+        at = 0 if replaced else len(words)
+        for kind in kinds:
+            at += 1 + (int(words[at]) if is_list(kind) else 0)
+        yield b" ".join([*words[:at], str(label).encode(), *words[at + 1 :]])
 
 
-def _check_vertices(data: Any) -> None:
-    if "vertex" not in data:
-        raise ValueError("no element 'vertex', which holds the points of a PLY file")
+def _labelled_header(header: Header, name: str, kind: Any, classes: dict[int, str]) -> bytes:
+    lines = list(header.lines)
+    places = header.vertices.lines
+    line = f"property {_type(kind)} {name}".encode()
+    if name in places:
+        lines[places[name]] = line
+    else:
+        lines.insert(max(places.values()) + 1, line)
+    if classes:
+        lines = [each for each in lines if not _is_class_comment(each)]
+        place = next(k for k, each in enumerate(lines) if words_of(each)[:1] == ["format"]) + 1
+        lines[place:place] = [f"comment {each}".encode() for each in _comments(classes)]
+    return header.line_end.join(lines) + header.line_end
 
 
-def _save(data: Any, path: Path) -> None:
-    with replacing(path) as part:
-        data.write(part)
+def _is_class_comment(line: bytes) -> bool:
+    first, *words = words_of(line) or [""]
+    return first == "comment" and _CLASS_COMMENT.fullmatch(" ".join(words)) is not None
+
+
+def _type(kind: Any) -> str:
+    return str(kind).split()[1]
+
+
+def _label_name(element: Element) -> str:
+    """The property that is read as ``label``, or a new one."""
+    for name, kind in element.properties.items():
+        if name.lower().removeprefix("scalar_") == "label":
+            if is_list(kind):
+                raise ValueError(
+                    f"property {name!r} is a list, which no label can replace; rename it"
+                )
+            return name
+    return "label"
+
+
+def _label_property(old: Any, labels: np.ndarray) -> tuple[Any, np.ndarray]:
+    if old is not None and np.array_equal(labels.astype(old.val_dtype), labels):
+        return old, labels.astype(old.val_dtype)
+    return import_extra("plyfile", "files").PlyProperty("label", "int"), labels
 
 
 def _comments(classes: dict[int, str]) -> list[str]:
