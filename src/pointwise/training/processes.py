@@ -78,23 +78,27 @@ def take_place(devices: int | None) -> None:
 
 def _read_slurm() -> None:
     """Says in torchrun's words what ``srun`` says in its own."""
-    if launched() or int(os.environ.get("SLURM_NTASKS", "1")) == 1:
+    # Of this step: in a batch script without srun, the job has several tasks and only one runs.
+    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
+    if launched() or tasks == 1:
         return
-    if os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
-        return  # a shell, in which nothing was started several times
     from lightning.pytorch.plugins.environments import SLURMEnvironment
 
-    slurm = SLURMEnvironment(auto_requeue=False)
-    nodes = int(os.environ.get("SLURM_NNODES", "1"))
+    step, nodes = os.environ, int(os.environ.get("SLURM_STEP_NUM_NODES", "1"))
+    if tasks % nodes:
+        raise ValueError(
+            f"train: srun started {tasks} processes on {nodes} machines; give --ntasks-per-node"
+        )
     os.environ.update(
-        RANK=str(slurm.global_rank()),
-        LOCAL_RANK=str(slurm.local_rank()),
-        GROUP_RANK=str(slurm.node_rank()),
-        WORLD_SIZE=str(slurm.world_size()),
-        LOCAL_WORLD_SIZE=str(slurm.world_size() // nodes),
-        MASTER_ADDR=slurm.main_address,
-        MASTER_PORT=str(slurm.main_port),
+        RANK=step["SLURM_PROCID"],
+        LOCAL_RANK=step["SLURM_LOCALID"],
+        GROUP_RANK=step["SLURM_NODEID"],
+        WORLD_SIZE=str(tasks),
+        LOCAL_WORLD_SIZE=str(tasks // nodes),
     )
+    first_node = SLURMEnvironment.resolve_root_node_address(step["SLURM_STEP_NODELIST"])
+    os.environ.setdefault("MASTER_ADDR", first_node)
+    os.environ.setdefault("MASTER_PORT", str(15000 + int(step["SLURM_JOB_ID"][-4:])))
 
 
 def leave() -> None:
