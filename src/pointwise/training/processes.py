@@ -69,10 +69,10 @@ def take_place(devices: int | None) -> None:
         )
     if int(os.environ["WORLD_SIZE"]) == 1 or _connected():
         return
-    backend = "cpu:gloo"
+    backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        backend += ",cuda:nccl"
+        backend = "cpu:gloo,cuda:nccl"  # what is decided together is on the CPU
     distributed.init_process_group(backend, timeout=LONGEST_WAIT)
 
 
@@ -209,6 +209,7 @@ def launch(processes: int) -> int:
         port = free.getsockname()[1]
     environment = {
         "OMP_NUM_THREADS": str(max(1, _cores() // processes)),
+        "TORCH_CPP_LOG_LEVEL": "ERROR",  # remarks on how the processes are connected
         **os.environ,
         "WORLD_SIZE": str(processes),
         "LOCAL_WORLD_SIZE": str(processes),
