@@ -77,11 +77,10 @@ class TrainingModule(lightning.LightningModule):
         if self.skipped:
             self.lost += 1
             if self.lost >= PATIENCE_FOR_NAN:
-                raise processes.said_once(
-                    ValueError(
-                        f"train: the loss was {loss.item()} in {self.lost} batches in a row;"
-                        f" lower --learning-rate, which is {self.learning_rate:g}"
-                    )
+                processes.say_once()
+                raise ValueError(
+                    f"train: the loss was {loss.item()} in {self.lost} batches in a row;"
+                    f" lower --learning-rate, which is {self.learning_rate:g}"
                 )
             return None if processes.count() == 1 else loss
         self.lost = 0

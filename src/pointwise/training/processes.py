@@ -116,7 +116,8 @@ def together(call: Callable[[], T]) -> T:
         distributed.all_gather_object(errors, error)
     for found in errors:
         if found is not None:
-            raise said_once(found)
+            say_once()
+            raise found
     return result  # type: ignore[return-value]
 
 
@@ -128,7 +129,8 @@ def first(call: Callable[[], T]) -> T:
     assert outcome[0] is not None
     result, error = outcome[0]
     if error is not None:
-        raise said_once(error)
+        say_once()
+        raise error
     return result  # type: ignore[return-value]
 
 
@@ -141,12 +143,11 @@ def _tried(call: Callable[[], T]) -> tuple[T | None, Exception | None]:
         return None, error
 
 
-def said_once(error: Exception) -> BaseException:
-    """An error that all processes have: the first one says it, the others end without a word."""
-    if rank() == 0:
-        return error
-    time.sleep(1)  # a launcher that sees one process end stops the others, and this is to be read
-    return SystemExit(1)
+def say_once() -> None:
+    """Before an error that all processes have: the first one says it, the others end here."""
+    if rank() > 0:
+        time.sleep(1)  # a launcher that sees one process end stops the rest: this is to be read
+        raise SystemExit(1)
 
 
 def greatest(*values: float) -> list[float]:

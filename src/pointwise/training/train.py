@@ -301,6 +301,8 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"lightning|torch\.optim")
+            # Of DDP, about weights of size 1 in memory's other order: copied, and that is all.
+            warnings.filterwarnings("ignore", message="Grad strides do not match")
             for logger in loggers:
                 logger.setLevel(logging.ERROR)
             yield
