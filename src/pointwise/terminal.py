@@ -27,8 +27,8 @@ def shown(name: object) -> str:
     return escape(plain(name))
 
 
-def terminal() -> Console:
-    """What commands print with: nothing that it is given steers the terminal.
+def terminal(quiet: bool = False) -> Console:
+    """What commands print with, if they are not to be ``quiet``: nothing steers the terminal.
 
     Names are to be given through ``shown`` as well, so that they have one line and no markup.
     """
@@ -41,7 +41,7 @@ def terminal() -> Console:
                     segment = segment._replace(text=_IN_LINES.sub(_written_out, segment.text))
                 yield segment
 
-    return Terminal(highlight=False)
+    return Terminal(highlight=False, quiet=quiet)
 
 
 def _written_out(match: re.Match[str]) -> str:

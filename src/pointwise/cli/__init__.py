@@ -57,11 +57,14 @@ def main() -> None:
         print(f"pointwise: {plain(error)}", file=sys.stderr)
         sys.exit(1)
     except SystemExit as ended:
-        if ended.code == INTERRUPTED:  # so typer ends on Ctrl-C, without a word
+        # So typer ends on Ctrl-C, without a word; of several processes, one says it for all.
+        if ended.code == INTERRUPTED and "LOCAL_RANK" not in os.environ:
             print("pointwise: interrupted", file=sys.stderr)
         raise
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
     """A warning as one plain line; where in the code it arose helps nobody here."""
+    if os.environ.get("RANK", "0") != "0":
+        return  # the first of several processes says it
     print(f"pointwise: {plain(message)}", file=sys.stderr)

@@ -193,7 +193,15 @@ def train(
     seed: Annotated[
         int, typer.Option(help="Of the split and all chance.", rich_help_panel=NET)
     ] = 0,
-    devices: Annotated[int, typer.Option(min=1, help="How many.", rich_help_panel=MACHINE)] = 1,
+    devices: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="How many GPUs, or processes on the CPU; each reads --batch per step.",
+            show_default="1, or as torchrun or srun started",
+            rich_help_panel=MACHINE,
+        ),
+    ] = None,
     precision: Annotated[
         str | None,
         typer.Option(
@@ -204,7 +212,10 @@ def train(
         int, typer.Option(min=0, help="Processes that prepare data.", rich_help_panel=MACHINE)
     ] = 0,
 ) -> None:
-    """Trains a network on labelled clouds or images, and tests it on some it has not seen."""
+    """Trains a network on labelled clouds or images, and tests it on some it has not seen.
+
+    With --devices, or under torchrun or srun, several processes share the data and the work.
+    """
     options: dict[str, Any] = dict(locals())
     for name in ("out", "resume"):
         options.pop(name)
@@ -215,20 +226,40 @@ def train(
     for module in ("lightning.pytorch", "torchmetrics", "tensorboard"):
         import_extra(module, "train")
 
-    console = terminal()
-    if resume is not None:
-        if data:
-            raise ValueError("train: --resume takes the run's own data; leave DATA away")
-        folder, options = resume, _resumed(resume, minutes, epochs, patience, devices, workers)
-    elif not data:
-        raise ValueError("train: give DATA (rooms, digits, files or folders), or --resume RUN")
-    else:
+    from pointwise.training import processes
+
+    def place() -> tuple[Path, dict[str, Any]]:
+        if resume is not None:
+            if data:
+                raise ValueError("train: --resume takes the run's own data; leave DATA away")
+            return resume, _resumed(resume, minutes, epochs, patience, devices, workers)
+        if not data:
+            raise ValueError("train: give DATA (rooms, digits, files or folders), or --resume RUN")
         folder = out or free(Path("runs") / Path(data[0]).stem)
         if (folder / "run.json").exists():
             raise ValueError(
                 f"train: {folder} holds a run already; choose another --out, or --resume {folder}"
             )
-    _run(folder, options, console, resume=resume is not None)
+        return folder, options
+
+    processes.take_place(devices)
+    if (devices or 1) > 1 and not processes.launched():
+        place()  # said before any process is started
+        if code := processes.launch(devices or 1):
+            raise typer.Exit(code)
+        return
+    processes.watch_parent()
+    console = terminal(quiet=processes.rank() > 0)
+    try:
+        folder, options = processes.first(place)
+        _run(folder, options, console, resume=resume is not None)
+    except RuntimeError as error:
+        if not processes.lost_another(error):
+            raise
+        raise OSError(
+            "train: another process of this training has ended; see what it said"
+        ) from error
+    processes.leave()
 
 
 def _resumed(folder: Path, *changed: Any) -> dict[str, Any]:
@@ -266,6 +297,7 @@ def free(folder: Path) -> Path:
 
 
 def _run(folder: Path, options: dict[str, Any], console: Console, *, resume: bool) -> None:
+    from pointwise.training import processes
     from pointwise.training.evaluate import write_metrics
     from pointwise.training.run import read_run
     from pointwise.training.train import Settings, check_resumable
@@ -276,11 +308,16 @@ def _run(folder: Path, options: dict[str, Any], console: Console, *, resume: boo
         **{name: options[name] for name in _SETTINGS},
     )
     if resume:
-        check_resumable(folder, settings)  # before the data are read, which takes a while
-    with console.status("reading data") as status:
+        # Before the data are read, which takes a while.
+        processes.first(lambda: check_resumable(folder, settings))
+
+    def read() -> tuple[Training, Run, Feed]:
         training = _training(options, lambda file: status.update(f"reading {shown(file)}"))
         run = read_run(folder) if resume else training.plan(network_arguments(options["set"]))
-        feed = training.feed(run)
+        return training, run, training.feed(run)
+
+    with console.status("reading data") as status:
+        training, run, feed = processes.together(read)
     console.print(_description(training, run, folder))
     try:
         seconds = fit(run, feed, folder, settings, resume=resume)
@@ -289,6 +326,8 @@ def _run(folder: Path, options: dict[str, Any], console: Console, *, resume: boo
         raise
     with bar(console, "testing") as advance:
         matrix = training.evaluate(run, advance)
+    if processes.rank() > 0:
+        return
     rest = training.not_counted(run)
     result = write_metrics(run, matrix, folder, seconds=seconds, not_counted=rest)
     console.print(_table(run, result, training.counted))

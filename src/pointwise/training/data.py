@@ -13,7 +13,7 @@ from pointwise.cloud.scan import Scan
 from pointwise.training.augment import Augmentation
 from pointwise.training.classes import IGNORED
 from pointwise.training.columns import blocks
-from pointwise.training.feed import Epochs, Feed
+from pointwise.training.feed import Epochs, Feed, watched
 from pointwise.training.recipe import Prepared, Recipe
 
 
@@ -201,10 +201,11 @@ def train_loader(
     """Batches to train on, without end in their variety."""
     kind = RandomBlocks if recipe.task == "segmentation" else Clouds
     data = kind(recipe, scans, augmentation, seed)
+    sampler = Epochs(len(data))
     return DataLoader(
         data,
-        batch_size=min(batch, len(data)),
-        sampler=Epochs(len(data)),
+        batch_size=min(batch, len(sampler)),
+        sampler=sampler,
         # A last batch of a single cloud would leave a norm over the batch without a variance.
         drop_last=True,
         collate_fn=pack,
@@ -222,4 +223,4 @@ def validation_loader(
         data: Dataset[Sample] = Tiles(recipe, scans)
     else:
         data = Clouds(recipe, scans, None, seed=0)
-    return DataLoader(data, batch_size=batch, collate_fn=pack, num_workers=workers)
+    return DataLoader(watched(data), batch_size=batch, collate_fn=pack, num_workers=workers)

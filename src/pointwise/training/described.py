@@ -107,8 +107,9 @@ OPTIONS = {
     "rotate": NUMBER.or_null(),
     "patience": COUNT.or_null(),
     "seed": WHOLE,
-    "devices": COUNT,
+    "devices": COUNT.or_null(),
     "precision": TEXT.or_null(),
+    "columns": TEXT.or_null(),
     "workers": WHOLE,
 }
 

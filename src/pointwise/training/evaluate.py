@@ -12,11 +12,13 @@ import numpy as np
 from pointwise.atomic import replacing
 from pointwise.cloud.scan import UNLABELLED, Scan
 from pointwise.training.classes import IGNORED
+from pointwise.training.feed import share
 from pointwise.training.images.classify import classify_pictures
 from pointwise.training.images.picture import Picture
 from pointwise.training.images.recipe import ImageRecipe
 from pointwise.training.label import classify_scans, label_scan
 from pointwise.training.metrics import Scores, scores
+from pointwise.training.processes import total
 from pointwise.training.run import Run
 
 
@@ -25,23 +27,25 @@ def evaluate(
 ) -> np.ndarray:
     """Counts truth against prediction int64 ``[K, K]``, over every labelled point or cloud.
 
-    Labels as ``pointwise label`` does. What has no class, or one the run does not know, is not
+    Of several processes each labels its share, and all return the whole count. Labels as
+    ``pointwise label`` does. What has no class, or one the run does not know, is not
     counted.
     """
+    scans = share(scans)
     classes, matrix = run.recipe.classes, np.zeros((len(run.recipe.classes),) * 2, dtype=np.int64)
     if run.recipe.task == "classification":
         for i, probabilities in enumerate(classify_scans(run, scans)):
             _count(matrix, run.recipe.targets(scans[i]), np.atleast_1d(probabilities.argmax()))
             if progress is not None:
                 progress(i + 1, len(scans))
-        return matrix
-    done, total = 0, sum(len(scan) for scan in scans)
+        return total(matrix)
+    done, points = 0, sum(len(scan) for scan in scans)
     for scan in scans:
         _count(matrix, run.recipe.targets(scan), classes.index(label_scan(run, scan)))
         done += len(scan)
         if progress is not None:
-            progress(done, total)
-    return matrix
+            progress(done, points)
+    return total(matrix)
 
 
 def not_counted(run: Run, scans: Sequence[Scan]) -> dict[str, int]:
@@ -78,15 +82,17 @@ def evaluate_images(
 ) -> np.ndarray:
     """Counts truth against prediction int64 ``[K, K]``, over the pictures of known classes.
 
-    Classifies as ``pointwise classify`` does.
+    Of several processes each has its share, and all return the whole count. Classifies as
+    ``pointwise classify`` does.
     """
+    pictures = share(pictures)
     matrix = np.zeros((len(run.recipe.classes),) * 2, dtype=np.int64)
     truth = run.recipe.targets(pictures)
     for i, probabilities in enumerate(classify_pictures(run, pictures)):
         _count(matrix, truth[i : i + 1], np.atleast_1d(probabilities.argmax()))
         if progress is not None:
             progress(i + 1, len(pictures))
-    return matrix
+    return total(matrix)
 
 
 def _count(matrix: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> None:

@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from pointwise.training import processes
 from pointwise.training.classes import IGNORED
 from pointwise.training.feed import Batch
 from pointwise.training.metrics import scores
@@ -44,6 +45,7 @@ class TrainingModule(lightning.LightningModule):
         self.average = AveragedModel(
             copy.deepcopy(network), multi_avg_fn=_moving(decay), use_buffers=True
         )
+        self.average.requires_grad_(False)  # nothing is learned by it
         self.progress = progress
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.label_smoothing = label_smoothing
@@ -52,6 +54,7 @@ class TrainingModule(lightning.LightningModule):
         )
         self.confusion = MulticlassConfusionMatrix(classes, ignore_index=IGNORED)
         self.lost = 0
+        self.skipped = 0.0  # whether this step's loss is not finite, here or in another process
 
     def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Weighted cross entropy over the rows that have a label; NaN where none has."""
@@ -64,22 +67,33 @@ class TrainingModule(lightning.LightningModule):
         )
 
     def training_step(self, batch: Batch, step: int) -> torch.Tensor | None:
-        if not bool((batch.labels != IGNORED).any()):
+        labelled = bool((batch.labels != IGNORED).any())
+        if not labelled and processes.count() == 1:
             return None
-        loss = self.loss(self.network(*batch.inputs), batch.labels)
-        if not bool(torch.isfinite(loss)):
+        logits = self.network(*batch.inputs)
+        # Other processes wait for this one's gradients, so zeros where there is nothing to learn.
+        loss = self.loss(logits, batch.labels) if labelled else 0.0 * logits.float().sum()
+        (self.skipped,) = processes.greatest(not bool(torch.isfinite(loss)))
+        if self.skipped:
             self.lost += 1
             if self.lost >= PATIENCE_FOR_NAN:
+                processes.say_once()
                 raise ValueError(
                     f"train: the loss was {loss.item()} in {self.lost} batches in a row;"
                     f" lower --learning-rate, which is {self.learning_rate:g}"
                 )
-            return None
+            return None if processes.count() == 1 else loss
         self.lost = 0
         self.log("loss", loss, prog_bar=True, batch_size=len(batch.labels))
         return loss
 
+    def on_after_backward(self) -> None:
+        if self.skipped and str(self.trainer.precision) != "16-mixed":  # its scaler skips by itself
+            for parameter in self.network.parameters():
+                parameter.grad = None
+
     def on_train_batch_end(self, *_) -> None:
+        processes.average_buffers(self.network)
         self.average.update_parameters(self.network)
 
     def validation_step(self, batch: Batch, step: int) -> None:

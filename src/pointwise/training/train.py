@@ -23,7 +23,10 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
 )
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.environments import TorchElasticEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 
+from pointwise.training import processes
 from pointwise.training.bar import Bar
 from pointwise.training.classes import class_weights
 from pointwise.training.feed import Feed
@@ -41,7 +44,7 @@ class Settings:
     learning_rate: float = 0.005
     label_smoothing: float = 0.0
     patience: int | None = None  # validations without a better one before the end
-    devices: int = 1
+    devices: int | None = None  # processes on this machine; as many as were started
     precision: str | None = None  # bf16-mixed on a GPU, else 32-true
     seed: int = 0
 
@@ -60,10 +63,14 @@ class Clock(Callback):
         self.minutes, self.epochs = settings.minutes, settings.epochs
         self.before = 0.0  # seconds, in earlier sittings
         self.start: float | None = None
+        self.agreed: float | None = None
         self.trainer: lightning.Trainer | None = None
 
     @property
     def seconds(self) -> float:
+        """Since the start; with other processes as of the last step, so that it is one for all."""
+        if self.agreed is not None:
+            return self.agreed
         return self.before + (0.0 if self.start is None else time.monotonic() - self.start)
 
     def progress(self) -> float:
@@ -77,8 +84,13 @@ class Clock(Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
         self.start, self.trainer = time.monotonic(), trainer
+        if processes.count() > 1:
+            (self.agreed,) = processes.greatest(self.before)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_) -> None:
+        if processes.count() > 1:
+            self.agreed = None
+            (self.agreed,) = processes.greatest(self.seconds)
         if self.minutes is not None and self.progress() >= 1:
             trainer.should_stop = True
 
@@ -87,6 +99,29 @@ class Clock(Callback):
 
     def load_state_dict(self, state: dict[str, float]) -> None:
         self.before = state["seconds"]
+
+
+class StopTogether(Callback):
+    """Makes Ctrl-C and SIGTERM, in any of several processes, end all of them after the same step.
+
+    One that stopped by itself would leave the others waiting for it, and nothing could be saved.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def on_train_start(self, *_) -> None:
+        # Lightning's own handler of SIGTERM waits for the others inside the handler.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
+
+    def _ask(self, *_) -> None:
+        self.asked = True
+
+    def on_train_batch_end(self, *_) -> None:
+        (asked,) = processes.greatest(self.asked)
+        if asked:
+            raise KeyboardInterrupt
 
 
 class SaveLast(Callback):
@@ -122,14 +157,26 @@ def train(
     Writes ``run.json``, ``last.ckpt``, ``best.ckpt``, TensorBoard's ``logs`` and ``weights.pt``;
     returns the seconds spent, earlier sittings included. An interruption leaves a ``last.ckpt``
     that ``resume=True`` continues from. Raises ValueError where nothing is left to do.
+
+    Of several processes (``training/processes.py``), each calls this with its own share of the data
+    in ``feed``; the first one writes, and all have the same weights afterwards.
     """
+    processes.take_place(settings.devices)
+    if settings.devices not in (None, processes.here()):
+        raise ValueError(
+            f"train: --devices is {settings.devices}, but this is one process; start as many with:"
+            f" torchrun --nproc-per-node {settings.devices}"
+        )
     last = folder / "last.ckpt"
     if resume:
-        check_resumable(folder, settings)
+        processes.first(lambda: check_resumable(folder, settings))
     else:
-        save_run(run, folder)
-    torch.manual_seed(settings.seed)
-    _compile_kernels(run, feed)
+        processes.first(lambda: save_run(run, folder))
+    torch.manual_seed(settings.seed + processes.rank())
+    # The first one alone, so that the others find its kernels in the cache.
+    if processes.rank() == 0:
+        _compile_kernels(run, feed)
+    processes.together(lambda: None)
     clock = Clock(settings)
     module = TrainingModule(
         run.network,
@@ -142,7 +189,11 @@ def train(
     shown = {"accuracy": "accuracy", "IoU": "iou"}
     if run.recipe.task == IMAGES:
         del shown["IoU"]  # said of areas, not of images
-    bar = [Bar(clock.progress, shown)] if sys.stdout.isatty() else []
+    bar: list[Callback] = []
+    if processes.rank() == 0 and sys.stdout.isatty():
+        bar.append(Bar(clock.progress, shown))
+    if processes.count() > 1:
+        bar.append(StopTogether())
     watched = feed.validation is not None
     with _quiet(), _interruptible():
         if resume:
@@ -152,9 +203,10 @@ def train(
         trainer.fit(module, feed.train, feed.validation, ckpt_path=checkpoint, weights_only=True)
     seconds = clock.seconds
     best = folder / "best.ckpt"
-    if watched and best.exists():
+    if trainer.is_global_zero and watched and best.exists():
         _load(module, best)
     run.network.load_state_dict(module.average.module.state_dict())
+    processes.copy_first(run.network)
     run.network.eval()
     if trainer.is_global_zero:
         save_weights(run, folder)
@@ -243,7 +295,7 @@ def _trainer(
         callbacks.append(EarlyStopping(monitor, mode="max", patience=settings.patience))
     return lightning.Trainer(
         accelerator="gpu" if gpu else "cpu",
-        devices=settings.devices,
+        **_spread(gpu),
         precision=settings.precision or ("bf16-mixed" if gpu else "32-true"),  # type: ignore[arg-type]
         max_epochs=-1 if settings.minutes is not None else settings.epochs,
         callbacks=callbacks,
@@ -256,6 +308,20 @@ def _trainer(
     )
 
 
+def _spread(gpu: bool) -> dict[str, Any]:
+    """What Lightning is told of the processes that ``training/processes.py`` has connected."""
+    if processes.count() == 1:
+        return {"devices": 1}
+    return {
+        "devices": processes.here(),
+        "num_nodes": processes.count() // processes.here(),
+        # The network's buffers are averaged by the module, after each step.
+        "strategy": DDPStrategy(broadcast_buffers=False),
+        "plugins": [TorchElasticEnvironment()],
+        "use_distributed_sampler": False,  # the feed is shared out already
+    }
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps Lightning's tips and remarks to itself; errors are still raised."""
@@ -264,6 +330,8 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"lightning|torch\.optim")
+            # Of DDP, about weights of size 1 in memory's other order: copied, and that is all.
+            warnings.filterwarnings("ignore", message="Grad strides do not match")
             for logger in loggers:
                 logger.setLevel(logging.ERROR)
             yield

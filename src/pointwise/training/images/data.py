@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from pointwise.training.classes import IGNORED
-from pointwise.training.feed import Epochs, Feed
+from pointwise.training.feed import Epochs, Feed, watched
 from pointwise.training.images.augment import ImageAugmentation, apply
 from pointwise.training.images.picture import Picture
 from pointwise.training.images.recipe import ImageRecipe
@@ -116,11 +116,12 @@ def feed(
     batch = batch or BATCH
     data = Pictures(recipe, train, augmentation, shuffle=True, seed=seed)
     _ = data._kept  # read before the workers fork, so that they share it
+    sampler = Epochs(len(data))
     return Feed(
         DataLoader(
             data,
-            batch_size=min(batch, len(data)),
-            sampler=Epochs(len(data)),
+            batch_size=min(batch, len(sampler)),
+            sampler=sampler,
             # A last batch of a single small image may leave batch norm without a variance.
             drop_last=True,
             collate_fn=Collate(recipe),
@@ -137,7 +138,7 @@ def loader(
     recipe: ImageRecipe, pictures: Sequence[Picture], *, batch: int = BATCH, workers: int = 0
 ) -> DataLoader:
     """The pictures once, in their order and as they are."""
-    data = Pictures(recipe, pictures)
+    data = watched(Pictures(recipe, pictures))
     return DataLoader(data, batch_size=batch, collate_fn=Collate(recipe), num_workers=workers)
 
 
