@@ -135,3 +135,17 @@ def test_no_channels():
     arguments[0], arguments[1] = arguments[0][:, :0], arguments[1][:, :0]
     with pytest.raises(ValueError, match="cell_conv: no size of weight may be 0"):
         OPERATORS.cell_conv(*arguments)
+
+
+def test_none_for_a_tensor():
+    arguments = calls(named("batch, down")[0])
+    for name in (*TABLES, "pointwise_conv", "voxel_grid", "cell_search"):
+        with pytest.raises(TypeError, match=f"^{name}: .* must be a tensor, got None$"):
+            getattr(OPERATORS, name)(None, *arguments[name][1:])
+
+
+def test_a_size_that_is_none_of_an_image():
+    grad, weight = torch.zeros(1, 2, 3, 3), torch.zeros(2, 2, 1, 1)
+    for size in ([-1, 2, 3, 3], [2, 3, 3]):
+        with pytest.raises(ValueError, match=r"conv2d_grad_input: size must be \[N, C, H, W\]"):
+            OPERATORS.conv2d_grad_input(grad, weight, size, [1, 1], [0] * 4, [1, 1], 1)

@@ -45,10 +45,16 @@ def define(
     forms themselves are called with what is right. An operator without them checks for itself.
     """
     name = schema.split("(")[0]
+    # PyTorch lets None pass for any tensor.
+    given = schema[len(name) + 1 : schema.index(") ->")].split(", ")
+    needed = [(i, each.split()[1]) for i, each in enumerate(given) if each.startswith("Tensor ")]
 
     def checked(function: Callable) -> Callable:
         @functools.wraps(function)
         def call(*arguments):
+            for place, required in needed:
+                if arguments[place] is None:
+                    raise TypeError(f"{name}: {required} must be a tensor, got None")
             for each in (check, check_values):
                 if each is not None:
                     each(*arguments)

@@ -141,7 +141,10 @@ def _separable_plain(input, depthwise, pointwise, depthwise_bias, bias, residual
 
 def _separable_cpu(input, depthwise, pointwise, depthwise_bias, bias, residual, stride, padding,
                    dilation, between, activation):  # fmt: skip
+    checks.image("separable_conv2d", input, 2)
     groups = input.shape[1]
+    for name, given in (("between", between), ("activation", activation)):
+        checks.one_of("separable_conv2d", name, given, tuple(ACTIVATIONS))
     shape = geometry("separable_conv2d", input, depthwise.shape, stride, padding, dilation, groups)
     inner = input.new_empty(()).expand(shape)
     shape = geometry("separable_conv2d", inner, pointwise.shape, [1, 1], [0] * 4, [1, 1], 1)
@@ -198,6 +201,8 @@ def _grad_input_plain(grad, weight, size, stride, padding, dilation, groups):
 
 
 def _grad_input_cpu(grad, weight, size, stride, padding, dilation, groups):
+    if len(size) != 4 or min(size) < 0:
+        raise ValueError(f"conv2d_grad_input: size must be [N, C, H, W], got {list(size)}")
     like = grad.new_empty(()).expand(size)
     shape = geometry("conv2d_grad_input", like, weight.shape, stride, padding, dilation, groups)
     checks.weight("conv2d_grad_input", "grad", grad, shape, f"like the result, {list(shape)}")

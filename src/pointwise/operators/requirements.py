@@ -17,7 +17,8 @@ from pointwise.operators import tables
 def _floats(caller: str, **tensors: Tensor | None) -> None:
     """All alike, and of a type that the kernels compute in."""
     checks.alike(caller, **tensors)
-    checks.precise(caller, *next(iter(tensors.items())))
+    name, first = next(iter(tensors.items()))
+    checks.precise(caller, name, first)  # type: ignore[arg-type]
 
 
 def _rows(caller: str, name: str, given: Tensor, rows: int | None, columns: int | None) -> None:
@@ -264,7 +265,7 @@ def norm_conv2d_backward(grad, d_mean, d_variance, out, out_mean, wanted, z, *re
             out_mean=out_mean)  # fmt: skip
 
 
-def norm_act(z, mean, scale, shift, residual, activation, caller: str = "norm_act") -> None:
+def _norm_act(caller: str, z, mean, scale, shift, residual, activation) -> None:
     checks.one_of(caller, "activation", activation, tuple(EPILOGUES))
     _norm(caller, z, mean, scale, shift, 0.0, 0.0)
     if residual is not None:
@@ -272,7 +273,11 @@ def norm_act(z, mean, scale, shift, residual, activation, caller: str = "norm_ac
     _floats(caller, z=z, mean=mean, scale=scale, shift=shift, residual=residual)
 
 
+def norm_act(*arguments) -> None:
+    _norm_act("norm_act", *arguments)
+
+
 def norm_act_backward(grad, z, *rest) -> None:
-    norm_act(z, *rest, caller="norm_act_backward")
+    _norm_act("norm_act_backward", z, *rest)
     checks.weight("norm_act_backward", "grad", grad, tuple(z.shape), f"like z, {list(z.shape)}")
     _floats("norm_act_backward", z=z, grad=grad)
