@@ -9,10 +9,18 @@ and the operators check again when they run. Sizes of tensors are read as
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
+from numbers import Real
 
 import torch
 from torch import Tensor
+
+LARGEST = 2**31 - 1
+"""Of strides, paddings, dilations and sizes of kernels: beyond, addresses would overflow."""
+
+# Bytes that a process can address.
+_ADDRESSABLE = 2**47
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
@@ -28,10 +36,25 @@ def positions(caller: str, name: str, points) -> None:
     """``points`` is a tensor [N, 3] of float32 or float64."""
     if not isinstance(points, Tensor) or points.dim() != 2 or points.shape[1] != 3:
         raise ValueError(f"{caller}: {name} must be a tensor [N, 3], got {describe(points)}")
-    if points.dtype not in (torch.float32, torch.float64):
+    _dense(caller, name, points)
+    precise(caller, name, points)
+
+
+def precise(caller: str, name: str, given: Tensor) -> None:
+    """``given`` is of a type that the kernels compute in."""
+    if given.dtype not in (torch.float32, torch.float64):
         raise TypeError(
-            f"{caller}: {name} must be float32 or float64, got {describe(points)}; "
+            f"{caller}: {name} must be float32 or float64, got {describe(given)}; "
             f"convert with {name}.float()"
+        )
+
+
+def _dense(caller: str, name: str, given: Tensor) -> None:
+    """``given`` has memory with strides."""
+    if given.layout != torch.strided:
+        raise TypeError(
+            f"{caller}: {name} must be dense, got {describe(given)} with layout {given.layout}; "
+            f"convert with {name}.to_dense()"
         )
 
 
@@ -62,18 +85,33 @@ def finite(caller: str, name: str, index: int, row) -> None:
 
 def kernel(caller: str, cell_size, kernel_size, dilation) -> None:
     """A positive cell size, an odd kernel size, a dilation of at least 1."""
-    if not isinstance(cell_size, (int, float)) or not 0 < cell_size < math.inf:
-        raise ValueError(
-            f"{caller}: cell_size must be a positive length in the unit of the points, "
-            f"got {cell_size!r}"
-        )
-    if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
+    length(caller, "cell_size", cell_size)
+    if not whole(kernel_size) or kernel_size < 1 or kernel_size % 2 == 0:
         raise ValueError(
             f"{caller}: kernel_size must be an odd whole number, so that a cell lies on the point "
             f"itself, got {kernel_size!r}"
         )
-    if not isinstance(dilation, int) or dilation < 1:
+    if not whole(dilation) or dilation < 1:
         raise ValueError(f"{caller}: dilation must be a whole number from 1, got {dilation!r}")
+    if (kernel_size**3 - 1).bit_length() > 31:
+        raise ValueError(
+            f"{caller}: kernel_size must be at most 1289, for {kernel_size:,}³ cells do not fit "
+            "the 32 bits of a neighbour"
+        )
+    if dilation > LARGEST or not kernel_size * dilation * float(cell_size) < math.inf:
+        raise ValueError(
+            f"{caller}: dilation={dilation} with cell_size={cell_size!r} reaches too far; dilation "
+            f"must be at most {LARGEST:,}, and the kernel's extent a finite number"
+        )
+
+
+def length(caller: str, name: str, given) -> None:
+    """``given`` is a positive number whose reciprocal is finite."""
+    is_number = isinstance(given, Real) and not isinstance(given, bool)
+    if not is_number or not sys.float_info.min <= given <= sys.float_info.max:
+        raise ValueError(
+            f"{caller}: {name} must be a positive length in the unit of the points, got {given!r}"
+        )
 
 
 def table_width(caller: str, points: int, kernel_size: int) -> None:
@@ -113,9 +151,18 @@ def weight(caller: str, name: str, given, expected: tuple, words: str) -> None:
         raise ValueError(f"{caller}: {name} must be {words}, got {describe(given)}")
 
 
+def not_empty(caller: str, name: str, given: Tensor) -> None:
+    """No size of ``given`` is 0."""
+    if 0 in given.shape:
+        raise ValueError(f"{caller}: no size of {name} may be 0, got {describe(given)}")
+
+
 def alike(caller: str, **tensors) -> None:
-    """All tensors have the type and device of the first (None is passed over)."""
-    (first_name, first), *rest = [(n, t) for n, t in tensors.items() if t is not None]
+    """All are dense, with the type and device of the first (None is passed over)."""
+    given = [(n, t) for n, t in tensors.items() if t is not None]
+    for name, tensor in given:
+        _dense(caller, name, tensor)
+    (first_name, first), *rest = given
     for name, tensor in rest:
         if tensor.dtype != first.dtype:
             raise TypeError(
@@ -131,7 +178,7 @@ def alike(caller: str, **tensors) -> None:
 
 def one_of(caller: str, name: str, given, choices: tuple[str, ...]) -> None:
     """``given`` is one of ``choices``."""
-    if given not in choices:
+    if not isinstance(given, str) or given not in choices:
         shown = ", ".join(repr(choice) for choice in choices)
         raise ValueError(f"{caller}: {name} must be one of {shown}, got {given!r}")
 
@@ -160,6 +207,13 @@ def positive(caller: str, name: str, given) -> None:
     """``given`` is a whole number from 1."""
     if not whole(given) or given < 1:
         raise ValueError(f"{caller}: {name} must be a whole number from 1, got {given!r}")
+    not_too_large(caller, name, given)
+
+
+def not_too_large(caller: str, name: str, *given) -> None:
+    """Whole numbers that addresses can be computed with."""
+    if any(isinstance(n, int) and n > LARGEST for n in given):
+        raise ValueError(f"{caller}: {name} must be at most {LARGEST:,}, got {max(given)}")
 
 
 def outputs(caller: str, out_channels, groups: int) -> None:
@@ -214,6 +268,7 @@ def per_dimension(caller: str, name: str, given, dimensions: int) -> list[int]:
             f"{caller}: {name} must be a whole number from 1, or {dimensions} of them, "
             f"got {given!r}"
         )
+    not_too_large(caller, name, *numbers)
     return list(numbers)
 
 

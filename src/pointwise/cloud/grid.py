@@ -117,7 +117,8 @@ def make_frame(corners: np.ndarray, edge: float, step: float) -> Frame:
     extent = (occupied[:, 1] - occupied[:, 0]).max(axis=0, initial=0.0)
     clouds = max(1, (len(corners) - 1).bit_length())
     while True:
-        cells = np.floor(extent / [step, edge, edge])
+        with np.errstate(over="ignore"):  # more than float64 can say: too fine in any case
+            cells = np.minimum(np.floor(extent / [step, edge, edge]), 2.0**_KEY_BITS)
         widths = tuple(int(n).bit_length() + 1 for n in cells)
         if sum(widths) + clouds <= _KEY_BITS and max(widths) <= INDEX_BITS:
             origin = np.where(np.isfinite(corners[:, 0]), corners[:, 0], 0.0)

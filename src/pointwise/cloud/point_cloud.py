@@ -72,7 +72,7 @@ class PointCloud:
 
     def voxels(self, size: float) -> tuple[PointCloud, Tensor]:
         """One point for each occupied cube of edge ``size``, and each point's cube ``[N]``."""
-        checks.kernel("voxels", size, 1, 1)
+        checks.length("voxels", "size", size)
         points, offsets, parent = torch.ops.pointwise.voxel_grid(
             self.points, self.offsets, float(size)
         )
@@ -89,7 +89,10 @@ class PointCloud:
     @classmethod
     def from_batch(cls, points: Tensor, batch: Tensor) -> PointCloud:
         """From PyTorch Geometric's form: ``batch [N]`` int64, ascending."""
-        if batch.dim() != 1 or len(batch) != len(points) or bool((batch.diff() < 0).any()):
+        checks.positions("PointCloud.from_batch", "points", points)
+        fits = isinstance(batch, Tensor) and batch.dim() == 1 and batch.dtype == torch.int64
+        fits = fits and len(batch) == len(points) and (len(batch) == 0 or int(batch[0]) >= 0)
+        if not fits or bool((batch.diff() < 0).any()):
             raise ValueError(
                 f"PointCloud.from_batch: batch must be [N={len(points)}] and ascending, "
                 f"got {checks.describe(batch)}; sort the points by batch first"
@@ -101,7 +104,7 @@ class PointCloud:
     @classmethod
     def from_padded(cls, points: Tensor, lengths: Tensor | None = None) -> PointCloud:
         """From ``[B, N, 3]``, of which the first ``lengths [B]`` rows of each cloud count."""
-        if points.dim() != 3 or points.shape[2] != 3:
+        if not isinstance(points, Tensor) or points.dim() != 3 or points.shape[2] != 3:
             raise ValueError(
                 f"PointCloud.from_padded: points must be [B, N, 3], got {checks.describe(points)}"
             )

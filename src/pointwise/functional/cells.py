@@ -48,6 +48,7 @@ def cell_conv(
     checks.features("cell_conv", features, neighborhood.points.shape[0])
     words = f"[C_out, C_in={channels}, {k}, {k}, {k}]"
     checks.weight("cell_conv", "weight", weight, (None, channels, k, k, k), words)
+    checks.not_empty("cell_conv", "weight", weight)
     if bias is not None:
         checks.weight("cell_conv", "bias", bias, (len(weight),), f"[C_out={len(weight)}]")
     checks.alike("cell_conv", weight=weight, bias=bias)
@@ -71,6 +72,7 @@ def cell_depthwise_conv(
     checks.features("cell_depthwise_conv", features, neighborhood.points.shape[0])
     words = f"[C={channels}, 1, {k}, {k}, {k}]"
     checks.weight("cell_depthwise_conv", "weight", weight, (channels, 1, k, k, k), words)
+    checks.not_empty("cell_depthwise_conv", "weight", weight)
     checks.one_of("cell_depthwise_conv", "reduction", reduction, _REDUCTIONS)
     compute, weight, _ = _in_float(features, weight, None)
     checks.alike("cell_depthwise_conv", features=compute, weight=weight)
@@ -104,6 +106,7 @@ def cell_separable_conv(
     checks.features(caller, features, neighborhood.points.shape[0])
     words = f"[C_in={channels}, 1, {k}, {k}, {k}]"
     checks.weight(caller, "depthwise", depthwise, (channels, 1, k, k, k), words)
+    checks.not_empty(caller, "depthwise", depthwise)
     words = f"[C_out, C_in={channels}]"
     checks.weight(caller, "pointwise", pointwise, (None, channels), words)
     if bias is not None:

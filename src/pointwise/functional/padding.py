@@ -26,6 +26,18 @@ def resolve(
     larger strides it is TensorFlow's SAME, which depends on the size of the image and, where the
     padding is odd, extends the end by one more than the beginning.
     """
+    found = _resolved(padding, sizes, kernel, stride, dilation)
+    if found is None:
+        dimensions = len(kernel)
+        raise ValueError(
+            f'{caller}: padding must be "same", "valid", a whole number from 0, {dimensions} of '
+            f"them, or {dimensions} pairs (before, after), got {padding!r}"
+        )
+    checks.not_too_large(caller, "padding", *found)
+    return found
+
+
+def _resolved(padding, sizes, kernel, stride, dilation) -> list[int] | None:
     dimensions = len(kernel)
     if isinstance(padding, str):
         if padding.lower() == "valid":
@@ -43,10 +55,7 @@ def resolve(
         flat = [part for pair in pairs for part in pair]
         if all(len(pair) == 2 for pair in pairs) and all(_natural(part) for part in flat):
             return flat  # type: ignore[return-value]
-    raise ValueError(
-        f'{caller}: padding must be "same", "valid", a whole number from 0, {dimensions} of them, '
-        f"or {dimensions} pairs (before, after), got {padding!r}"
-    )
+    return None
 
 
 def _natural(value) -> bool:

@@ -78,6 +78,8 @@ class CellConv(_CellKernel):
         reduction: str = "mean",
     ) -> None:
         super().__init__(cell_size, kernel_size, dilation, reduction)
+        checks.positive(type(self).__name__, "in_channels", in_channels)
+        checks.positive(type(self).__name__, "out_channels", out_channels)
         shape = (out_channels, in_channels, *[kernel_size] * 3)
         self.weight = nn.Parameter(torch.empty(shape))
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
@@ -113,6 +115,7 @@ class CellDepthwiseConv(_CellKernel):
         reduction: str = "mean",
     ) -> None:
         super().__init__(cell_size, kernel_size, dilation, reduction)
+        checks.positive(type(self).__name__, "channels", channels)
         self.weight = nn.Parameter(torch.empty(channels, 1, *[kernel_size] * 3))
         self.reset_parameters()
 
@@ -146,6 +149,8 @@ class CellSeparableConv(_CellKernel):
         reduction: str = "mean",
     ) -> None:
         super().__init__(cell_size, kernel_size, dilation, reduction)
+        checks.positive(type(self).__name__, "in_channels", in_channels)
+        checks.positive(type(self).__name__, "out_channels", out_channels)
         self.depthwise = nn.Parameter(torch.empty(in_channels, 1, *[kernel_size] * 3))
         self.pointwise = nn.Parameter(torch.empty(out_channels, in_channels))
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
@@ -179,6 +184,8 @@ class PointwiseConv(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:
         super().__init__()
+        checks.positive(type(self).__name__, "in_channels", in_channels)
+        checks.positive(type(self).__name__, "out_channels", out_channels)
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels))
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
         self.reset_parameters()

@@ -37,6 +37,7 @@ class Conv2d(nn.Conv2d):
         activation: str | None = None,
     ) -> None:
         name = type(self).__name__
+        checks.positive(name, "in_channels", in_channels)
         checks.groups(name, groups, in_channels)
         kernel_size = checks.per_dimension(name, "kernel_size", kernel_size, 2)
         stride = checks.per_dimension(name, "stride", stride, 2)

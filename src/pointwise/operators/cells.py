@@ -17,6 +17,7 @@ from pointwise.cloud.voxels import voxel_grid
 from pointwise.conv import CELLS, CELLS_DEPTHWISE, IDENTITY, Gather
 from pointwise.engine.cpu.launch import launch
 from pointwise.gathers import cells, cells_depthwise
+from pointwise.operators import requirements
 from pointwise.operators.define import define, library
 
 _TABLE = "Tensor row_start, Tensor pairs"
@@ -62,6 +63,8 @@ define(
     voxel_grid,
     voxel_grid,
     _voxels_fake,
+    requirements.voxel_grid,
+    requirements.voxel_grid_offsets,
 )
 
 
@@ -101,11 +104,6 @@ def _adjoint(kind, grad, table, transposed, kernel_cells, mean, points, weight=N
     row_start, pairs = table if mirrored else transposed
     gather = _gather(kind, grad, row_start, pairs, kernel_cells, False, weight)
     gather.mirrored = mirrored
-    if gather.rows != points:
-        raise ValueError(
-            f"{gather.rows} rows in the transposed table for {points} points; only where the "
-            "queries are the points can the table stand for its own transpose"
-        )
     if mean:
         gather.mode = cells.ADJOINT_OF_MEAN
         row_start, pairs = table
@@ -135,13 +133,13 @@ def _pair_weights(table, rows: int, points: int, kernel_cells: int, mean: bool, 
 
 
 def _cell_conv_cpu(features, weight, bias, row_start, pairs, back_row_start, back_pairs, mean):
-    kernel_cells = weight[0, 0].numel()
+    kernel_cells = weight.shape[2:].numel()
     gather = _gather(CELLS, features, row_start, pairs, kernel_cells, mean)
     return conv.forward(gather, _matrix(weight), bias)
 
 
 def _cell_conv_plain(features, weight, bias, row_start, pairs, back_row_start, back_pairs, mean):
-    kernel_cells = weight[0, 0].numel()
+    kernel_cells = weight.shape[2:].numel()
     bits = index_bits(len(features))
     gathered = cells.reference(features, row_start, pairs, bits, kernel_cells, mean)
     out = gathered.flatten(1) @ _matrix(weight)
@@ -158,13 +156,15 @@ define(
     _cell_conv_cpu,
     _cell_conv_plain,
     _cell_conv_fake,
+    requirements.cell_conv,
+    requirements.cell_conv_table,
 )
 
 
 def _cell_conv_grad_input_cpu(
     grad, weight, row_start, pairs, back_row_start, back_pairs, mean, points
 ):
-    kernel_cells = weight[0, 0].numel()
+    kernel_cells = weight.shape[2:].numel()
     back = (back_row_start, back_pairs)
     gather = _adjoint(CELLS, grad, (row_start, pairs), back, kernel_cells, mean, points)
     return conv.forward(gather, _matrix(weight.transpose(0, 1)), None)
@@ -173,7 +173,7 @@ def _cell_conv_grad_input_cpu(
 def _cell_conv_grad_input_plain(
     grad, weight, row_start, pairs, back_row_start, back_pairs, mean, points
 ):
-    kernel_cells = weight[0, 0].numel()
+    kernel_cells = weight.shape[2:].numel()
     where, point, scale = _pair_weights(
         (row_start, pairs), len(grad), points, kernel_cells, mean, grad.dtype
     )
@@ -188,11 +188,13 @@ define(
     _cell_conv_grad_input_cpu,
     _cell_conv_grad_input_plain,
     lambda grad, weight, a, b, c, d, mean, points: grad.new_empty(points, weight.shape[1]),
+    requirements.cell_conv_grad_input,
+    requirements.cell_conv_grad_input_tables,
 )
 
 
 def _cell_conv_grad_weight_cpu(grad, features, weight, row_start, pairs, mean):
-    kernel_cells = weight[0, 0].numel()
+    kernel_cells = weight.shape[2:].numel()
     gather = _gather(CELLS, features, row_start, pairs, kernel_cells, mean)
     total, bias = conv.weight_gradient(gather, grad.contiguous())
     total = total.reshape(kernel_cells, weight.shape[1], len(weight)).permute(2, 1, 0)
@@ -200,7 +202,7 @@ def _cell_conv_grad_weight_cpu(grad, features, weight, row_start, pairs, mean):
 
 
 def _cell_conv_grad_weight_plain(grad, features, weight, row_start, pairs, mean):
-    kernel_cells = weight[0, 0].numel()
+    kernel_cells = weight.shape[2:].numel()
     bits = index_bits(len(features))
     gathered = cells.reference(features, row_start, pairs, bits, kernel_cells, mean)
     total = (gathered.flatten(1).t() @ grad).view(kernel_cells, weight.shape[1], len(weight))
@@ -216,6 +218,8 @@ define(
         torch.empty_like(weight, memory_format=torch.contiguous_format),
         grad.new_empty(grad.shape[1]),
     ),
+    requirements.cell_conv_grad_weight,
+    requirements.cell_conv_grad_weight_table,
 )
 
 
@@ -273,6 +277,8 @@ define(
     lambda features, weight, row_start, *rest: features.new_empty(
         row_start.shape[0] - 1, features.shape[1]
     ),
+    requirements.depthwise,
+    requirements.depthwise_table,
 )
 
 
@@ -302,6 +308,8 @@ define(
     _depthwise_grad_input_cpu,
     _depthwise_grad_input_plain,
     lambda grad, weight, a, b, c, d, mean, points: grad.new_empty(points, grad.shape[1]),
+    requirements.depthwise_grad_input,
+    requirements.depthwise_grad_input_tables,
 )
 
 
@@ -326,6 +334,8 @@ define(
     lambda grad, features, weight, a, b, mean: torch.empty_like(
         weight, memory_format=torch.contiguous_format
     ),
+    requirements.depthwise_grad_weight,
+    requirements.depthwise_grad_weight_table,
 )
 
 
@@ -377,6 +387,7 @@ define(
     _pointwise_cpu,
     _pointwise_plain,
     lambda features, weight, bias: features.new_empty(features.shape[0], weight.shape[0]),
+    requirements.pointwise_conv,
 )
 
 
@@ -398,6 +409,7 @@ define(
         grad.new_empty(grad.shape[1], features.shape[1]),
         grad.new_empty(grad.shape[1]),
     ),
+    requirements.pointwise_conv_grad_weight,
 )
 
 
@@ -446,6 +458,8 @@ define(
     lambda features, depthwise, pointwise, bias, row_start, *rest: features.new_empty(
         row_start.shape[0] - 1, pointwise.shape[0]
     ),
+    requirements.separable,
+    requirements.separable_table,
 )
 
 # Under autocast the kernels compute in float32: sums over neighbours in half precision lose too

@@ -17,6 +17,7 @@ from pointwise.engine.cpu import norm_act
 from pointwise.epilogue import ACTIVATIONS, finish
 from pointwise.gathers.window import window
 from pointwise.operators.define import define, library
+from pointwise.operators.requirements import geometry
 
 GEOMETRY = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups"
 
@@ -70,31 +71,12 @@ def repeated(input: Tensor, multiplier: int) -> Tensor:
     return rows.view(*pixels.shape[:3], len(places)).permute(0, 3, 1, 2)
 
 
-def _check(input, weight_size, stride, padding, dilation, groups) -> tuple[int, ...]:
-    """Refuses what the kernels, which work on addresses, must not see; the result's shape."""
-    checks.image("conv2d", input, 2)
-    checks.groups("conv2d", groups, input.shape[1])
-    outputs, per_group, *kernel = weight_size
-    if input.dim() != 4 or len(kernel) != 2 or per_group * groups != input.shape[1]:
-        raise ValueError(
-            f"conv2d: a weight of {list(weight_size)} in groups={groups} does not fit input "
-            f"{checks.describe(input)}; it must be [C_out, C_in/groups, kh, kw]"
-        )
-    checks.outputs("conv2d", outputs, groups)
-    steps = checks.per_dimension("conv2d", "stride", stride, 2)
-    spread = checks.per_dimension("conv2d", "dilation", dilation, 2)
-    if len(padding) != 4 or min(padding) < 0:
-        raise ValueError(f"conv2d: padding must be four whole numbers from 0, got {padding}")
-    sizes = checks.output_sizes("conv2d", input.shape[2:], kernel, steps, padding, spread)
-    return (input.shape[0], outputs, *sizes)
-
-
 # --- conv2d ---------------------------------------------------------------------------------------
 
 
 def _conv2d_cpu(input, weight, bias, residual, stride, padding, dilation, groups, activation):
     checks.one_of("conv2d", "activation", activation, tuple(ACTIVATIONS))
-    shape = _check(input, weight.shape, stride, padding, dilation, groups)
+    shape = geometry("conv2d", input, weight.shape, stride, padding, dilation, groups)
     checks.alike("conv2d", input=input, weight=weight, bias=bias, residual=residual)
     if bias is not None:
         checks.weight("conv2d", "bias", bias, shape[1:2], f"[C_out={shape[1]}]")
@@ -159,10 +141,13 @@ def _separable_plain(input, depthwise, pointwise, depthwise_bias, bias, residual
 
 def _separable_cpu(input, depthwise, pointwise, depthwise_bias, bias, residual, stride, padding,
                    dilation, between, activation):  # fmt: skip
+    checks.image("separable_conv2d", input, 2)
     groups = input.shape[1]
-    shape = _check(input, depthwise.shape, stride, padding, dilation, groups)
+    for name, given in (("between", between), ("activation", activation)):
+        checks.one_of("separable_conv2d", name, given, tuple(ACTIVATIONS))
+    shape = geometry("separable_conv2d", input, depthwise.shape, stride, padding, dilation, groups)
     inner = input.new_empty(()).expand(shape)
-    shape = _check(inner, pointwise.shape, [1, 1], [0] * 4, [1, 1], 1)
+    shape = geometry("separable_conv2d", inner, pointwise.shape, [1, 1], [0] * 4, [1, 1], 1)
     checks.alike("separable_conv2d", input=input, depthwise=depthwise, pointwise=pointwise,
                  depthwise_bias=depthwise_bias, bias=bias, residual=residual)  # fmt: skip
     for name, row, length in (
@@ -216,8 +201,10 @@ def _grad_input_plain(grad, weight, size, stride, padding, dilation, groups):
 
 
 def _grad_input_cpu(grad, weight, size, stride, padding, dilation, groups):
+    if len(size) != 4 or min(size) < 0:
+        raise ValueError(f"conv2d_grad_input: size must be [N, C, H, W], got {list(size)}")
     like = grad.new_empty(()).expand(size)
-    shape = _check(like, weight.shape, stride, padding, dilation, groups)
+    shape = geometry("conv2d_grad_input", like, weight.shape, stride, padding, dilation, groups)
     checks.weight("conv2d_grad_input", "grad", grad, shape, f"like the result, {list(shape)}")
     checks.alike("conv2d_grad_input", grad=grad, weight=weight)
     dtype = grad.dtype
@@ -246,7 +233,7 @@ def _grad_weight_plain(grad, input, size, stride, padding, dilation, groups):
 
 
 def _grad_weight_cpu(grad, input, size, stride, padding, dilation, groups):
-    shape = _check(input, size, stride, padding, dilation, groups)
+    shape = geometry("conv2d_grad_weight", input, size, stride, padding, dilation, groups)
     checks.weight("conv2d_grad_weight", "grad", grad, shape, f"like the result, {list(shape)}")
     checks.alike("conv2d_grad_weight", grad=grad, input=input)
     dtype = grad.dtype

@@ -18,6 +18,7 @@ from pointwise import conv_images, conv_images_training
 from pointwise.engine.cpu import norm_act
 from pointwise.epilogue import finish
 from pointwise.gathers.window import window
+from pointwise.operators import requirements
 from pointwise.operators.define import define, library
 from pointwise.operators.images import GEOMETRY, channels_last, pad, ready, sizes_of
 
@@ -36,9 +37,17 @@ def _given(z, mean, scale, shift, low, high) -> conv_images_training.Norm:
     return conv_images_training.Norm(ready(z), ready(mean), ready(scale), ready(shift), low, high)
 
 
+def _is_multiplied(weight: Tensor, groups: int) -> bool:
+    """Whether it is a depthwise convolution with a multiplier, which has no kernel in training."""
+    return conv_images.is_stencil(weight.shape, groups) and weight.shape[0] != groups
+
+
 def _norm_conv2d_cpu(z, mean, scale, shift, low, high, weight, stride, padding, dilation, groups):
     seen = window(z.shape[0], z.shape[2:], weight.shape[2:], stride, padding, dilation)
     given = _given(z, mean, scale, shift, low, high)
+    if _is_multiplied(weight, groups):
+        return _norm_conv2d_plain(z, mean, scale, shift, low, high, weight, stride, padding,
+                                  dilation, groups)  # fmt: skip
     return conv_images_training.forward(given, ready(weight), seen, groups)
 
 
@@ -66,11 +75,16 @@ define(
     _norm_conv2d_cpu,
     _norm_conv2d_plain,
     _norm_conv2d_fake,
+    requirements.norm_conv2d,
 )
 
 
 def _backward_cpu(grad, d_mean, d_variance, out, out_mean, wanted, z, mean, scale, shift, low, high,
                   weight, stride, padding, dilation, groups):  # fmt: skip
+    if _is_multiplied(weight, groups):
+        return _backward_plain(grad, d_mean, d_variance, out, out_mean, wanted, z, mean, scale,
+                               shift, low, high, weight, stride, padding, dilation,
+                               groups)  # fmt: skip
     seen = window(z.shape[0], z.shape[2:], weight.shape[2:], stride, padding, dilation)
     given = _given(z, mean, scale, shift, low, high)
     d_z, d_scale, d_shift, d_weight = conv_images_training.backward(
@@ -117,6 +131,7 @@ define(
     _backward_cpu,
     _backward_plain,
     _backward_fake,
+    requirements.norm_conv2d_backward,
 )
 
 
@@ -158,6 +173,7 @@ define(
     _norm_act_cpu,
     _norm_act_plain,
     lambda z, *rest: channels_last(z, *z.shape),
+    requirements.norm_act,
 )
 
 
@@ -194,6 +210,7 @@ define(
         torch.empty_like(shift),
         z.new_empty(0) if residual is None else channels_last(z, *z.shape),
     ),
+    requirements.norm_act_backward,
 )
 
 
