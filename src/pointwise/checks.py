@@ -62,6 +62,7 @@ def offsets(caller: str, name: str, given, count: int) -> None:
     """``given`` is int64 [B+1], starts at 0, never falls, and ends at ``count``."""
     if not isinstance(given, Tensor) or given.dim() != 1 or given.dtype != torch.int64:
         raise ValueError(f"{caller}: {name} must be an int64 tensor [B+1], got {describe(given)}")
+    _dense(caller, name, given)
     if given.shape[0] == 0:
         raise ValueError(f"{caller}: {name} is empty; one cloud of N points is [0, N]")
     if torch.compiler.is_compiling():

@@ -440,3 +440,11 @@ def test_it_is_at_the_top():
     assert pointwise.separate is separate
     assert "separate" in pointwise.__all__
     assert ConvNormAct is not None
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_weight_that_is_not_finite_is_said(value):
+    network = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3))
+    network[1].weight.data[0, 0, 0, 0] = value
+    with pytest.warns(UserWarning, match="^separate: 1 is left as it is, for its weight is not"):
+        separate(network, rank=1)

@@ -14,6 +14,8 @@ from pointwise.layers.images import Conv2d
 
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
+NOT_FINITE = "its weight is not finite"
+
 
 def convolutions(module: nn.Module) -> dict[str, _ConvNd]:
     """All convolutions by name, on whatever they are, each once; "" is the module itself."""
@@ -60,7 +62,7 @@ def why_not(conv: _ConvNd) -> str:
     if weight.dtype not in _FLOATS or weight.is_meta:
         return f"its weight is {'meta' if weight.is_meta else weight.dtype}, which has no SVD"
     if not bool(torch.isfinite(weight).all()):
-        return "its weight is not finite"
+        return NOT_FINITE
     if folded.has_hooks(conv):
         return "it has hooks, which would be lost"
     return ""

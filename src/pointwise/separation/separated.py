@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from pointwise import checks
 from pointwise.costs import cost
 from pointwise.layers import DepthwiseSeparableConv2d
 from pointwise.separation import calibrate, measure
+from pointwise.separation.candidates import NOT_FINITE
 from pointwise.separation.choose import (
     Candidate,
     Progress,
@@ -103,6 +105,13 @@ def separate(
     old, new = (copy.deepcopy(module), module) if inplace else (module, copy.deepcopy(module))
     seen = None if example is None else probe(old, example[:1])
     layers = candidates(old, seen)
+    for layer in layers:
+        if layer.why == NOT_FINITE:
+            warnings.warn(
+                f"separate: {layer.name or 'the convolution'} is left as it is, for {layer.why}: "
+                "it holds NaN or infinity, and so will what the network gives",
+                stacklevel=2,
+            )
     if rank is not None:
         by_rank(layers, rank)
     else:
