@@ -42,25 +42,23 @@ class Traced:
             return cls(name, x)
         return cls(name, None, str(x.dtype).removeprefix("torch."), x.dim(), x.device.type)
 
-    def why_not(self, x: Any) -> str | None:
-        """Why the trace does not hold for ``x``."""
+    def check(self, x: Any) -> None:
+        """Raises ValueError where the trace does not hold for ``x``."""
         if self.dtype is None:
-            if _is_same(self.value, x):
-                return None
-            wanted = repr(self.value)
+            fits, wanted = _is_same(self.value, x), repr(self.value)
         else:
-            if isinstance(x, Tensor) and (
+            fits = isinstance(x, Tensor) and (
                 x.dtype == getattr(torch, self.dtype)
                 and x.dim() == self.dims
                 and x.device.type == self.device
                 and x.layout == torch.strided
-            ):
-                return None
+            )
             wanted = f"a {self.dtype} tensor of {self.dims} dimensions on {self.device}"
-        return (
-            f"{self.name} must be {wanted}, as in the example that the model was traced with, got "
-            f"{_described(x)}. {_AGAIN}"
-        )
+        if not fits:
+            raise ValueError(
+                f"accelerated model: {self.name} must be {wanted}, as in the example that the "
+                f"model was traced with, got {_described(x)}. {_AGAIN}"
+            )
 
     def as_plain(self) -> dict[str, Any]:
         return asdict(self)
@@ -86,24 +84,22 @@ def dtype_of(name: Any) -> torch.dtype:
     return found
 
 
-def why_not(inputs: Sequence[Any], traced: Sequence[Traced], conditions: Sequence[str]) -> str:
-    """Why a trace does not hold for inputs; empty where it does."""
+def check(inputs: Sequence[Any], traced: Sequence[Traced], conditions: Sequence[str]) -> None:
+    """Raises ValueError where a trace does not hold for inputs, given in a row."""
     for found, x in zip(traced, inputs, strict=True):
-        if why := found.why_not(x):
-            return why
+        found.check(x)
     condition = broken(conditions, inputs)
-    if condition is None:
-        return ""
-    names = ", ".join(
-        f"sizes[{i}] are those of {found.name}"
-        for i, found in enumerate(traced)
-        if f"sizes[{i}]" in condition
-    )
-    shapes = [tuple(x.shape) for x in inputs if isinstance(x, Tensor)]
-    return (
-        f"inputs of sizes {shapes} do not fit; the model that was traced asks for {condition} "
-        f"({names}). {_AGAIN}"
-    )
+    if condition is not None:
+        names = ", ".join(
+            f"sizes[{i}] are those of {found.name}"
+            for i, found in enumerate(traced)
+            if f"sizes[{i}]" in condition
+        )
+        shapes = [tuple(x.shape) for x in inputs if isinstance(x, Tensor)]
+        raise ValueError(
+            f"accelerated model: inputs of sizes {shapes} do not fit; the model that was traced "
+            f"asks for {condition} ({names}). {_AGAIN}"
+        )
 
 
 def _is_same(one: Any, other: Any) -> bool:

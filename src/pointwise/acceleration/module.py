@@ -103,13 +103,9 @@ class Accelerated(nn.Module):
             self._warned = True
             warnings.warn("an accelerated model gives no gradients", stacklevel=5)
 
-    def _why_not(self, inputs: Sequence[Any]) -> str:
-        """Why inputs, in a row, are none that the trace holds for."""
-        return guards.why_not(inputs, self._traced, self._conditions)
-
     def _check(self, inputs: Sequence[Any]) -> None:
-        if why := self._why_not(inputs):
-            raise ValueError(f"accelerated model: {why}")
+        """Raises ValueError for inputs, in a row, that the trace does not hold for."""
+        guards.check(inputs, self._traced, self._conditions)
 
     def _planned(self, key: Any, inputs: Sequence[Any]) -> Plan | str:
         self._check(inputs)

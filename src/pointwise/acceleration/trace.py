@@ -353,7 +353,7 @@ def _tried(model: nn.Module, trace: Trace, args: tuple) -> str:
     found = trace.found
     for symbol, size, condition in _small_sizes(trace):
         small = _narrowed(trace, args, symbol, size)
-        if small is None or found._why_not(pytree.tree_leaves(small)):
+        if small is None or not _takes(found, small):
             continue
         if _differs(model, found, small):
             found._conditions.append(condition)
@@ -361,6 +361,15 @@ def _tried(model: nn.Module, trace: Trace, args: tuple) -> str:
     if _differs(model, found, turned, only_if_it_runs=True):
         return "it depends on how its inputs lie in memory"
     return ""
+
+
+def _takes(found: Accelerated, args: tuple) -> bool:
+    """Whether no condition is in the way already."""
+    try:
+        found._check(pytree.tree_leaves(args))
+    except ValueError:
+        return False
+    return True
 
 
 def _small_sizes(trace: Trace) -> Iterator[tuple[Any, int, str]]:
