@@ -215,8 +215,6 @@ def rewritten(graph: fx.GraphModule, fixed: Sequence[int]) -> fx.Graph:
 
 def key_of(moving: Sequence[Any]) -> tuple | str:
     """What a plan depends on, or why there cannot be one."""
-    if why := _why_not_now():
-        return why
     key: list[Any] = [threads()]
     for x in moving:
         if type(x) is float:
@@ -246,8 +244,11 @@ def is_wrapped(x: Tensor) -> bool:
     return torch._C._functorch.is_functorch_wrapped_tensor(x)  # type: ignore[attr-defined]
 
 
-def _why_not_now() -> str | None:
-    """Why nothing can run as kernels at the moment, whatever the inputs are."""
+def why_not_now() -> str | None:
+    """Why nothing can run as kernels at the moment, whatever the inputs are.
+
+    torch.compile asks for itself what its graphs depend on, and calls them in modes of its own.
+    """
     if torch.is_autocast_enabled("cpu"):
         return "autocast is on, and kernels compute in the types that a model has"
     if torch.jit.is_tracing() or torch.onnx.is_in_onnx_export():

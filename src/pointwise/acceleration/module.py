@@ -70,7 +70,7 @@ class Accelerated(nn.Module):
                 f"accelerated model: the inputs must be arranged as in the example, "
                 f"{self._in_spec}, got {spec}"
             )
-        key = dynamo.key_of(inputs)
+        key = dynamo.why_not_now() or dynamo.key_of(inputs)
         plan: Plan | str | None
         if isinstance(key, str):
             self._check(inputs)
