@@ -111,6 +111,7 @@ class KernelCache(caching._Cache):
         path, key = self._file(sig, data.codegen)
         payload = dumps(self._place.reduce(data))
         try:
+            path.unlink(missing_ok=True)  # whose permissions the new file would take over
             with replacing(path) as part, open(part, "wb", opener=_for_me_to_write) as file:
                 file.writelines((_MAGIC, key, hashlib.sha256(payload).digest(), payload))
         except OSError as error:
