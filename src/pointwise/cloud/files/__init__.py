@@ -262,7 +262,9 @@ def _same_format(source: Path, path: Path) -> bool:
 
 def _as_read(scan: Scan, source: Path) -> Scan | None:
     """The file's cloud, if its points are still the scan's, in their order: labels would shift."""
-    originals = read_scans(source)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they came when the scan was read
+        originals = read_scans(source)
     same = len(originals) == 1 and np.array_equal(originals[0].points, scan.points)
     return originals[0] if same else None
 
