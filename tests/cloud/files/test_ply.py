@@ -406,3 +406,14 @@ def test_without_vertices(tmp_path):
     )
     with pytest.raises(ValueError, match="no element 'vertex'"):
         read_scan(tmp_path / "a.ply")
+
+
+@pytest.mark.parametrize(
+    ("form", "body"), [("ascii", b"0 1 2\n3 4 5\n"), ("binary_little_endian", bytes(24))]
+)
+def test_points_that_the_header_does_not_count_are_said(tmp_path, form, body):
+    header = f"ply\nformat {form} 1.0\nelement vertex 1\n"
+    header += "property float x\nproperty float y\nproperty float z\nend_header\n"
+    (tmp_path / "a.ply").write_bytes(header.encode() + body)
+    with pytest.warns(UserWarning, match=r"a\.ply: the header says 1 points; left out \d+ bytes"):
+        assert len(read_scan(tmp_path / "a.ply")) == 1

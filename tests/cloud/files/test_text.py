@@ -317,3 +317,11 @@ def test_one_of_two_columns_is_said(tmp_path):
     with pytest.warns(UserWarning, match="intensity is column 'intensity'; 'Intensity' stays a"):
         scan = read(tmp_path, "x y z Intensity intensity\n1 2 3 4 5\n")
     assert (scan.fields["intensity"], scan.fields["Intensity"]) == ([5], [4])
+
+
+def test_numbers_of_columns_are_no_point_in_silence(tmp_path):
+    with pytest.raises(ValueError, match="no columns x, y, z"):
+        read(tmp_path, ",0,1,2\n0,7.5,8,9\n1,7.5,8,9\n", "a.csv")  # pandas, of an array
+    with pytest.warns(UserWarning, match="line 1 numbers the columns, as headers of pandas do"):
+        scan = read(tmp_path, "0,1,2\n7.5,8,9\n", "a.csv")
+    assert scan.points.tolist() == [[0, 1, 2], [7.5, 8, 9]]

@@ -188,6 +188,17 @@ def _take(columns: dict[str, np.ndarray], names: tuple[str, ...]) -> np.ndarray 
     return np.stack([columns.pop(name) for name in found], axis=1)
 
 
+def as_field(name: str, values: np.ndarray) -> np.ndarray:
+    """An array under the name of a field, of the type that a scan promises under it."""
+    if name == "color" and values.shape[1:] == (3,):
+        return to_color(values)
+    if name == "normal" and values.shape[1:] == (3,):
+        return values.astype(np.float32)
+    if name == "intensity":
+        return values.reshape(len(values), -1)[:, 0].astype(np.float32)
+    return values
+
+
 def as_labels(values: np.ndarray) -> np.ndarray | None:
     """Labels ``[N]`` of whole numbers ``[N]`` or ``[N, 1]`` of any type, None of anything else.
 

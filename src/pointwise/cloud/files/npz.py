@@ -23,10 +23,10 @@ import numpy as np
 from pointwise.atomic import replacing
 from pointwise.cloud.files.columns import (
     LABELS,
+    as_field,
     as_labels,
     named,
     scan_from_columns,
-    to_color,
 )
 from pointwise.cloud.files.unpack import check_unpacked
 from pointwise.cloud.scan import Scan
@@ -115,7 +115,7 @@ def read(path: Path, window: int, stride: int) -> list[Scan]:
     elif "labels" in arrays:
         labels = _whole_numbers("labels", arrays["labels"], len(whole))
     fields = {
-        name: _typed(name, values)
+        name: as_field(name, values)
         for name, values in arrays.items()
         if name not in _KEYS and _is_field(name, _Kind(values.shape, values.dtype), len(whole))
     }
@@ -331,16 +331,6 @@ def _from_table(table: np.ndarray, names: np.ndarray | None) -> Scan:
     scan = Scan(points=table[:, :3].astype(np.float64))
     scan.fields = {f"feature{k}": table[:, 3 + k] for k in range(table.shape[1] - 3)}
     return scan
-
-
-def _typed(name: str, values: np.ndarray) -> np.ndarray:
-    if name == "color" and values.shape[1:] == (3,):
-        return to_color(values)
-    if name == "normal" and values.shape[1:] == (3,):
-        return values.astype(np.float32)
-    if name == "intensity":
-        return values.reshape(len(values), -1)[:, 0].astype(np.float32)
-    return values
 
 
 def _whole_numbers(name: str, values: np.ndarray, n: int) -> np.ndarray:

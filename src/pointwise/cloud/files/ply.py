@@ -29,6 +29,13 @@ def read(path: Path) -> list[Scan]:
     content = path.read_bytes()
     header = header_of(content)
     start, end = _extent(header, content)
+    others = header.elements[header.elements.index(header.vertices) + 1 :]
+    if not any(element.count for element in others) and content[end:].strip():
+        warnings.warn(
+            f"{path}: the header says {header.vertices.count} points; left out "
+            f"{len(content) - end} bytes behind them",
+            stacklevel=2,
+        )
     columns = {
         name: values.astype(values.dtype.newbyteorder("="))
         for name, values in _columns(header.vertices, header.format, content[start:end]).items()
