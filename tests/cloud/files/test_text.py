@@ -325,3 +325,9 @@ def test_numbers_of_columns_are_no_point_in_silence(tmp_path):
     with pytest.warns(UserWarning, match="line 1 numbers the columns, as headers of pandas do"):
         scan = read(tmp_path, "0,1,2\n7.5,8,9\n", "a.csv")
     assert scan.points.tolist() == [[0, 1, 2], [7.5, 8, 9]]
+
+
+def test_decimal_commas_in_quotes(tmp_path):
+    scan = read(tmp_path, 'x,y,z,label\n"1,5","2,25",3,1\n"4,5",5,"6,5",2\n', "a.csv")
+    assert scan.points.tolist() == [[1.5, 2.25, 3], [4.5, 5, 6.5]]
+    assert scan.labels.tolist() == [1, 2]
