@@ -96,7 +96,7 @@ def fields_from_columns(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]
     normal = next((n for names in NORMALS if (n := _take(columns, names)) is not None), None)
     if normal is not None:
         fields["normal"] = normal.astype(np.float32)
-    intensity = _find(columns, "intensity")
+    intensity = find_column(columns, "intensity")
     if intensity is not None and columns[intensity].ndim == 1:
         fields["intensity"] = columns.pop(intensity).astype(np.float32)
     for name, values in _merge(columns).items():
@@ -158,12 +158,12 @@ def _plain(name: str) -> str:
     return name.lower().removeprefix("scalar_")  # CloudCompare's prefix
 
 
-def _find(columns: dict[str, np.ndarray], name: str) -> str | None:
+def find_column(columns: Iterable[str], name: str) -> str | None:
     """The column of that name; rather ``x`` than ``scalar_x`` or ``X``."""
     return next(iter(_candidates(columns, name)), None)
 
 
-def _candidates(columns: dict[str, np.ndarray], name: str) -> list[str]:
+def _candidates(columns: Iterable[str], name: str) -> list[str]:
     found = [given for given in columns if _plain(given) == name]
     return sorted(found, key=lambda given: (_is_scalar(given), given != name))
 
@@ -182,7 +182,7 @@ def _refuse_two(columns: dict[str, np.ndarray]) -> None:
 
 def _take(columns: dict[str, np.ndarray], names: tuple[str, ...]) -> np.ndarray | None:
     """Removes the columns from ``columns`` and stacks them, if all are there and single."""
-    found = [given for name in names if (given := _find(columns, name)) is not None]
+    found = [given for name in names if (given := find_column(columns, name)) is not None]
     if len(found) < len(names) or any(columns[name].ndim != 1 for name in found):
         return None
     return np.stack([columns.pop(name) for name in found], axis=1)

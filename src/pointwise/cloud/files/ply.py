@@ -13,7 +13,11 @@ from typing import Any
 import numpy as np
 
 from pointwise.atomic import replacing
-from pointwise.cloud.files.columns import columns_from_fields, scan_from_columns
+from pointwise.cloud.files.columns import (
+    columns_from_fields,
+    find_column,
+    scan_from_columns,
+)
 from pointwise.cloud.files.ply_header import ORDERS, Element, Header, header_of, is_list, words_of
 from pointwise.cloud.scan import Scan
 from pointwise.extras import import_extra
@@ -242,14 +246,10 @@ def _type(kind: Any) -> str:
 
 def _label_name(element: Element) -> str:
     """The property that is read as ``label``, or a new one."""
-    for name, kind in element.properties.items():
-        if name.lower().removeprefix("scalar_") == "label":
-            if is_list(kind):
-                raise ValueError(
-                    f"property {name!r} is a list, which no label can replace; rename it"
-                )
-            return name
-    return "label"
+    name = find_column(element.properties, "label") or "label"
+    if is_list(element.properties.get(name)):
+        raise ValueError(f"property {name!r} is a list, which no label can replace; rename it")
+    return name
 
 
 def _label_property(old: Any, labels: np.ndarray) -> tuple[Any, np.ndarray]:
