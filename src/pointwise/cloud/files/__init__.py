@@ -130,7 +130,8 @@ def sample_surface(path: str | Path, n: int, seed: int = 0) -> Scan:
 def write_scan(scan: Scan, path: str | Path) -> None:
     """Writes a cloud with its fields, labels and class names: LAS, LAZ, PLY or NPZ, by the suffix.
 
-    LAS keeps coordinates to 1 mm, finer in clouds smaller than a kilometre; PLY and NPZ to the bit.
+    LAS keeps coordinates to 1 mm, finer in clouds smaller than a kilometre; an axis longer than
+    4,294 km to less, in which case a warning says to what. PLY and NPZ keep them to the bit.
     """
     path = Path(path)
     writer = _WRITERS.get(path.suffix.lower())

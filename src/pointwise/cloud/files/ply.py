@@ -264,7 +264,8 @@ def _comments(classes: dict[int, str]) -> list[str]:
 
 
 def _property_name(name: str) -> str:
-    return re.sub(r"[^!-~]", "_", name)  # a property's name is one word of ASCII
+    name = re.sub(r"[^!-~]", "_", name)  # a property's name is one word of ASCII
+    return f"scalar_{name}" if name in ("X", "Y", "Z") else name  # else it would be a coordinate
 
 
 def _property_values(name: str, values: np.ndarray) -> np.ndarray:
