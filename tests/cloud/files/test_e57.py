@@ -32,7 +32,8 @@ def test_scans_are_merged_in_the_global_frame(tmp_path):
         file.write_scan_raw(first)
         quarter = np.array([np.sqrt(0.5), 0, 0, np.sqrt(0.5)])  # about z
         file.write_scan_raw(second, rotation=quarter, translation=np.array([10, 0, 0]))
-    scan = read_scan(tmp_path / "a.e57")
+    with pytest.warns(UserWarning, match=r"left out blue, green, red, which not all of its 2 scan"):
+        scan = read_scan(tmp_path / "a.e57")
     x, y, z = second["cartesianX"], second["cartesianY"], second["cartesianZ"]
     np.testing.assert_allclose(scan.points[5:], np.stack([10 - y, x, z], axis=1), atol=1e-6)
     assert scan.fields["scan"].tolist() == [0] * 5 + [1] * 4

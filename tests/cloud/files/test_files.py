@@ -250,3 +250,12 @@ def test_columns_of_npy(scan, tmp_path):
     assert (back.points.tolist(), back.labels.tolist()) == ([[2, 1, 0], [7, 6, 5]], [4, 9])
     with pytest.raises(ValueError, match="columns names 4 columns, the array has 5"):
         read_scan(tmp_path / "a.npy", columns="x y z _")
+
+
+@pytest.mark.parametrize("suffix", [".las", ".ply"])
+def test_a_field_in_capitals_is_no_coordinate(scan, tmp_path, suffix):
+    scan.fields = {"X": np.arange(len(scan), dtype=np.float64)}
+    write_scan(scan, tmp_path / f"a{suffix}")
+    back = read_scan(tmp_path / f"a{suffix}")
+    np.testing.assert_allclose(back.points, scan.points, atol=1e-3)
+    np.testing.assert_array_equal(back.fields["scalar_X"], scan.fields["X"])

@@ -410,3 +410,64 @@ def test_laz_is_read_and_written_after_a_fork(tmp_path):
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     assert (read_scan(tmp_path / "b.laz").labels == 9).all()
+
+
+@pytest.mark.parametrize(
+    ("stray", "steps"),
+    [
+        ([0, 0, 0], [1, 2, 1]),
+        ([690_000, 1_100_000, 0], [1, 1, 1]),
+        ([690_000, -5_300_000, 0], [1, 5, 1]),
+        ([1e9, 5_300_000, -9999], [500, 1, 1]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:. spans")
+def test_a_stray_point_costs_its_own_axis_alone(tmp_path, stray, steps):
+    near = np.random.default_rng(0).random((200, 3)) * [300, 300, 50] + [690_000, 5_300_000, 400]
+    points = np.concatenate([near, [stray]])
+    write_scan(Scan(points=points), tmp_path / "a.las")
+    error = np.abs(read_scan(tmp_path / "a.las").points - points).max(axis=0)
+    assert (error <= np.array(steps) / 2 * 1.001e-3).all()
+    assert laspy.read(tmp_path / "a.las").header.scales.tolist() == [k / 1000 for k in steps]
+
+
+def test_coordinates_that_cannot_keep_a_millimetre_are_said(tmp_path):
+    points = np.array([[690_000, 5_300_000, 400], [0, 0, 0]], np.float64)
+    message = r"y spans 5.3e\+06, so LAS's 32 bits keep it to 0.002 and not to 0.001; leave out"
+    with pytest.warns(UserWarning, match=message):
+        write_scan(Scan(points=points), tmp_path / "a.las")
+    with pytest.raises(ValueError, match=r"a\.las: LAS holds no coordinates of -1e\+308 beside"):
+        write_scan(Scan(points=np.array([[-1e308] * 3, [1e308] * 3])), tmp_path / "a.las")
+
+
+def test_labels_of_extra_dimensions(tmp_path):
+    las = laspy.create(point_format=6, file_version="1.4")
+    las.x, las.y, las.z = np.eye(3)
+    for name, values in (("scalar_label", [1, np.nan, 3]), ("class", [4, 5, 6])):
+        las.add_extra_dim(laspy.ExtraBytesParams(name, "f4"))
+        las[name] = values
+    las.write(tmp_path / "a.las")
+    message = "the labels are extra dimension 'scalar_label'; the extra dimension 'class' is the"
+    with pytest.warns(UserWarning, match=message):
+        scan = read_scan(tmp_path / "a.las")
+    assert scan.labels.tolist() == [1, UNLABELLED, 3]
+    assert scan.fields["extra_class"].tolist() == [4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "message"),
+    [
+        (25, b"\x09", r"LAS 1\.9, point format 3: known are LAS 1\.0 to 1\.4"),
+        (104, b"\x0d", "point format 13: known are .* point formats 0 to 10"),
+        (139, bytes(8), "damaged: its header scales coordinates by 0"),
+    ],
+)
+def test_a_header_that_says_nonsense_is_refused(tmp_path, at, value, message):
+    las = laspy.create(point_format=3, file_version="1.2")
+    las.x, las.y, las.z = np.eye(3)
+    las.write(tmp_path / "a.las")
+    content = bytearray((tmp_path / "a.las").read_bytes())
+    content[at : at + len(value)] = value
+    (tmp_path / "a.las").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_scan(tmp_path / "a.las")

@@ -105,3 +105,20 @@ def test_what_cannot_be_sampled(tmp_path):
         sample_surface(tmp_path / "a.las", 5)
     with pytest.raises(FileNotFoundError, match=r"b\.off: no such file"):
         sample_surface(tmp_path / "b.off", 5)
+
+
+@pytest.mark.parametrize("form", ["ascii", "binary_big_endian"])
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+def test_surfaces_of_ply_with_any_line_ends(tmp_path, form, end):
+    lines = ["ply", f"format {form} 1.0", "comment Größe", "element vertex 4"]
+    lines += [f"property float {axis}" for axis in "xyz"]
+    lines += ["element face 1", "property list uchar int vertex_indices", "end_header", ""]
+    corners = np.array([[0, 0, 5], [1, 0, 5], [1, 1, 5], [0, 1, 5]], ">f4")
+    body = corners.tobytes() + b"\4" + np.arange(4, dtype=">i4").tobytes()
+    if form == "ascii":
+        rows = [" ".join(map(str, row)) for row in corners.astype(int).tolist()]
+        body = end.join([*rows, "4 0 1 2 3", ""]).encode()
+    (tmp_path / "a.ply").write_bytes(end.join(lines).encode("latin-1") + body)
+    points = sample_surface(tmp_path / "a.ply", 100).points
+    assert (points[:, 2] == 5).all()
+    assert np.ptp(points[:, :2], axis=0) == pytest.approx(1, abs=0.2)

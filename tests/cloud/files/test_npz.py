@@ -271,3 +271,47 @@ def test_a_header_that_says_too_much(tmp_path):
     (tmp_path / "a.npy").write_bytes(content.replace(b"     \n", b"\n", 1))
     with pytest.raises(ValueError, match="truncated: the header says 239999976 bytes of numbers"):
         read_scan(tmp_path / "a.npy")
+
+
+def test_a_column_of_the_points_is_not_replaced_in_silence(tmp_path):
+    table, path = np.arange(12.0).reshape(3, 4), tmp_path / "a.npz"
+    np.savez(path, points=table, columns=["x", "y", "z", "x"])
+    with pytest.raises(ValueError, match=r"a\.npz: two columns are named 'x'"):
+        read_scan(path)
+    np.savez(path, points=table, columns=["x", "y", "z", "label"])
+    assert read_scan(path).labels.tolist() == [3, 7, 11]
+    np.savez(path, points=table, columns=["x", "y", "z", "label"], labels=[5, 6, 7])
+    with pytest.warns(UserWarning, match=r"'label' is a column .* the field 'extra_label'$"):
+        scan = read_scan(path)
+    assert scan.labels.tolist() == [5, 6, 7]
+    assert scan.fields["extra_label"].tolist() == [3, 7, 11]
+    np.savez(path, points=table, feature0=[5, 6, 7])
+    with pytest.warns(UserWarning, match="the column is the field 'extra_feature0'$"):
+        scan = read_scan(path)
+    assert scan.fields["feature0"].tolist() == [5, 6, 7]
+    assert scan.fields["extra_feature0"].tolist() == [3, 7, 11]
+
+
+def test_three_rows_of_coordinates(tmp_path):
+    points = np.arange(60.0).reshape(20, 3)
+    np.savez(tmp_path / "a.npz", points=points.T, labels=np.arange(20))
+    with pytest.warns(UserWarning, match=r"\[3, 20\] is read as three rows x, y, z of 20 points"):
+        scan = read_scan(tmp_path / "a.npz")
+    np.testing.assert_array_equal(scan.points, points)
+    assert scan.labels.tolist() == [*range(20)]
+
+
+def test_names_in_capitals_and_labels_that_are_said(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, Points=POINTS, Labels=np.array([4, 5]))
+    assert read_scan(path).labels.tolist() == [4, 5]
+    np.savez(path, points=POINTS, label=np.array([4, 5]), segment=np.array([6, 7]))
+    with pytest.warns(UserWarning, match=r"the labels are array 'label'; 'segment', which could"):
+        scan = read_scan(path)
+    assert scan.labels.tolist() == [4, 5]
+    assert scan.fields["extra_segment"].tolist() == [6, 7]
+    np.savez(path, points=POINTS, x=np.arange(2), y=np.arange(2), z=np.arange(2))
+    assert read_scan(path).labels is None  # coordinates in a grid, say
+    np.savez(path, points=POINTS, labels=np.array([2**63, 0], np.uint64))
+    with pytest.raises(ValueError, match=r"labels must be whole numbers \[2\], got uint64"):
+        read_scan(path)

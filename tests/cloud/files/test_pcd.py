@@ -254,3 +254,10 @@ def test_more_than_the_header_says(tmp_path, more, left):
     (tmp_path / "a.pcd").write_bytes(header.encode() + first + more)
     with pytest.warns(UserWarning, match=rf"a\.pcd: the header says 1 points; {left} behind them"):
         assert read_scan(tmp_path / "a.pcd").points.tolist() == [[0, 1, 2]]
+
+
+@pytest.mark.parametrize(("kind", "value"), [("F", 0xFF8040), ("U", 0xFF8040), ("I", -0x7FC0)])
+def test_whole_numbers_in_text_are_packed_colours(tmp_path, kind, value):
+    header = f"VERSION 0.7\nFIELDS x y z rgb\nSIZE 4 4 4 4\nTYPE F F F {kind}\nCOUNT 1 1 1 1\n"
+    (tmp_path / "a.pcd").write_text(f"{header}POINTS 1\nDATA ascii\n0 0 0 {value}\n")
+    assert read_scan(tmp_path / "a.pcd").fields["color"].tolist() == [[255, 128, 64]]

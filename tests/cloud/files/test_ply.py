@@ -406,3 +406,30 @@ def test_without_vertices(tmp_path):
     )
     with pytest.raises(ValueError, match="no element 'vertex'"):
         read_scan(tmp_path / "a.ply")
+
+
+@pytest.mark.parametrize(
+    ("form", "body"), [("ascii", b"0 1 2\n3 4 5\n"), ("binary_little_endian", bytes(24))]
+)
+def test_points_that_the_header_does_not_count_are_said(tmp_path, form, body):
+    header = f"ply\nformat {form} 1.0\nelement vertex 1\n"
+    header += "property float x\nproperty float y\nproperty float z\nend_header\n"
+    (tmp_path / "a.ply").write_bytes(header.encode() + body)
+    with pytest.warns(UserWarning, match=r"a\.ply: the header says 1 points; left out \d+ bytes"):
+        assert len(read_scan(tmp_path / "a.ply")) == 1
+
+
+@pytest.mark.filterwarnings("ignore:the labels are column 'label'; '")
+@pytest.mark.parametrize("other", ["scalar_Label", "Label", "class"])
+@pytest.mark.parametrize("first", [True, False])
+def test_the_labels_that_are_read_are_those_that_are_written(tmp_path, other, first):
+    names = [other, "label"] if first else ["label", other]
+    properties = "".join(f"property float {name}\n" for name in ["x", "y", "z", *names])
+    header = f"ply\nformat ascii 1.0\nelement vertex 2\n{properties}end_header\n"
+    (tmp_path / "a.ply").write_text(f"{header}0 1 2 7 8\n3 4 5 7 8\n")
+    scan = read_scan(tmp_path / "a.ply")
+    assert scan.labels.tolist() == ([8, 8] if first else [7, 7])
+    write_labels(scan, np.array([5, 6]), tmp_path / "b.ply")
+    back = read_scan(tmp_path / "b.ply")
+    assert back.labels.tolist() == [5, 6]
+    assert back.fields[other].tolist() == ([7, 7] if first else [8, 8])

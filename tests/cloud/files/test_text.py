@@ -305,3 +305,29 @@ def test_many_columns_take_time_in_proportion(tmp_path, monkeypatch):
     scan = read(tmp_path, " ".join(map(str, range(5_000))) + "\n")
     assert len(scan.fields) == 4_997
     assert calls < 100 * 5_000
+
+
+def test_one_of_two_columns_is_said(tmp_path):
+    with pytest.warns(UserWarning, match="the labels are column 'label'; 'class', which could be"):
+        scan = read(tmp_path, "x y z class label\n1 2 3 4 500\n1 2 4 5 600\n")
+    assert scan.labels.tolist() == [500, 600]  # Paris-Lille-3D: the objects, not their classes
+    assert scan.fields["class"].tolist() == [4, 5]
+    with pytest.warns(UserWarning, match="the labels are column 'label'; 'Label', which could be"):
+        assert read(tmp_path, "x y z Label label\n1 2 3 4 5\n").labels.tolist() == [5]
+    with pytest.warns(UserWarning, match="intensity is column 'intensity'; 'Intensity' stays a"):
+        scan = read(tmp_path, "x y z Intensity intensity\n1 2 3 4 5\n")
+    assert (scan.fields["intensity"], scan.fields["Intensity"]) == ([5], [4])
+
+
+def test_numbers_of_columns_are_no_point_in_silence(tmp_path):
+    with pytest.raises(ValueError, match="no columns x, y, z"):
+        read(tmp_path, ",0,1,2\n0,7.5,8,9\n1,7.5,8,9\n", "a.csv")  # pandas, of an array
+    with pytest.warns(UserWarning, match="line 1 numbers the columns, as headers of pandas do"):
+        scan = read(tmp_path, "0,1,2\n7.5,8,9\n", "a.csv")
+    assert scan.points.tolist() == [[0, 1, 2], [7.5, 8, 9]]
+
+
+def test_decimal_commas_in_quotes(tmp_path):
+    scan = read(tmp_path, 'x,y,z,label\n"1,5","2,25",3,1\n"4,5",5,"6,5",2\n', "a.csv")
+    assert scan.points.tolist() == [[1.5, 2.25, 3], [4.5, 5, 6.5]]
+    assert scan.labels.tolist() == [1, 2]

@@ -255,3 +255,21 @@ def test_folders_that_are_no_room(tmp_path):
     (tmp_path / "Annotations").mkdir()
     with pytest.raises(ValueError, match=r"has no object files \(chair_1\.txt …\)"):
         read_scan(tmp_path)
+
+
+def test_labels_and_fields_of_hdf5_have_their_types(tmp_path):
+    data = np.random.default_rng(0).random((2, 3, 3), np.float32)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["data"] = data
+        file["label"] = np.array([[1.0], [2.0]])
+        file["pid"] = np.arange(6).reshape(2, 3, 1)
+        file["seg"] = np.arange(6).reshape(2, 3)
+        file["color"] = np.full((2, 3, 3), 0.2)
+        file["intensity"] = np.arange(6).reshape(2, 3, 1)
+    scans = read_scans(tmp_path / "a.h5")
+    assert [scan.label for scan in scans] == [1, 2]
+    assert [scan.labels.tolist() for scan in scans] == [[0, 1, 2], [3, 4, 5]]
+    assert scans[1].fields["extra_seg"].tolist() == [3, 4, 5]
+    assert scans[1].fields["color"].tolist() == [[51, 51, 51]] * 3
+    assert scans[1].fields["color"].dtype == np.uint8
+    assert scans[1].fields["intensity"].tolist() == [3, 4, 5]

@@ -147,6 +147,16 @@ def test_wrong_arrays(tmp_path, arrays, message):
         read_npz(tmp_path / "a.npz")
 
 
+def test_a_small_npz_that_unpacks_to_much(tmp_path, monkeypatch):
+    path, images = tmp_path / "a.npz", np.zeros((20, 30, 30), np.uint8)
+    np.savez_compressed(path, images=images, more=np.zeros(10**6))
+    monkeypatch.setattr("pointwise.cloud.files.unpack.LARGE", 10_000)
+    assert len(read_npz(path)) == 20  # what is not used is not unpacked
+    monkeypatch.setattr("pointwise.cloud.files.unpack.RATIO", 10)
+    with pytest.raises(ValueError, match=r"a\.npz: array 'images' would unpack .* MB to .* GB"):
+        read_npz(path)
+
+
 def test_broken_npz(tmp_path):
     path = tmp_path / "a.npz"
     path.write_bytes(b"garbage")

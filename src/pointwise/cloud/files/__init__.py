@@ -130,7 +130,8 @@ def sample_surface(path: str | Path, n: int, seed: int = 0) -> Scan:
 def write_scan(scan: Scan, path: str | Path) -> None:
     """Writes a cloud with its fields, labels and class names: LAS, LAZ, PLY or NPZ, by the suffix.
 
-    LAS keeps coordinates to 1 mm, finer in clouds smaller than a kilometre; PLY and NPZ to the bit.
+    LAS keeps coordinates to 1 mm, finer in clouds smaller than a kilometre; an axis longer than
+    4,294 km to less, in which case a warning says to what. PLY and NPZ keep them to the bit.
     """
     path = Path(path)
     writer = _WRITERS.get(path.suffix.lower())
@@ -262,7 +263,9 @@ def _same_format(source: Path, path: Path) -> bool:
 
 def _as_read(scan: Scan, source: Path) -> Scan | None:
     """The file's cloud, if its points are still the scan's, in their order: labels would shift."""
-    originals = read_scans(source)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they came when the scan was read
+        originals = read_scans(source)
     same = len(originals) == 1 and np.array_equal(originals[0].points, scan.points)
     return originals[0] if same else None
 

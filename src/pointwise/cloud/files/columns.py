@@ -7,6 +7,7 @@ that ``red, green, blue`` or ``scalar_Label`` mean the same whatever file they c
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -28,6 +29,7 @@ NORMALS = (
 )
 LABELS = ("label", "labels", "class", "classification", "class_id", "semantic", "semantic_label")
 RESERVED = ("color", "normal", "intensity")
+_SINGLE = ("intensity", *(name for names in (*COLORS, *NORMALS) for name in names))
 
 
 _UNIT = re.compile(r"\s*(?:\[[^\]]*\]|\([^)]*\))$")  # x [m], x (m)
@@ -69,7 +71,8 @@ def scan_from_columns(columns: dict[str, np.ndarray]) -> Scan:
 
     ``label`` and its usual other names become the labels where they hold whole numbers (what is not
     finite is unlabelled); colours of any type become uint8; ``name_0 … name_K`` become one field
-    ``[N, K]``; the rest keeps its name.
+    ``[N, K]``; the rest keeps its name. Warns where one of two columns is taken for the labels, the
+    intensity, a colour or a normal.
     """
     columns = dict(columns)
     _refuse_two(columns)
@@ -77,6 +80,7 @@ def scan_from_columns(columns: dict[str, np.ndarray]) -> Scan:
     if xyz is None:
         raise ValueError(f"no columns x, y, z (it has: {', '.join(columns) or 'none'})")
     labels = _take_labels(columns)
+    _say_two(columns)
     return Scan(points=xyz.astype(np.float64), fields=fields_from_columns(columns), labels=labels)
 
 
@@ -92,7 +96,7 @@ def fields_from_columns(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]
     normal = next((n for names in NORMALS if (n := _take(columns, names)) is not None), None)
     if normal is not None:
         fields["normal"] = normal.astype(np.float32)
-    intensity = _find(columns, "intensity")
+    intensity = find_column(columns, "intensity")
     if intensity is not None and columns[intensity].ndim == 1:
         fields["intensity"] = columns.pop(intensity).astype(np.float32)
     for name, values in _merge(columns).items():
@@ -154,10 +158,14 @@ def _plain(name: str) -> str:
     return name.lower().removeprefix("scalar_")  # CloudCompare's prefix
 
 
-def _find(columns: dict[str, np.ndarray], name: str) -> str | None:
+def find_column(columns: Iterable[str], name: str) -> str | None:
     """The column of that name; rather ``x`` than ``scalar_x`` or ``X``."""
+    return next(iter(_candidates(columns, name)), None)
+
+
+def _candidates(columns: Iterable[str], name: str) -> list[str]:
     found = [given for given in columns if _plain(given) == name]
-    return min(found, key=lambda given: (_is_scalar(given), given != name), default=None)
+    return sorted(found, key=lambda given: (_is_scalar(given), given != name))
 
 
 def _is_scalar(name: str) -> bool:
@@ -174,24 +182,72 @@ def _refuse_two(columns: dict[str, np.ndarray]) -> None:
 
 def _take(columns: dict[str, np.ndarray], names: tuple[str, ...]) -> np.ndarray | None:
     """Removes the columns from ``columns`` and stacks them, if all are there and single."""
-    found = [given for name in names if (given := _find(columns, name)) is not None]
+    found = [given for name in names if (given := find_column(columns, name)) is not None]
     if len(found) < len(names) or any(columns[name].ndim != 1 for name in found):
         return None
     return np.stack([columns.pop(name) for name in found], axis=1)
 
 
+def as_field(name: str, values: np.ndarray) -> np.ndarray:
+    """An array under the name of a field, of the type that a scan promises under it."""
+    if name == "color" and values.shape[1:] == (3,):
+        return to_color(values)
+    if name == "normal" and values.shape[1:] == (3,):
+        return values.astype(np.float32)
+    if name == "intensity":
+        return values.reshape(len(values), -1)[:, 0].astype(np.float32)
+    return values
+
+
+def as_labels(values: np.ndarray) -> np.ndarray | None:
+    """Labels ``[N]`` of whole numbers ``[N]`` or ``[N, 1]`` of any type, None of anything else.
+
+    What is not finite is unlabelled.
+    """
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != 1 or values.dtype.kind not in "buif":
+        return None
+    if values.dtype.kind == "f":
+        values = np.where(np.isfinite(values), values, UNLABELLED)
+        if not np.array_equal(values, np.rint(values)):
+            return None
+    if values.dtype.kind in "uf" and np.abs(values).max(initial=0) >= 2**63:
+        return None
+    return values.astype(np.int64)
+
+
 def _take_labels(columns: dict[str, np.ndarray]) -> np.ndarray | None:
-    for name in LABELS:
-        given = _find(columns, name)
-        if given is None or columns[given].ndim != 1 or columns[given].dtype.kind not in "uif":
-            continue
-        values = np.asarray(columns[given])
-        if values.dtype.kind == "f":
-            values = np.where(np.isfinite(values), values, UNLABELLED)
-        if np.array_equal(values, np.rint(values)) and np.abs(values).max(initial=0) < 2**63:
-            del columns[given]
-            return values.astype(np.int64)
-    return None
+    """The labels, taken from ``columns``; others that could be labels stay, in one line."""
+    possible = {
+        given: labels
+        for given in sorted(columns, key=lambda given: (_is_scalar(given), given != _plain(given)))
+        if _plain(given) in LABELS
+        and columns[given].ndim == 1
+        and (labels := as_labels(columns[given])) is not None
+    }
+    if not possible:
+        return None
+    taken, *others = sorted(possible, key=lambda given: LABELS.index(_plain(given)))
+    if others:
+        warnings.warn(
+            f"the labels are column {taken!r}; {others[0]!r}, which could be labels too, stays a "
+            "field: rename the one that is wrong",
+            stacklevel=5,
+        )
+    del columns[taken]
+    return possible[taken]
+
+
+def _say_two(columns: dict[str, np.ndarray]) -> None:
+    """Warns of ``intensity`` beside ``Intensity``, and the like, of which one is taken."""
+    times = Counter(map(_plain, columns))
+    for name in _SINGLE:
+        if times[name] > 1:
+            taken, other = _candidates(columns, name)[:2]
+            warnings.warn(
+                f"{name} is column {taken!r}; {other!r} stays a field of its own", stacklevel=5
+            )
 
 
 def _merge(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,11 @@ def read(path: Path) -> list[Scan]:
     shared = [name for name in parts[0] if all(name in part for part in parts)]
     if len(parts) == 1:
         shared.remove("scan")
+    if lost := sorted({name for part in parts for name in part} - {*shared, "scan"}):
+        warnings.warn(
+            f"{path}: left out {', '.join(lost)}, which not all of its {len(parts)} scans have",
+            stacklevel=2,
+        )
     columns = {name: np.concatenate([part[name] for part in parts]) for name in shared}
     return [scan_from_columns(columns)]
 

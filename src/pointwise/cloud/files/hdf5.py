@@ -8,20 +8,23 @@ from typing import Any
 
 import numpy as np
 
-from pointwise.cloud.files.columns import to_color
+from pointwise.cloud.files.columns import as_field, as_labels, to_color
 from pointwise.cloud.files.s3dis import CLASSES
 from pointwise.cloud.files.unpack import check_unpacked
 from pointwise.cloud.scan import Scan
 from pointwise.extras import import_extra
 
+_LABELS = ("pid", "labels", "seg", "label")  # of points; the first goes before the others
+
 
 def read(path: Path) -> list[Scan]:
     """The clouds of ``data [n, P, 3]`` (or ``[n, P, 9]``, S3DIS), with their labels.
 
-    ``label [n]`` or ``[n, 1]`` labels whole clouds, ``label [n, P]`` or ``pid [n, P]`` points;
-    other arrays ``[n, P]`` or ``[n, P, K]`` are fields. Class names come from ``shape_names.txt``
-    beside the file. Of S3DIS, ``room_position`` is the place in the room (0 to 1), and the group
-    is the area where ``room_filelist.txt`` lies beside.
+    ``label [n]`` or ``[n, 1]`` labels whole clouds; ``pid [n, P]``, ``labels``, ``seg`` or
+    ``label [n, P]`` points, the first of them that is there; other arrays ``[n, P]`` or
+    ``[n, P, K]`` are fields. Class names come from ``shape_names.txt`` beside the file. Of S3DIS,
+    ``room_position`` is the place in the room (0 to 1), and the group is the area where
+    ``room_filelist.txt`` lies beside.
     """
     h5py = import_extra("h5py", "files")
     with h5py.File(path, "r") as file:
@@ -44,20 +47,19 @@ def read(path: Path) -> list[Scan]:
             if name == "label" or (item.shape or ())[:2] == (n, p)
         }
         data = _numbers(data)
-    fields = {
-        name: values
-        for name, values in arrays.items()
-        if name not in ("label", "pid")
-        and values.shape[:2] == (n, p)
-        and values.ndim <= 3
-        and values.dtype.kind in "buif"
-    }
+    label, labels, classes = _labels(path, arrays, n, p, rooms=width == 9)
+    fields = {}
+    for name, values in arrays.items():
+        if values.shape[:2] == (n, p) and values.ndim <= 3 and values.dtype.kind in "buif":
+            field = as_field(name, values.reshape(n * p, *values.shape[2:]))
+            fields[f"extra_{name}" if name in _LABELS else name] = field.reshape(
+                n, p, *field.shape[1:]
+            )
     if width == 6:
         fields["normal"] = data[:, :, 3:].astype(np.float32)
     if width == 9:
         fields["color"] = np.stack([to_color(colors) for colors in data[:, :, 3:6]])
         fields["room_position"] = data[:, :, 6:].astype(np.float32)
-    label, labels, classes = _labels(path, arrays, n, p, rooms=width == 9)
     groups = _areas(path, n) if width == 9 else [""] * n
     return [
         Scan(
@@ -96,21 +98,25 @@ def _numbers(dataset: Any) -> np.ndarray:
 def _labels(
     path: Path, arrays: dict[str, np.ndarray], n: int, p: int, rooms: bool
 ) -> tuple[np.ndarray | None, np.ndarray | None, dict[int, str]]:
-    """Labels of the clouds, labels of the points, class names."""
+    """Labels of the clouds and of the points, taken from ``arrays``, and class names."""
     label, labels = None, None
     if "label" in arrays:
         given = arrays["label"]
-        if given.size == n and given.dtype.kind in "ui":
-            label = given.reshape(n)
-        elif given.shape == (n, p) and given.dtype.kind in "ui":
-            labels = given.astype(np.int64)
-        else:
+        numbers = as_labels(given.reshape(-1))
+        if numbers is None or (given.size != n and given.shape not in ((n, p), (n, p, 1))):
             raise ValueError(
                 f"label must be whole numbers [{n}], [{n}, 1] or [{n}, {p}], "
                 f"got {given.dtype} {list(given.shape)}"
             )
-    if "pid" in arrays and arrays["pid"].shape == (n, p):
-        labels = arrays["pid"].astype(np.int64)
+        if given.size == n:
+            label = numbers
+            del arrays["label"]
+    for name in _LABELS:
+        if labels is None and name in arrays and arrays[name].size == n * p:
+            numbers = as_labels(arrays[name].reshape(-1))
+            if numbers is not None:
+                labels = numbers.reshape(n, p)
+                del arrays[name]
     names = path.parent / "shape_names.txt"
     if rooms:
         return label, labels, dict(CLASSES)

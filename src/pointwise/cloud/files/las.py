@@ -16,7 +16,12 @@ from typing import Any
 import numpy as np
 
 from pointwise.atomic import replacing
-from pointwise.cloud.files.columns import LABELS, columns_from_fields, fields_from_columns
+from pointwise.cloud.files.columns import (
+    LABELS,
+    as_labels,
+    columns_from_fields,
+    fields_from_columns,
+)
 from pointwise.cloud.scan import UNLABELLED, Scan
 from pointwise.extras import import_extra
 
@@ -58,6 +63,7 @@ SCAN_ANGLE_UNIT = 0.006  # degrees per step of scan_angle in formats 6 to 10; sc
 LAYERED = 3  # the way of compressing of LAZ for point formats 6 to 10
 LAYERS = {10: 9, 11: 1, 12: 2, 13: 1}  # of LAZ's items Point14, RGB14, RGBNIR14, Wavepacket14
 WKT, GEOTIFF = 2112, 34735  # the records of LASF_Projection that hold a coordinate system
+_STEPS = 2**31 - 1  # of a coordinate above its offset
 # LAZ holds some 150 points in a byte where all of them are the same, and less than 8 elsewhere.
 POINTS_PER_BYTE = 256
 
@@ -114,22 +120,21 @@ def _other_labels(columns: dict[str, np.ndarray], classified: bool) -> np.ndarra
     They are the labels where LAS's own classification says nothing, and otherwise a field, under
     a name that no format takes for the labels.
     """
-    named = [name for name in columns if name.lower().removeprefix(INEXACT) in LABELS]
-    found = None
-    for name in named:
+    found = taken = None
+    for name in [name for name in columns if name.lower().removeprefix(INEXACT) in LABELS]:
         values = columns.pop(name)
-        whole = values.ndim == 1 and np.array_equal(values, np.rint(values))
-        if whole and not classified and found is None:
+        labels = as_labels(values)
+        if labels is not None and not classified and found is None:
             warnings.warn(
                 f"all points are unclassified in LAS's own dimension, so the labels are those of "
                 f"the extra dimension {name!r}",
                 stacklevel=4,
             )
-            found = values.astype(np.int64)
+            found, taken = labels, name
             continue
+        said = f"extra dimension {taken!r}; the" if taken else "LAS's classification; its"
         warnings.warn(
-            f"the labels are LAS's classification; its extra dimension {name!r} is the field "
-            f"'extra_{name}'",
+            f"the labels are {said} extra dimension {name!r} is the field 'extra_{name}'",
             stacklevel=4,
         )
         columns[f"extra_{name}"] = values
@@ -349,6 +354,13 @@ def _check_records(path: Path) -> None:
         header = stream.read(247)
     if header[:4] != b"LASF" or len(header) < 227:
         raise ValueError("not a LAS file: it does not begin with a header that says LASF")
+    if header[25] > 4 or header[104] & 63 > 10:
+        raise ValueError(
+            f"LAS 1.{header[25]}, point format {header[104] & 63}: known are LAS 1.0 to 1.4 and "
+            "the point formats 0 to 10"
+        )
+    if 0.0 in struct.unpack_from("<3d", header, 131):
+        raise ValueError("damaged: its header scales coordinates by 0")
     (vlrs,) = struct.unpack_from("<I", header, 100)
     (evlrs,) = struct.unpack_from("<I", header, 243) if header[25] >= 4 else (0,)
     if 54 * vlrs + 60 * evlrs > size:  # the bytes of their headers alone
@@ -443,19 +455,40 @@ def _state_wkt(las: Any) -> None:
 
 
 def _grid(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Offsets and scales of 32-bit coordinates: 1 mm, or a millionth of a small cloud's extent."""
+    """Offsets and scales of 32-bit coordinates: 1 mm, or a millionth of a small cloud's extent.
+
+    An axis that is too long for 1 mm has coarser steps, which a warning gives.
+    """
     if not len(points):
         return np.zeros(3), np.full(3, 1e-3)
     low = points.min(axis=0)
-    extent = float((points.max(axis=0) - low).max())
+    with np.errstate(over="ignore"):
+        extents = points.max(axis=0) - low
+    if not np.isfinite(extents).all():
+        raise ValueError(f"LAS holds no coordinates of {low.min():g} beside {points.max():g}")
+    extent = float(extents.max())
+    scale = 10.0 ** np.floor(np.log10(min(1e-3, extent / 1e6))) if extent > 0 else 1e-3
     # A whole number keeps coordinates that are decimal fractions decimal fractions.
     offsets = np.floor(low) if extent >= 1 else low
-    finest = (extent + 1) / (2**31 - 1) if extent >= 1 else extent / (2**31 - 1)
-    wanted = min(1e-3, extent / 1e6) if extent > 0 else 1e-3
-    scale = 10.0 ** np.floor(np.log10(wanted))
-    if scale < finest:
-        scale = 10.0 ** np.ceil(np.log10(finest))
-    return offsets, np.full(3, scale)
+    scales = np.full(3, scale)
+    long = (extents + (extent >= 1)) / _STEPS > scale
+    # From the middle of an axis steps go both ways, so that it may be twice as long.
+    offsets[long] += np.floor(extents[long] / 2)
+    scales[long] = [_round_up((length + 2) / 2 / _STEPS) for length in extents[long]]
+    if (scales > 1e-3).any():
+        axis = int(scales.argmax())
+        warnings.warn(
+            f"{'xyz'[axis]} spans {extents[axis]:.6g}, so LAS's 32 bits keep it to "
+            f"{scales[axis]:g} and not to 0.001; leave out points far away, or write .ply or .npz",
+            stacklevel=4,
+        )
+    return offsets, scales
+
+
+def _round_up(step: float) -> float:
+    """The next of 1, 2, 5 mm, 1, 2, 5 cm, …"""
+    power = 10.0 ** np.floor(np.log10(step))
+    return max(1e-3, next(k * power for k in (1, 2, 5, 10) if k * power >= step))
 
 
 def _las_names(columns: dict[str, np.ndarray], point_format: Any) -> dict[str, np.ndarray]:

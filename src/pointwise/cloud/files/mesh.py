@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pointwise.cloud.files.columns import scan_from_columns
+from pointwise.cloud.files.ply_header import with_plain_lines
 from pointwise.cloud.files.tables import Form, open_text, rows_of, without_comments
 from pointwise.cloud.scan import Scan
 from pointwise.extras import import_extra
@@ -63,6 +64,8 @@ def _load(path: Path) -> Any:
         lines += [" ".join(off.lines[k].split()[:3]) for k in off.vertices]
         lines += [off.lines[k] for k in off.faces]
         source = io.BytesIO("\n".join(lines).encode("ascii", "replace"))
+    else:
+        source = io.BytesIO(with_plain_lines(path.read_bytes()))
     kind = path.suffix.lower().removeprefix(".")
     mesh = trimesh.load_mesh(source, file_type=kind, process=False)  # else vertices are merged
     if not isinstance(mesh, trimesh.Trimesh):

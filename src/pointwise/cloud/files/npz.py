@@ -21,9 +21,15 @@ from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
 import numpy as np
 
 from pointwise.atomic import replacing
-from pointwise.cloud.files.columns import LABELS, scan_from_columns, to_color
+from pointwise.cloud.files.columns import (
+    LABELS,
+    as_field,
+    as_labels,
+    named,
+    scan_from_columns,
+)
 from pointwise.cloud.files.unpack import check_unpacked
-from pointwise.cloud.scan import UNLABELLED, Scan
+from pointwise.cloud.scan import Scan
 
 _KEYS = ("points", "columns", "labels", "classes", "class_codes", "label", "group", "offsets")
 _OTHER_POINTS = (
@@ -58,44 +64,62 @@ def read_npy(path: Path) -> list[Scan]:
         columns = {name: table[name] for name in table.dtype.names or ()}
         numbers = {n: v for n, v in columns.items() if v.dtype.kind in "buif" and v.ndim <= 2}
         return [scan_from_columns(numbers)]
-    if table.ndim == 2 and table.shape[0] == 3 and table.shape[1] > 3:
-        if table.shape[1] > _MOST_COLUMNS:
-            warnings.warn(
-                f"{path}: {list(table.shape)} is read as three rows x, y, z of "
-                f"{table.shape[1]} points; save the array as [N, 3]",
-                stacklevel=5,
-            )
-            table = table.T
-        else:
-            warnings.warn(
-                f"{path}: {list(table.shape)} is read as 3 points of {table.shape[1]} columns; "
-                "where it is three rows x, y, z, save the array as [N, 3]",
-                stacklevel=5,
-            )
-    return [_from_table(table, None)]
+    return [_from_table(_as_rows(path, table), None)]
+
+
+def _as_rows(path: Path, table: np.ndarray) -> np.ndarray:
+    """Points ``[N, 3 + F]`` of an array that may be ``[3, N]``; warns where it could be either."""
+    if table.ndim != 2 or table.shape[0] != 3 or table.shape[1] <= 3:
+        return table
+    if _is_three_rows(table.shape):
+        warnings.warn(
+            f"{path}: {list(table.shape)} is read as three rows x, y, z of "
+            f"{table.shape[1]} points; save the array as [N, 3]",
+            stacklevel=6,
+        )
+        return table.T
+    warnings.warn(
+        f"{path}: {list(table.shape)} is read as 3 points of {table.shape[1]} columns; "
+        "where it is three rows x, y, z, save the array as [N, 3]",
+        stacklevel=6,
+    )
+    return table
+
+
+def _is_three_rows(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 2 and shape[0] == 3 and shape[1] > _MOST_COLUMNS
 
 
 def read(path: Path, window: int, stride: int) -> list[Scan]:
     """The clouds of an NPZ file; of recordings, one for every ``window`` frames."""
-    with _open(path) as archive:
-        kinds = _kinds(archive)
+    with open_npz(path) as archive:
+        kinds = kinds_of(archive)
         place = _points_name(kinds)
-        n = kinds[place].shape[0] if kinds[place].shape else 0
+        three_rows = "columns" not in kinds and _is_three_rows(kinds[place].shape)
+        n = kinds[place].shape[1 if three_rows else 0] if kinds[place].shape else 0
         wanted = [name for name, kind in kinds.items() if _is_used(name, kind, n)]
-        arrays = {name: _native(_array(archive, name)) for name in dict.fromkeys((place, *wanted))}
+        arrays = {
+            name: _native(array_of(archive, name)) for name in dict.fromkeys((place, *wanted))
+        }
     if place == "x":
         arrays["points"] = np.stack([arrays.pop(axis) for axis in "xyz"], axis=1)
     else:
         arrays["points"] = arrays.pop(place)
+    if "columns" not in arrays:
+        arrays["points"] = _as_rows(path, arrays["points"])
     whole = _from_table(arrays["points"], arrays.get("columns"))
     recordings = {"frame", "recording", "label"} <= arrays.keys() and arrays["label"].ndim == 1
+    labels = None
     if not recordings and "offsets" not in arrays:
-        whole.labels = _take_labels(arrays, len(whole))
+        labels = _take_labels(path, arrays, len(whole))
     elif "labels" in arrays:
-        whole.labels = _whole_numbers("labels", arrays["labels"], len(whole))
-    for name, values in arrays.items():
-        if name not in _KEYS and _is_field(name, _Kind(values.shape, values.dtype), len(whole)):
-            whole.fields[name] = _typed(name, values)
+        labels = _whole_numbers("labels", arrays["labels"], len(whole))
+    fields = {
+        name: as_field(name, values)
+        for name, values in arrays.items()
+        if name not in _KEYS and _is_field(name, _Kind(values.shape, values.dtype), len(whole))
+    }
+    _add(path, whole, fields, labels)
     whole.classes = _classes(arrays)
     if recordings:
         return _windows(whole, arrays, window, stride)
@@ -112,7 +136,7 @@ def _points_name(kinds: dict[str, _Kind]) -> str:
     """The array with the positions, or ``x`` where each axis has its own."""
     if "points" in kinds:
         return "points"
-    found = [name for name in kinds if name.lower() in _OTHER_POINTS]
+    found = [name for name in kinds if name.lower() in ("points", *_OTHER_POINTS)]
     if len(found) > 1:
         raise ValueError(f"has no array 'points', and several that may be: {', '.join(found)}")
     if not found and not {"x", "y", "z"} <= kinds.keys():
@@ -128,26 +152,59 @@ def _is_used(name: str, kind: _Kind, n: int) -> bool:
     return name in (*_KEYS, "recording_name") or _is_field(name, kind, n)
 
 
-def _take_labels(arrays: dict[str, np.ndarray], n: int) -> np.ndarray | None:
+def _take_labels(path: Path, arrays: dict[str, np.ndarray], n: int) -> np.ndarray | None:
     """The labels of the points, taken from ``arrays`` with all else that has a name for labels.
 
-    Others than the first become fields under a name that no format takes for the labels.
+    Others than the first become fields under a name that no format takes for the labels; unless
+    the first is ``labels``, a line says which it is.
     """
-    found = None
-    for name in _POINT_LABELS:
-        values = arrays.get(name)
-        if values is None or (name == "label" and values.size == 1):
+    found = taken = None
+    for name in sorted(arrays, key=_place_of_labels):
+        values = arrays[name]
+        if _place_of_labels(name) == len(_POINT_LABELS) or (name == "label" and values.size == 1):
             continue
+        if name == "y" and {"x", "z"} <= arrays.keys():
+            continue  # a coordinate of something
         if name == "labels":
-            found = _whole_numbers("labels", arrays.pop(name), n)
+            found, taken = _whole_numbers("labels", arrays.pop(name), n), name
         elif values.size == n and values.dtype.kind in "buif":
             del arrays[name]
-            whole = values.dtype.kind != "f" or _is_whole(values)
-            if found is None and whole:
-                found = _whole_numbers(name, values, n)
-            else:
-                arrays[f"extra_{name}"] = values
+            labels = as_labels(values.reshape(n))
+            if found is None and labels is not None:
+                found, taken = labels, name
+                continue
+            if found is not None and labels is not None and taken != "labels":
+                warnings.warn(
+                    f"{path}: the labels are array {taken!r}; {name!r}, which could be labels too, "
+                    f"is the field 'extra_{name}'",
+                    stacklevel=5,
+                )
+            arrays[f"extra_{name}"] = values
     return found
+
+
+def _place_of_labels(name: str) -> int:
+    """How early an array is taken for the labels, by its name in letters of any case."""
+    known = name if len(name) == 1 else name.lower()
+    return _POINT_LABELS.index(known) if known in _POINT_LABELS else len(_POINT_LABELS)
+
+
+def _add(path: Path, whole: Scan, fields: dict[str, np.ndarray], labels: np.ndarray | None) -> None:
+    """Adds what has an array of its own, which goes before a column of the points."""
+    twice = [name for name in fields if name in whole.fields]
+    for name in twice:
+        whole.fields[f"extra_{name}"] = whole.fields.pop(name)
+    if labels is not None and whole.labels is not None:
+        whole.fields["extra_label"] = whole.labels
+        twice.append("label")
+    for name in twice:
+        warnings.warn(
+            f"{path}: {name!r} is a column of the points and an array of its own; the column is "
+            f"the field 'extra_{name}'",
+            stacklevel=5,
+        )
+    whole.fields.update(fields)
+    whole.labels = whole.labels if labels is None else labels
 
 
 def check_labels(source: Path, scan: Scan, codes: np.ndarray, path: Path) -> None:
@@ -179,7 +236,7 @@ def write_labels(source: Path, scan: Scan, labels: np.ndarray, path: Path) -> No
     """Writes ``source`` again with ``labels``, and every other array as it was."""
     new = {"labels": labels.astype(np.int64)} | _class_arrays(scan)
     with (
-        _open(source) as archive,
+        open_npz(source) as archive,
         replacing(path) as part,
         ZipFile(part, "w", ZIP_DEFLATED, allowZip64=True) as written,
     ):
@@ -196,7 +253,8 @@ def write_labels(source: Path, scan: Scan, labels: np.ndarray, path: Path) -> No
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[ZipFile]:
+def open_npz(path: Path) -> Iterator[ZipFile]:
+    """The archive of an NPZ file; raises ValueError where it is none."""
     with open(path, "rb") as stream:
         if stream.read(2) != b"PK":
             raise ValueError("not an NPZ file, which is a ZIP of arrays")
@@ -207,13 +265,16 @@ def _open(path: Path) -> Iterator[ZipFile]:
         raise ValueError(f"damaged: {error}") from error
 
 
-def _kinds(archive: ZipFile) -> dict[str, _Kind]:
+def kinds_of(archive: ZipFile) -> dict[str, _Kind]:
     """Shape and type of each array, without unpacking it."""
     kinds = {}
     for member in archive.infolist():
         if member.filename.endswith(".npy"):
+            name = member.filename.removesuffix(".npy")
+            if name in kinds:
+                raise ValueError(f"two arrays are named {name!r}")
             with archive.open(member) as stream:
-                kinds[member.filename.removesuffix(".npy")] = _kind(stream, member.file_size)
+                kinds[name] = _kind(stream, member.file_size)
     return kinds
 
 
@@ -232,7 +293,8 @@ def _kind(stream: Any, size: int) -> _Kind:
     return _Kind(shape, dtype)
 
 
-def _array(archive: ZipFile, name: str) -> np.ndarray:
+def array_of(archive: ZipFile, name: str) -> np.ndarray:
+    """One array, unpacked; raises ValueError where that would be gigabytes of a small file."""
     member = archive.getinfo(f"{name}.npy")
     check_unpacked(f"array {name!r}", member.file_size, member.compress_size)
     with archive.open(member) as stream:
@@ -265,37 +327,20 @@ def _from_table(table: np.ndarray, names: np.ndarray | None) -> Scan:
     if names is not None:
         if names.ndim != 1 or len(names) != table.shape[1]:
             raise ValueError(f"columns must name {table.shape[1]} columns, got {list(names.shape)}")
-        return scan_from_columns(dict(zip(map(str, names), table.T, strict=True)))
+        return scan_from_columns(named([*map(str, names)], table.T))
     scan = Scan(points=table[:, :3].astype(np.float64))
     scan.fields = {f"feature{k}": table[:, 3 + k] for k in range(table.shape[1] - 3)}
     return scan
 
 
-def _typed(name: str, values: np.ndarray) -> np.ndarray:
-    if name == "color" and values.shape[1:] == (3,):
-        return to_color(values)
-    if name == "normal" and values.shape[1:] == (3,):
-        return values.astype(np.float32)
-    if name == "intensity":
-        return values.reshape(len(values), -1)[:, 0].astype(np.float32)
-    return values
-
-
-def _is_whole(values: np.ndarray) -> bool:
-    known = values[~np.isnan(values)]
-    return bool(np.array_equal(known, np.rint(known)) and (np.abs(known) < 2**63).all())
-
-
 def _whole_numbers(name: str, values: np.ndarray, n: int) -> np.ndarray:
-    """Whole numbers ``[n]`` or ``[n, 1]``, of any type; NaN is unlabelled."""
-    whole = values.dtype.kind in "bui" or (values.dtype.kind == "f" and _is_whole(values))
-    if values.shape not in ((n,), (n, 1)) or not whole:
+    """Whole numbers ``[n]`` or ``[n, 1]``, of any type; what is not finite is unlabelled."""
+    labels = as_labels(values) if values.shape in ((n,), (n, 1)) else None
+    if labels is None:
         raise ValueError(
             f"{name} must be whole numbers [{n}], got {values.dtype} {list(values.shape)}"
         )
-    if values.dtype.kind == "f":
-        values = np.nan_to_num(values, nan=UNLABELLED)
-    return values.reshape(n).astype(np.int64)
+    return labels
 
 
 def _classes(arrays: dict[str, np.ndarray]) -> dict[int, str]:

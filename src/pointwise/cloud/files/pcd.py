@@ -159,7 +159,10 @@ def _ascii(header: _Header, body: bytes) -> tuple[list[np.ndarray], str]:
 def _typed(name: str, values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Numbers of a text as the type that the header says; raises where it does not hold them."""
     if dtype.kind == "f":
-        if name in ("rgb", "rgba") and values.dtype.kind == "f":
+        if name in ("rgb", "rgba"):
+            if values.dtype.kind in "iu" and 1 <= values.max(initial=0) < 2**32:
+                # Colours as whole numbers, whatever TYPE says: as floats they would be near 1e-38.
+                return (values & (2**32 - 1)).astype(np.uint32)
             values = np.nan_to_num(values, nan=0)  # the bits of a NaN are not in its text
         with np.errstate(over="ignore"):  # which is infinite then
             return values.astype(dtype)

@@ -13,7 +13,11 @@ from typing import Any
 import numpy as np
 
 from pointwise.atomic import replacing
-from pointwise.cloud.files.columns import columns_from_fields, scan_from_columns
+from pointwise.cloud.files.columns import (
+    columns_from_fields,
+    find_column,
+    scan_from_columns,
+)
 from pointwise.cloud.files.ply_header import ORDERS, Element, Header, header_of, is_list, words_of
 from pointwise.cloud.scan import Scan
 from pointwise.extras import import_extra
@@ -29,6 +33,13 @@ def read(path: Path) -> list[Scan]:
     content = path.read_bytes()
     header = header_of(content)
     start, end = _extent(header, content)
+    others = header.elements[header.elements.index(header.vertices) + 1 :]
+    if not any(element.count for element in others) and content[end:].strip():
+        warnings.warn(
+            f"{path}: the header says {header.vertices.count} points; left out "
+            f"{len(content) - end} bytes behind them",
+            stacklevel=2,
+        )
     columns = {
         name: values.astype(values.dtype.newbyteorder("="))
         for name, values in _columns(header.vertices, header.format, content[start:end]).items()
@@ -235,14 +246,10 @@ def _type(kind: Any) -> str:
 
 def _label_name(element: Element) -> str:
     """The property that is read as ``label``, or a new one."""
-    for name, kind in element.properties.items():
-        if name.lower().removeprefix("scalar_") == "label":
-            if is_list(kind):
-                raise ValueError(
-                    f"property {name!r} is a list, which no label can replace; rename it"
-                )
-            return name
-    return "label"
+    name = find_column(element.properties, "label") or "label"
+    if is_list(element.properties.get(name)):
+        raise ValueError(f"property {name!r} is a list, which no label can replace; rename it")
+    return name
 
 
 def _label_property(old: Any, labels: np.ndarray) -> tuple[Any, np.ndarray]:
@@ -257,7 +264,8 @@ def _comments(classes: dict[int, str]) -> list[str]:
 
 
 def _property_name(name: str) -> str:
-    return re.sub(r"[^!-~]", "_", name)  # a property's name is one word of ASCII
+    name = re.sub(r"[^!-~]", "_", name)  # a property's name is one word of ASCII
+    return f"scalar_{name}" if name in ("X", "Y", "Z") else name  # else it would be a coordinate
 
 
 def _property_values(name: str, values: np.ndarray) -> np.ndarray:

@@ -91,6 +91,17 @@ def header_of(content: bytes) -> Header:
     return header
 
 
+def with_plain_lines(content: bytes) -> bytes:
+    """A PLY file for readers that know lines of ASCII, ended by LF, alone."""
+    header = header_of(content)
+    lines = [b" ".join(line.split()) for line in header.lines]
+    lines = [line for line in lines if line and not line.startswith((b"comment", b"obj_info"))]
+    body = content[header.size :]
+    if header.format == "ascii":
+        body = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    return b"\n".join([*lines, body])
+
+
 def words_of(line: bytes) -> list[str]:
     """The words of a line of a header, whose encoding the format does not state."""
     try:

@@ -71,6 +71,7 @@ FORMS = (
     Form("\t", "."),
     Form("\t", ","),
     Form(",", "."),
+    Form(",", ","),  # in quotes
     Form(None, "."),
     Form(None, ","),
 )

@@ -79,6 +79,13 @@ def read(path: Path, columns: list[str] | None = None) -> list[Scan]:
                     f"{path}: left out column {names[k]!r}, which has words such as {word!r}",
                     stacklevel=2,
                 )
+    first = [values[0] for values in table if values is not None and len(values) > 1]
+    if path.suffix.lower() == ".csv" and len(first) > 2 and first == [*range(len(first))]:
+        warnings.warn(
+            f"{path}: line {head.lines + 1} numbers the columns, as headers of pandas do, and is "
+            "taken for a point; write them with header=False",
+            stacklevel=2,
+        )
     if names is None:
         names = _names_of_format(path, [values for values in table if values is not None], head)
     numbers = [(n, v) for n, v in zip(names, table, strict=True) if n and v is not None]
@@ -132,6 +139,8 @@ def _is_points(text: str) -> bool:
         return False
     form = form_of([text])
     cells, numbers = form.cells(text), form.numbers(text)
+    if len(cells) > 3 and not cells[0] and cells[1:] == [*map(str, range(len(cells) - 1))]:
+        return False  # the numbers of columns that have no names, as pandas writes them
     if len(cells) == 1:
         return numbers == 1 and not cells[0].isdecimal()
     if numbers < 3 and (text.startswith(";") or not cells[0] or form.number(cells[0]) is None):

@@ -10,6 +10,7 @@ from zipfile import ZipFile, is_zipfile
 
 import numpy as np
 
+from pointwise.cloud.files.npz import array_of, kinds_of, open_npz
 from pointwise.extras import import_extra
 from pointwise.training.images.picture import SUFFIXES, Picture
 from pointwise.training.parts import PARTS, part_of
@@ -186,12 +187,12 @@ def read_npz(path: Path) -> list[Picture]:
     or names themselves. Raises ValueError, in one line that names the file.
     """
     try:
-        if not is_zipfile(path):
-            raise ValueError("not an NPZ file, which is a ZIP of arrays")
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {n: file[n] for n in ("images", "labels", "classes", "group") if n in file}
-            if "images" not in arrays:
-                raise ValueError(f"has no array 'images' (it has: {', '.join(file.files)})")
+        with open_npz(path) as archive:
+            held = kinds_of(archive)
+            if "images" not in held:
+                raise ValueError(f"has no array 'images' (it has: {', '.join(held)})")
+            wanted = [n for n in ("images", "labels", "classes", "group") if n in held]
+            arrays = {name: array_of(archive, name) for name in wanted}
         images = _bytes(arrays["images"])
         labels = _names(arrays.get("labels"), arrays.get("classes"), len(images))
         group = arrays.get("group")
