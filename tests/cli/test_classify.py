@@ -117,7 +117,7 @@ def test_runs_of_clouds_and_of_images_are_told_apart(trained, tmp_path):
     result = call(label, trained, picture, "-o", tmp_path / "out.ply")
     assert f"trained on images; use: pointwise classify {trained} IMAGE" in str(result.exception)
     described = json.loads((trained / "run.json").read_text())
-    features = {"names": [], "widths": [], "centre": [], "scale": []}
+    features = {"names": ["one"], "widths": [1], "centre": [0.0], "scale": [1.0]}
     described["recipe"] = {
         "task": "segmentation", "classes": described["recipe"]["classes"], "features": features,
         "block": 1.0, "margin": 0.1, "most": 10,
