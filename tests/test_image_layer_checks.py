@@ -139,3 +139,10 @@ def test_operators_called_directly(arguments, monkeypatch):
     monkeypatch.undo()
     with pytest.raises((ValueError, TypeError)):
         torch.ops.pointwise.conv2d(*arguments)
+
+
+@pytest.mark.parametrize("channels", [2**62, 2**63])
+@pytest.mark.parametrize("layer", [PointwiseConv2d, lambda i, o: Conv2d(i, o, 3)])
+def test_channels_that_no_memory_has(layer, channels):
+    with pytest.raises(ValueError, match=r"out_channels must be at most 2,147,483,647, got"):
+        layer(4, channels)

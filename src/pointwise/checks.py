@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 LARGEST = 2**31 - 1
-"""Of strides, paddings, dilations and sizes of kernels: beyond, addresses would overflow."""
+"""Of strides, paddings, dilations, kernels and channels: beyond, addresses would overflow."""
 
 # Bytes that a process can address.
 _ADDRESSABLE = 2**47
@@ -223,6 +223,7 @@ def outputs(caller: str, out_channels, groups: int) -> None:
         raise ValueError(
             f"{caller}: out_channels must be a multiple of groups={groups}, got {out_channels!r}"
         )
+    not_too_large(caller, "out_channels", out_channels)
 
 
 def groups(caller: str, given, channels: int) -> None:

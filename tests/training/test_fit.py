@@ -202,6 +202,11 @@ def test_the_bar_tells_how_it_goes(tmp_path):
     assert not bar.bar.live.is_started
 
 
+def test_a_precision_that_is_none():
+    with pytest.raises(ValueError, match="--precision is 'fp15', but it can be 16-mixed, 16-true"):
+        Settings(precision="fp15")
+
+
 @pytest.mark.parametrize("option", ["minutes", "learning_rate"])
 def test_what_must_be_positive(option):
     with pytest.raises(ValueError, match=f"--{option.replace('_', '-')} must be greater than 0"):

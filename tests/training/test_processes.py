@@ -89,6 +89,21 @@ class After(lightning.Callback):
         if trainer.global_step == 3 and rank == 1:
             os.kill(os.getpid(), signal.SIGINT)
 
+class DuringValidation(lightning.Callback):
+    def on_validation_batch_end(self, *_):
+        if rank == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+class Partly(TinyImages):
+    '''With weights that no data use, and some that only the first process's do.'''
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.never, self.once = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    def forward(self, images):
+        logits = super().forward(images)
+        return logits if rank else logits + self.once.weight.sum()
+pointwise.networks.Partly = Partly
+
 def record(name, run, matrix):
     weights = [v.double().flatten() for v in run.network.state_dict().values()]
     out[name] = dict(weights=torch.cat(weights).tolist(), matrix=matrix.tolist())
@@ -105,21 +120,27 @@ train(run, feed(), Path("scenes"), Settings(epochs=2), resume=True)
 record("scenes", run, evaluate(run, scenes.test))
 
 images = ImageData(pictures(9), pictures(3, 9), pictures(5, 12))
-run = plan_images(images, network="TinyImages")
-feed = image_data.feed(run.recipe, images.train, images.validation, batch=4)
-train(run, feed, Path("images"), Settings(epochs=1))
+run = plan_images(images, network="Partly")
+feed = lambda: image_data.feed(run.recipe, images.train, images.validation, batch=4)
+try:
+    train(run, feed(), Path("images"), Settings(epochs=1), callbacks=[DuringValidation()])
+except KeyboardInterrupt:
+    out["in validation"] = Path("images/weights.pt").exists()
+run = read_run("images")
+train(run, feed(), Path("images"), Settings(epochs=1), resume=True)
 record("images", run, evaluate_images(run, images.test))
 Path(f"{rank}.json").write_text(json.dumps(out))
 """
 
 
 def test_two_processes_train_as_one(tmp_path):
-    """Clouds, interrupted in one process and resumed; then images."""
+    """Clouds, interrupted in one process and resumed; then images, in the last validation."""
     for code, said, errors in ended(start(TRAINING, tmp_path)):
         assert code == 0, errors
         assert said == ""
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert first["interrupted"] == second["interrupted"] == 4
+    assert first["in validation"] is second["in validation"] is False
     for name, tested in (("scenes", None), ("images", 10)):
         assert first[name] == second[name]  # weights, buffers and counts, to the bit
         written = torch.load(tmp_path / name / "weights.pt", weights_only=True)

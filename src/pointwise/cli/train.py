@@ -303,10 +303,8 @@ def _run(folder: Path, options: dict[str, Any], console: Console, *, resume: boo
     from pointwise.training.train import Settings, check_resumable
     from pointwise.training.train import train as fit
 
-    settings = Settings(
-        epochs=options["epochs"] or 100,
-        **{name: options[name] for name in _SETTINGS},
-    )
+    chosen = {name: options[name] for name in _SETTINGS}
+    settings = processes.together(lambda: Settings(epochs=options["epochs"] or 100, **chosen))
     if resume:
         # Before the data are read, which takes a while.
         processes.first(lambda: check_resumable(folder, settings))

@@ -78,8 +78,9 @@ class TrainingModule(lightning.LightningModule):
             self.lost += 1
             if self.lost >= PATIENCE_FOR_NAN:
                 processes.say_once()
+                value = loss.item() if not torch.isfinite(loss) else "not finite in some process"
                 raise ValueError(
-                    f"train: the loss was {loss.item()} in {self.lost} batches in a row;"
+                    f"train: the loss was {value} in {self.lost} batches in a row;"
                     f" lower --learning-rate, which is {self.learning_rate:g}"
                 )
             return None if processes.count() == 1 else loss

@@ -34,6 +34,9 @@ from pointwise.training.images.recipe import IMAGES
 from pointwise.training.module import TrainingModule
 from pointwise.training.run import Run, save_run, save_weights
 
+_PRECISIONS = tuple(f"{bits}{kind}" for bits in ("16", "bf16") for kind in ("-mixed", "-true", ""))
+_PRECISIONS += ("32-true", "32", "64-true", "64")  # Lightning's, without those of other packages
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -54,6 +57,10 @@ class Settings:
             if value is not None and not value > 0:
                 option = name.replace("_", "-")
                 raise ValueError(f"train: --{option} must be greater than 0, got {value:g}")
+        if self.precision not in (None, *_PRECISIONS):
+            raise ValueError(
+                f"train: --precision is {self.precision!r}, but it can be {', '.join(_PRECISIONS)}"
+            )
 
 
 class Clock(Callback):
@@ -104,6 +111,8 @@ class Clock(Callback):
 class StopTogether(Callback):
     """Makes Ctrl-C and SIGTERM, in any of several processes, end all of them after the same step.
 
+    What arrives during a validation counts once that is over, the last one's included.
+
     One that stopped by itself would leave the others waiting for it, and nothing could be saved.
     """
 
@@ -122,6 +131,9 @@ class StopTogether(Callback):
         (asked,) = processes.greatest(self.asked)
         if asked:
             raise KeyboardInterrupt
+
+    def on_train_epoch_end(self, *_) -> None:  # after the validation, and what is saved then
+        self.on_train_batch_end()
 
 
 class SaveLast(Callback):
@@ -198,7 +210,8 @@ def train(
     with _quiet(), _interruptible():
         if resume:
             _load(module, last)  # said in one line here, where it does not fit
-        trainer = _trainer(run, folder, settings, [*bar, clock, *callbacks], watched)
+        callbacks = [*bar, clock, *callbacks]
+        trainer = processes.together(lambda: _trainer(run, folder, settings, callbacks, watched))
         checkpoint = last if resume else None
         trainer.fit(module, feed.train, feed.validation, ckpt_path=checkpoint, weights_only=True)
     seconds = clock.seconds
@@ -315,8 +328,9 @@ def _spread(gpu: bool) -> dict[str, Any]:
     return {
         "devices": processes.here(),
         "num_nodes": processes.count() // processes.here(),
-        # The network's buffers are averaged by the module, after each step.
-        "strategy": DDPStrategy(broadcast_buffers=False),
+        # The network's buffers are averaged by the module, after each step. What a process's data
+        # leave unused in a step gets no gradient there, which the others must not wait for.
+        "strategy": DDPStrategy(broadcast_buffers=False, find_unused_parameters=True),
         "plugins": [TorchElasticEnvironment()],
         "use_distributed_sampler": False,  # the feed is shared out already
     }
@@ -332,6 +346,7 @@ def _quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", module=r"lightning|torch\.optim")
             # Of DDP, about weights of size 1 in memory's other order: copied, and that is all.
             warnings.filterwarnings("ignore", message="Grad strides do not match")
+            warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
             for logger in loggers:
                 logger.setLevel(logging.ERROR)
             yield
