@@ -247,3 +247,14 @@ def test_the_number_of_tiles_follows_the_pairs(points, monkeypatch):
     monkeypatch.setattr(functional, "_PAIRS_AT_ONCE", max(1, pairs // 8))
     tiles = functional._tiles(cloud, cloud, 0.05, 3, 1)
     assert tiles == 1 if points < 3 else 4 <= tiles <= 16
+
+
+def test_a_neighbourhood_is_one():
+    features, weight = torch.rand(4, 2), torch.rand(3, 2, 3, 3, 3)
+    for call in (
+        lambda: functional.cell_conv(features, weight, None),
+        lambda: functional.cell_depthwise_conv(features, None, weight),
+        lambda: functional.cell_separable_conv(features, "near", weight, weight),
+    ):
+        with pytest.raises(TypeError, match="neighborhood must be a Neighborhood, as cloud"):
+            call()

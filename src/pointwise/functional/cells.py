@@ -44,7 +44,7 @@ def cell_conv(
             [3.]])
     """
     channels = features.shape[1] if isinstance(features, Tensor) and features.dim() == 2 else None
-    k = neighborhood.kernel_size
+    k = _kernel_size("cell_conv", neighborhood)
     checks.features("cell_conv", features, neighborhood.points.shape[0])
     words = f"[C_out, C_in={channels}, {k}, {k}, {k}]"
     checks.weight("cell_conv", "weight", weight, (None, channels, k, k, k), words)
@@ -68,7 +68,7 @@ def cell_depthwise_conv(
     ``features [Np, C]``, ``weight [C, 1, k, k, k]``; returns ``[Nq, C]``.
     """
     channels = features.shape[1] if isinstance(features, Tensor) and features.dim() == 2 else None
-    k = neighborhood.kernel_size
+    k = _kernel_size("cell_depthwise_conv", neighborhood)
     checks.features("cell_depthwise_conv", features, neighborhood.points.shape[0])
     words = f"[C={channels}, 1, {k}, {k}, {k}]"
     checks.weight("cell_depthwise_conv", "weight", weight, (channels, 1, k, k, k), words)
@@ -97,12 +97,12 @@ def cell_separable_conv(
     them never leave the cache.
     """
     needs_grad = torch.is_grad_enabled() and any(
-        tensor is not None and tensor.requires_grad
+        isinstance(tensor, Tensor) and tensor.requires_grad
         for tensor in (features, depthwise, pointwise, bias)
     )
     caller = "cell_separable_conv"
     channels = features.shape[1] if isinstance(features, Tensor) and features.dim() == 2 else None
-    k = neighborhood.kernel_size
+    k = _kernel_size(caller, neighborhood)
     checks.features(caller, features, neighborhood.points.shape[0])
     words = f"[C_in={channels}, 1, {k}, {k}, {k}]"
     checks.weight(caller, "depthwise", depthwise, (channels, 1, k, k, k), words)
@@ -203,6 +203,16 @@ def _tiles(
     found = Neighborhood(*where, float(cell_size), kernel_size, dilation)
     expected = len(found.pairs) / len(sample) * len(asked)
     return max(1, min(len(asked), -(-int(expected) // _PAIRS_AT_ONCE)))
+
+
+def _kernel_size(caller: str, neighborhood) -> int:
+    """Of the neighbourhood; raises TypeError for what is none, such as a weight in its place."""
+    if not isinstance(neighborhood, Neighborhood):
+        raise TypeError(
+            f"{caller}: neighborhood must be a Neighborhood, as cloud.neighborhood(cell_size) "
+            f"gives, got {checks.describe(neighborhood)}"
+        )
+    return neighborhood.kernel_size
 
 
 def _in_float(features: Tensor, *parameters):
