@@ -125,9 +125,11 @@ class Accelerated(nn.Module):
                 self._plain.append(fx.GraphModule({}, self._graph))
             constants = list(self._constants.tensors().values())
         if _is_transformed([*inputs, *constants]):
-            return self._plain[0](*constants, *inputs)
+            return _apart(self._plain[0](*constants, *inputs), inputs)
         with torch.no_grad():
             found = self._plain[0](*constants, *inputs)
+        if torch._C._len_torch_dispatch_stack():
+            return _apart(found, inputs)
         own = {x.untyped_storage().data_ptr() for x in constants}
         return [x.clone() if _lies_in(x, own) else x for x in found]
 
@@ -232,6 +234,12 @@ torch.serialization.add_safe_globals([Accelerated])
 def _is_transformed(inputs: Sequence[Any]) -> bool:
     """Whether one of torch.func's transforms is at work, which knows what to do with gradients."""
     return any(isinstance(x, Tensor) and dynamo.is_wrapped(x) for x in inputs)
+
+
+def _apart(found: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
+    """Results that are no memory of ours, where tensors have none that could be compared."""
+    own = {id(x) for x in inputs}
+    return [x.clone() if isinstance(x, Tensor) and id(x) not in own else x for x in found]
 
 
 def _lies_in(x: Any, storages: set[int]) -> bool:
