@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import oracle
 import pytest
 import torch
@@ -10,6 +13,7 @@ from cases import each, named
 from pointwise.cloud import kdtree
 from pointwise.cloud.neighborhood import Neighborhood
 from pointwise.cloud.point_cloud import PointCloud
+from pointwise.functional.cells import cell_conv, cell_depthwise_conv
 
 FEW = named(
     "lattice, half a cell apart",
@@ -93,3 +97,72 @@ def test_directly_with_a_cell_size_that_is_a_whole_number():
     points, offsets = torch.rand(10, 3), torch.tensor([0, 10])
     neighborhood = Neighborhood(points, offsets, points, offsets, 1, 1, 1)
     assert len(neighborhood.pairs) > 10
+
+
+def pairs_left_out(neighborhood):
+    """Every third pair is dropped: no search finds such a table, and nothing mirrors it."""
+    assert len(neighborhood.transposed) == 2  # built before, not to be used after
+    query, _, _ = neighborhood.decode()
+    kept = torch.arange(len(query)) % 3 > 0
+    ends = torch.bincount(query[kept], minlength=len(neighborhood.queries)).cumsum(0)
+    neighborhood.row_start = torch.cat([ends.new_zeros(1), ends])
+    neighborhood.pairs = neighborhood.pairs[kept]
+
+
+def a_pair_written_to(neighborhood):
+    neighborhood.pairs[0] ^= 1  # another point in the same cell
+
+
+def points_moved(neighborhood):
+    neighborhood.points += 5 * torch.arange(len(neighborhood.points))[:, None]
+
+
+def another_cell_size_named(neighborhood):
+    neighborhood.cell_size /= 3
+
+
+CHANGES = [pairs_left_out, a_pair_written_to, points_moved, another_cell_size_named]
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("others", [False, True], ids=["own points", "other queries"])
+def test_gradients_follow_a_table_that_was_changed(change, others, reduction):
+    generator = torch.Generator().manual_seed(1)
+    points = torch.rand(12, 3, dtype=torch.float64, generator=generator)
+    offsets = torch.tensor([0, 12])
+    asked = (points[:7] + 0.01, torch.tensor([0, 7])) if others else (points, offsets)
+    neighborhood = Neighborhood(points, offsets, *asked, 0.3, 3, 1)
+    change(neighborhood)
+    features = torch.rand(12, 2, dtype=torch.float64, generator=generator, requires_grad=True)
+    weight = torch.rand(3, 2, 3, 3, 3, dtype=torch.float64, generator=generator)
+    for convolve, kernel in ((cell_conv, weight), (cell_depthwise_conv, weight[:2, :1])):
+        torch.autograd.gradcheck(
+            lambda x, f=convolve, w=kernel: f(x, neighborhood, w, reduction=reduction), features
+        )
+
+
+@each(FEW)
+def test_a_table_turned_is_the_one_a_search_finds(case):
+    found, replaced = case.neighborhood(), case.neighborhood()
+    replaced.pairs = replaced.pairs.clone()
+    for one, other in zip(found.transposed, replaced.transposed, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda n: pickle.loads(pickle.dumps(n))]
+)
+def test_a_copy_knows_whether_its_table_is_the_one_found(copied):
+    neighborhood = PointCloud(torch.rand(9, 3)).neighborhood(0.3)
+    assert copied(neighborhood).backward_table() == (None, None)
+    neighborhood.pairs = neighborhood.pairs.clone()
+    assert copied(neighborhood).backward_table() != (None, None)
+
+
+def test_a_table_put_in_that_is_none_is_refused():
+    neighborhood = PointCloud(torch.rand(9, 3)).neighborhood(0.3)
+    features, weight = torch.rand(9, 2, requires_grad=True), torch.rand(2, 2, 3, 3, 3)
+    neighborhood.pairs = neighborhood.pairs | 15
+    with pytest.raises(ValueError, match="are no table of 9 points and 27 kernel cells"):
+        cell_conv(features, neighborhood, weight)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pointwise import operators  # noqa: F401  (registers torch.ops.pointwise)
+from pointwise import checks, operators  # noqa: F401  (registers torch.ops.pointwise)
 from pointwise.cloud.search import index_bits
+from pointwise.operators.define import untraced
 
 _SEARCHES = ("grid", "kdtree")
 
@@ -22,6 +23,9 @@ class Neighborhood:
     lowest corner. Four bytes per pair. A backward pass reads the same table from the other side
     where the points are their own queries and none lies on the border of another's cell
     (``symmetric``); otherwise it needs the transposed table, four more.
+
+    A table that was replaced or written to (through PyTorch; ``.data`` and NumPy leave no trace)
+    is used as it is, forward and backward; nothing is searched again for it.
     """
 
     points: Tensor  # [Np, 3]
@@ -35,10 +39,12 @@ class Neighborhood:
     row_start: Tensor = field(init=False)
     pairs: Tensor = field(init=False)
     symmetric: Tensor = field(init=False)  # bool, no dimensions
-    _transposed: tuple[Tensor, Tensor] | None = field(default=None, init=False)
+    _transposed: tuple[Tensor, Tensor] | None = field(default=None, init=False, repr=False)
+    _found: tuple | None = field(init=False, repr=False)  # the state of which the two above hold
 
     def __post_init__(self) -> None:
         self.row_start, self.pairs, self.symmetric = self._table(transposed=False)
+        self._found = self._state()
 
     def _table(self, transposed: bool) -> tuple[Tensor, Tensor, Tensor]:
         where = (self.points, self.point_offsets, self.queries, self.query_offsets)
@@ -49,16 +55,48 @@ class Neighborhood:
             return kdtree_search(*where, *how)
         return torch.ops.pointwise.cell_search(*where, *how)
 
+    def _state(self) -> tuple[tuple, ...]:
+        """The table and what it was found from, each with its count of writes where there is one.
+
+        A count says nothing of a graph that is being traced, and inference tensors have none.
+        """
+        tensors = (self.row_start, self.pairs, self.points, self.point_offsets, self.queries,
+                   self.query_offsets)  # fmt: skip
+        traced = torch.compiler.is_compiling()
+        counts = tuple(None if traced or t.is_inference() else t._version for t in tensors)
+        how = (self.cell_size, self.kernel_size, self.dilation, self.search)
+        return tensors, counts, how
+
+    def _is_as_found(self) -> bool:
+        """Whether the table is still that which a search of these points finds."""
+        if self._found is None:
+            return False
+        (tensors, counts, how), (others, other_counts, other_how) = self._found, self._state()
+        return (
+            how == other_how
+            and all(a is b for a, b in zip(tensors, others, strict=True))
+            and all(a == b or None in (a, b) for a, b in zip(counts, other_counts, strict=True))
+        )
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_found": self._is_as_found()}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self._found = self._state() if state["_found"] else None  # a copy counts its own writes
+
     @property
     def transposed(self) -> tuple[Tensor, Tensor]:
         """The table the other way round: for each point, the queries it is a neighbour of."""
+        if not self._is_as_found():
+            return _turned(self.row_start, self.pairs, self.points, self.kernel_size)
         if self._transposed is None:
             self._transposed = self._table(transposed=True)[:2]
         return self._transposed
 
     def backward_table(self) -> tuple[Tensor, Tensor] | tuple[None, None]:
         """What the operators need for the features' gradient: nothing where ``symmetric``."""
-        if not torch.compiler.is_compiling() and bool(self.symmetric):
+        if not torch.compiler.is_compiling() and self._is_as_found() and bool(self.symmetric):
             return None, None
         return self.transposed
 
@@ -80,3 +118,18 @@ class Neighborhood:
             f"cell_size={self.cell_size:g}, kernel_size={self.kernel_size}, "
             f"dilation={self.dilation}: {len(self.pairs):,} pairs, {mean:.1f} per query)"
         )
+
+
+@untraced
+def _turned(
+    row_start: Tensor, pairs: Tensor, points: Tensor, kernel_size: int
+) -> tuple[Tensor, Tensor]:
+    """The transpose of a table that no search has found, read from the table itself."""
+    from pointwise.gathers.cells import turned
+    from pointwise.operators import requirements, tables
+
+    requirements.table("Neighborhood", points, row_start, pairs)
+    tables.check("Neighborhood", row_start, pairs, len(points), kernel_size**3)
+    checks.table_width("Neighborhood", len(row_start) - 1, kernel_size)
+    bits = index_bits(len(points)), index_bits(len(row_start) - 1)
+    return turned(row_start, pairs, len(points), *bits)

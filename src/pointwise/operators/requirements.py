@@ -42,7 +42,7 @@ def _kernel(caller: str, name: str, weight: Tensor, own: bool = False) -> int:
     return weight.shape[2:].numel()
 
 
-def _table(caller: str, like: Tensor, row_start: Tensor, pairs: Tensor) -> int:
+def table(caller: str, like: Tensor, row_start: Tensor, pairs: Tensor) -> int:
     """The shapes of a table of neighbours; how many rows it has."""
     for name, given, dtype in (
         ("row_start", row_start, torch.int64),
@@ -66,7 +66,7 @@ def _back(caller: str, like: Tensor, row_start, pairs, rows: int) -> None:
     """A transposed table, if there is one, has a row for each point."""
     if (row_start is None) != (pairs is None):
         raise ValueError(f"{caller}: give both back_row_start and back_pairs, or neither")
-    if row_start is not None and _table(caller, like, row_start, pairs) != rows:
+    if row_start is not None and table(caller, like, row_start, pairs) != rows:
         raise ValueError(
             f"{caller}: back_row_start must be [{rows + 1}], one more than there are points, got "
             f"{checks.describe(row_start)}"
@@ -80,7 +80,7 @@ def cell_conv(features, weight, bias, row_start, pairs, back_row_start, back_pai
     _rows(caller, "features", features, None, weight.shape[1])
     _optional(caller, "bias", bias, weight.shape[0])
     _floats(caller, features=features, weight=weight, bias=bias)
-    _table(caller, features, row_start, pairs)
+    table(caller, features, row_start, pairs)
     _back(caller, features, back_row_start, back_pairs, features.shape[0])
 
 
@@ -90,7 +90,7 @@ def cell_conv_table(features, weight, bias, row_start, pairs, *rest) -> None:
 
 def _grad_input(caller, grad, weight, row_start, pairs, back_row_start, back_pairs, points, own):
     _kernel(caller, "weight", weight, own)
-    rows = _table(caller, grad, row_start, pairs)
+    rows = table(caller, grad, row_start, pairs)
     _rows(caller, "grad", grad, rows, weight.shape[0])
     _floats(caller, grad=grad, weight=weight)
     if not 0 <= points <= checks.LARGEST:
@@ -122,7 +122,7 @@ def cell_conv_grad_weight(grad, features, weight, row_start, pairs, mean) -> Non
     caller = "cell_conv_grad_weight"
     _kernel(caller, "weight", weight)
     _rows(caller, "features", features, None, weight.shape[1])
-    rows = _table(caller, features, row_start, pairs)
+    rows = table(caller, features, row_start, pairs)
     _rows(caller, "grad", grad, rows, weight.shape[0])
     _floats(caller, grad=grad, features=features, weight=weight)
 
@@ -137,7 +137,7 @@ def depthwise(features, weight, row_start, pairs, back_row_start, back_pairs, me
     _kernel(caller, "weight", weight, own=True)
     _rows(caller, "features", features, None, weight.shape[0])
     _floats(caller, features=features, weight=weight)
-    _table(caller, features, row_start, pairs)
+    table(caller, features, row_start, pairs)
     _back(caller, features, back_row_start, back_pairs, features.shape[0])
 
 
@@ -158,7 +158,7 @@ def depthwise_grad_weight(grad, features, weight, row_start, pairs, mean) -> Non
     caller = "cell_depthwise_conv_grad_weight"
     _kernel(caller, "weight", weight, own=True)
     _rows(caller, "features", features, None, weight.shape[0])
-    rows = _table(caller, features, row_start, pairs)
+    rows = table(caller, features, row_start, pairs)
     _rows(caller, "grad", grad, rows, weight.shape[0])
     _floats(caller, grad=grad, features=features, weight=weight)
 
@@ -175,7 +175,7 @@ def separable(features, depthwise, pointwise, bias, row_start, pairs, mean) -> N
     _rows(caller, "pointwise", pointwise, None, depthwise.shape[0])
     _optional(caller, "bias", bias, pointwise.shape[0])
     _floats(caller, features=features, depthwise=depthwise, pointwise=pointwise, bias=bias)
-    _table(caller, features, row_start, pairs)
+    table(caller, features, row_start, pairs)
 
 
 def separable_table(features, depthwise, pointwise, bias, row_start, pairs, mean) -> None:
