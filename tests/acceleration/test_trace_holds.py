@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 import warnings
+from typing import NamedTuple
 
 import pytest
 import torch
-from both_ways import assert_as_eager, assert_same
+from both_ways import assert_as_eager, assert_same, compiled, exported
 from torch import nn
 
 from pointwise.acceleration import Accelerated, accelerate
@@ -146,6 +147,31 @@ class AsksForOrder(Conv):
         return self.conv(x) + (1 if x.is_contiguous() else 2)
 
 
+class AsksForStrides(Conv):
+    def forward(self, x):
+        return self.conv(x) * x.stride(1)
+
+
+class AsksForOrderOfPoints(Conv):
+    def forward(self, x):
+        return x * (2 if x.is_contiguous() else 3)
+
+
+class AsksForPlace(Conv):
+    def forward(self, x):
+        return self.conv(x) + x.storage_offset()
+
+
+class AsksForGradients(Conv):
+    def forward(self, x):
+        return self.conv(x) * (2 if x.requires_grad else 3)
+
+
+class Same(Conv):
+    def forward(self, x, y):
+        return self.conv(x) * (2 if x is y else 3)
+
+
 class Counts(Conv):
     def __init__(self) -> None:
         super().__init__()
@@ -188,6 +214,85 @@ def test_what_a_trace_cannot_hold_is_compiled_instead(kind, why):
     if kind is AsksForOrder:
         for order in (torch.contiguous_format, torch.channels_last):
             assert_as_eager(model, fast, IMAGES.contiguous(memory_format=order))
+
+
+@pytest.mark.parametrize(
+    ("kind", "example", "other", "why"),
+    [
+        (AsksForOrderOfPoints, IMAGES[0], IMAGES[0].mT, "how its inputs lie in memory"),
+        (AsksForPlace, IMAGES, IMAGES[1:], "how its inputs lie in memory, with gaps"),
+        (AsksForGradients, IMAGES, IMAGES.clone().requires_grad_(), "or take gradients"),
+    ],
+)
+def test_what_a_model_may_ask_of_an_input_is_tried(kind, example, other, why):
+    model = kind().eval()
+    with pytest.warns(UserWarning, match=f"compiled in pieces with torch.compile .*{why}"):
+        fast = accelerate(model, example)
+    with torch.no_grad():
+        for x in (example, other, example):
+            assert_same(fast(x), model(x))
+
+
+@pytest.mark.parametrize("way", [exported, compiled])
+def test_strides_are_those_of_the_inputs(way):
+    model = AsksForStrides().eval()
+    fast = way(model, IMAGES)
+    for x in (IMAGES, IMAGES[:, :, ::2], IMAGES[:, :, :, ::2], IMAGES.mT[:, :, :6]):
+        with torch.no_grad():  # copies of inputs would lie otherwise
+            assert_same(fast(x), model(x))
+
+
+def test_a_model_that_asks_whether_inputs_are_the_same():
+    model = Same().eval()
+    with pytest.warns(UserWarning, match="it asks whether its inputs are the same tensor"):
+        fast = accelerate(model, (IMAGES, IMAGES))
+    with torch.no_grad():
+        for pair in ((IMAGES, IMAGES), (IMAGES, IMAGES.clone())):
+            assert_same(fast(*pair), model(*pair))
+
+
+class Remembers(Conv):
+    """Keeps what it makes of sizes, as detectors do with anchors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.known: dict[str, list[torch.Tensor]] = {}
+
+    def forward(self, x):
+        if not hasattr(self, "rows") or self.rows.shape[0] != x.shape[2]:
+            self.rows = torch.arange(x.shape[2]).float()
+        if "columns" not in self.known or self.known["columns"][0].shape[0] != x.shape[3]:
+            self.known["columns"] = [torch.arange(x.shape[3]).float()]
+        return self.conv(x) + self.rows[:, None] + self.known["columns"][0]
+
+
+def test_tracing_leaves_a_model_as_it_was():
+    model = Remembers().eval()
+    fast = accelerate(model, IMAGES)
+    assert type(model.rows) is type(model.known["columns"][0]) is torch.Tensor
+    for sizes in ((2, 3, 8, 8), (1, 3, 10, 12)):
+        assert_as_eager(model, fast, torch.rand(sizes))
+
+
+class Pair(NamedTuple):
+    image: torch.Tensor
+    mask: torch.Tensor
+
+
+class OfPairs(Conv):
+    def forward(self, pair):
+        return Pair(self.conv(pair.image) * pair.mask, pair.mask)
+
+
+def test_named_tuples_are_inputs():
+    model = OfPairs().eval()
+    fast = accelerate(model, (Pair(IMAGES, MASK),))
+    assert isinstance(fast, Accelerated)
+    assert_as_eager(model, fast, Pair(torch.rand(3, 3, 6, 9), torch.rand(3, 1, 6, 9)))
+    with pytest.raises(
+        ValueError, match=r"must be arranged as in the example, TreeSpec.*, got T.*$"
+    ):
+        fast((IMAGES, MASK))
 
 
 class HandsOutConstants(Conv):

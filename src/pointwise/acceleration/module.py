@@ -68,7 +68,7 @@ class Accelerated(nn.Module):
         if spec != self._in_spec:
             raise ValueError(
                 f"accelerated model: the inputs must be arranged as in the example, "
-                f"{self._in_spec}, got {spec}"
+                f"{_on_one_line(self._in_spec)}, got {_on_one_line(spec)}"
             )
         key = dynamo.why_not_now() or dynamo.key_of(inputs)
         plan: Plan | str | None
@@ -234,6 +234,10 @@ torch.serialization.add_safe_globals([Accelerated])
 def _is_transformed(inputs: Sequence[Any]) -> bool:
     """Whether one of torch.func's transforms is at work, which knows what to do with gradients."""
     return any(isinstance(x, Tensor) and dynamo.is_wrapped(x) for x in inputs)
+
+
+def _on_one_line(spec: pytree.TreeSpec) -> str:
+    return " ".join(str(spec).split())
 
 
 def _apart(found: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:

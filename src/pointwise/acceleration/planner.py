@@ -39,6 +39,14 @@ PLAIN = "PyTorch's own"  # why a call that no kernel knows is none
 LOWERINGS = {**lower_convolutions.LOWERINGS, **lower_pixels.LOWERINGS, **lower_int8.LOWERINGS}
 
 
+# What a plan, which lays tensors out as it likes, would answer otherwise.
+_OF_MEMORY = (
+    aten.as_strided.default, aten.sym_stride.default, aten.sym_stride.int, aten.stride.default,
+    aten.stride.int, aten.sym_storage_offset.default, aten.storage_offset.default,
+    aten.is_contiguous.default, aten.is_contiguous.memory_format,
+)  # fmt: skip
+
+
 class Unplannable(Exception):
     """Says why a graph has to run as plain PyTorch as a whole."""
 
@@ -156,8 +164,8 @@ class Planner:
             raise Unplannable(f"{target} writes to its arguments")
         if target in (aten.view.default, aten._unsafe_view.default):
             target = aten.reshape.default  # which also takes what lies otherwise in memory
-        if target is aten.as_strided.default:
-            raise Unplannable("as_strided depends on how tensors lie in memory")
+        if target in _OF_MEMORY:
+            raise Unplannable(f"{target} depends on how tensors lie in memory")
         settle = self._settle if _takes_any_layout(target) else self._laid_out
         args, kwargs = (self._map(part, settle) for part in (node.args, node.kwargs))
         try:

@@ -1,9 +1,8 @@
-"""``pointwise.accelerate(model, example)``: a model traced, and tried where traces go wrong.
+"""``pointwise.accelerate(model, example)``: a model traced by torch.export.
 
 A trace holds for what the example was. What export itself does not guard is guarded here: types and
-values of inputs, sizes that it takes for fixed, sizes of 0 and 1. What cannot be guarded is tried:
-the model is run again, also on the example with its channels last, and where the trace gives
-something else, or the model changes itself as it runs, torch.compile takes over.
+values of inputs, and sizes that it takes for fixed. What cannot be guarded is tried (``holds.py``),
+and where the trace gives something else, torch.compile takes over.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import inspect
 import itertools
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 from torch.utils import _pytree as pytree
 
-from pointwise.acceleration import dynamo, guards
+from pointwise.acceleration import dynamo, guards, holds
 from pointwise.acceleration.constants import Constants
 from pointwise.acceleration.frozen import fold
 from pointwise.acceleration.functional import make_functional
@@ -128,8 +128,8 @@ def _accelerated(model: nn.Module, args: tuple) -> Accelerated | Compiled:
         try:
             trace = _traced(model, given)
             trace.found._check(pytree.tree_leaves(args))
-            why = _difference(model, trace.found, args) or _why_not_again(model, args)
-            why = why or _tried(model, trace, given)
+            why = holds.difference(model, trace.found, args) or holds.why_not_again(model, args)
+            why = why or holds.tried(model, trace, given)
         except Exception as error:  # torch.export has many kinds
             why = _first_line(error)
         if not why:
@@ -186,7 +186,10 @@ def _traced(model: nn.Module, args: tuple) -> Trace:
     own = itertools.chain(model.parameters(), model.buffers())
     # A model made in inference mode can only be traced there.
     there = torch.is_inference_mode_enabled() or any(x.is_inference() for x in own)
-    with torch.inference_mode(there), torch.no_grad(), warnings.catch_warnings():
+    with (
+        _left_as_it_is(model), torch.inference_mode(there), torch.no_grad(),
+        warnings.catch_warnings(),
+    ):  # fmt: skip
         warnings.simplefilter("ignore")
         program = torch.export.export(model, args, dynamic_shapes=named, strict=False)
         if not make_functional(program.graph_module.graph):
@@ -219,6 +222,40 @@ def _traced(model: nn.Module, args: tuple) -> Trace:
     )
 
 
+@contextmanager
+def _left_as_it_is(model: nn.Module) -> Iterator[None]:
+    """Puts back what a model keeps of itself: what it makes while traced has no values."""
+    before = [_copied(vars(part)) for part in model.modules()]
+    try:
+        yield
+    finally:
+        for copied in before:
+            _put_back(copied)
+
+
+def _copied(kept: Any) -> Any:
+    """Of lists, dicts and sets within each other: them and copies, and everything else itself."""
+    if type(kept) is dict:
+        return kept, {name: _copied(value) for name, value in kept.items()}
+    if type(kept) is list:
+        return kept, [_copied(value) for value in kept]
+    return (kept, set(kept)) if type(kept) is set else (kept, None)
+
+
+def _put_back(copied: tuple[Any, Any]) -> Any:
+    own, parts = copied
+    if type(own) is dict:
+        found = {name: _put_back(part) for name, part in parts.items()}
+        own.clear()
+        own.update(found)
+    elif type(own) is list:
+        own[:] = [_put_back(part) for part in parts]
+    elif type(own) is set:
+        own.clear()
+        own.update(parts)
+    return own
+
+
 def _by_name(signature: inspect.Signature, shapes: tuple) -> list[Any]:
     """What belongs to each parameter of forward; ``*args`` takes all that is left."""
     found: list[Any] = []
@@ -235,9 +272,13 @@ def _conditions(program: torch.export.ExportedProgram, paths: Sequence[Any]) -> 
     found = getattr(program, "_guards_code", None)
     if found is None:
         raise ValueError("this PyTorch does not say what its traces ask of sizes")
-    return guards.rewrite(
-        found, ["L" + "".join(f"[{key!r}]" for key in _keys(path)) for path in paths]
-    )
+    return guards.rewrite(found, ["L" + "".join(map(_guarded, path)) for path in paths])
+
+
+def _guarded(key: Any) -> str:
+    """How guards reach a part of an input: ``['boxes']``, ``.name`` of a named tuple."""
+    name = getattr(key, "name", None)
+    return f"[{_keys([key])[0]!r}]" if name is None else f".{name}"
 
 
 def _keys(path: Sequence[Any]) -> list[Any]:
@@ -272,162 +313,6 @@ def _fixed_sizes(sizes: Sequence[tuple[Any, ...]]) -> list[str]:
         for dim, size in enumerate(shape)
         if isinstance(size, int)
     ]
-
-
-# --- whether it holds -----------------------------------------------------------------------------
-
-
-def _difference(model: nn.Module, found: Accelerated, args: tuple) -> str:
-    """Whether the new module gives something else than the model."""
-    with torch.no_grad():
-        return _compared(model(*args), found(*args))
-
-
-def _compared(wanted: Any, given: Any) -> str:
-    other_results = "the traced model gives other results"
-    (one, spec), (other, other_spec) = pytree.tree_flatten(wanted), pytree.tree_flatten(given)
-    if spec != other_spec:
-        return other_results
-    return "" if all(map(_are_close, one, other)) else other_results
-
-
-def _are_close(one: Any, other: Any) -> bool:
-    if not isinstance(one, Tensor) or not isinstance(other, Tensor):
-        return type(one) is type(other) and (one == other or one != one)
-    if one.shape != other.shape or one.dtype != other.dtype:
-        return False
-    if not one.is_floating_point():
-        return torch.equal(one, other)
-    finite = one[one.isfinite()]
-    scale = finite.abs().max().item() if finite.numel() else 0.0
-    rough = one.dtype not in (torch.float32, torch.float64)
-    relative, absolute = (0.1, 0.05) if rough else (1e-3, 1e-4)
-    return torch.allclose(one, other, relative, absolute * scale, equal_nan=True)
-
-
-def _why_not_again(model: nn.Module, args: tuple) -> str:
-    """Whether the model, run twice, gives something else or changes itself."""
-    with torch.no_grad():
-        first = model(*args)
-        before = _attributes(model)
-        second = model(*args)
-    if _compared(first, second):
-        return "the model gives something else each time it runs"
-    after = _attributes(model)
-    for name in before | after:
-        if name not in before or name not in after or not _is_still(before[name], after[name]):
-            return f"the model changes its own {name} as it runs"
-    return ""
-
-
-def _attributes(model: nn.Module) -> dict[str, Any]:
-    """What modules are besides parameters, buffers and parts; of collections, what is in them."""
-    own = set(nn.Module().__dict__)
-    found = {}
-    for path, part in model.named_modules():
-        for name, value in vars(part).items():
-            if name not in own:
-                found[f"{path}.{name}" if path else name] = (
-                    type(value)(value) if type(value) in (list, dict, set) else value
-                )
-    return found
-
-
-def _is_still(one: Any, other: Any) -> bool:
-    if type(one) in (int, float, str, bool, tuple):
-        return type(one) is type(other) and repr(one) == repr(other)
-    if type(one) is list and type(other) is list:
-        return len(one) == len(other) and all(map(_is_still, one, other))
-    if type(one) is dict and type(other) is dict:
-        return list(one) == list(other) and all(map(_is_still, one.values(), other.values()))
-    if isinstance(one, Tensor) and isinstance(other, Tensor):  # a weight made before every run
-        return _are_close(one, other)
-    return one is other or (type(one) is set and one == other)
-
-
-def _tried(model: nn.Module, trace: Trace, args: tuple) -> str:
-    """Tries the trace where export decides without a word: sizes of 0 and 1, order in memory.
-
-    Sizes that it does not hold for become conditions.
-    """
-    found = trace.found
-    for symbol, size, condition in _small_sizes(trace):
-        small = _narrowed(trace, args, symbol, size)
-        if small is None or not _takes(found, small):
-            continue
-        if _differs(model, found, small):
-            found._conditions.append(condition)
-    turned = pytree.tree_map(_in_other_order, args)
-    if _differs(model, found, turned, only_if_it_runs=True):
-        return "it depends on how its inputs lie in memory"
-    return ""
-
-
-def _takes(found: Accelerated, args: tuple) -> bool:
-    """Whether no condition is in the way already."""
-    try:
-        found._check(pytree.tree_leaves(args))
-    except ValueError:
-        return False
-    return True
-
-
-def _small_sizes(trace: Trace) -> Iterator[tuple[Any, int, str]]:
-    """Each open size, 1 and 0 for it, and the condition that it is not that."""
-    seen = set()
-    for i, shape in enumerate(trace.sizes):
-        for dim, size in enumerate(shape):
-            if not isinstance(size, int) and size.is_symbol and size not in seen:
-                seen.add(size)
-                for small in (1, 0):
-                    yield size, small, f"sizes[{i}][{dim}] != {small}"
-
-
-def _narrowed(trace: Trace, args: tuple, symbol: Any, size: int) -> tuple | None:
-    """The example with less of it: ``size`` wherever sizes are ``symbol``."""
-    leaves, spec = pytree.tree_flatten(args)
-    known = {
-        expr: leaf.shape[dim]
-        for leaf, shape in zip(leaves, trace.sizes, strict=True)
-        for dim, expr in enumerate(shape)
-        if not isinstance(expr, int) and expr.is_symbol
-    } | {symbol: size}
-    found = []
-    for leaf, shape in zip(leaves, trace.sizes, strict=True):
-        for dim, expr in enumerate(shape):
-            if isinstance(expr, int) or symbol not in expr.free_symbols:
-                continue
-            length = expr.subs(known)
-            if not length.is_Integer or not 0 <= length <= leaf.shape[dim]:
-                return None
-            leaf = leaf.narrow(dim, 0, int(length))
-        found.append(leaf.clone() if isinstance(leaf, Tensor) else leaf)
-    return pytree.tree_unflatten(found, spec)
-
-
-def _in_other_order(x: Any) -> Any:
-    """An image's channels last where they are first, and first where they are last."""
-    if not isinstance(x, Tensor) or x.dim() != 4:
-        return x
-    first = torch.contiguous_format, torch.channels_last
-    return x.contiguous(memory_format=first[x.is_contiguous()])
-
-
-def _differs(
-    model: nn.Module, found: Accelerated, args: tuple, only_if_it_runs: bool = False
-) -> bool:
-    """Whether the trace gives something else than the model, which may refuse such inputs."""
-    with torch.no_grad():
-        try:
-            wanted = model(*args)
-        except Exception:
-            return not only_if_it_runs
-        try:
-            given = found._plainly(pytree.tree_leaves(args))
-            given = pytree.tree_unflatten(given, found._out_spec)
-        except Exception:
-            return True
-    return bool(_compared(wanted, given))
 
 
 def _first_line(error: Exception) -> str:

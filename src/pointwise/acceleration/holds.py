@@ -1,0 +1,210 @@
+"""Whether a trace holds where torch.export decides without a word: it is tried.
+
+The model is run again, on less than the example, and on the example as it may lie in memory
+otherwise. Sizes that the trace does not hold for become its conditions; everything else is a reason
+against it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+if TYPE_CHECKING:
+    from pointwise.acceleration.module import Accelerated
+    from pointwise.acceleration.trace import Trace
+
+
+def difference(model: nn.Module, found: Accelerated, args: tuple) -> str:
+    """Whether the new module gives something else than the model."""
+    with torch.no_grad():
+        return _compared(model(*args), found(*args))
+
+
+def _compared(wanted: Any, given: Any) -> str:
+    other_results = "the traced model gives other results"
+    (one, spec), (other, other_spec) = pytree.tree_flatten(wanted), pytree.tree_flatten(given)
+    if spec != other_spec:
+        return other_results
+    return "" if all(map(_are_close, one, other)) else other_results
+
+
+def _are_close(one: Any, other: Any) -> bool:
+    if not isinstance(one, Tensor) or not isinstance(other, Tensor):
+        return type(one) is type(other) and (one == other or one != one)
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    if not one.is_floating_point():
+        return torch.equal(one, other)
+    finite = one[one.isfinite()]
+    scale = finite.abs().max().item() if finite.numel() else 0.0
+    rough = one.dtype not in (torch.float32, torch.float64)
+    relative, absolute = (0.1, 0.05) if rough else (1e-3, 1e-4)
+    return torch.allclose(one, other, relative, absolute * scale, equal_nan=True)
+
+
+def why_not_again(model: nn.Module, args: tuple) -> str:
+    """Whether the model, run twice, gives something else or changes itself."""
+    with torch.no_grad():
+        first = model(*args)
+        before = _attributes(model)
+        second = model(*args)
+    if _compared(first, second):
+        return "the model gives something else each time it runs"
+    after = _attributes(model)
+    for name in before | after:
+        if name not in before or name not in after or not _is_still(before[name], after[name]):
+            return f"the model changes its own {name} as it runs"
+    return ""
+
+
+def _attributes(model: nn.Module) -> dict[str, Any]:
+    """What modules are besides parameters, buffers and parts; of collections, what is in them."""
+    own = set(nn.Module().__dict__)
+    found = {}
+    for path, part in model.named_modules():
+        for name, value in vars(part).items():
+            if name not in own:
+                found[f"{path}.{name}" if path else name] = (
+                    type(value)(value) if type(value) in (list, dict, set) else value
+                )
+    return found
+
+
+def _is_still(one: Any, other: Any) -> bool:
+    if type(one) in (int, float, str, bool, tuple):
+        return type(one) is type(other) and repr(one) == repr(other)
+    if type(one) is list and type(other) is list:
+        return len(one) == len(other) and all(map(_is_still, one, other))
+    if type(one) is dict and type(other) is dict:
+        return list(one) == list(other) and all(map(_is_still, one.values(), other.values()))
+    if isinstance(one, Tensor) and isinstance(other, Tensor):  # a weight made before every run
+        return _are_close(one, other)
+    return one is other or (type(one) is set and one == other)
+
+
+def tried(model: nn.Module, trace: Trace, args: tuple) -> str:
+    """Tries the trace where export decides without a word: sizes of 0 and 1, order in memory.
+
+    Sizes that it does not hold for become conditions.
+    """
+    found = trace.found
+    for symbol, size, condition in _small_sizes(trace):
+        small = _narrowed(trace, args, symbol, size)
+        if small is None or not _takes(found, small):
+            continue
+        if _differs(model, found, small):
+            found._conditions.append(condition)
+    for why, change in _CHANGES.items():
+        if _differs(model, found, change(args), only_if_it_runs=True):
+            return why
+    return ""
+
+
+def _takes(found: Accelerated, args: tuple) -> bool:
+    """Whether no condition is in the way already."""
+    try:
+        found._check(pytree.tree_leaves(args))
+    except ValueError:
+        return False
+    return True
+
+
+def _small_sizes(trace: Trace) -> Iterator[tuple[Any, int, str]]:
+    """Each open size, 1 and 0 for it, and the condition that it is not that."""
+    seen = set()
+    for i, shape in enumerate(trace.sizes):
+        for dim, size in enumerate(shape):
+            if not isinstance(size, int) and size.is_symbol and size not in seen:
+                seen.add(size)
+                for small in (1, 0):
+                    yield size, small, f"sizes[{i}][{dim}] != {small}"
+
+
+def _narrowed(trace: Trace, args: tuple, symbol: Any, size: int) -> tuple | None:
+    """The example with less of it: ``size`` wherever sizes are ``symbol``."""
+    leaves, spec = pytree.tree_flatten(args)
+    known = {
+        expr: leaf.shape[dim]
+        for leaf, shape in zip(leaves, trace.sizes, strict=True)
+        for dim, expr in enumerate(shape)
+        if not isinstance(expr, int) and expr.is_symbol
+    } | {symbol: size}
+    found = []
+    for leaf, shape in zip(leaves, trace.sizes, strict=True):
+        for dim, expr in enumerate(shape):
+            if isinstance(expr, int) or symbol not in expr.free_symbols:
+                continue
+            length = expr.subs(known)
+            if not length.is_Integer or not 0 <= length <= leaf.shape[dim]:
+                return None
+            leaf = leaf.narrow(dim, 0, int(length))
+        found.append(leaf.clone() if isinstance(leaf, Tensor) else leaf)
+    return pytree.tree_unflatten(found, spec)
+
+
+def _in_other_order(x: Any) -> Any:
+    """An image's channels last where they are first, and first where they are last.
+
+    Of other tensors the dimensions backwards in memory.
+    """
+    if not isinstance(x, Tensor) or x.dim() < 2:
+        return x
+    if x.dim() != 4:
+        backwards = tuple(reversed(range(x.dim())))
+        return x.permute(backwards).contiguous().permute(backwards)
+    first = torch.contiguous_format, torch.channels_last
+    return x.contiguous(memory_format=first[x.is_contiguous()])
+
+
+def _with_gaps(x: Any) -> Any:
+    """The same numbers with others before, between and behind them in memory."""
+    if not isinstance(x, Tensor) or not x.dim():
+        return x
+    wide = x.new_zeros((*x.shape[:-1], 2 * x.shape[-1] + 1))
+    wide[..., 1::2] = x
+    return wide[..., 1::2]
+
+
+def _shared(args: tuple) -> tuple:
+    """The same tensor wherever types and sizes are the same, and of those that take gradients."""
+    known: dict[tuple, Tensor] = {}
+
+    def of(x: Any) -> Any:
+        if not isinstance(x, Tensor):
+            return x
+        wanted = x.is_floating_point() and not x.is_inference()
+        return known.setdefault(
+            (x.shape, x.dtype, x.device), x.detach().clone().requires_grad_(wanted)
+        )
+
+    return pytree.tree_map(of, args)
+
+
+_IN_MEMORY = "it depends on how its inputs lie in memory"
+_CHANGES: dict[str, Callable[[tuple], tuple]] = {
+    _IN_MEMORY: lambda args: pytree.tree_map(_in_other_order, args),
+    f"{_IN_MEMORY}, with gaps": lambda args: pytree.tree_map(_with_gaps, args),
+    "it asks whether its inputs are the same tensor, or take gradients": _shared,
+}
+
+
+def _differs(
+    model: nn.Module, found: Accelerated, args: tuple, only_if_it_runs: bool = False
+) -> bool:
+    """Whether the trace gives something else than the model, which may refuse such inputs."""
+    with torch.no_grad():
+        try:
+            wanted = model(*args)
+        except Exception:
+            return not only_if_it_runs
+        try:
+            given = found._plainly(pytree.tree_leaves(args))
+            given = pytree.tree_unflatten(given, found._out_spec)
+        except Exception:
+            return True
+    return bool(_compared(wanted, given))
