@@ -19,9 +19,6 @@ from torch import Tensor
 LARGEST = 2**31 - 1
 """Of strides, paddings, dilations, kernels and channels: beyond, addresses would overflow."""
 
-# Bytes that a process can address.
-_ADDRESSABLE = 2**47
-
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 

@@ -219,7 +219,7 @@ def key_of(moving: Sequence[Any]) -> tuple | str:
     for x in moving:
         if type(x) is float:
             key.append((float, x.hex()))  # NaN too is itself, and 0.0 not -0.0
-        elif isinstance(x, _PLAIN):
+        elif isinstance(x, _VALUES):
             key.append((type(x), x))
         elif not isinstance(x, Tensor):
             return f"{type(x).__name__} is no plain tensor"
@@ -236,7 +236,7 @@ def key_of(moving: Sequence[Any]) -> tuple | str:
     return tuple(key)
 
 
-_PLAIN = (int, bool, str, complex, type(None))  # what may be among inputs, besides tensors, floats
+_VALUES = (int, bool, str, complex, type(None))  # what may be among inputs, besides tensors, floats
 
 
 def is_wrapped(x: Tensor) -> bool:

@@ -19,10 +19,21 @@ if TYPE_CHECKING:
     from pointwise.acceleration.trace import Trace
 
 
-def difference(model: nn.Module, found: Accelerated, args: tuple) -> str:
-    """Whether the new module gives something else than the model."""
+def why_not(model: nn.Module, found: Accelerated, args: tuple) -> str:
+    """Why the new module cannot stand for the model, as far as the example tells."""
     with torch.no_grad():
-        return _compared(model(*args), found(*args))
+        first = model(*args)
+        if why := _compared(first, found(*args)):
+            return why
+        before = _attributes(model)
+        second = model(*args)
+    if _compared(first, second):
+        return "the model gives something else each time it runs"
+    after = _attributes(model)
+    for name in before | after:
+        if name not in before or name not in after or not _is_still(before[name], after[name]):
+            return f"the model changes its own {name} as it runs"
+    return ""
 
 
 def _compared(wanted: Any, given: Any) -> str:
@@ -45,21 +56,6 @@ def _are_close(one: Any, other: Any) -> bool:
     rough = one.dtype not in (torch.float32, torch.float64)
     relative, absolute = (0.1, 0.05) if rough else (1e-3, 1e-4)
     return torch.allclose(one, other, relative, absolute * scale, equal_nan=True)
-
-
-def why_not_again(model: nn.Module, args: tuple) -> str:
-    """Whether the model, run twice, gives something else or changes itself."""
-    with torch.no_grad():
-        first = model(*args)
-        before = _attributes(model)
-        second = model(*args)
-    if _compared(first, second):
-        return "the model gives something else each time it runs"
-    after = _attributes(model)
-    for name in before | after:
-        if name not in before or name not in after or not _is_still(before[name], after[name]):
-            return f"the model changes its own {name} as it runs"
-    return ""
 
 
 def _attributes(model: nn.Module) -> dict[str, Any]:

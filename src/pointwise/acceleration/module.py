@@ -135,11 +135,15 @@ class Accelerated(nn.Module):
 
     def _with(self, graph: fx.Graph, tensors: dict[str, Tensor]) -> Accelerated:
         """The same for another graph of the same inputs and results."""
-        like = next(iter(self._parameters.values()), None)
-        own = None if like is None else like.detach()
         return Accelerated(
-            graph, tensors, self._traced, self._conditions, self._in_spec, self._out_spec, own
-        )
+            graph, tensors, self._traced, self._conditions, self._in_spec, self._out_spec,
+            self._like(),
+        )  # fmt: skip
+
+    def _like(self) -> Tensor | None:
+        """The empty tensor that tells the type of the weights, if there are any."""
+        like = self._parameters.get("like")
+        return None if like is None else like.detach()
 
     # --- what other code asks of a module ---
 
@@ -160,10 +164,10 @@ class Accelerated(nn.Module):
 
     def _apply(self, fn: Callable, recurse: bool = True) -> Accelerated:
         """What ``to``, ``half``, ``cuda`` and the like call: it stays of its type, on the CPU."""
-        like = next(iter(self._parameters.values()), None)
+        like = self._like()
         if like is None:
             return self
-        other = fn(like.detach())
+        other = fn(like)
         if (other.dtype, other.device) != (like.dtype, like.device):
             raise ValueError(
                 f"accelerated model: it stays in {like.dtype} on {like.device} as it was made, and "
@@ -198,7 +202,7 @@ class Accelerated(nn.Module):
     # --- saved ---
 
     def __getstate__(self) -> dict[str, Any]:
-        like = next(iter(self._parameters.values()), None)
+        like = self._like()
         more = {
             "inputs": [found.as_plain() for found in self._traced],
             "conditions": self._conditions,

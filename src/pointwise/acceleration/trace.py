@@ -128,8 +128,7 @@ def _accelerated(model: nn.Module, args: tuple) -> Accelerated | Compiled:
         try:
             trace = _traced(model, given)
             trace.found._check(pytree.tree_leaves(args))
-            why = holds.difference(model, trace.found, args) or holds.why_not_again(model, args)
-            why = why or holds.tried(model, trace, given)
+            why = holds.why_not(model, trace.found, args) or holds.tried(model, trace, given)
         except Exception as error:  # torch.export has many kinds
             why = _first_line(error)
         if not why:

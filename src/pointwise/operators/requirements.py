@@ -118,13 +118,16 @@ def cell_conv_grad_input_tables(grad, weight, a, b, c, d, mean, points) -> None:
     _grad_input_tables("cell_conv_grad_input", grad, weight, a, b, c, d, points)
 
 
-def cell_conv_grad_weight(grad, features, weight, row_start, pairs, mean) -> None:
-    caller = "cell_conv_grad_weight"
-    _kernel(caller, "weight", weight)
-    _rows(caller, "features", features, None, weight.shape[1])
+def _grad_weight(caller, grad, features, weight, row_start, pairs, own):
+    _kernel(caller, "weight", weight, own)
+    _rows(caller, "features", features, None, weight.shape[0 if own else 1])
     rows = table(caller, features, row_start, pairs)
     _rows(caller, "grad", grad, rows, weight.shape[0])
     _floats(caller, grad=grad, features=features, weight=weight)
+
+
+def cell_conv_grad_weight(grad, features, weight, row_start, pairs, mean) -> None:
+    _grad_weight("cell_conv_grad_weight", grad, features, weight, row_start, pairs, False)
 
 
 def cell_conv_grad_weight_table(grad, features, weight, row_start, pairs, mean) -> None:
@@ -155,12 +158,7 @@ def depthwise_grad_input_tables(grad, weight, a, b, c, d, mean, points) -> None:
 
 
 def depthwise_grad_weight(grad, features, weight, row_start, pairs, mean) -> None:
-    caller = "cell_depthwise_conv_grad_weight"
-    _kernel(caller, "weight", weight, own=True)
-    _rows(caller, "features", features, None, weight.shape[0])
-    rows = table(caller, features, row_start, pairs)
-    _rows(caller, "grad", grad, rows, weight.shape[0])
-    _floats(caller, grad=grad, features=features, weight=weight)
+    _grad_weight("cell_depthwise_conv_grad_weight", grad, features, weight, row_start, pairs, True)
 
 
 def depthwise_grad_weight_table(grad, features, weight, row_start, pairs, mean) -> None:
