@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from image_cases import CASES, F32, F64, ImageCase
 
-from pointwise.conv_images_winograd import (
+from pointwise.convolution.window import window
+from pointwise.engine.cpu.loops.winograd import (
     MATRICES,
     filtered,
     filtering_step,
@@ -26,9 +27,8 @@ from pointwise.conv_images_winograd import (
     winograd_step,
 )
 from pointwise.engine.cpu.pack import padded_columns
+from pointwise.engine.cpu.weights import mix
 from pointwise.functional import conv2d, depthwise_separable_conv2d
-from pointwise.gathers.window import window
-from pointwise.packed_weights import mix
 
 PAGE = mmap.PAGESIZE
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -10,16 +10,16 @@ from cases import Case, uniform, walls
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pointwise import conv
-from pointwise.conv import CELLS, IDENTITY, Gather
+from pointwise.engine.cpu.gathers import cells
 from pointwise.engine.cpu.gemm import ROWS
+from pointwise.engine.cpu.loops import clouds as conv
+from pointwise.engine.cpu.loops.clouds import CELLS, IDENTITY, Gather
 from pointwise.functional import (
     cell_conv,
     cell_depthwise_conv,
     cell_separable_conv,
     pointwise_conv,
 )
-from pointwise.gathers import cells
 from pointwise.operators import cells as operators
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

@@ -24,7 +24,7 @@ from norm_cases import (
 from torch.autograd import gradcheck
 from torch.library import opcheck
 
-from pointwise.conv_images_training import Mask, Norm
+from pointwise.engine.cpu.loops.normed_images import Mask, Norm
 from pointwise.operators import normed
 
 POINTWISE = ImageCase("pointwise", kernel=(1, 1), padding=0)

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pointwise import conv_images
-from pointwise.conv_images_inverted import inverted_step, is_better_in_one
-from pointwise.cut_images import cut_lines
-from pointwise.gathers.window import window
+from pointwise.convolution.window import window
+from pointwise.engine.cpu.cut import cut_lines
+from pointwise.engine.cpu.loops import images as conv_images
+from pointwise.engine.cpu.loops.inverted import inverted_step, is_better_in_one
 from pointwise.layers import InvertedResidual, planned
 
 F32, F64 = torch.float32, torch.float64
@@ -132,7 +132,7 @@ def test_any_cut_gives_the_same_bits(images, size, channels, last, most):
     case = (images, size, *channels, (1, 1), last)
     given = problem(case, F32)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pointwise.conv_images_inverted._CACHE", most)
+        patch.setattr("pointwise.engine.cpu.loops.inverted._CACHE", most)
         found = run(*given, None, ("relu6", "relu6", "none"))
     assert torch.equal(found, one_by_one(*given, None, ("relu6", "relu6", "none")))
 

@@ -11,8 +11,8 @@ import torch
 from cases import Case, each, lattice, named, uniform, walls
 from torch.library import opcheck
 
-from pointwise.cloud.search import grid_search
-from pointwise.cloud.voxels import voxel_grid
+from pointwise.engine.cpu.search.neighbours import grid_search
+from pointwise.engine.cpu.search.voxels import voxel_grid
 from pointwise.functional import (
     cell_conv,
     cell_depthwise_conv,

@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pointwise import accelerate, conv_images
-from pointwise.conv_images_winograd import (
+from pointwise import accelerate
+from pointwise.convolution.window import window
+from pointwise.engine.cpu.loops import images as conv_images
+from pointwise.engine.cpu.loops.winograd import (
     MATRICES,
     filtered,
     filtering_step,
@@ -23,7 +25,6 @@ from pointwise.conv_images_winograd import (
 )
 from pointwise.engine.cpu.pack import padded_columns
 from pointwise.engine.cpu.toom_cook import matrices
-from pointwise.gathers.window import window
 
 F32, F64 = torch.float32, torch.float64
 ACTIVATIONS = {"none": lambda x: x, "relu6": F.relu6, "hardswish": F.hardswish, "silu": F.silu}

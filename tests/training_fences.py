@@ -13,8 +13,8 @@ from image_fences import fence_everything, fenced
 from image_runs import BLOCKS, made
 from norm_cases import OPERATORS, TRAINED, operands
 
-from pointwise import conv_images_gradient
-from pointwise.gathers.window import window
+from pointwise.convolution.window import window
+from pointwise.engine.cpu.loops import image_gradients as conv_images_gradient
 
 # Enough channels for blocks of them that end within a register.
 WIDE = [

@@ -14,8 +14,8 @@ from random_networks import settle
 from test_accelerated_networks import _imported
 from torch import nn
 
-from pointwise.acceleration.onnx_file import read
 from pointwise.networks import EfficientNetB0, MobileNetV1, MobileNetV3, ResNet50
+from pointwise.onnx.file import read
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from pointwise.acceleration import excitation, steps, vocabulary
 from pointwise.acceleration.values import Buffer, arrange
-from pointwise.engine.cpu import combine
+from pointwise.engine.cpu.loops import combine
 
 DTYPES = (torch.float32, torch.float64)
 

@@ -10,9 +10,9 @@ from cases import Case, each, lattice, named, uniform, walls, with_outlier
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pointwise.cloud import search as search_module
 from pointwise.cloud.kdtree import kdtree_search
-from pointwise.cloud.search import grid_search, index_bits
+from pointwise.engine.cpu.search import neighbours as search_module
+from pointwise.engine.cpu.search.neighbours import grid_search, index_bits
 
 SEARCHES = {"grid": grid_search, "kdtree": kdtree_search}
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pointwise import conv_images_int8 as int8
 from pointwise.acceleration.vocabulary_int8 import conv_int8
+from pointwise.convolution.window import window
 from pointwise.engine.cpu.gemm_int8 import HAS_VNNI
-from pointwise.gathers.window import window
+from pointwise.engine.cpu.loops import images_int8 as int8
 
 pytestmark = pytest.mark.skipif(not HAS_VNNI, reason="this machine has no AVX512-VNNI")
 

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pointwise.engine.cpu import moments
-from pointwise.engine.cpu.moments import Mask, Moments, pass_over
-from pointwise.engine.cpu.slabs import total_of
+from pointwise.engine.cpu.loops import moments
+from pointwise.engine.cpu.loops.moments import Mask, Moments, pass_over
+from pointwise.engine.cpu.partial_sums import total_of
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 CHANNELS = (1, 3, 5, 8, 16, 17, 33, 64, 65, 130)

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pointwise import conv_images
-from pointwise.engine.cpu import norm_act
 from pointwise.engine.cpu.activation import activate, exponential
 from pointwise.engine.cpu.launch import device, kernel, launch, slot
+from pointwise.engine.cpu.loops import images as conv_images
+from pointwise.engine.cpu.loops import norm_act
 from pointwise.engine.cpu.vector import bytes_of, lanes_of, load_first, store_first
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pointwise.engine.cpu.samples import Snapshot, why_unseen
+from pointwise.engine.cpu.changes import Snapshot, why_unseen
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.uint8]
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from cases import Case, each, named, walls
 
-from pointwise import conv
-from pointwise.conv import CELLS
-from pointwise.gathers import cells
+from pointwise.engine.cpu.gathers import cells
+from pointwise.engine.cpu.loops import clouds as conv
+from pointwise.engine.cpu.loops.clouds import CELLS
 from pointwise.operators import cells as operators
 
 FEW = named("batch, down", "kernel 5, dilation 2, sum", "17 channels, float64", "duplicates")

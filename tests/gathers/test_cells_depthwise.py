@@ -7,7 +7,7 @@ import oracle
 import torch
 from cases import each, named
 
-from pointwise.gathers import cells_depthwise
+from pointwise.engine.cpu.gathers import cells_depthwise
 from pointwise.operators import cells as operators
 
 

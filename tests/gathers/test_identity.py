@@ -7,8 +7,8 @@ import pytest
 import torch
 from cases import each
 
-from pointwise import conv
-from pointwise.conv import IDENTITY, Gather
+from pointwise.engine.cpu.loops import clouds as conv
+from pointwise.engine.cpu.loops.clouds import IDENTITY, Gather
 from pointwise.operators import cells as operators
 
 

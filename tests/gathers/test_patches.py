@@ -10,8 +10,9 @@ import torch
 from image_cases import CASES, DTYPES, ImageCase, each, named
 from image_oracle import TOLERANCE, reads
 
-from pointwise import conv_images, conv_images_gradient
-from pointwise.gathers.window import Window, window
+from pointwise.convolution.window import Window, window
+from pointwise.engine.cpu.loops import image_gradients as conv_images_gradient
+from pointwise.engine.cpu.loops import images as conv_images
 
 BATCHED = [case for case in CASES if case.batch and not case.is_depthwise and case.groups == 1]
 FEW = named("5 to 17 channels", "kernel 4 × 4", "stride 2, 1, same", "dilation 3 and 2, same",

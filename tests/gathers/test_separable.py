@@ -9,8 +9,8 @@ from image_oracle import activate, assert_close
 from test_patches import image, looks
 from test_stencil import OWN, STENCILS
 
-from pointwise import conv_images
-from pointwise.gathers.window import window
+from pointwise.convolution.window import window
+from pointwise.engine.cpu.loops import images as conv_images
 
 LARGE = [
     ImageCase("as in a network", (28, 29), (64, 64), groups=64, layout="channels_last"),

@@ -10,8 +10,9 @@ from image_cases import CASES, DTYPES, ImageCase, each
 from image_oracle import activate, assert_close
 from test_patches import image, looks
 
-from pointwise import conv_images, conv_images_gradient
-from pointwise.gathers import stencil
+from pointwise.engine.cpu.gathers import stencil
+from pointwise.engine.cpu.loops import image_gradients as conv_images_gradient
+from pointwise.engine.cpu.loops import images as conv_images
 
 STENCILS = [case for case in CASES if case.batch and case.is_depthwise
             and case.channels[0] == case.channels[1]]  # fmt: skip

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from image_cases import CASES, ImageCase, each
 from image_oracle import reads
 
-from pointwise import conv_images_gradient
-from pointwise.gathers.window import Axis, Window, adjoint, window
+from pointwise.convolution.window import Axis, Window, adjoint, window
+from pointwise.engine.cpu.loops import image_gradients as conv_images_gradient
 
 
 def triples(axis: Axis) -> Counter:

@@ -15,9 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from pointwise import conv_images, conv_images_int8, conv_images_winograd
 from pointwise.acceleration import excitation
 from pointwise.acceleration.fuse import constant_nodes
+from pointwise.engine.cpu.loops import images as conv_images
+from pointwise.engine.cpu.loops import images_int8 as conv_images_int8
+from pointwise.engine.cpu.loops import winograd as conv_images_winograd
 
 
 class Constants:

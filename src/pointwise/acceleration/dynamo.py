@@ -26,8 +26,8 @@ from pointwise.acceleration.plan import Plan
 from pointwise.acceleration.planner import PLAIN, Unplannable, make
 from pointwise.acceleration.report import Report
 from pointwise.acceleration.values import layout_of
+from pointwise.engine.cpu.changes import Snapshot, why_unseen
 from pointwise.engine.cpu.launch import threads
-from pointwise.engine.cpu.samples import Snapshot, why_unseen
 
 _MOST = 8  # plans of one graph: so many shapes of input may take turns
 _SAMPLES = 31  # of each parameter

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from pointwise import conv_images
 from pointwise.acceleration import vocabulary
 from pointwise.acceleration.constants import Constants
 from pointwise.acceleration.excitation import Excitation
 from pointwise.acceleration.operands import describe
 from pointwise.acceleration.report import path_of
+from pointwise.engine.cpu.loops import images as conv_images
 
 _WEIGHTS = (vocabulary.conv, vocabulary.linear)
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import fx
 
-from pointwise import conv_images
 from pointwise.acceleration import vocabulary
 from pointwise.acceleration.normalise import Node, call, replace, same, shape
+from pointwise.engine.cpu.loops import images as conv_images
 
 aten = torch.ops.aten
 

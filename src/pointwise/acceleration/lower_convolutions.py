@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx
 
-from pointwise import conv_images
 from pointwise.acceleration import steps, vocabulary
 from pointwise.acceleration.lower_pixels import add_up
 from pointwise.acceleration.operands import Fixed, Found, Waiting, dtype_of, why_not
 from pointwise.acceleration.values import Value
-from pointwise.conv_images_winograd import (
+from pointwise.convolution.window import Window, window
+from pointwise.engine.cpu.loops import combine
+from pointwise.engine.cpu.loops import images as conv_images
+from pointwise.engine.cpu.loops.winograd import (
     filtering_step,
     filters_in,
     is_large,
@@ -26,10 +28,8 @@ from pointwise.conv_images_winograd import (
     winograd_outputs,
     winograd_step,
 )
-from pointwise.engine.cpu import combine
-from pointwise.gathers.window import Window, window
+from pointwise.engine.cpu.weights import Filtered, Mix
 from pointwise.layers import folded
-from pointwise.packed_weights import Filtered, Mix
 
 if TYPE_CHECKING:
     from pointwise.acceleration.planner import Planner

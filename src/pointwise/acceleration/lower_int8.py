@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from pointwise import conv_images_int8 as int8
 from pointwise.acceleration import vocabulary_int8
 from pointwise.acceleration.operands import Fixed, Found, Waiting, dtype_of
 from pointwise.acceleration.values import Value, is_pixels
-from pointwise.conv_images import Step, is_stencil
-from pointwise.engine.cpu import to_bytes
+from pointwise.convolution.window import Window, window
 from pointwise.engine.cpu.gemm_int8 import HAS_VNNI
-from pointwise.engine.cpu.table import bits
-from pointwise.gathers.window import Window, window
+from pointwise.engine.cpu.layout import bits
+from pointwise.engine.cpu.loops import images_int8 as int8
+from pointwise.engine.cpu.loops import to_bytes
+from pointwise.engine.cpu.loops.images import Step, is_stencil
 
 if TYPE_CHECKING:
     from pointwise.acceleration.planner import Planner

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx
 
-from pointwise import conv_images
 from pointwise.acceleration import excitation, steps, vocabulary
 from pointwise.acceleration.operands import Fixed, Found, why_not
 from pointwise.acceleration.values import Value, is_pixels
-from pointwise.engine.cpu import combine, pool
-from pointwise.gathers.window import Axis, Window, window
+from pointwise.convolution.window import Axis, Window, window
+from pointwise.engine.cpu.loops import combine, pool
+from pointwise.engine.cpu.loops import images as conv_images
 
 if TYPE_CHECKING:
     from pointwise.acceleration.planner import Planner

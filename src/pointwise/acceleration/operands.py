@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from pointwise import conv_images
 from pointwise.acceleration import vocabulary
 from pointwise.acceleration.values import Value
 from pointwise.engine.cpu.by_dtype import ZEROS
+from pointwise.engine.cpu.loops import images as conv_images
 
 if TYPE_CHECKING:
     from pointwise.acceleration.planner import Planner

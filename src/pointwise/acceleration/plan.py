@@ -16,8 +16,8 @@ from torch import Tensor
 
 from pointwise.acceleration.report import Entry
 from pointwise.acceleration.values import Value, new_arena
-from pointwise.conv_images import Step
 from pointwise.engine.cpu.launch import Program
+from pointwise.engine.cpu.loops.images import Step
 
 Work = Callable[[list[Any]], None]
 """Does something with the tensors of a run: its inputs, then what plain calls give."""

@@ -30,7 +30,7 @@ from pointwise.acceleration.values import (
     order_of,
     strides_of,
 )
-from pointwise.conv_images import Step
+from pointwise.engine.cpu.loops.images import Step
 
 aten = torch.ops.aten
 _FOREVER = 1 << 60

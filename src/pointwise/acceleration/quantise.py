@@ -21,11 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from pointwise import conv_images_int8
 from pointwise.acceleration import vocabulary, vocabulary_int8
 from pointwise.acceleration.operands import describe
 from pointwise.acceleration.ranges import Seen
-from pointwise.conv_images import is_stencil
+from pointwise.engine.cpu.loops import images_int8 as conv_images_int8
+from pointwise.engine.cpu.loops.images import is_stencil
 
 _BOUNDS = {
     "none": (-float("inf"), float("inf")), "relu": (0.0, float("inf")), "relu6": (0.0, 6.0)

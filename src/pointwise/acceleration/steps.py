@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pointwise.conv_images import EPILOGUES, Step, windowed
-from pointwise.engine.cpu import combine, layer_norm, pool
+from pointwise.convolution.window import Window
 from pointwise.engine.cpu.activation import NONE
 from pointwise.engine.cpu.launch import threads
-from pointwise.engine.cpu.table import bits
-from pointwise.gathers.window import Window
+from pointwise.engine.cpu.layout import bits
+from pointwise.engine.cpu.loops import combine, layer_norm, pool
+from pointwise.engine.cpu.loops.images import EPILOGUES, Step, windowed
 
 _MORE = {"hardsigmoid": combine.HARDSIGMOID, "gelu": combine.GELU}
 _INFINITY = float("inf")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from pointwise.acceleration.onnx_file import Takes
+    from pointwise.onnx.file import Takes
     from pointwise.training.run import Run
 
 _CLOUD = ["points", "features", "offsets"]  # what our cloud networks are called with
@@ -248,7 +248,7 @@ def _from_file(
         raise ValueError(f"{caller}: {path} is made already and takes no arguments; omit --set")
     if path.suffix == ".pt2":
         return _from_program(caller, path, layers, trust)
-    from pointwise.acceleration.onnx_file import read
+    from pointwise.onnx.file import read
 
     try:
         network, takes = read(path)

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pointwise.cloud import grid
-from pointwise.cloud.search import index_bits
+from pointwise.engine.cpu.search import grid
+from pointwise.engine.cpu.search.neighbours import index_bits
 from pointwise.extras import import_extra
 
 _QUERIES_AT_ONCE = 4096

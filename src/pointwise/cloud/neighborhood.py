@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from pointwise import checks, operators  # noqa: F401  (registers torch.ops.pointwise)
-from pointwise.cloud.search import index_bits
-from pointwise.operators.define import untraced
+from pointwise.engine.cpu.search.neighbours import index_bits
+from pointwise.engine.library import untraced
 
 _SEARCHES = ("grid", "kdtree")
 
@@ -107,7 +107,7 @@ class Neighborhood:
 
     def decode(self) -> tuple[Tensor, Tensor, Tensor]:
         """(query, cell, point) of every pair, each ``[P]`` int64."""
-        from pointwise.gathers.cells import decode
+        from pointwise.engine.cpu.gathers.cells import decode
 
         return decode(self.row_start, self.pairs, index_bits(len(self.points)))
 
@@ -125,8 +125,9 @@ def _turned(
     row_start: Tensor, pairs: Tensor, points: Tensor, kernel_size: int
 ) -> tuple[Tensor, Tensor]:
     """The transpose of a table that no search has found, read from the table itself."""
-    from pointwise.gathers.cells import turned
-    from pointwise.operators import requirements, tables
+    from pointwise.engine.cpu.gathers.cells import turned
+    from pointwise.engine.cpu.search import tables
+    from pointwise.operators import requirements
 
     requirements.table("Neighborhood", points, row_start, pairs)
     tables.check("Neighborhood", row_start, pairs, len(points), kernel_size**3)

@@ -47,7 +47,7 @@ def table_of(neighborhood: Neighborhood) -> Table:
 
 def count_table(row_start: Tensor, pairs: Tensor, points: int, cells: int) -> Table:
     """The same from ``row_start [Nq+1]`` and ``pairs [P]`` (see ``Neighborhood``)."""
-    from pointwise.cloud.search import index_bits
+    from pointwise.engine.cpu.search.neighbours import index_bits
 
     starts = row_start.detach().cpu().numpy()
     cell = pairs.detach().cpu().numpy().view(np.uint32) >> np.uint32(index_bits(points))

@@ -15,7 +15,7 @@ from pointwise import (
     checks,
     operators,  # noqa: F401  (registers torch.ops.pointwise)
 )
-from pointwise.epilogue import ACTIVATIONS, finish
+from pointwise.convolution.epilogue import ACTIVATIONS, finish
 from pointwise.functional.padding import Padding, resolve
 
 Size = int | Sequence[int]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pointwise import checks
-from pointwise.epilogue import ACTIVATIONS, finish
+from pointwise.convolution.epilogue import ACTIVATIONS, finish
 from pointwise.functional.convolve import Size
 from pointwise.functional.padding import Padding
 from pointwise.layers import folded, normed, planned

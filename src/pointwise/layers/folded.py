@@ -22,16 +22,16 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules import module as hooks
 
-from pointwise import conv_images
-from pointwise.conv_images_inverted import inverted_step, is_better_in_one
-from pointwise.conv_images_winograd import winograd_step
-from pointwise.cut_images import is_better_joined
-from pointwise.engine.cpu.samples import Snapshot
-from pointwise.epilogue import fold
+from pointwise.convolution.epilogue import fold
+from pointwise.convolution.window import Window, window
+from pointwise.engine.cpu.changes import Snapshot
+from pointwise.engine.cpu.cut import is_better_joined
+from pointwise.engine.cpu.loops import images as conv_images
+from pointwise.engine.cpu.loops.inverted import inverted_step, is_better_in_one
+from pointwise.engine.cpu.loops.winograd import winograd_step
+from pointwise.engine.cpu.weights import Filtered
 from pointwise.functional.padding import resolve
-from pointwise.gathers.window import Window, window
 from pointwise.layers.link import Link
-from pointwise.packed_weights import Filtered
 
 _kept: WeakKeyDictionary[nn.Module, tuple[list[Any], conv_images.Weights]] = WeakKeyDictionary()
 

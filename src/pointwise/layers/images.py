@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from pointwise import checks
-from pointwise.epilogue import ACTIVATIONS
+from pointwise.convolution.epilogue import ACTIVATIONS
 from pointwise.functional.convolve import Size, convolve
 from pointwise.functional.padding import Padding, resolve
 from pointwise.layers import planned

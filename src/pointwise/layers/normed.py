@@ -1,9 +1,9 @@
 """Training: a run of convolutions with batch norm, each activation written and read once.
 
 A convolution's mean and variance come with its result; norm and activation are applied as the next
-convolution reads it (``pointwise.conv_images_training``). Outputs, gradients and running statistics
-are those of the separate modules, but for rounding. There are no gradients of gradients: who needs
-them runs the modules one by one.
+convolution reads it (``engine/cpu/loops/normed_images.py``). Outputs, gradients and running
+statistics are those of the separate modules, but for rounding. There are no gradients of gradients:
+who needs them runs the modules one by one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pointwise import conv_images
+from pointwise.engine.cpu.loops import images as conv_images
 from pointwise.functional.padding import resolve
 from pointwise.layers import folded
 from pointwise.layers.link import Link

@@ -16,10 +16,10 @@ from weakref import WeakKeyDictionary, WeakSet, ref
 import torch
 from torch import Tensor, nn
 
-from pointwise import conv_images
+from pointwise.engine.cpu.changes import Snapshot
 from pointwise.engine.cpu.launch import Program, threads
+from pointwise.engine.cpu.loops import images as conv_images
 from pointwise.engine.cpu.memory import empty_image
-from pointwise.engine.cpu.samples import Snapshot
 from pointwise.layers import folded
 from pointwise.layers.link import Link
 from pointwise.layers.watch import Watch

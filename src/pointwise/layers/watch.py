@@ -12,7 +12,7 @@ from operator import is_
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 
-from pointwise.engine.cpu.samples import Snapshot
+from pointwise.engine.cpu.changes import Snapshot
 
 _NUMBERS = ("stride", "padding", "dilation", "groups", "padding_mode", "activation", "eps",
             "training", "forward")  # fmt: skip

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from pointwise import conv
-from pointwise.cloud.search import grid_search, index_bits
-from pointwise.cloud.voxels import voxel_grid
-from pointwise.conv import CELLS, CELLS_DEPTHWISE, IDENTITY, Gather
+from pointwise.engine.cpu.gathers import cells, cells_depthwise
 from pointwise.engine.cpu.launch import launch
-from pointwise.gathers import cells, cells_depthwise
+from pointwise.engine.cpu.loops import clouds as conv
+from pointwise.engine.cpu.loops.clouds import CELLS, CELLS_DEPTHWISE, IDENTITY, Gather
+from pointwise.engine.cpu.search.neighbours import grid_search, index_bits
+from pointwise.engine.cpu.search.voxels import voxel_grid
+from pointwise.engine.library import define, library
 from pointwise.operators import requirements
-from pointwise.operators.define import define, library
 
 _TABLE = "Tensor row_start, Tensor pairs"
 

@@ -11,12 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_input, conv2d_weight
 
-from pointwise import checks, conv_images, conv_images_gradient
-from pointwise.cut_images import is_better_joined
-from pointwise.engine.cpu import norm_act
-from pointwise.epilogue import ACTIVATIONS, finish
-from pointwise.gathers.window import window
-from pointwise.operators.define import define, library
+from pointwise import checks
+from pointwise.convolution.epilogue import ACTIVATIONS, finish
+from pointwise.convolution.window import window
+from pointwise.engine.cpu.cut import is_better_joined
+from pointwise.engine.cpu.loops import image_gradients as conv_images_gradient
+from pointwise.engine.cpu.loops import images as conv_images
+from pointwise.engine.cpu.loops import norm_act
+from pointwise.engine.library import define, library
 from pointwise.operators.requirements import geometry
 
 GEOMETRY = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups"

@@ -2,8 +2,8 @@
 
 ``norm_conv2d`` convolves ``clamp((z - mean)·scale + shift)`` and gives mean and variance of its
 result beside it; ``norm_act`` is what comes at the end of such a chain. Both have CPU kernels that
-do it in one pass (``pointwise.conv_images_training``); elsewhere they are plain PyTorch. Gradients
-are exact, and of first order.
+do it in one pass (``engine/cpu/loops/normed_images.py``); elsewhere they are plain PyTorch.
+Gradients are exact, and of first order.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_input, conv2d_weight
 
-from pointwise import conv_images, conv_images_training
-from pointwise.engine.cpu import norm_act
-from pointwise.epilogue import finish
-from pointwise.gathers.window import window
+from pointwise.convolution.epilogue import finish
+from pointwise.convolution.window import window
+from pointwise.engine.cpu.loops import images as conv_images
+from pointwise.engine.cpu.loops import norm_act
+from pointwise.engine.cpu.loops import normed_images as conv_images_training
+from pointwise.engine.library import define, library
 from pointwise.operators import requirements
-from pointwise.operators.define import define, library
 from pointwise.operators.images import GEOMETRY, channels_last, pad, ready, sizes_of
 
 _NORM = "Tensor z, Tensor? mean, Tensor? scale, Tensor? shift, float low, float high"

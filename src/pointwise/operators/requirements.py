@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from pointwise import checks
-from pointwise.conv_images import EPILOGUES
-from pointwise.operators import tables
+from pointwise.engine.cpu.loops.images import EPILOGUES
+from pointwise.engine.cpu.search import tables
 
 
 def _floats(caller: str, **tensors: Tensor | None) -> None:

@@ -51,15 +51,14 @@ class _Place(CompileResultCacheImpl):
 
 @lru_cache
 def fingerprint() -> str:
-    """Of all the package's kernel sources: what a cached kernel has to agree with.
+    """Of all sources of the engine: what a cached kernel has to agree with.
 
     Numba looks only at the file a kernel stands in, and would go on using machine code from before
-    a change in a file that the kernel calls.
+    a change in a file that the kernel calls. A kernel outside of the engine (of ``rooms``, say) may
+    call what stands in its own file, or in the engine, and nothing else: a test holds that.
     """
-    package = Path(pointwise.__file__).parent
-    files = sorted(package.glob("conv*.py"))
-    for folder in ("engine/cpu", "gathers", "cloud"):
-        files += sorted((package / folder).glob("*.py"))
+    engine = Path(pointwise.__file__).parent / "engine"
+    files = sorted(engine.rglob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

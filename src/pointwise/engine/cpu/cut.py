@@ -1,0 +1,119 @@
+"""How the work of a convolution on images is cut into programs, and how tiles lie in memory."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from pointwise.convolution.window import Window
+from pointwise.engine.cpu.gemm import ROWS, TILE_ROW
+from pointwise.engine.cpu.launch import threads
+from pointwise.engine.cpu.vector import REGISTER_BYTES
+from pointwise.engine.cpu.weights import Mix
+
+# Where programs leave sums behind, how the work is cut must not depend on the number of threads.
+TEAM = 8
+# Beyond, the weight is better read once for many rows than once for each band.
+_JOINED_WEIGHT = 2 * 1024 * 1024
+
+
+def cut_bands(window: Window, bytes_of_row: int, most: int) -> tuple[int, int]:
+    """(rows in a band, bands in an image): of at most ``most`` bytes, the same for each thread."""
+    lines = window.y.points
+    band = _fair(lines, max(1, most // max(1, bytes_of_row)), window.images, threads())
+    return band, -(-lines // band)
+
+
+def cut_lines(window: Window, most: int) -> tuple[int, int]:
+    """(lines of an image that one program makes, how many of them at once).
+
+    Whole images where there are enough of them for all threads; otherwise as few parts as keep all
+    threads busy, since neighbouring parts make the lines between them twice.
+    """
+    lines, team = window.y.points, threads()
+    parts = 1 if window.images % team == 0 or window.images > 4 * team else team
+    share = max(1, -(-lines // parts))
+    return share, -(-share // -(-share // most))
+
+
+@lru_cache(maxsize=4096)
+def _fair(lines: int, most: int, copies: int, team: int) -> int:
+    """How many of ``lines`` to a program, so that the busiest thread has least to do.
+
+    There are ``copies`` of the lines. Of several answers the largest, which reads weights least
+    often.
+    """
+    if lines == 0:
+        return 1
+    return min(
+        range(1, min(lines, most) + 1),
+        key=lambda band: (-(-copies * -(-lines // band) // team) * band, -band),
+    )
+
+
+def row_stride(needed: int) -> int:
+    """What lies between the rows of a gathered tile: an odd number of cache lines in any case.
+
+    Rows that nearly fill it get the stride that is compiled into the microkernel.
+    """
+    return TILE_ROW if TILE_ROW // 2 <= needed <= TILE_ROW - 64 else odd_lines(needed)
+
+
+def odd_lines(needed: int) -> int:
+    """At least so many bytes, an odd number of cache lines: so rows do not share cache sets."""
+    return (-(-needed // 64) | 1) * 64
+
+
+@lru_cache(maxsize=4096)
+def cut_points(
+    points: int, depth: int, columns: int, groups: int, size: int, identity: bool, team: int
+) -> tuple[int, int]:
+    """(rows, columns) that one program computes.
+
+    As many rows as leave the gathered values in the second-level cache beside a panel of the
+    weight, all columns; then halved, until every thread has some programs.
+    """
+    row_bytes = depth * size
+    span = ROWS * max(1, min(64, 256 * 1024 // (ROWS * row_bytes)))
+    span = min(span, -(-points // ROWS) * ROWS)
+    panel = 2 * REGISTER_BYTES // size
+    block = -(-columns // panel) * panel
+    while groups * -(-points // span) * -(-columns // block) < 4 * team:
+        weight_bytes = row_bytes * block
+        if identity and block > panel and weight_bytes > 4 * span * row_bytes:
+            block = -(-block // 2 // panel) * panel
+        elif span > ROWS:
+            span = -(-span // 2 // ROWS) * ROWS
+        elif identity and block > 2 * panel:
+            block = -(-block // 2 // panel) * panel
+        else:
+            break
+    copies = groups * -(-columns // block)
+    return ROWS * _fair(-(-points // ROWS), span // ROWS, copies, team), block
+
+
+@lru_cache(maxsize=4096)
+def cut_tiles(total: int, columns: int, tile_bytes: int, panel: int, team: int) -> tuple[int, int]:
+    """(tiles, columns) that one program of Winograd's loop computes.
+
+    Programs that share tiles transform them once each, which costs as much as some columns.
+    """
+    groups = -(-total // ROWS)
+    most = max(1, 512 * 1024 // (ROWS * tile_bytes))
+    panels = -(-columns // panel)
+    own = 16  # columns
+
+    def cost(cut: tuple[int, int]) -> tuple[int, int, int]:
+        band, share = cut
+        programs = -(-groups // band) * -(-panels // share)
+        return -(-programs // team) * band * (share * panel + own), -share, -band
+
+    shares = {-(-panels // cuts) for cuts in range(1, min(panels, team) + 1)}
+    band, share = min(
+        ((band, share) for band in range(1, min(groups, most) + 1) for share in shares), key=cost
+    )
+    return band * ROWS, share * panel
+
+
+def is_better_joined(then: Mix) -> bool:
+    """Whether a stencil and what follows it are faster in one tile loop than one by one."""
+    return then.packed.numel() * then.packed.element_size() <= _JOINED_WEIGHT

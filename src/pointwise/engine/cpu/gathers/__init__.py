@@ -1,0 +1,1 @@
+"""What is read for each point: the gathers, one file each."""

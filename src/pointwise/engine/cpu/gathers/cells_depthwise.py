@@ -1,0 +1,117 @@
+"""The depthwise gather on a cloud: each channel and kernel cell with its own weight, summed.
+
+Row i of the gathered matrix ``[N, C]`` is Σ_m w_m ⊙ (mean of the features in cell m of query i). On
+its own this is the depthwise convolution; followed by a mix it is the separable one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from pointwise.engine.cpu.gathers import cells
+from pointwise.engine.cpu.gathers.cells import ADJOINT_OF_MEAN, MEAN, reciprocal
+from pointwise.engine.cpu.launch import device, slot
+from pointwise.engine.cpu.vector import (
+    broadcast,
+    bytes_of,
+    fma,
+    lanes_of,
+    load_first,
+    number,
+    peek,
+    store_first,
+)
+
+
+def reference(
+    features: Tensor, weight: Tensor, row_start: Tensor, pairs: Tensor, bits: int, mean: bool
+) -> Tensor:
+    """``[N, C]`` in plain PyTorch for ``weight [C, 1, k, k, k]``, differentiable."""
+    kernel_cells = weight[0].numel()
+    gathered = cells.reference(features, row_start, pairs, bits, kernel_cells, mean)
+    return (gathered * weight.reshape(len(weight), kernel_cells).t()).sum(dim=1)
+
+
+@device
+def fill(target, target_row, first, rows, x, x_row, channels, row_start, pairs, bits, mode, counts,
+         cells, mirrored, weight, like):  # fmt: skip
+    """Writes rows ``first … first + rows`` to ``target``; ``weight`` is ``[M, C]``."""
+    size = bytes_of(like)
+    width = lanes_of(like)
+    mask = (1 << bits) - 1
+    packed = np.uint32(0)
+    zero = broadcast(number(0, like))
+    for r in range(rows):
+        begin = slot(row_start, first + r)
+        end = slot(row_start, first + r + 1)
+        for c in range(0, channels, 2 * width):
+            left = channels - c
+            two = left > width
+            t0, t1 = zero, zero
+            p = begin
+            while p < end:
+                key = np.int64(peek(pairs + 4 * p, packed)) >> bits
+                cell = cells - 1 - key if mirrored else key
+                run = p
+                s0, s1 = zero, zero
+                while p < end:
+                    entry = np.int64(peek(pairs + 4 * p, packed))
+                    if entry >> bits != key:
+                        break
+                    source = x + (entry & mask) * x_row + c * size
+                    if mode == ADJOINT_OF_MEAN:
+                        count = peek(counts + 4 * ((entry & mask) * cells + cell), np.int32(0))
+                        scale = broadcast(reciprocal(count, like))
+                        s0 = s0 + scale * load_first(source, left, like)
+                        if two:
+                            s1 = s1 + scale * load_first(source + width * size, left - width, like)
+                    else:
+                        s0 = s0 + load_first(source, left, like)
+                        if two:
+                            s1 = s1 + load_first(source + width * size, left - width, like)
+                    p += 1
+                if mode == MEAN:
+                    scale = broadcast(reciprocal(p - run, like))
+                    s0, s1 = s0 * scale, s1 * scale
+                here = weight + (cell * channels + c) * size
+                t0 = fma(s0, load_first(here, left, like), t0)
+                if two:
+                    t1 = fma(s1, load_first(here + width * size, left - width, like), t1)
+            place = target + r * target_row + c * size
+            store_first(place, t0, left)
+            if two:
+                store_first(place + width * size, t1, left - width)
+
+
+@device
+def add_weight_gradient(total, first, rows, x, x_row, channels, row_start, pairs, bits, mode, cells,
+                        gradient, gradient_row, like):  # fmt: skip
+    """Adds Σ_i (reduced features of cell m) ⊙ gradient_i over some rows to ``total [M, C]``."""
+    size = bytes_of(like)
+    width = lanes_of(like)
+    mask = (1 << bits) - 1
+    packed = np.uint32(0)
+    zero = broadcast(number(0, like))
+    for i in range(first, first + rows):
+        begin, end = slot(row_start, i), slot(row_start, i + 1)
+        for c in range(0, channels, width):
+            left = channels - c
+            slope = load_first(gradient + i * gradient_row + c * size, left, like)
+            p = begin
+            while p < end:
+                cell = np.int64(peek(pairs + 4 * p, packed)) >> bits
+                run = p
+                reduced = zero
+                while p < end:
+                    entry = np.int64(peek(pairs + 4 * p, packed))
+                    if entry >> bits != cell:
+                        break
+                    source = x + (entry & mask) * x_row + c * size
+                    reduced = reduced + load_first(source, left, like)
+                    p += 1
+                if mode == MEAN:
+                    reduced = reduced * broadcast(reciprocal(p - run, like))
+                place = total + (cell * channels + c) * size
+                sum_ = fma(reduced, slope, load_first(place, left, like))
+                store_first(place, sum_, left)

@@ -1,0 +1,1 @@
+"""The tile loops, which go through all points of a result: one file each."""

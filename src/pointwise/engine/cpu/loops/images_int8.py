@@ -1,0 +1,307 @@
+"""Convolutions on images of bytes: the tile loops of ``conv_images`` in int8.
+
+A byte q stands for ``(q - zero)·scale``. Weights are int8 with a scale for each channel of the
+result; sums are int32 and exact, and the zero point's share of them is where they begin. What
+follows is one factor and one shift for each channel, in float32; results are bytes or float32.
+Activations other than bounds are not known here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pointwise.convolution.window import Window
+from pointwise.engine.cpu.cut import cut_bands, cut_points, odd_lines
+from pointwise.engine.cpu.gathers import patches_int8, stencil_int8
+from pointwise.engine.cpu.gathers.stencil_int8 import CHANNELS, LINES, woven
+from pointwise.engine.cpu.gemm_int8 import GROUP, ROWS, multiply, pack, pad
+from pointwise.engine.cpu.launch import device, device_of, kernel, slot, threads
+from pointwise.engine.cpu.layout import bits, real
+from pointwise.engine.cpu.loops.images import Step, windowed
+
+_INFINITY = float("inf")
+FLOAT = np.float32(0)
+
+
+@dataclass(frozen=True)
+class Mix:
+    """A weight ``[C_out, C_in, kh, kw]`` of int8, packed for the matrix product."""
+
+    packed: Tensor  # [C_out/16, K/4, 16, 4]
+    start: Tensor  # what sums begin with, int32, up to whole registers as are the next two
+    factor: Tensor  # float32
+    shift: Tensor  # float32
+    columns: int  # C_out
+    zero: int  # the byte that stands for zero in the input
+
+    @property
+    def depth(self) -> int:
+        """Groups of four steps."""
+        return self.packed.shape[1]
+
+
+@dataclass(frozen=True)
+class Taps:
+    """A depthwise weight ``[C, 1, kh, kw]`` of int8, as the stencil reads it."""
+
+    packed: Tensor  # [C/64, lines/4, kw, 4, 16, 4]
+    start: Tensor
+    factor: Tensor
+    shift: Tensor
+    blank: Tensor  # a pixel of what stands for zero, as int8
+
+
+def starts(weight: Tensor, zero: int) -> Tensor:
+    """What sums begin with, so that they are those of ``x - zero``: int32 ``[C_out]``."""
+    return -zero * weight.flatten(1).sum(1, dtype=torch.int32)
+
+
+def mix(weight: Tensor, factor: Tensor, shift: Tensor, zero: int) -> Mix:
+    """Packs an int8 weight, tap by tap and channel by channel, as the gathers order them."""
+    matrix = weight.permute(0, 2, 3, 1).reshape(len(weight), -1)
+    start, factor, shift = (pad(row) for row in (starts(weight, zero), factor, shift))
+    return Mix(pack(matrix), start, factor, shift, len(weight), zero)
+
+
+def taps(weight: Tensor, factor: Tensor, shift: Tensor, zero: int) -> Taps:
+    """Orders a depthwise int8 weight as the stencil reads it."""
+    channels, _, high, wide = weight.shape
+    lines = -(-high // LINES) * LINES
+    whole = -(-channels // CHANNELS) * CHANNELS
+    full = torch.zeros(whole, lines, wide, dtype=torch.int8)
+    full[:channels, :high] = weight[:, 0]
+    order = _order(channels)
+    # [blocks, groups, taps, places, lines]
+    blocks = full[order].view(-1, CHANNELS, lines // LINES, LINES, wide).permute(0, 2, 4, 1, 3)
+    packed = blocks.contiguous()
+    rest = channels % CHANNELS
+    if 0 < rest <= CHANNELS // 2:  # half registers, close together
+        half = packed[-1, :, :, : CHANNELS // 2].contiguous()
+        packed.view(len(packed), -1)[-1, : half.numel()] = half.flatten()
+    begin = starts(weight, zero)
+    start, factor, shift = (pad(row, CHANNELS)[order] for row in (begin, factor, shift))
+    blank = torch.full((whole,), zero, dtype=torch.uint8).view(torch.int8)
+    return Taps(packed, start, factor, shift, blank)
+
+
+def _order(channels: int) -> Tensor:
+    """Which channel stands at each place: whole registers, then a half or another whole one."""
+    order = []
+    for first in range(0, channels, CHANNELS):
+        half = channels - first <= CHANNELS // 2
+        places = woven(CHANNELS // 2) + list(range(32, 64)) if half else woven()
+        order += [first + place for place in places]
+    return torch.tensor(order)
+
+
+# --- argument tables ------------------------------------------------------------------------------
+
+_TAPS = 15  # the first slot behind the window
+_OWN = _TAPS + 7  # behind the window and the stencil
+_BEHIND = _OWN + 13  # behind the mix
+
+
+def _stencil_arguments(weights: Taps | None, seen: Window, scratch: Tensor | None) -> list[int]:
+    if weights is None or scratch is None:
+        return [0] * 7
+    parts = (weights.packed, weights.start, weights.factor, weights.shift, weights.blank, scratch)
+    return [*(part.data_ptr() for part in parts), _table_bytes(seen)]
+
+
+def _table_bytes(seen: Window) -> int:
+    """What each thread needs to note where its rows of taps lie."""
+    return 64 * -(-seen.y.taps // LINES)
+
+
+def _mix_arguments(weights: Mix, out: Tensor, residual: Tensor | None, times: float, low: float,
+                   high: float) -> list[int]:  # fmt: skip
+    as_bytes = out.dtype == torch.uint8
+    if as_bytes:
+        low, high = 0.0, 255.0
+    return [weights.packed.data_ptr(), weights.depth, weights.start.data_ptr(),
+            weights.factor.data_ptr(), weights.shift.data_ptr(), weights.columns,
+            out.shape[1] * out.element_size(), out.data_ptr(),
+            0 if residual is None else residual.data_ptr(), bits(times), bits(low), bits(high),
+            int(as_bytes)]  # fmt: skip
+
+
+@device
+def _mix_tile(arguments, a, a_row, first, rows, column, columns):
+    """A tile of A times some columns of the weight, to rows ``first …`` of the result."""
+    out_row, as_bytes = slot(arguments, _OWN + 6), slot(arguments, _OWN + 12)
+    size = 1 if as_bytes != 0 else 4
+    depth, residual = slot(arguments, _OWN + 1), slot(arguments, _OWN + 8)
+    if residual != 0:
+        residual += first * (out_row // size) + column
+    multiply(a, a_row, slot(arguments, _OWN) + column * depth * GROUP, depth,
+             slot(arguments, _OWN + 7) + first * out_row + column * size, out_row, rows, columns,
+             slot(arguments, _OWN + 2) + 4 * column, slot(arguments, _OWN + 3) + 4 * column,
+             slot(arguments, _OWN + 4) + 4 * column, residual, real(arguments, _OWN + 9, FLOAT),
+             real(arguments, _OWN + 10, FLOAT), real(arguments, _OWN + 11, FLOAT),
+             as_bytes)  # fmt: skip
+
+
+# --- tile loops -----------------------------------------------------------------------------------
+
+
+@kernel
+def mixed_int8(arguments, program, thread):
+    """Pixels or patches, then the matrix product."""
+    tile, row_blocks = slot(arguments, _BEHIND), slot(arguments, _BEHIND + 1)
+    block, blocks = slot(arguments, _BEHIND + 2), slot(arguments, _BEHIND + 3)
+    direct, scratch_row = slot(arguments, _BEHIND + 4), slot(arguments, _BEHIND + 5)
+    span, total = slot(arguments, _BEHIND + 7), slot(arguments, _BEHIND + 8)
+    x, pixel, channels = slot(arguments, 0), slot(arguments, 1), slot(arguments, 2)
+    column = program % blocks * block
+    columns = min(block, slot(arguments, _OWN + 5) - column)
+    begin = program // blocks % row_blocks * span
+    end = min(begin + span, total)
+    for first in range(begin, end, tile):
+        rows = min(tile, end - first)
+        if direct != 0:
+            _mix_tile(arguments, x + first * pixel, pixel, first, rows, column, columns)
+            continue
+        a = slot(arguments, _BEHIND + 6) + thread * tile * scratch_row
+        patches_int8.fill(a, scratch_row, first, rows, x, pixel, channels, slot(arguments, 3),
+                          slot(arguments, 4), slot(arguments, 5), slot(arguments, 6),
+                          slot(arguments, 7), slot(arguments, 8), slot(arguments, 9),
+                          slot(arguments, 10), slot(arguments, 11), slot(arguments, 12),
+                          slot(arguments, 13), slot(arguments, 14),
+                          slot(arguments, _BEHIND + 9))  # fmt: skip
+        _mix_tile(arguments, a, scratch_row, first, rows, column, columns)
+
+
+def _stencil_rows_of(fill, *shape):
+    @device_of("int8", *shape)
+    def stencil_rows(arguments, thread, image, first, rows, out, out_pixel, out_line):
+        """Some rows of the stencil on one image, as bytes."""
+        pixel, height, width = slot(arguments, 1), slot(arguments, 3), slot(arguments, 4)
+        table = slot(arguments, _TAPS + 5) + thread * slot(arguments, _TAPS + 6)
+        fill(out, out_pixel, out_line, first, rows,
+             slot(arguments, 0) + image * height * width * pixel, pixel, slot(arguments, 2),
+             height, width, slot(arguments, 6), slot(arguments, 7), slot(arguments, 9),
+             slot(arguments, 11), slot(arguments, 12), slot(arguments, _TAPS),
+             slot(arguments, _TAPS + 1), slot(arguments, _TAPS + 2), slot(arguments, _TAPS + 3),
+             slot(arguments, _TAPS + 4), table)  # fmt: skip
+
+    return stencil_rows
+
+
+def _depthwise_of(fill, *shape) -> kernel:
+    stencil_rows = _stencil_rows_of(fill, "alone", *shape)
+
+    def depthwise(arguments, program, thread):
+        band, bands = slot(arguments, _OWN + 1), slot(arguments, _OWN + 2)
+        out_image, out_line = slot(arguments, _OWN + 3), slot(arguments, _OWN + 4)
+        image, first = program // bands, program % bands * band
+        stencil_rows(arguments, thread, image, first, min(band, slot(arguments, 5) - first),
+                     slot(arguments, _OWN) + image * out_image + first * out_line,
+                     slot(arguments, _OWN + 5), out_line)  # fmt: skip
+
+    return kernel(depthwise, f"depthwise_int8_{shape[0]}_{shape[1]}")
+
+
+def _separable_of(fill, *shape) -> kernel:
+    stencil_rows = _stencil_rows_of(fill, "joined", *shape)
+
+    def separable(arguments, program, thread):
+        band, bands = slot(arguments, _BEHIND), slot(arguments, _BEHIND + 1)
+        a_row, team = slot(arguments, _BEHIND + 2), slot(arguments, _BEHIND + 3)
+        lines, points = slot(arguments, 5), slot(arguments, 6)
+        image, first = program // bands, program % bands * band
+        rows = min(band, lines - first)
+        room = slot(arguments, _TAPS + 5) + team * slot(arguments, _TAPS + 6)
+        a = room + thread * band * points * a_row
+        stencil_rows(arguments, thread, image, first, rows, a, a_row, points * a_row)
+        _mix_tile(arguments, a, a_row, (image * lines + first) * points, rows * points, 0,
+                  slot(arguments, _OWN + 5))  # fmt: skip
+
+    return kernel(separable, f"separable_int8_{shape[0]}_{shape[1]}")
+
+
+_DEPTHWISE = {shape: _depthwise_of(fill, *shape) for shape, fill in stencil_int8.ROWS.items()}
+_SEPARABLE = {shape: _separable_of(fill, *shape) for shape, fill in stencil_int8.ROWS.items()}
+
+
+def has_rows(taps: int, step: int) -> bool:
+    """Whether there is a stencil for kernels ``taps`` wide with this step."""
+    return (taps, step) in stencil_int8.ROWS
+
+
+# --- steps ----------------------------------------------------------------------------------------
+
+
+def mixed_step(
+    x: Tensor,
+    weights: Mix,
+    window: Window,
+    out: Tensor,
+    residual: Tensor | None = None,
+    times: float = 0.0,
+    low: float = -_INFINITY,
+    high: float = _INFINITY,
+) -> Step:
+    """``finish(patches(x) · weight)`` into ``out``, bytes or float32; all are channels_last.
+
+    ``residual`` are bytes, each of which adds ``times`` its value. ``low`` and ``high`` are bounds
+    of a result in float32.
+    """
+    points = window.points
+    depth = x.shape[1] * window.taps
+    identity = window.is_identity
+    direct = identity and depth % GROUP == 0 and depth % 4096 != 0
+    span, block = cut_points(points, depth, weights.columns, 1, 1, identity, threads())
+    row_blocks, blocks = -(-points // span), -(-weights.columns // block)
+    row_bytes = odd_lines(depth)
+    room = (256 if identity else 48) * 1024
+    tile = span if direct else min(span, ROWS * max(1, min(8, room // (ROWS * row_bytes))))
+    scratch = None
+    if not direct:
+        scratch = torch.empty(threads() * tile * row_bytes, dtype=torch.uint8)
+    arguments = windowed(x, window, x.shape[1]) + _stencil_arguments(None, window, None)
+    arguments += _mix_arguments(weights, out, residual, times, low, high)
+    arguments += [tile, row_blocks, block, blocks, int(direct), row_bytes,
+                  0 if scratch is None else scratch.data_ptr(), span, points,
+                  weights.zero]  # fmt: skip
+    programs = row_blocks * blocks if out.numel() else 0
+    return Step(mixed_int8, arguments, programs, out, _OWN + 7, (weights, scratch))
+
+
+def depthwise_step(x: Tensor, weights: Taps, window: Window, out: Tensor) -> Step:
+    """Each channel by its own stencil, bytes to bytes; ``x`` and ``out`` are channels_last."""
+    band, bands = cut_bands(window, window.x.points * x.shape[1], 64 * 1024)
+    scratch = torch.empty(threads() * _table_bytes(window), dtype=torch.uint8)
+    arguments = windowed(x, window, x.shape[1]) + _stencil_arguments(weights, window, scratch)
+    arguments += [out.data_ptr(), band, bands, *(out.stride(i) for i in (0, 2, 3))]
+    compiled = _DEPTHWISE[window.x.taps, window.x.step]
+    programs = window.images * bands if out.numel() else 0
+    return Step(compiled, arguments, programs, out, _OWN, (weights, scratch))
+
+
+def separable_step(
+    x: Tensor,
+    weights: Taps,
+    then: Mix,
+    window: Window,
+    out: Tensor,
+    residual: Tensor | None = None,
+    times: float = 0.0,
+    low: float = -_INFINITY,
+    high: float = _INFINITY,
+) -> Step:
+    """A stencil and the pointwise convolution of its bytes, which never leave the cache."""
+    row_bytes = odd_lines(x.shape[1])
+    points = window.x.points
+    band, bands = cut_bands(window, points * row_bytes, 256 * 1024)
+    size = threads() * (_table_bytes(window) + band * points * row_bytes)
+    scratch = torch.empty(size, dtype=torch.uint8)
+    arguments = windowed(x, window, x.shape[1]) + _stencil_arguments(weights, window, scratch)
+    arguments += _mix_arguments(then, out, residual, times, low, high)
+    arguments += [band, bands, row_bytes, threads()]
+    compiled = _SEPARABLE[window.x.taps, window.x.step]
+    programs = window.images * bands if out.numel() else 0
+    return Step(compiled, arguments, programs, out, _OWN + 7, (weights, then, scratch))

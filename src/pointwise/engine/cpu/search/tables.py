@@ -1,0 +1,90 @@
+"""Tables of neighbours, read once before a kernel follows them.
+
+A table says which rows of the features to read and which cells of the weight to use, so one that
+was made for other points, or written to since, would read memory that belongs to others. Nobody can
+tell whether a tensor's values have changed (``.data``, NumPy and other processes leave no trace),
+so it is read at every call: a quarter of a nanosecond per pair, where its use takes several.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pointwise import checks
+from pointwise.engine.cpu.launch import array, kernel, launch, slot
+from pointwise.engine.cpu.search.neighbours import index_bits
+
+_ROWS = 4096
+
+
+@kernel
+def _survey(arguments, program, thread):
+    """Whether something is wrong with some rows of a table: 0 if not."""
+    number = min(_ROWS, slot(arguments, 1) - program * _ROWS)
+    row_start = array(slot(arguments, 0) + 8 * program * _ROWS, number + 1, np.int64)
+    bits, cells = slot(arguments, 4), slot(arguments, 6)
+    found = array(slot(arguments, 7) + 8 * program, 1, np.int64)
+    found[0] = 1
+    begin, end = row_start[0], row_start[number]
+    falls = 0
+    for i in range(number):
+        falls += row_start[i + 1] < row_start[i]
+    if falls > 0 or begin < 0 or end > slot(arguments, 3):
+        return
+    pairs = array(slot(arguments, 2) + 4 * begin, end - begin, np.uint32)
+    mask = np.uint32((1 << bits) - 1)
+    point, entry = np.uint32(0), np.uint32(0)  # the largest
+    for p in range(end - begin):
+        point = max(point, pairs[p] & mask)
+        entry = max(entry, pairs[p])
+    if end > begin and (point >= slot(arguments, 5) or np.int64(entry) >> bits >= cells):
+        return
+    unordered = 0
+    if cells > 1:
+        # Cells may fall only where a row begins. All are counted, then those are taken back, which
+        # leaves two loops without branches.
+        shift = np.uint32(bits)
+        drops = np.uint32(0)
+        for p in range(end - begin - 1):
+            drops += np.uint32(pairs[p + 1] >> shift < pairs[p] >> shift)
+        unordered = np.int64(drops)
+        for i in range(1, number):
+            p = row_start[i] - begin
+            if 0 < p < row_start[i + 1] - begin:
+                unordered -= pairs[p] >> shift < pairs[p - 1] >> shift
+    found[0] = unordered
+
+
+def _is_sound_here(row_start: Tensor, pairs: Tensor, bits: int, points: int, cells: int) -> bool:
+    rows = len(row_start) - 1
+    programs = -(-rows // _ROWS)
+    found = np.ones(programs, dtype=np.int64)
+    row_start, pairs = row_start.contiguous(), pairs.contiguous()
+    launch(_survey, [row_start.data_ptr(), rows, pairs.data_ptr(), len(pairs), bits, points, cells,
+                     found.ctypes.data], programs)  # fmt: skip
+    return not found.any()
+
+
+def _is_sound_elsewhere(row_start, pairs, bits: int, points: int, cells: int) -> bool:
+    packed = pairs.long() & 0xFFFFFFFF
+    cell = packed >> bits
+    drops = (cell.diff() < 0).nonzero()[:, 0] + 1
+    sound = (row_start.diff() >= 0).all() & torch.isin(drops, row_start).all()
+    return bool(sound & (cell < cells).all() & ((packed & ((1 << bits) - 1)) < points).all())
+
+
+def check(caller: str, row_start: Tensor, pairs: Tensor, points: int, cells: int) -> None:
+    """Every pair names one of the ``points`` and one of the ``cells``, row by row, cell by cell."""
+    bits = index_bits(points)
+    fits = bits + (cells - 1).bit_length() <= 32
+    is_sound = _is_sound_here if pairs.device.type == "cpu" else _is_sound_elsewhere
+    ends = (int(row_start[0]), int(row_start[-1])) == (0, len(pairs))
+    if not fits or not ends or not is_sound(row_start, pairs, bits, points, cells):
+        raise ValueError(
+            f"{caller}: row_start {checks.describe(row_start)} and pairs {checks.describe(pairs)} "
+            f"are no table of {points:,} points and {cells} kernel cells: row_start must rise from "
+            "0 to the number of pairs, and every pair name a point and a cell, in the order of the "
+            "cells; take both from one Neighborhood of these points"
+        )
