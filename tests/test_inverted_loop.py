@@ -56,10 +56,10 @@ def plain(x, weights, biases, first, seen, residual, activations):
     """The definition, in float64."""
     x, *rest = (part.double() for part in (x, *weights, *biases))
     (one, two, three), (a, b, c) = rest[:3], rest[3:]
-    out = F.conv2d(x, one, a, first.y.step, first.y.taps // 2)
+    out = F.conv2d(x, one, a, first.y.stride, first.y.taps // 2)
     out = ACTIVATIONS[activations[0]](out)
-    reach = seen.y.taps // 2 * seen.y.spread
-    out = F.conv2d(out, two, b, seen.y.step, reach, seen.y.spread, len(two))
+    reach = seen.y.taps // 2 * seen.y.dilation
+    out = F.conv2d(out, two, b, seen.y.stride, reach, seen.y.dilation, len(two))
     out = F.conv2d(ACTIVATIONS[activations[1]](out), three, c)
     return ACTIVATIONS[activations[2]](out if residual is None else out + residual.double())
 

@@ -19,8 +19,8 @@ from pointwise.engine.cpu.gemm import (
     multiply,
 )
 from pointwise.engine.cpu.launch import device, kernel, launch, slot
-from pointwise.engine.cpu.layout import bits, real
 from pointwise.engine.cpu.pack import pack, pack_kernels, pad_row, padded_columns
+from pointwise.engine.cpu.table import bits, real
 from pointwise.engine.cpu.vector import REGISTER_BYTES
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from pointwise.engine.cpu.launch import Program, array, kernel, launch, slot
+from pointwise.engine.cpu.launch import Launch, Program, array, kernel, launch, slot
 
 
 @kernel
@@ -60,7 +61,7 @@ def test_a_program_stops_at_the_launch_that_raises(which, how, kind, words, team
     threads(team)
     done = np.zeros((3, 9), np.int64)
     tables = [_table(each, row) for each, row in zip((0, how, 0), done, strict=True)]
-    program = Program([(_fail, table, 9) for table in tables])
+    program = Program([Launch(_fail, table, 9, torch.empty(0)) for table in tables])
     with pytest.raises(kind, match=words), program.lock:
         program.run(which)
     assert done[0].all() == (which is None)

@@ -91,11 +91,11 @@ def test_more_rows_than_a_tile(case, threads):
 
 
 def _moved(y):
-    return {"origin": y.origin + 1}
+    return {"padding": y.padding - 1}
 
 
 def _spread(y):
-    return {"spread": y.spread + 1}
+    return {"dilation": y.dilation + 1}
 
 
 def _smaller(y):
@@ -103,7 +103,7 @@ def _smaller(y):
 
 
 def _faster(y):
-    return {"step": y.step + 1}
+    return {"stride": y.stride + 1}
 
 
 @pytest.mark.parametrize("damage", [_moved, _spread, _smaller, _faster])

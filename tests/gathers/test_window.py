@@ -20,7 +20,7 @@ def triples(axis: Axis) -> Counter:
     found = Counter()
     for point in range(axis.points):
         for tap in range(axis.taps):
-            pixel = point * axis.step + axis.origin + tap * axis.spread
+            pixel = point * axis.stride - axis.padding + tap * axis.dilation
             if 0 <= pixel < axis.size:
                 found[pixel, tap, point] += 1
     return found
@@ -33,7 +33,7 @@ def given_back(axis: Axis) -> Counter:
         for number in range(share.axis.points):
             pixel = share.first + number * share.every
             for i in range(share.axis.taps):
-                point = number * share.axis.step + share.axis.origin + i * share.axis.spread
+                point = number * share.axis.stride - share.axis.padding + i * share.axis.dilation
                 if 0 <= point < share.axis.size:
                     found[pixel, share.tap - i * share.between, point] += 1
     return found
@@ -77,7 +77,7 @@ def test_steps_and_spreads_with_common_factors(step, spread):
 
 def test_a_pixel_between_two_points():
     # Stride 2 and a kernel of one tap: every second pixel is not read by anything.
-    shares = list(adjoint(Axis(size=5, points=3, taps=1, step=2)))
+    shares = list(adjoint(Axis(size=5, points=3, taps=1, stride=2)))
     assert [(share.first, share.every, share.axis.taps) for share in shares] == [
         (0, 2, 1),
         (1, 2, 0),

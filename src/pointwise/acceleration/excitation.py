@@ -9,10 +9,10 @@ from torch import Tensor
 
 from pointwise.acceleration.steps import bounds
 from pointwise.engine.cpu.cut import TEAM
-from pointwise.engine.cpu.layout import bits
 from pointwise.engine.cpu.loops import excite
 from pointwise.engine.cpu.loops.images import Step
 from pointwise.engine.cpu.pack import pack, pad_row, padded_columns
+from pointwise.engine.cpu.table import bits
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from pointwise.acceleration.operands import Fixed, Found, Waiting, dtype_of
 from pointwise.acceleration.values import Value, is_pixels
 from pointwise.convolution.window import Window, window
 from pointwise.engine.cpu.gemm_int8 import HAS_VNNI
-from pointwise.engine.cpu.layout import bits
 from pointwise.engine.cpu.loops import images_int8 as int8
 from pointwise.engine.cpu.loops import to_bytes
 from pointwise.engine.cpu.loops.images import Step, is_stencil
+from pointwise.engine.cpu.table import bits
 
 if TYPE_CHECKING:
     from pointwise.acceleration.planner import Planner
@@ -108,8 +108,8 @@ def _conv(plan: Planner, node: fx.Node, x: Any, weight: Any, factor: Any, shift:
     seen = window(shape[0], shape[2:], sizes[2:], stride, padding, dilation)
     if seen.y.points < 1 or seen.x.points < 1 or shape.numel() == 0:
         return "there is nothing to compute"
-    spread = (seen.y.spread, seen.x.spread)
-    known = spread == (1, 1) and int8.has_rows(seen.x.taps, seen.x.step)
+    dilation = (seen.y.dilation, seen.x.dilation)
+    known = dilation == (1, 1) and int8.has_rows(seen.x.taps, seen.x.stride)
     if stencil and not (as_bytes and residual is None and known):
         return "no stencil of this shape for bytes"
     if not stencil and groups != 1:

@@ -18,7 +18,6 @@ from pointwise.acceleration.operands import Fixed, Found, why_not
 from pointwise.acceleration.values import Value, is_pixels
 from pointwise.convolution.window import Axis, Window, window
 from pointwise.engine.cpu.loops import combine, pool
-from pointwise.engine.cpu.loops import images as conv_images
 
 if TYPE_CHECKING:
     from pointwise.acceleration.planner import Planner
@@ -153,7 +152,7 @@ def _mean(plan: Planner, node: fx.Node, x: Any, keep: bool) -> Found:
     x = plan.as_pixels(x)
     shape = (*x.shape[:2], 1, 1) if keep else x.shape[:2]
     out = plan.new(shape, x.dtype)
-    return plan.emit(lambda: steps.mean(plan.real(x), plan.real(out)), [x], out)
+    return plan.emit(lambda: pool.mean(plan.real(x), plan.real(out)), [x], out)
 
 
 def _pool(plan: Planner, node: fx.Node, kind: int, x: Value, kernel: Sequence[int],
@@ -174,7 +173,7 @@ def _pool(plan: Planner, node: fx.Node, kind: int, x: Value, kernel: Sequence[in
     x = plan.as_pixels(x)
     out = plan.new((*x.shape[:2], height, width), x.dtype)
     return plan.emit(
-        lambda: steps.pooled(plan.real(x), plan.real(out), seen, kind, of), [x], out
+        lambda: pool.pooled(plan.real(x), plan.real(out), seen, kind, of), [x], out
     )  # fmt: skip
 
 
@@ -227,7 +226,7 @@ def _copy_channels(plan: Planner, x: Value, out: Value, begin: int, channels: in
     rows, own = x.fake.numel() // x.shape[1], x.shape[1]
     size = x.fake.element_size()
 
-    def make() -> conv_images.Step:
+    def make() -> Any:
         target = plan.real(out)[:, begin:]
         return steps.by_rows(combine.COPY, plan.real(x), target, None, None, "none", rows, own,
                              channels * size)  # fmt: skip

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from pointwise.acceleration.report import Entry
 from pointwise.acceleration.values import Value, new_arena
-from pointwise.engine.cpu.launch import Program
+from pointwise.engine.cpu.launch import Launch, Program
+from pointwise.engine.cpu.layout import Arguments
 from pointwise.engine.cpu.loops.images import Step
 
 Work = Callable[[list[Any]], None]
@@ -27,7 +28,7 @@ Work = Callable[[list[Any]], None]
 class Native:
     """A launch; ``make`` is called as soon as there is an arena."""
 
-    make: Callable[[], Step]
+    make: Callable[[], Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +55,7 @@ class Part:
 class Plan:
     """Runs again and again; runs in several threads wait for each other.
 
-    ``stand_ins`` are addresses that launches were made with: each in place of one of a slot, so
-    many bytes behind its beginning.
+    ``stand_ins`` are tensors that launches were made with, each in place of one of a slot.
     """
 
     def __init__(
@@ -63,24 +63,27 @@ class Plan:
         made: Sequence[Step | Plain],
         parts: Sequence[Part],
         real: Callable[[Value], Tensor],
-        stand_ins: Mapping[int, tuple[int, int]],
+        stand_ins: Mapping[int, tuple[Tensor, int]],
         arena: Tensor,
         slots: int,
         entries: Sequence[Entry],
     ) -> None:
         self.entries = tuple(entries)
         self.why = ""  # nothing of it runs as a kernel
-        self._real, self._stand_ins = real, stand_ins
+        self._real = real
+        self._stand_ins = {_storage(tensor): slot for tensor, slot in stand_ins.values()}
+        self._old_stand_ins = {
+            address: (slot, _begin(tensor)) for address, (tensor, slot) in stand_ins.items()
+        }
         self._arena, self._slots = arena, slots
-        launches = [step for step in made if isinstance(step, Step)]
+        launches = [step for step in made if isinstance(step, (Step, Launch))]
         self._scratch = _share_scratch(launches)
         self.bytes = arena.numel() + self._scratch.numel()
-        used = {address for step in launches for address in step.arguments}
-        self._fetched = {slot for address, (slot, _) in stand_ins.items() if address in used}
+        self._fetched = {slot for step in launches for _, slot, _ in self._of_slots(step)}
         self._work: list[Work] = []
         run: list[Step] = []
         for step in made:
-            if isinstance(step, Step):
+            if isinstance(step, (Step, Launch)):
                 if step.programs > 0:
                     run.append(step)
                 continue
@@ -95,7 +98,7 @@ class Plan:
         }
         self._parts = [self._result(part) for part in parts]
         self._lock = threading.Lock()
-        del self._real, self._stand_ins
+        del self._real, self._stand_ins, self._old_stand_ins
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         """The graph's results, in memory of their own."""
@@ -109,13 +112,11 @@ class Plan:
         """A call for the launches so far."""
         if not run:
             return
-        program = Program((step.kernel, step.arguments, step.programs) for step in run)
-        read = [kept for step in run for kept in step.kept if not _is_scratch(kept)]
+        program = Program(run)
         patches = [
-            (table, place, *self._stand_ins[int(entry)])
-            for table in program.tables
-            for place, entry in enumerate(table)
-            if int(entry) in self._stand_ins
+            (table, place, slot, begin)
+            for step, table in zip(run, program.tables, strict=True)
+            for place, slot, begin in self._of_slots(step)
         ]
         run.clear()
 
@@ -125,8 +126,22 @@ class Plan:
             with program.lock:
                 program.run()
 
-        work.read = read  # type: ignore[attr-defined]  # weights stay as long as they are read
         self._work.append(work)
+
+    def _of_slots(self, step: Any) -> list[tuple[int, int, int]]:
+        """(where an address stands in its table, of which slot, how many bytes behind it)."""
+        if not isinstance(step.arguments, Arguments):
+            return [
+                (place, *self._old_stand_ins[int(entry)])
+                for place, entry in enumerate(step.arguments)
+                if int(entry) in self._old_stand_ins
+            ]
+        layout, operands = step.arguments.layout, step.arguments.operands
+        return [
+            (layout.places[name], self._stand_ins[key], _begin(operand))
+            for name, operand in zip(layout.pointers, operands, strict=True)
+            if isinstance(operand, Tensor) and (key := _storage(operand)) in self._stand_ins
+        ]
 
     def _call(self, step: Plain) -> Work:
         args, kwargs = _bound(step.args, self._real), _bound(step.kwargs, self._real)
@@ -222,11 +237,29 @@ def _is_scratch(kept: Any) -> bool:
     return isinstance(kept, Tensor) and kept.dtype == torch.uint8
 
 
-def _share_scratch(steps: Sequence[Step]) -> Tensor:
+def _share_scratch(steps: Sequence[Any]) -> Tensor:
     """One piece of memory for what launches write for themselves: they run one after another."""
-    own = [(step, kept) for step in steps for kept in step.kept if _is_scratch(kept)]
-    shared = new_arena(max((kept.numel() for _, kept in own), default=0))
+    old = [step for step in steps if not isinstance(step, Launch)]
+    own = [(step, kept) for step in old for kept in step.kept if _is_scratch(kept)]
+    new = [
+        (step, scratch)
+        for step in steps
+        if isinstance(step, Launch) and (scratch := step.operand("scratch")) is not None
+    ]
+    shared = new_arena(max((kept.numel() for _, kept in (*own, *new)), default=0))
     for step, kept in own:
         place, address = kept.data_ptr(), shared.data_ptr()
         step.arguments[:] = [address if entry == place else entry for entry in step.arguments]
+    for step, _ in new:
+        step.patch(scratch=shared)
     return shared
+
+
+def _storage(tensor: Tensor) -> int:
+    """Whose memory a tensor reads."""
+    return tensor.untyped_storage()._cdata
+
+
+def _begin(tensor: Tensor) -> int:
+    """How many bytes behind the beginning of its memory a tensor begins."""
+    return int(tensor.storage_offset()) * tensor.element_size()

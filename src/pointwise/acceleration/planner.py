@@ -69,7 +69,7 @@ class Planner:
         self.copies: dict[tuple[Value, tuple[int, ...]], Value] = {}
         self.slots = 0
         self.arena = torch.empty(0)
-        self.stand_ins: dict[int, tuple[int, int]] = {}
+        self.stand_ins: dict[int, tuple[Tensor, int]] = {}
         self.report: list[Entry] = []
         self.waiting: dict[Waiting, Entry] = {}
         self.ways: dict[fx.Node, str] = {}  # how calls run that could run otherwise, in words
@@ -279,7 +279,7 @@ class Planner:
         """The tensor of a constant."""
         return None if found is None else self.constants.value(found.node)
 
-    def emit(self, make: Callable[[], Step], reads: Sequence[Value | None], out: Value) -> Value:
+    def emit(self, make: Callable[[], Any], reads: Sequence[Value | None], out: Value) -> Value:
         """One more launch; ``make`` is called as soon as there is an arena."""
         self._write(out, reads, Native(make))
         return out
@@ -330,13 +330,12 @@ class Planner:
     def real(self, value: Value) -> Tensor:
         """A value's tensor, as soon as there is an arena."""
         whole = None if self.turns is None else self.turns.wholes.get(value)
-        tensor, begin = (whole or value).real(self.arena), 0
+        tensor = (whole or value).real(self.arena)
         if whole is not None:
             images = value.shape[0]
             tensor = tensor[self.turn * images : (self.turn + 1) * images]
-            begin = int(tensor.storage_offset()) * tensor.element_size()
         if value.buffer.slot is not None:
-            self.stand_ins[tensor.data_ptr()] = value.buffer.slot, begin
+            self.stand_ins[tensor.data_ptr()] = tensor, value.buffer.slot
         return tensor
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pointwise.convolution.window import Window
 from pointwise.engine.cpu.activation import NONE
 from pointwise.engine.cpu.launch import threads
-from pointwise.engine.cpu.layout import bits
-from pointwise.engine.cpu.loops import combine, layer_norm, pool
-from pointwise.engine.cpu.loops.images import EPILOGUES, Step, windowed
+from pointwise.engine.cpu.loops import combine, layer_norm
+from pointwise.engine.cpu.loops.images import EPILOGUES, Step
+from pointwise.engine.cpu.table import bits
 
 _MORE = {"hardsigmoid": combine.HARDSIGMOID, "gelu": combine.GELU}
 _INFINITY = float("inf")
@@ -65,24 +64,6 @@ def dense(how: int, x: Tensor, out: Tensor, y: Tensor | None, activation: str) -
                  0 if y is None else y.data_ptr(), row, 0, bits(low), bits(high),
                  kind]  # fmt: skip
     return Step(combine.KERNELS[x.dtype], arguments, -(-rows // span), out, combine.OUT)
-
-
-def mean(x: Tensor, out: Tensor) -> Step:
-    """The mean of each image of ``x [N, C, H, W]``, channels_last."""
-    images, channels, height, width = x.shape
-    line = 64 // x.element_size()
-    block = channels
-    while block > line and images * -(-channels // block) < 4 * threads():
-        block = -(-block // 2 // line) * line
-    blocks = -(-channels // block)
-    arguments = [x.data_ptr(), out.data_ptr(), height * width, channels, block, blocks]
-    return Step(pool.MEANS[x.dtype], arguments, images * blocks, out, 1)
-
-
-def pooled(x: Tensor, out: Tensor, window: Window, kind: int, of: int) -> Step:
-    """The largest, or the mean ``of`` so many (0: of those inside), of each window."""
-    arguments = [*windowed(x, window, x.shape[1]), out.data_ptr(), kind, of]
-    return Step(pool.POOL[x.dtype], arguments, window.images * window.y.points, out, pool.OUT)
 
 
 def normed(

@@ -1,9 +1,9 @@
 """Where a convolution on an image looks: for each point of its result, which pixels of its input.
 
 Point (y, x) of ``rows × columns`` reads, for tap (j, i) of ``taps``, the pixel
-``(y·step_y + origin_y + j·spread_y, x·step_x + origin_x + i·spread_x)`` of an image of ``height ×
-width``; what lies outside is zero. A convolution has its stride for step, its dilation for spread
-and minus its padding for origin; its adjoint is made of windows again (``adjoint``).
+``(y·stride_y - padding_y + j·dilation_y, x·stride_x - padding_x + i·dilation_x)`` of an image of
+``height × width``; what lies outside is zero. The adjoint of a window is made of windows again
+(``adjoint``), whose padding may be negative.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class Axis:
     size: int  # of the image that is read
     points: int  # of the result
     taps: int
-    step: int = 1
-    origin: int = 0
-    spread: int = 1
+    stride: int = 1
+    padding: int = 0  # in front
+    dilation: int = 1
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Window:
     def is_identity(self) -> bool:
         """Whether point i reads pixel i and nothing else, as a pointwise convolution does."""
         return all(
-            axis == Axis(axis.size, axis.size, 1, 1, 0, axis.spread) for axis in (self.y, self.x)
+            axis == Axis(axis.size, axis.size, 1, 1, 0, axis.dilation) for axis in (self.y, self.x)
         )
 
 
@@ -58,19 +58,13 @@ def window(
     dilation: Sequence[int],
 ) -> Window:
     """The window of a convolution; ``padding`` is (before, after) of each direction."""
-    axes = [
-        Axis(
-            size,
-            (size + padding[2 * i] + padding[2 * i + 1] - (k - 1) * spread - 1) // step + 1,
-            k,
-            step,
-            -padding[2 * i],
-            spread,
-        )
-        for i, (size, k, step, spread) in enumerate(
-            zip(sizes, kernel, stride, dilation, strict=True)
-        )
-    ]
+    axes = []
+    edges = zip(padding[::2], padding[1::2], strict=True)
+    for size, taps, step, apart, (before, after) in zip(
+        sizes, kernel, stride, dilation, edges, strict=True
+    ):
+        points = (size + before + after - (taps - 1) * apart - 1) // step + 1
+        axes.append(Axis(size, points, taps, step, before, apart))
     return Window(images, *axes)
 
 
@@ -92,18 +86,18 @@ class Share:
 def adjoint(axis: Axis) -> Iterator[Share]:
     """The shares whose windows over the result give back each pixel of the image.
 
-    Pixel p got something from point q through tap j where ``p = q·step + origin + j·spread``. Which
-    taps those can be depends on p modulo step alone, and they follow one another evenly.
+    Pixel p got something from point q through tap j where ``p = q·stride - padding + j·dilation``.
+    Which taps those can be depends on p modulo stride alone, and they follow one another evenly.
     """
-    between = axis.step // gcd(axis.step, axis.spread)  # taps apart that give the same remainder
-    for first in range(min(axis.step, axis.size)):
-        points = -(-(axis.size - first) // axis.step)
-        found = [
-            j for j in range(axis.taps) if (first - axis.origin - j * axis.spread) % axis.step == 0
-        ]
+    # Taps so far apart give the same remainder.
+    between = axis.stride // gcd(axis.stride, axis.dilation)
+    for first in range(min(axis.stride, axis.size)):
+        points = -(-(axis.size - first) // axis.stride)
+        place = first + axis.padding
+        found = [j for j in range(axis.taps) if (place - j * axis.dilation) % axis.stride == 0]
         last = found[-1] if found else 0
         # Rising taps read falling points: from the last tap to the first, so that points rise.
-        origin = (first - axis.origin - last * axis.spread) // axis.step
-        spread = between * axis.spread // axis.step
-        share = Axis(axis.points, points, len(found), 1, origin, spread)
-        yield Share(share, first, axis.step, last, between)
+        padding = -((place - last * axis.dilation) // axis.stride)
+        dilation = between * axis.dilation // axis.stride
+        share = Axis(axis.points, points, len(found), 1, padding, dilation)
+        yield Share(share, first, axis.stride, last, between)

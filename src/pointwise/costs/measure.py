@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pointwise.costs.clock import Clock, Key, Launch, launches, timed, watched
+from pointwise.engine.cpu import launch
 from pointwise.engine.cpu.launch import Program, kernel, threads
 
 Progress = Callable[[], object]
@@ -158,7 +159,7 @@ def _nothing(arguments, program, thread):
 
 def _launch_ms(times: int = 200) -> float:
     """A launch on all threads whose kernel does nothing."""
-    program = Program([(_nothing, [0], 8 * threads())])
+    program = Program([launch.Launch(_nothing, None, 8 * threads(), torch.empty(0))])
     seconds = []
     for _ in range(times):
         with program.lock:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from pointwise.engine.cpu.changes import Snapshot
 from pointwise.engine.cpu.launch import Program, threads
+from pointwise.engine.cpu.layout import Arguments
 from pointwise.engine.cpu.loops import images as conv_images
 from pointwise.engine.cpu.memory import empty_image
 from pointwise.layers import folded
@@ -146,16 +147,20 @@ class _Plan:
         groups: Sequence[Sequence[conv_images.Step]],
         counts: Sequence[int],
         buffers: tuple,
+        residual: Tensor | None,
     ) -> None:
         steps = [step for group in groups for step in group]
         self.out = steps[-1].out
         self.parts = _parts(links, counts)
-        self._readers = len(groups[0])  # so many launches read the input
+        # Where addresses stand that change: of the launches that read the input, and of the last.
+        self._inputs = [_place(step, "x") for step in groups[0]]
+        self._out = _place(steps[-1], "out")
+        self._residual = -1 if residual is None else _place(steps[-1], "residual")
         ends = list(accumulate(len(group) for group in groups))
         self._launches = [slice(end - len(group), end)
                           for end, group in zip(ends, groups, strict=True)]  # fmt: skip
         self._steps, self._buffers = steps, buffers
-        self._program = Program((step.kernel, step.arguments, step.programs) for step in steps)
+        self._program = Program(steps)
         self._numbers = _numbers(links)
         self._tensors = _tensors(links)
         self._snapshot = Snapshot(self._tensors)
@@ -179,14 +184,14 @@ class _Plan:
     def run(self, input: Tensor, residual: Tensor | None) -> Tensor:
         input = input.contiguous(memory_format=torch.channels_last)
         out = empty_image(self.out.shape, self.out.dtype)
-        program, last = self._program, self._steps[-1]
+        program = self._program
         with program.lock:
-            for table in program.tables[: self._readers]:
-                table[0] = input.data_ptr()
-            program.tables[-1][last.place] = out.data_ptr()
+            for table, place in zip(program.tables, self._inputs, strict=False):
+                table[place] = input.data_ptr()
+            program.tables[-1][self._out] = out.data_ptr()
             if residual is not None:
                 residual = residual.contiguous(memory_format=torch.channels_last)
-                program.tables[-1][last.residual] = residual.data_ptr()
+                program.tables[-1][self._residual] = residual.data_ptr()
             if _observer is None:
                 program.run()
             else:
@@ -196,6 +201,13 @@ class _Plan:
     def step(self, number: int) -> None:
         """Runs the launches of one part, for an observer."""
         self._program.run(self._launches[number])
+
+
+def _place(step: Any, name: str) -> int:
+    """Where the address of an operand stands in a launch's table."""
+    if isinstance(step.arguments, Arguments):
+        return step.arguments.layout.places[name]
+    return {"x": 0, "out": step.place, "residual": step.residual}[name]
 
 
 _Part = tuple[ref, "ref | None", "str | None"]
@@ -266,7 +278,7 @@ def _make(input: Tensor, links: Sequence[Link], residual: Tensor | None) -> _Pla
             groups.append([folded.step_of(x, found[first:end], out, more)])
         counts += [1, 1] if multiplied else [count]
         x, first = out, end
-    return _Plan(links, groups, counts, buffers)
+    return _Plan(links, groups, counts, buffers, residual)
 
 
 def _two_buffers(found: Sequence[folded.Folded], dtype: torch.dtype) -> tuple[Tensor, Tensor]:

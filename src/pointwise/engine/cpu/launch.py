@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from array import array as numbers
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, NoReturn
 
@@ -27,8 +29,10 @@ from numba.core.compiler import Compiler
 from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 from numba.np.ufunc.parallel import _launch_threads
+from torch import Tensor
 
 from pointwise.engine.cpu.kernel_cache import KernelCache
+from pointwise.engine.cpu.layout import Arguments
 from pointwise.engine.cpu.vector import peek, poke
 
 if numba.config.THREADING_LAYER == "default":
@@ -344,10 +348,10 @@ def launch(compiled, arguments, programs: int) -> None:
     """
     if programs <= 0:
         return
-    table = np.array(arguments, dtype=np.int64)
+    table = arguments.table if isinstance(arguments, Arguments) else numbers("q", arguments)
     team = min(threads(), programs)
     counters = np.zeros((team, _LINE // 8), dtype=np.int64)
-    where = (compiled.address, table.ctypes.data, programs, counters.ctypes.data)
+    where = (compiled.address, table.buffer_info()[0], programs, counters.ctypes.data)
     if team == 1:
         raised = _work(*where, 0, 1)
     else:
@@ -357,20 +361,54 @@ def launch(compiled, arguments, programs: int) -> None:
         _raise_of([compiled], counters, team)
 
 
+@dataclass
+class Launch:
+    """A kernel, its arguments, and how many programs: made once, run as often as wanted.
+
+    The result is ``out``. Layouts name their operands alike: the input ``x``, the result ``out``, a
+    ``residual``, and ``scratch``, memory that the kernel writes for itself.
+    """
+
+    kernel: kernel
+    arguments: Arguments | None  # None of a launch without programs
+    programs: int
+    out: Tensor
+
+    def run(self) -> Tensor:
+        launch(self.kernel, self.arguments, self.programs)
+        return self.out
+
+    def patch(self, **operands: Tensor | None) -> None:
+        """Puts other operands in the place of named ones."""
+        if self.arguments is not None:
+            self.arguments.patch(**operands)
+
+    def operand(self, name: str) -> Any:
+        """The operand of this name; None where there is none."""
+        if self.arguments is None or name not in self.arguments.layout.pointers:
+            return None
+        return self.arguments.get(name)
+
+
 class Program:
     """Launches one after the other in a single call, which saves what each costs in Python.
 
-    Made of (kernel, arguments, programs). ``tables[i]`` are the arguments of launch i and may be
-    changed between runs; runs in several threads wait for each other.
+    ``tables[i]`` are the arguments of launch i in memory, and may be changed between runs; runs in
+    several threads wait for each other.
     """
 
-    def __init__(self, launches) -> None:
-        compiled, arguments, programs = zip(*launches, strict=True)
-        self.kernels = compiled  # their machine code is to stay
-        self.tables = [np.array(table, dtype=np.int64) for table in arguments]
-        self._addresses = np.array([kernel.address for kernel in compiled], dtype=np.int64)
-        self._places = np.array([table.ctypes.data for table in self.tables], dtype=np.int64)
-        self._programs = np.array(programs, dtype=np.int64)
+    def __init__(self, launches: Iterable[Any]) -> None:
+        self.launches = list(launches)  # machine code and operands are to stay
+        self.kernels = tuple(one.kernel for one in self.launches)
+        self.tables = [
+            one.arguments.table
+            if isinstance(one.arguments, Arguments)
+            else numbers("q", one.arguments or ())
+            for one in self.launches
+        ]
+        self._addresses = np.array([kernel.address for kernel in self.kernels], dtype=np.int64)
+        self._places = np.array([table.buffer_info()[0] for table in self.tables], dtype=np.int64)
+        self._programs = np.array([one.programs for one in self.launches], dtype=np.int64)
         self._counters = np.zeros(0, dtype=np.int64)
         self.lock = threading.Lock()
 

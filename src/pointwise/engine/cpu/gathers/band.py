@@ -53,6 +53,6 @@ def fixed_bands(seen: Window, row_bytes: int) -> tuple[int, int]:
 def window_bytes(seen: Window, band: int, row_bytes: int) -> int:
     """Bytes of the part of an image that a band sees."""
     y, x = seen.y, seen.x
-    lines = (band - 1) * y.step + (y.taps - 1) * y.spread + 1
-    columns = (x.points - 1) * x.step + (x.taps - 1) * x.spread + 1
+    lines = (band - 1) * y.stride + (y.taps - 1) * y.dilation + 1
+    columns = (x.points - 1) * x.stride + (x.taps - 1) * x.dilation + 1
     return lines * columns * row_bytes

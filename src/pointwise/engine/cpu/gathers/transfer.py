@@ -10,7 +10,7 @@ result's gradient, and what comes back through its mean and variance.
 from __future__ import annotations
 
 from pointwise.engine.cpu.launch import device, slot
-from pointwise.engine.cpu.layout import real
+from pointwise.engine.cpu.table import real
 from pointwise.engine.cpu.vector import (
     broadcast,
     bytes_of,

@@ -11,7 +11,7 @@ import math
 from pointwise.engine.cpu.activation import NONE, activate, exponential, quotient
 from pointwise.engine.cpu.by_dtype import by_dtype
 from pointwise.engine.cpu.launch import device, slot
-from pointwise.engine.cpu.layout import real
+from pointwise.engine.cpu.table import real
 from pointwise.engine.cpu.vector import (
     broadcast,
     bytes_of,

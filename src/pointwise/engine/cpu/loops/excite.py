@@ -17,8 +17,8 @@ from __future__ import annotations
 from pointwise.engine.cpu.activation import NONE, quotient
 from pointwise.engine.cpu.by_dtype import by_dtype
 from pointwise.engine.cpu.launch import device, slot
-from pointwise.engine.cpu.layout import real
 from pointwise.engine.cpu.loops.combine import finish
+from pointwise.engine.cpu.table import real
 from pointwise.engine.cpu.vector import (
     broadcast,
     bytes_of,

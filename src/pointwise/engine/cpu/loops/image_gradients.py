@@ -23,7 +23,6 @@ from pointwise.engine.cpu.gathers.stencil_gradient import GRADIENT_ROWS
 from pointwise.engine.cpu.gathers.transfer import transfer_rows
 from pointwise.engine.cpu.gemm import ELEMENT, FROM_NOTHING, FROM_ROWS, multiply
 from pointwise.engine.cpu.launch import device, device_of, launch, slot, threads
-from pointwise.engine.cpu.layout import Table, address
 from pointwise.engine.cpu.loops.images import (
     depthwise_step,
     mixed,
@@ -35,6 +34,7 @@ from pointwise.engine.cpu.loops.moments import Behind, pass_over
 from pointwise.engine.cpu.memory import empty, empty_image
 from pointwise.engine.cpu.pack import padded_columns
 from pointwise.engine.cpu.partial_sums import total_of
+from pointwise.engine.cpu.table import Table, address
 from pointwise.engine.cpu.vector import REGISTER_BYTES, broadcast, bytes_of, lanes_of, number, store
 from pointwise.engine.cpu.weights import mix, taps
 

@@ -20,8 +20,8 @@ from pointwise.engine.cpu.gathers import patches_int8, stencil_int8
 from pointwise.engine.cpu.gathers.stencil_int8 import CHANNELS, LINES, woven
 from pointwise.engine.cpu.gemm_int8 import GROUP, ROWS, multiply, pack, pad
 from pointwise.engine.cpu.launch import device, device_of, kernel, slot, threads
-from pointwise.engine.cpu.layout import bits, real
 from pointwise.engine.cpu.loops.images import Step, windowed
+from pointwise.engine.cpu.table import bits, real
 
 _INFINITY = float("inf")
 FLOAT = np.float32(0)
@@ -277,7 +277,7 @@ def depthwise_step(x: Tensor, weights: Taps, window: Window, out: Tensor) -> Ste
     scratch = torch.empty(threads() * _table_bytes(window), dtype=torch.uint8)
     arguments = windowed(x, window, x.shape[1]) + _stencil_arguments(weights, window, scratch)
     arguments += [out.data_ptr(), band, bands, *(out.stride(i) for i in (0, 2, 3))]
-    compiled = _DEPTHWISE[window.x.taps, window.x.step]
+    compiled = _DEPTHWISE[window.x.taps, window.x.stride]
     programs = window.images * bands if out.numel() else 0
     return Step(compiled, arguments, programs, out, _OWN, (weights, scratch))
 
@@ -302,6 +302,6 @@ def separable_step(
     arguments = windowed(x, window, x.shape[1]) + _stencil_arguments(weights, window, scratch)
     arguments += _mix_arguments(then, out, residual, times, low, high)
     arguments += [band, bands, row_bytes, threads()]
-    compiled = _SEPARABLE[window.x.taps, window.x.step]
+    compiled = _SEPARABLE[window.x.taps, window.x.stride]
     programs = window.images * bands if out.numel() else 0
     return Step(compiled, arguments, programs, out, _OWN + 7, (weights, then, scratch))

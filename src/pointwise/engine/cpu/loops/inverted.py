@@ -18,7 +18,6 @@ from pointwise.engine.cpu.gathers import patches, stencil
 from pointwise.engine.cpu.gathers.transfer import copy
 from pointwise.engine.cpu.gemm import FROM_BIAS, GENERAL, ROWS, TILE, TILE_ROW, multiply
 from pointwise.engine.cpu.launch import device, device_of, slot, threads
-from pointwise.engine.cpu.layout import real
 from pointwise.engine.cpu.loops.images import (
     MIX_SLOTS,
     TAPS,
@@ -30,6 +29,7 @@ from pointwise.engine.cpu.loops.images import (
     stencil_arguments,
     windowed,
 )
+from pointwise.engine.cpu.table import real
 from pointwise.engine.cpu.vector import bytes_of, lanes_of
 from pointwise.engine.cpu.weights import Mix, Taps
 
@@ -164,11 +164,11 @@ def inverted_step(
     wide_row = row_stride(wide * size)
     line = seen.x.size * wide_row
     points = seen.x.points
-    reach = (seen.y.taps - 1) * seen.y.spread + 1
-    most = max(1, (_CACHE // line - reach) // seen.y.step + 1)
+    reach = (seen.y.taps - 1) * seen.y.dilation + 1
+    most = max(1, (_CACHE // line - reach) // seen.y.stride + 1)
     share, band = cut_lines(seen, most)
     parts = -(-seen.y.points // share)
-    between = min(seen.y.size, (band - 1) * seen.y.step + reach) * line
+    between = min(seen.y.size, (band - 1) * seen.y.stride + reach) * line
     behind = 0 if then is None else band * points * wide_row
     rows, tile_row, tiles = seen.y.size * seen.x.size, 0, 0
     if not window.is_identity:

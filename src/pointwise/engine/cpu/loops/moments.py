@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from pointwise.engine.cpu.launch import array, device, kernel, launch, slot
-from pointwise.engine.cpu.layout import Table, bits, real
 from pointwise.engine.cpu.pack import padded_columns
 from pointwise.engine.cpu.partial_sums import total_of
+from pointwise.engine.cpu.table import Table, bits, real
 from pointwise.engine.cpu.vector import (
     at_most,
     broadcast,

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from pointwise.engine.cpu.activation import HARDSWISH, NONE, SILU, activate, exponential, quotient
 from pointwise.engine.cpu.launch import device, kernel, launch, slot
-from pointwise.engine.cpu.layout import bits, real
 from pointwise.engine.cpu.memory import empty_image
 from pointwise.engine.cpu.pack import padded_columns
 from pointwise.engine.cpu.partial_sums import total_of
+from pointwise.engine.cpu.table import bits, real
 from pointwise.engine.cpu.vector import (
     at_most,
     broadcast,

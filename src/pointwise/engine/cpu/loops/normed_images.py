@@ -24,7 +24,6 @@ from pointwise.engine.cpu.gathers.band import copy_band, fixed_bands, window_byt
 from pointwise.engine.cpu.gathers.stencil_backward import BACKWARD_ROWS, PIXELS, reach
 from pointwise.engine.cpu.gathers.transfer import CORRECT, NORMALISE, transfer_rows, zeros
 from pointwise.engine.cpu.launch import device_of, launch, slot, threads
-from pointwise.engine.cpu.layout import Table, real
 from pointwise.engine.cpu.loops import image_gradients as conv_images_gradient
 from pointwise.engine.cpu.loops import images as conv_images
 from pointwise.engine.cpu.loops.images import bits, is_stencil
@@ -32,6 +31,7 @@ from pointwise.engine.cpu.loops.moments import Mask, Moments, leave, pass_over
 from pointwise.engine.cpu.memory import empty, empty_image
 from pointwise.engine.cpu.pack import padded_columns
 from pointwise.engine.cpu.partial_sums import total_of
+from pointwise.engine.cpu.table import Table, real
 from pointwise.engine.cpu.vector import bytes_of, number
 
 
@@ -246,7 +246,7 @@ def _depthwise_backward(compiled, given: Norm, weight, seen: Window, correct: Co
     numbers = padded_columns((seen.taps + 2) * channels, z.dtype)
     totals = empty((slabs, numbers), z.dtype)
     # Rows and columns of points that a band can read, at most.
-    room = ((band + seen.y.taps) // seen.y.step + 2) * (seen.x.size + 3 * PIXELS) * pixel
+    room = ((band + seen.y.taps) // seen.y.stride + 2) * (seen.x.size + 3 * PIXELS) * pixel
     scratch = torch.empty(threads() * room, dtype=torch.uint8)
     arguments = conv_images.windowed(z, seen, channels)
     arguments += [correct.grad.data_ptr(), out.data_ptr(), taps.weight.data_ptr(),
@@ -299,8 +299,8 @@ def backward(
     d_z = d_scale = d_shift = None
     behind = given.behind()
     x = seen.x
-    shape = x.taps, x.step, -x.origin % x.step, given.z.dtype
-    if is_stencil(weight.shape, groups) and wanted and x.spread == 1 == seen.y.spread:
+    shape = x.taps, x.stride, x.padding % x.stride, given.z.dtype
+    if is_stencil(weight.shape, groups) and wanted and x.dilation == 1 == seen.y.dilation:
         compiled = _BACKWARD.get(shape)
         if compiled is not None:
             return _depthwise_backward(compiled, given, weight, seen, correct)

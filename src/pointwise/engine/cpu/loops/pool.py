@@ -1,14 +1,14 @@
-"""Pooling on images, channels_last: the largest or the mean of the pixels of a window, or of all.
-
-The entries of ``pool``'s table are those of a window (see ``conv_images.windowed``), then out, the
-kind, and how many pixels a mean is of (0: those inside the image).
-"""
+"""Pooling of images, channels_last: the largest or the mean of a window's pixels, or of all."""
 
 from __future__ import annotations
 
+from torch import Tensor
+
+from pointwise.convolution.window import Window
 from pointwise.engine.cpu.activation import quotient
 from pointwise.engine.cpu.by_dtype import by_dtype
-from pointwise.engine.cpu.launch import device, slot
+from pointwise.engine.cpu.launch import Launch, device, threads
+from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.vector import (
     at_most,
     broadcast,
@@ -19,9 +19,15 @@ from pointwise.engine.cpu.vector import (
     number,
     store_first,
 )
+from pointwise.engine.cpu.window import WINDOW, window_arguments
 
 LARGEST, MEAN = range(2)
-OUT = 15  # the first entry behind the window
+
+_POOL = Layout("Pool", "*x *out kind divisor", window=WINDOW)
+_MEANS = Layout("Means", "*x *out pixels channels block blocks")
+
+# Sums of so many rows are added to the sum of all: fewer roundings of large numbers.
+_RUN = 64
 
 
 @device
@@ -33,60 +39,50 @@ def _larger(a, b):
 @device
 def _pool(arguments, program, thread, like):
     """One row of results."""
+    own = _POOL(arguments)
+    window = own.window
     size, width = bytes_of(like), lanes_of(like)
-    pixel, channels = slot(arguments, 1), slot(arguments, 2)
-    high, wide = slot(arguments, 3), slot(arguments, 4)
-    lines, points = slot(arguments, 5), slot(arguments, 6)
-    step_y, step_x = slot(arguments, 7), slot(arguments, 8)
-    taps_y, taps_x = slot(arguments, 9), slot(arguments, 10)
-    origin_y, origin_x = slot(arguments, 11), slot(arguments, 12)
-    spread_y, spread_x = slot(arguments, 13), slot(arguments, 14)
-    kind, of = slot(arguments, OUT + 1), slot(arguments, OUT + 2)
-    image = slot(arguments, 0) + program // lines * high * wide * pixel
-    top = program % lines * step_y + origin_y
-    out = slot(arguments, OUT) + program * points * channels * size
-    for p in range(points):
-        left = p * step_x + origin_x
+    pixel, channels = window.pixel, window.channels
+    image = own.x + program // window.lines * window.height * window.width * pixel
+    top = program % window.lines * window.stride_y - window.padding_y
+    out = own.out + program * window.points * channels * size
+    for p in range(window.points):
+        left = p * window.stride_x - window.padding_x
         for c in range(0, channels, width):
             more = channels - c
-            total = broadcast(number(0 if kind == MEAN else -float("inf"), like))
+            total = broadcast(number(0 if own.kind == MEAN else -float("inf"), like))
             count = 0
-            for j in range(taps_y):
-                y = top + j * spread_y
-                if y < 0 or y >= high:
+            for j in range(window.taps_y):
+                y = top + j * window.dilation_y
+                if y < 0 or y >= window.height:
                     continue
-                for i in range(taps_x):
-                    x = left + i * spread_x
-                    if x < 0 or x >= wide:
+                for i in range(window.taps_x):
+                    x = left + i * window.dilation_x
+                    if x < 0 or x >= window.width:
                         continue
-                    value = load_first(image + (y * wide + x) * pixel + c * size, more, like)
-                    total = total + value if kind == MEAN else _larger(total, value)
+                    at = image + (y * window.width + x) * pixel + c * size
+                    value = load_first(at, more, like)
+                    total = total + value if own.kind == MEAN else _larger(total, value)
                     count += 1
-            if kind == MEAN:
-                total = quotient(total, broadcast(number(count if of == 0 else of, like)))
+            if own.kind == MEAN:
+                divisor = count if own.divisor == 0 else own.divisor
+                total = quotient(total, broadcast(number(divisor, like)))
             store_first(out + c * size, total, more)
         out += channels * size
 
 
-# Sums of so many rows are added to the sum of all: fewer roundings of large numbers.
-_RUN = 64
-
-
 @device
 def _mean(arguments, program, thread, like):
-    """The mean of all pixels of an image, for some of its channels.
-
-    Entries: x, out, pixels, channels, channels of a program, how many programs an image has.
-    """
+    """The mean of all pixels of an image, for some of its channels."""
+    own = _MEANS(arguments)
     size, width = bytes_of(like), lanes_of(like)
-    pixels, channels = slot(arguments, 2), slot(arguments, 3)
-    block, blocks = slot(arguments, 4), slot(arguments, 5)
-    image, first = program // blocks, program % blocks * block
-    x = slot(arguments, 0) + image * pixels * channels * size
-    out = slot(arguments, 1) + image * channels * size
+    pixels, channels = own.pixels, own.channels
+    image, first = program // own.blocks, program % own.blocks * own.block
+    x = own.x + image * pixels * channels * size
+    out = own.out + image * channels * size
     share = broadcast(number(pixels, like))
-    for c in range(first, min(first + block, channels), width):
-        left = min(block - (c - first), channels - c)
+    for c in range(first, min(first + own.block, channels), width):
+        left = min(own.block - (c - first), channels - c)
         total = broadcast(number(0, like))
         for begin in range(0, pixels, _RUN):
             some = broadcast(number(0, like))
@@ -96,5 +92,31 @@ def _mean(arguments, program, thread, like):
         store_first(out + c * size, quotient(total, share), left)
 
 
-POOL = by_dtype(_pool, "pool")
-MEANS = by_dtype(_mean, "mean_of_images")
+_POOL_KERNELS = by_dtype(_pool, "pool")
+_MEAN_KERNELS = by_dtype(_mean, "mean_of_images")
+
+
+def pooled(x: Tensor, out: Tensor, window: Window, kind: int, divisor: int) -> Launch:
+    """The largest, or the mean, of each window of ``x``; both images are channels_last.
+
+    A mean is the sum of the pixels inside the image over ``divisor``, or over their number where
+    that is 0.
+    """
+    seen = window_arguments(window, x.shape[1] * x.element_size(), x.shape[1])
+    arguments = _POOL(x=x, out=out, kind=kind, divisor=divisor, window=seen)
+    programs = window.images * window.y.points
+    return Launch(_POOL_KERNELS[x.dtype], arguments, programs, out)
+
+
+def mean(x: Tensor, out: Tensor) -> Launch:
+    """The mean of each image of ``x [N, C, H, W]``, channels_last, into ``out [N, C]``."""
+    images, channels, height, width = x.shape
+    line = 64 // x.element_size()
+    block = channels
+    while block > line and images * -(-channels // block) < 4 * threads():
+        block = -(-block // 2 // line) * line
+    blocks = -(-channels // block)
+    arguments = _MEANS(
+        x=x, out=out, pixels=height * width, channels=channels, block=block, blocks=blocks
+    )
+    return Launch(_MEAN_KERNELS[x.dtype], arguments, images * blocks, out)

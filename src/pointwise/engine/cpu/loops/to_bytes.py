@@ -9,7 +9,7 @@ from numba.extending import intrinsic
 
 from pointwise.engine.cpu.gemm_int8 import rounded
 from pointwise.engine.cpu.launch import device, kernel, slot
-from pointwise.engine.cpu.layout import real
+from pointwise.engine.cpu.table import real
 from pointwise.engine.cpu.vector import (
     broadcast,
     first_lanes,

@@ -25,9 +25,9 @@ from pointwise.engine.cpu.cut import cut_tiles, odd_lines
 from pointwise.engine.cpu.gathers.transfer import copy, zeros
 from pointwise.engine.cpu.gemm import GENERAL, ROWS, TILE, TILE_ROW, multiply
 from pointwise.engine.cpu.launch import device_of, slot, threads
-from pointwise.engine.cpu.layout import real
 from pointwise.engine.cpu.loops.images import MIX_SLOTS, TAPS, Step, mixing, windowed
 from pointwise.engine.cpu.pack import pack_kernels, pad_row
+from pointwise.engine.cpu.table import real
 from pointwise.engine.cpu.toom_cook import matrices, times
 from pointwise.engine.cpu.vector import (
     REGISTER_BYTES,
@@ -257,7 +257,7 @@ def winograd_outputs(
     """
     y, x = window.y, window.x
     lanes = REGISTER_BYTES // dtype.itemsize
-    plain = all((axis.taps, axis.step, axis.spread) == (3, 1, 1) for axis in (y, x))
+    plain = all((axis.taps, axis.stride, axis.dilation) == (3, 1, 1) for axis in (y, x))
     if not plain or groups > 1 or inputs % lanes or columns % lanes:
         return 0
 

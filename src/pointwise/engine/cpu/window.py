@@ -1,0 +1,23 @@
+"""A window as kernels read it."""
+
+from __future__ import annotations
+
+from pointwise.convolution.window import Window
+from pointwise.engine.cpu.layout import Arguments, Layout
+
+WINDOW = Layout(
+    "Window",
+    "pixel channels height width lines points stride_y stride_x taps_y taps_x "
+    "padding_y padding_x dilation_y dilation_x",
+)
+"""``channels`` of pixels that lie ``pixel`` bytes apart; the result is ``lines × points``."""
+
+
+def window_arguments(window: Window, pixel: int, channels: int) -> Arguments:
+    """A window over pixels that lie ``pixel`` bytes apart; of ``channels`` of them."""
+    y, x = window.y, window.x
+    return WINDOW(
+        pixel=pixel, channels=channels, height=y.size, width=x.size, lines=y.points,
+        points=x.points, stride_y=y.stride, stride_x=x.stride, taps_y=y.taps, taps_x=x.taps,
+        padding_y=y.padding, padding_x=x.padding, dilation_y=y.dilation, dilation_x=x.dilation,
+    )  # fmt: skip
