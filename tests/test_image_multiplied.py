@@ -14,7 +14,7 @@ from pointwise.layers import (
     DepthwiseSeparableConv2d,
     conv_norm_act,
     in_sequence,
-    planned,
+    inference,
 )
 from pointwise.networks import ResNet50
 from pointwise.operators.images import repeated
@@ -63,16 +63,16 @@ def made(name, dtype=F32, training=False):
 
 @pytest.fixture
 def plans(monkeypatch) -> list[bool]:
-    """Whether each call of ``planned.run`` had a plan."""
+    """Whether each call of ``inference.run`` had a plan."""
     seen = []
-    run = planned.run
+    run = inference.run
 
     def noted(input, links, residual=None):
         out = run(input, links, residual)
         seen.append(out is not None)
         return out
 
-    monkeypatch.setattr(planned, "run", noted)
+    monkeypatch.setattr(inference, "run", noted)
     return seen
 
 

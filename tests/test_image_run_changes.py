@@ -14,9 +14,9 @@ from image_modules import CLOSE, copied, picture
 from image_runs import F32, F64, MODES, compare, made, one_by_one
 from torch import nn
 
-from pointwise.layers import ConvNormAct, conv_norm_act, in_sequence, planned
+from pointwise.layers import ConvNormAct, conv_norm_act, in_sequence, inference
 from pointwise.layers.conv_norm_act import run
-from pointwise.layers.link import Link
+from pointwise.layers.unit import Unit
 
 # --- what does not fit ----------------------------------------------------------------------------
 
@@ -66,7 +66,7 @@ def test_norms_that_do_not_fit_do_not_reach_a_kernel(wrong):
         conv = nn.Conv2d(6, 6, 1, groups=groups, bias=False)
         norm = nn.BatchNorm2d(1 if wrong == "one channel" else 6, track_running_stats=False)
         norm = norm.double() if wrong == "float64" else norm
-        for links in ([Link(conv, norm)], [Link(conv, norm, "relu"), Link(conv, norm)]):
+        for links in ([Unit(conv, norm)], [Unit(conv, norm, "relu"), Unit(conv, norm)]):
             with pytest.raises((RuntimeError, ValueError, TypeError)):
                 run(x, links)
 
@@ -299,7 +299,7 @@ def test_blocks_of_inference_tensors_are_planned_and_every_write_is_seen():
         runs.append(plan)
         plan._program.run()
 
-    with planned.observed(seen):
+    with inference.observed(seen):
         for mode in (torch.inference_mode, torch.no_grad):
             with mode():
                 torch.testing.assert_close(block(x), one_by_one(block)(x), **CLOSE[F32])

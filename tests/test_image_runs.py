@@ -9,7 +9,7 @@ from image_modules import picture
 from image_runs import EACH, F32, F64, MODES, NORMS, compare, made, one_by_one, settled, step
 from torch import nn
 
-from pointwise.layers import normed
+from pointwise.layers import training as layers_training
 from pointwise.networks import MobileNetV1
 
 
@@ -17,13 +17,13 @@ from pointwise.networks import MobileNetV1
 def runs(monkeypatch) -> list[int]:
     """How many links each call of the joined training had."""
     seen = []
-    joined = normed.run
+    joined = layers_training.run
 
     def noted(input, links, residual=None):
         seen.append(len(links))
         return joined(input, links, residual)
 
-    monkeypatch.setattr(normed, "run", noted)
+    monkeypatch.setattr(layers_training, "run", noted)
     return seen
 
 

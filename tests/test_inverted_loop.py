@@ -12,7 +12,7 @@ from pointwise.convolution.window import window
 from pointwise.engine.cpu.cut import cut_lines
 from pointwise.engine.cpu.loops import images as conv_images
 from pointwise.engine.cpu.loops.inverted import inverted_step, is_better_in_one
-from pointwise.layers import InvertedResidual, planned
+from pointwise.layers import InvertedResidual, inference
 
 F32, F64 = torch.float32, torch.float64
 ACTIVATIONS = {"none": lambda x: x, "relu6": F.relu6, "hardswish": F.hardswish, "silu": F.silu}
@@ -166,7 +166,7 @@ def test_a_block_of_a_network_is_one_launch():
             for number in range(len(plan.parts)):
                 plan.step(number)
 
-        with planned.observed(watched):
+        with inference.observed(watched):
             found = block(x)
         expected = block.double()(x.double())
     assert seen == [[3]]

@@ -15,7 +15,7 @@ from pointwise.costs import clock, measure
 from pointwise.costs.machine import Machine
 from pointwise.costs.parts_of_runs import BETWEEN
 from pointwise.costs.profiled import profile
-from pointwise.layers import Bottleneck, DepthwiseSeparableConv2d, planned
+from pointwise.layers import Bottleneck, DepthwiseSeparableConv2d, inference
 from pointwise.networks import CellPyramid, MobileNetV1, MobileNetV3, ResNet50
 
 TOY = Machine("a toy", 2, 100.0, 10.0, caches=((2**17, 50.0), (2**20, 40.0)))
@@ -150,7 +150,7 @@ def test_the_model_is_left_as_it_was(quick):
     for name, value in network.state_dict().items():
         assert torch.equal(value, state[name])
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
-    assert planned._observer is None
+    assert inference._observer is None
     threads = torch.get_num_threads()
 
     class Fails(nn.Module):
@@ -166,7 +166,7 @@ def test_the_model_is_left_as_it_was(quick):
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
-    assert planned._observer is None
+    assert inference._observer is None
 
 
 def test_a_layer_alone_can_be_the_network(quick):

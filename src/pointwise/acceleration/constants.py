@@ -17,9 +17,7 @@ from torch import Tensor, fx
 
 from pointwise.acceleration import excitation
 from pointwise.acceleration.fuse import constant_nodes
-from pointwise.engine.cpu.loops import images as conv_images
-from pointwise.engine.cpu.loops import images_int8 as conv_images_int8
-from pointwise.engine.cpu.loops import winograd as conv_images_winograd
+from pointwise.convolution import choose
 
 
 class Constants:
@@ -31,10 +29,8 @@ class Constants:
         self._owner = graph.owning_module
         self._values: dict[fx.Node, Any] = {}
         self._likes: dict[fx.Node, tuple[torch.Size, torch.dtype]] = {}
-        self._packed: dict[tuple, conv_images.Weights] = {}
-        self._filtered: dict[tuple, conv_images_winograd.Filtered] = {}
+        self._packed: dict[tuple, choose.Weight] = {}
         self._excitations: dict[tuple, excitation.Excitation] = {}
-        self._bytes: dict[tuple, conv_images_int8.Mix | conv_images_int8.Taps] = {}
 
     @contextmanager
     def given(self, tensors: Sequence[Tensor]) -> Iterator[None]:
@@ -70,35 +66,23 @@ class Constants:
             self._likes[node] = value.shape, value.dtype
         return self._likes[node]
 
-    def packed_matrix(self, weight: fx.Node, bias: fx.Node | None) -> conv_images.Weights:
+    def packed_matrix(self, weight: fx.Node, bias: fx.Node | None) -> choose.Weight:
         """``packed`` of a linear layer's weight ``[C_out, C_in]``."""
         key = (weight, bias)
         if key not in self._packed:
             matrix, row = self.value(weight), None if bias is None else self.value(bias)
-            self._packed[key] = conv_images.mix(matrix[:, :, None, None], row)
+            self._packed[key] = choose.pack(choose.MIXED, 1, matrix[:, :, None, None], row)
         return self._packed[key]
 
-    def packed(self, weight: fx.Node, bias: fx.Node | None, groups: int) -> conv_images.Weights:
-        """A convolution's weight and bias as kernels read them, made once for all plans."""
-        key = (weight, bias, groups)
+    def packed(
+        self, weight: fx.Node, bias: fx.Node | None, groups: int, choice: choose.Choice
+    ) -> choose.Weight:
+        """A convolution's weight and bias for the loop chosen, made once for all plans."""
+        key = (weight, bias, groups, choice)
         if key not in self._packed:
-            kernel = self.value(weight)
             row = None if bias is None else self.value(bias).contiguous()
-            if conv_images.is_stencil(kernel.shape, groups):
-                self._packed[key] = conv_images.taps(kernel, row)
-            else:
-                self._packed[key] = conv_images.mix(kernel, row, groups)
+            self._packed[key] = choose.pack(choice, groups, self.value(weight), row)
         return self._packed[key]
-
-    def filtered(
-        self, weight: fx.Node, bias: fx.Node | None, outputs: int
-    ) -> conv_images_winograd.Filtered:
-        """``packed`` of a 3×3 convolution that runs in Winograd's tile loop."""
-        key = (weight, bias, outputs)
-        if key not in self._filtered:
-            row = None if bias is None else self.value(bias)
-            self._filtered[key] = conv_images_winograd.filtered(self.value(weight), row, outputs)
-        return self._filtered[key]
 
     def packed_excitation(
         self, narrow: fx.Node, first: fx.Node | None, wide: fx.Node, second: fx.Node | None
@@ -110,14 +94,12 @@ class Constants:
             self._excitations[key] = excitation.packed(*values)
         return self._excitations[key]
 
-    def packed_int8(
-        self, weight: fx.Node, factor: fx.Node, shift: fx.Node, groups: int, zero: int
-    ) -> conv_images_int8.Mix | conv_images_int8.Taps:
-        """``packed`` of a convolution of bytes."""
-        key = (weight, factor, shift, groups, zero)
-        if key not in self._bytes:
-            kernel = self.value(weight)
-            stencil = conv_images.is_stencil(kernel.shape, groups)
-            pack = conv_images_int8.taps if stencil else conv_images_int8.mix
-            self._bytes[key] = pack(kernel, self.value(factor), self.value(shift), zero)
-        return self._bytes[key]
+    def packed_bytes(
+        self, weight: fx.Node, factor: fx.Node, shift: fx.Node, choice: choose.Choice, zero: int
+    ) -> choose.Weight:
+        """``packed`` of a quantised convolution."""
+        key = (weight, factor, shift, choice, zero)
+        if key not in self._packed:
+            rows = self.value(factor), self.value(shift)
+            self._packed[key] = choose.pack_bytes(choice, self.value(weight), *rows, zero)
+        return self._packed[key]

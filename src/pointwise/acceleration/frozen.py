@@ -17,7 +17,8 @@ from pointwise.acceleration.constants import Constants
 from pointwise.acceleration.excitation import Excitation
 from pointwise.acceleration.operands import describe
 from pointwise.acceleration.report import path_of
-from pointwise.engine.cpu.loops import images as conv_images
+from pointwise.convolution import choose
+from pointwise.engine.cpu.weights import Mix, Taps
 
 _WEIGHTS = (vocabulary.conv, vocabulary.linear)
 
@@ -62,12 +63,14 @@ class Frozen(Constants):
     def owns(self, node: fx.Node) -> bool:
         return True  # copies, all of them
 
-    def packed(self, weight: fx.Node, bias: fx.Node | None, groups: int) -> conv_images.Weights:
-        found = super().packed(weight, bias, groups)
-        self._let_go(weight, (weight, bias, groups))
+    def packed(
+        self, weight: fx.Node, bias: fx.Node | None, groups: int, choice: choose.Choice
+    ) -> choose.Weight:
+        found = super().packed(weight, bias, groups, choice)
+        self._let_go(weight, (weight, bias, groups, choice))
         return found
 
-    def packed_matrix(self, weight: fx.Node, bias: fx.Node | None) -> conv_images.Weights:
+    def packed_matrix(self, weight: fx.Node, bias: fx.Node | None) -> choose.Weight:
         found = super().packed_matrix(weight, bias)
         self._let_go(weight, (weight, bias))
         return found
@@ -101,9 +104,9 @@ class Frozen(Constants):
         if key in self._excitations:
             return self._excitations[key].unpacked(node is key[0])
         weights = self._packed[key]
-        if isinstance(weights, conv_images.Taps):
+        if isinstance(weights, Taps):
             return weights.weight.t().reshape(shape).contiguous()
-        if not isinstance(weights, conv_images.Mix) or weights.packed.dim() != 4:
+        if not isinstance(weights, Mix) or weights.packed.dim() != 4:
             return torch.empty(0)
         outputs, inputs, *kernel = (*shape, 1, 1) if len(shape) == 2 else shape
         groups, panels, depth, lanes = weights.packed.shape

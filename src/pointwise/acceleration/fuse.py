@@ -14,7 +14,7 @@ from torch import fx
 
 from pointwise.acceleration import vocabulary
 from pointwise.acceleration.normalise import Node, call, replace, same, shape
-from pointwise.engine.cpu.loops import images as conv_images
+from pointwise.convolution.problem import is_depthwise
 
 aten = torch.ops.aten
 
@@ -343,7 +343,7 @@ def _takes_residual(part: Any, node: Node, fixed: set[Node]) -> bool:
     if part.target is vocabulary.linear:
         return True
     sizes = shape(part.args[1])
-    return sizes is not None and not conv_images.is_stencil(sizes, part.args[7])
+    return sizes is not None and not is_depthwise(sizes, part.args[7])
 
 
 # --- squeeze and excitation -----------------------------------------------------------------------

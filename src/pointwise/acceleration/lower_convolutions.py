@@ -1,271 +1,243 @@
 """From the vocabulary to launches: convolutions and linear layers.
 
 Each lowering returns the value it makes, or says in words why the call stays plain PyTorch. It says
-so before it asks for anything.
+so before it asks for anything. Which kernel runs a convolution, and which ones run in one loop, is
+chosen by ``convolution.choose``; here it is found out what lies behind one another in the graph. A
+convolution that the next one may do on the way is left ``Waiting`` until that is known.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, fx
 
 from pointwise.acceleration import steps, vocabulary
 from pointwise.acceleration.lower_pixels import add_up
 from pointwise.acceleration.operands import Fixed, Found, Waiting, dtype_of, why_not
 from pointwise.acceleration.values import Value
-from pointwise.convolution.window import Window, window
-from pointwise.engine.cpu.loops import combine
-from pointwise.engine.cpu.loops import images as conv_images
-from pointwise.engine.cpu.loops.winograd import (
-    filtering_step,
-    filters_in,
-    is_large,
-    room_for,
-    winograd_outputs,
-    winograd_step,
-)
-from pointwise.engine.cpu.weights import Filtered, Mix
-from pointwise.layers import folded
+from pointwise.convolution import choose
+from pointwise.convolution.choose import Prepared
+from pointwise.convolution.problem import Convolution, describe
+from pointwise.engine.cpu.launch import Launch
+from pointwise.engine.cpu.loops import combine, winograd
 
 if TYPE_CHECKING:
     from pointwise.acceleration.planner import Planner
 
-
-class Piece:
-    """A convolution as ``layers.folded`` makes launches of it."""
-
-    def __init__(
-        self, weights: conv_images.Weights, seen: Window, channels: int, activation: str,
-        multiplier: int = 1, outputs: int = 0,
-    ) -> None:  # fmt: skip
-        self.weights, self.window, self.multiplier = weights, seen, multiplier
-        self.outputs = outputs  # of Winograd's tiles, where the weight is transformed in every run
-        self.activation = activation if activation in conv_images.EPILOGUES else "none"
-        self.later = "none" if activation in conv_images.EPILOGUES else activation
-        self.shape = torch.Size((seen.images, channels, seen.y.points, seen.x.points))
+_POINTWISE = ((1, 1), (0, 0, 0, 0), (1, 1), 1)  # stride, padding, dilation, groups
 
 
-# --- convolutions and linear layers ---------------------------------------------------------------
+# --- what a call asks for -------------------------------------------------------------------------
+
+
+def _why_not_operands(x: Any, weight: Any, bias: Any, residual: Any, activation: str) -> str | None:
+    if not isinstance(weight, Fixed) or not isinstance(bias, (Fixed, type(None))):
+        return "its weight is not a parameter"
+    if isinstance(residual, Fixed) or isinstance(x, Fixed):
+        return "an operand is a constant"
+    return why_not(x, residual, activation=activation)
+
+
+def _described(
+    plan: Planner, shape: Sequence[int], dtype: Any, weight: fx.Node, geometry: Sequence[Any],
+    activation: str,
+) -> Convolution | str:  # fmt: skip
+    """A call as a convolution, or why it cannot run as one."""
+    sizes, own = plan.constants.like(weight)
+    if own != dtype:
+        return f"its weight is {own}"
+    if len(shape) != 4 or shape[1] != sizes[1] * geometry[-1]:
+        return "its input does not fit"  # and PyTorch says so
+    stride, padding, dilation, groups = geometry
+    found = describe(shape, sizes, stride, padding, dilation, groups, dtype, activation)
+    return choose.why_not(found._replace(activation="none")) or found
+
+
+def _prepared(
+    plan: Planner, convolution: Convolution, weight: fx.Node, bias: fx.Node | None
+) -> Prepared:
+    """With its weight packed, and without an activation that its loop does not apply."""
+    if not choose.applies(convolution.activation, convolution.dtype):
+        convolution = convolution._replace(activation="none")
+    choice = choose.choose(convolution, constant=True)
+    packed = plan.constants.packed(weight, bias, convolution.groups, choice)
+    return Prepared(convolution, choice, packed)
+
+
+# --- convolutions ---------------------------------------------------------------------------------
 
 
 def _conv(plan: Planner, node: fx.Node, x: Any, weight: Any, bias: Any, residual: Any,
           stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int,
           activation: str) -> Value | Waiting | str:  # fmt: skip
-    if not isinstance(weight, Fixed) or not isinstance(bias, (Fixed, type(None))):
-        return "its weight is not a parameter"
-    if isinstance(residual, Fixed) or isinstance(x, Fixed):
-        return "an operand is a constant"
-    why = why_not(x, residual, activation=activation)
+    why = _why_not_operands(x, weight, bias, residual, activation)
     if why:
         return why
-    sizes, dtype = plan.constants.like(weight.node)
-    if dtype != dtype_of(x):
-        return f"its weight is {dtype}"
-    shape = x.piece.shape if isinstance(x, Waiting) else x.shape
-    stencil = conv_images.is_stencil(sizes, groups)
-    if len(shape) != 4 or shape[1] != sizes[1] * groups:
-        return "its input does not fit"  # and PyTorch says so
-    multiplier = sizes[0] // shape[1] if stencil else 1
-    leads_to_mix = stencil and residual is None and _leads_to_mix(plan, node)
-    if multiplier > 1 and not leads_to_mix:
+    shape = x.prepared.shape if isinstance(x, Waiting) else x.shape
+    geometry = (stride, padding, dilation, groups)
+    convolution = _described(plan, shape, dtype_of(x), weight.node, geometry, activation)
+    if isinstance(convolution, str):
+        return convolution
+    behind = convolution.is_depthwise and residual is None and _leads_to_mix(plan, node)
+    if convolution.depth_multiplier > 1 and not behind:
         return "a depth multiplier without a pointwise convolution behind it"
-    seen = window(shape[0], shape[2:], sizes[2:], stride, padding, dilation)
-    if seen.y.points < 1 or seen.x.points < 1:
-        return "its kernel does not fit into the image"
-    key = None if bias is None else bias.node
-    weights: conv_images.Weights
-    outputs = winograd_outputs(seen, sizes[1], sizes[0], groups, dtype)
-    large = outputs > 0 and is_large(sizes[1], sizes[0], dtype)
-    if outputs and not large:
-        weights = plan.constants.filtered(weight.node, key, outputs)
-    else:
-        weights = plan.constants.packed(weight.node, key, groups)
-    piece: Any = Piece(weights, seen, sizes[0], activation, multiplier, outputs if large else 0)
-    if outputs:
-        plan.ways[node] = f", Winograd {outputs}×{outputs}"
+    prepared = _prepared(plan, convolution, weight.node, None if bias is None else bias.node)
     residual = plan.settled(residual)
-    if residual is not None and residual.shape != piece.shape:
+    if residual is not None and residual.shape != prepared.shape:
         return "a residual of another shape"
-    if multiplier > 1:
+    if prepared.choice.algorithm == "winograd":
+        plan.ways[node] = f", {prepared.choice}"
+    late = activation if activation != prepared.convolution.activation else "none"
+    return _placed(plan, node, x, prepared, residual, late, behind)
+
+
+def _placed(plan: Planner, node: fx.Node, x: Any, prepared: Prepared, residual: Value | None,
+            late: str, behind: bool) -> Value | Waiting:  # fmt: skip
+    """A convolution among its neighbours: in one launch with them where that is better.
+
+    ``behind`` says that a pointwise convolution reads this depthwise one, and nothing else does;
+    ``late`` is an activation that no loop applies.
+    """
+    if prepared.convolution.depth_multiplier > 1:
         image = plan.settled(x)
-        return Waiting(image, piece, lambda plan: _turned(plan, image, piece))
-    if leads_to_mix and piece.later == "none":
+        return Waiting(image, prepared, lambda plan: _in_order(plan, image, prepared, late),
+                       late=late)  # fmt: skip
+    if behind and late == "none":
         if _is_mix_waiting(x):  # for all three
-            return Waiting(x.x, piece, lambda plan: _one(plan, plan.settled(x), piece, None), x)
-        image = plan.settled(x)
-        return Waiting(image, piece, lambda plan: _one(plan, image, piece, None))
-    if residual is None and _is_mix_waiting(x) and stencil:
-        return _three(plan, x, piece, None, None)
-    if isinstance(x, Waiting) and x.value is None and folded.is_separable(x.piece, piece):
-        if x.piece.multiplier > 1:
-            return _behind_parts(plan, x, piece, residual)
+            return Waiting(x.x, prepared, lambda plan: _alone(plan, plan.settled(x), prepared), x)
+        return _wait(plan, x, prepared)
+    if residual is None and _is_mix_waiting(x) and prepared.convolution.is_depthwise:
+        return _launched(plan, x.x, (x.prepared, prepared), None, late)
+    if isinstance(x, Waiting) and x.value is None and choose.is_separable(x.prepared, prepared):
+        if x.prepared.convolution.depth_multiplier > 1:
+            return _behind_multiplier(plan, x, prepared, residual, late)
         if x.before is not None:
-            return _three(plan, x.before, x.piece, piece, residual)
-        if folded.are_better_joined(x.piece, piece):
-            return _two(plan, x, piece, residual)
-    if residual is None and piece.later == "none" and _leads_to_inverted(plan, node, piece):
-        image = plan.settled(x)
-        return Waiting(image, piece, lambda plan: _one(plan, image, piece, None))
-    return _one(plan, plan.settled(x), piece, residual)
+            chain = (x.before.prepared, x.prepared, prepared)
+            return _launched(plan, x.before.x, chain, residual, late)
+        if choose.are_better_joined(x.prepared, prepared):
+            return _launched(plan, x.x, (x.prepared, prepared), residual, late)
+    if residual is None and late == "none" and _leads_to_inverted(plan, node, prepared):
+        return _wait(plan, x, prepared)
+    return _alone(plan, plan.settled(x), prepared, residual, late)
+
+
+def _wait(plan: Planner, x: Any, prepared: Prepared) -> Waiting:
+    image = plan.settled(x)
+    return Waiting(image, prepared, lambda plan: _alone(plan, image, prepared))
+
+
+def _is_mix_waiting(x: Any) -> bool:
+    """Whether a convolution waits for a depthwise one behind it."""
+    return isinstance(x, Waiting) and x.value is None and not x.prepared.convolution.is_depthwise
 
 
 def _leads_to_mix(plan: Planner, node: fx.Node) -> bool:
     """Whether all that reads a depthwise convolution is a pointwise one."""
-    if len(node.users) != 1:
+    user = _only_convolution_behind(node)
+    if user is None or user.args[3] is node:
         return False
-    user: Any = next(iter(node.users))
-    if user.target is not vocabulary.conv or user.args[0] is not node or user.args[3] is node:
-        return False
-    weight = user.args[1]
+    weight: Any = user.args[1]
     if weight not in plan.constants.fixed or user.args[7] != 1:
         return False
     return plan.constants.like(weight)[0][2:] == (1, 1)
 
 
-def _leads_to_inverted(plan: Planner, node: fx.Node, piece: Any) -> bool:
+def _leads_to_inverted(plan: Planner, node: fx.Node, first: Prepared) -> bool:
     """Whether a depthwise and maybe a pointwise convolution come behind, better in one loop."""
-    one = _reader(plan, node, piece, stencil=True)
-    if one is None or one[0].args[3] is not None or not folded.can_be_first(piece, one[1]):
+    behind = _reader(plan, node, first, depthwise=True)
+    if behind is None:
         return False
-    if one[1].later != "none" or not _leads_to_mix(plan, one[0]):
+    user, second, late = behind
+    if user.args[3] is not None or not choose.can_lead(first, second):
+        return False
+    if late or not _leads_to_mix(plan, user):
         return True
-    two = _reader(plan, *one, stencil=False)
-    return two is not None and folded.are_better_joined(one[1], two[1])
+    last = _reader(plan, user, second, depthwise=False)
+    return last is not None and choose.are_better_joined(second, last[1])
 
 
-def _is_mix_waiting(x: Any) -> bool:
-    """Whether a convolution waits for a depthwise one behind it."""
-    return isinstance(x, Waiting) and x.value is None and isinstance(x.piece.weights, Mix)
+def _reader(
+    plan: Planner, node: fx.Node, before: Prepared, depthwise: bool
+) -> tuple[fx.Node, Prepared, bool] | None:
+    """The convolution that alone reads a node, what is made of it, and whether it ends late."""
+    user = _only_convolution_behind(node)
+    if user is None:
+        return None
+    _, weight, bias, _, *geometry, activation = user.args
+    if not {weight, bias} - {None} <= plan.constants.fixed:
+        return None
+    dtype = before.convolution.dtype
+    found = _described(plan, before.shape, dtype, weight, geometry, activation)  # type: ignore[arg-type]
+    if isinstance(found, str) or found.is_depthwise != depthwise or found.depth_multiplier > 1:
+        return None
+    prepared = _prepared(plan, found, weight, bias)  # type: ignore[arg-type]
+    return user, prepared, prepared.convolution.activation != activation
 
 
-def _reader(plan: Planner, node: fx.Node, piece: Any, stencil: bool) -> tuple[fx.Node, Any] | None:
-    """The convolution, a stencil or not, that alone reads a node, and what will be made of it."""
+def _only_convolution_behind(node: fx.Node) -> fx.Node | None:
+    """The convolution whose image a node is, if nobody else reads it."""
     user: Any = next(iter(node.users)) if len(node.users) == 1 else None
     if user is None or user.target is not vocabulary.conv or user.args[0] is not node:
         return None
-    _, weight, bias, _, stride, padding, dilation, groups, activation = user.args
-    if not {weight, bias} - {None} <= plan.constants.fixed:
-        return None
-    sizes, dtype = plan.constants.like(weight)
-    if dtype != piece.weights.dtype or piece.shape[1] != sizes[1] * groups:
-        return None
-    if conv_images.is_stencil(sizes, groups) != stencil or (stencil and sizes[0] != groups):
-        return None
-    seen = window(piece.shape[0], piece.shape[2:], sizes[2:], stride, padding, dilation)
-    if seen.y.points < 1 or seen.x.points < 1:
-        return None
-    weights = plan.constants.packed(weight, bias, groups)
-    return user, Piece(weights, seen, sizes[0], activation)
+    return user
 
 
-def _emit(plan: Planner, x: Value, piece: Any, residual: Value | None,
-          step: Callable[[Tensor, Tensor, Tensor | None], conv_images.Step],
+# --- launches -------------------------------------------------------------------------------------
+
+
+def _launched(plan: Planner, x: Value, chain: Sequence[Prepared], residual: Value | None,
+              late: str) -> Value:  # fmt: skip
+    """The result of the convolutions of a chain, in one launch."""
+    return _emit(plan, plan.as_pixels(x), chain[-1], residual, late,
+                 lambda x, out, more: choose.launch(x, chain, out, more))  # fmt: skip
+
+
+def _emit(plan: Planner, x: Value, last: Prepared, residual: Value | None, late: str,
+          launch: Callable[[Tensor, Tensor, Tensor | None], Launch],
           also: Sequence[Value] = ()) -> Value:  # fmt: skip
-    """The result of ``piece`` by the launch ``step(x, out, residual)``, which ends with it."""
+    """The result of ``last``, with which ``launch(x, out, residual)`` ends."""
     residual = None if residual is None else plan.as_pixels(residual)
-    out = plan.new(piece.shape, x.dtype)
+    out = plan.new(last.shape, x.dtype)
 
-    def make() -> conv_images.Step:
+    def make() -> Launch:
         given = None if residual is None else plan.real(residual)
-        return step(plan.real(x), plan.real(out), given)
+        return launch(plan.real(x), plan.real(out), given)
 
-    return _later(plan, plan.emit(make, [x, residual, *also], out), piece.later)
+    return _late(plan, plan.emit(make, [x, residual, *also], out), late)
 
 
-def _one(plan: Planner, x: Value, piece: Any, residual: Value | None) -> Value:
+def _alone(plan: Planner, x: Value, prepared: Prepared, residual: Value | None = None,
+           late: str = "none") -> Value:  # fmt: skip
     x = plan.as_pixels(x)
-    if residual is not None and isinstance(piece.weights, conv_images.Taps):
-        out = _one(plan, x, _without_activation(piece), None)
-        return add_up(plan, combine.ADD, out, residual, _activation(piece))
-    if piece.outputs:
-        return _winograd(plan, x, piece, residual)
-    return _emit(
-        plan, x, piece, residual, lambda x, out, more: folded.step_of_one(x, piece, out, more)
-    )
+    if residual is not None and prepared.convolution.is_depthwise:  # its loop takes none
+        activation = prepared.convolution.activation if late == "none" else late
+        plain = prepared._replace(convolution=prepared.convolution._replace(activation="none"))
+        return add_up(plan, combine.ADD, _alone(plan, x, plain), residual, activation)
+    if prepared.choice.each_run:
+        return _transformed(plan, x, prepared, residual, late)
+    return _launched(plan, x, (prepared,), residual, late)
 
 
-def _winograd(plan: Planner, x: Value, piece: Any, residual: Value | None) -> Value:
+def _transformed(plan: Planner, x: Value, prepared: Prepared, residual: Value | None,
+                 late: str) -> Value:  # fmt: skip
     """A 3×3 convolution behind what transforms its weight, into memory that others use too."""
-    room = plan.new((room_for(piece.weights, piece.outputs),), x.dtype, pixels=False)
+    packed, outputs = prepared.weight, prepared.choice.outputs
+    room = plan.new((winograd.room_for(packed, outputs),), x.dtype, pixels=False)
 
-    def filters() -> Filtered:
-        return filters_in(plan.real(room), piece.weights, piece.outputs)
+    def transformed() -> Prepared:
+        weight = winograd.filters_in(plan.real(room), packed, outputs)
+        return prepared._replace(weight=weight, choice=choose.Choice("winograd", outputs))
 
-    plan.emit(lambda: filtering_step(piece.weights, filters()), [], room)
-    return _emit(plan, x, piece, residual,
-                 lambda x, out, more: winograd_step(x, filters(), piece.window, out, more,
-                                                    piece.activation), [room])  # fmt: skip
-
-
-def _two(plan: Planner, waiting: Waiting, piece: Any, residual: Value | None) -> Value:
-    x, first = plan.as_pixels(waiting.x), waiting.piece
-    return _emit(
-        plan,
-        x,
-        piece,
-        residual,
-        lambda x, out, more: folded.step_of_two(x, first, piece, out, more),
-    )
+    plan.emit(lambda: winograd.filtering_step(packed, transformed().weight), [], room)
+    return _emit(plan, x, prepared, residual, late,
+                 lambda x, out, more: choose.launch(x, (transformed(),), out, more),
+                 [room])  # fmt: skip
 
 
-def _three(plan: Planner, waiting: Waiting, one: Any, two: Any | None,
-           residual: Value | None) -> Value:  # fmt: skip
-    """A convolution, a depthwise one and, unless it is None, a pointwise one."""
-    x, first = plan.as_pixels(waiting.x), waiting.piece
-    return _emit(
-        plan,
-        x,
-        one if two is None else two,
-        residual,
-        lambda x, out, more: folded.step_of_three(x, first, one, two, out, more),
-    )
-
-
-def _parts(plan: Planner, image: Value, piece: Any) -> Value:
-    """A depthwise convolution with a depth multiplier m: result j of channel c is at j·C + c."""
-    x = plan.as_pixels(image)
-    wide = plan.new(piece.shape, x.dtype)
-    for j in range(piece.multiplier):
-        plan.emit(partial(_part, plan, x, piece, wide, j), [x], wide)
-    return _later(plan, wide, piece.later)
-
-
-def _part(plan: Planner, x: Value, piece: Any, wide: Value, j: int) -> conv_images.Step:
-    return folded.step_of_part(plan.real(x), piece, plan.real(wide), j)
-
-
-def _behind_parts(plan: Planner, waiting: Waiting, piece: Any, residual: Value | None) -> Value:
-    first = waiting.piece
-    wide = _parts(plan, waiting.x, first)
-    return _emit(
-        plan,
-        wide,
-        piece,
-        residual,
-        lambda x, out, more: folded.step_behind_parts(x, first, piece, out, more),
-    )
-
-
-def _turned(plan: Planner, image: Value, piece: Any) -> Value:
-    """``_parts`` in PyTorch's order, where what comes behind is no plain mix after all."""
-    wide = _parts(plan, image, piece)
-    return plan.regrouped(wide, piece.multiplier)
-
-
-def _activation(piece: Any) -> str:
-    return piece.activation if piece.later == "none" else piece.later
-
-
-def _without_activation(piece: Any) -> Any:
-    return Piece(piece.weights, piece.window, piece.shape[1], "none")
-
-
-def _later(plan: Planner, out: Value, activation: str) -> Value:
-    """An activation that the kernel of a convolution does not know, in place."""
+def _late(plan: Planner, out: Value, activation: str) -> Value:
+    """An activation that no loop applies, in place."""
     if activation == "none":
         return out
     return plan.emit(
@@ -273,14 +245,44 @@ def _later(plan: Planner, out: Value, activation: str) -> Value:
         [out], out)  # fmt: skip
 
 
+# --- depth multipliers ----------------------------------------------------------------------------
+
+
+def _multiplied(plan: Planner, image: Value, prepared: Prepared, late: str) -> Value:
+    """A depthwise convolution with a depth multiplier: result j of channel c is at j·C + c."""
+    x = plan.as_pixels(image)
+    wide = plan.new(prepared.shape, x.dtype)
+    for j in range(prepared.convolution.depth_multiplier):
+        plan.emit(_part(plan, x, prepared, wide, j), [x], wide)
+    return _late(plan, wide, late)
+
+
+def _part(plan: Planner, x: Value, prepared: Prepared, wide: Value, j: int) -> Callable[[], Launch]:
+    return lambda: choose.launch_of_multiplier(plan.real(x), prepared, plan.real(wide), j)
+
+
+def _behind_multiplier(plan: Planner, waiting: Waiting, prepared: Prepared, residual: Value | None,
+                       late: str) -> Value:  # fmt: skip
+    first = waiting.prepared
+    wide = _multiplied(plan, waiting.x, first, waiting.late)
+    return _emit(plan, wide, prepared, residual, late,
+                 lambda x, out, more: choose.launch_behind_multiplier(x, first, prepared, out,
+                                                                      more))  # fmt: skip
+
+
+def _in_order(plan: Planner, image: Value, prepared: Prepared, late: str) -> Value:
+    """``_multiplied`` in PyTorch's order, where what comes behind is no plain mix after all."""
+    wide = _multiplied(plan, image, prepared, late)
+    return plan.regrouped(wide, prepared.convolution.depth_multiplier)
+
+
+# --- linear layers --------------------------------------------------------------------------------
+
+
 def _linear(plan: Planner, node: fx.Node, x: Any, weight: Any, bias: Any, residual: Any,
             activation: str) -> Found:  # fmt: skip
-    if not isinstance(weight, Fixed) or not isinstance(bias, (Fixed, type(None))):
-        return "its weight is not a parameter"
-    if isinstance(residual, Fixed) or isinstance(x, Fixed):
-        return "an operand is a constant"
     x, residual = plan.settled(x), plan.settled(residual)
-    why = why_not(x, residual, activation=activation)
+    why = _why_not_operands(x, weight, bias, residual, activation)
     if why:
         return why
     sizes, dtype = plan.constants.like(weight.node)
@@ -289,22 +291,23 @@ def _linear(plan: Planner, node: fx.Node, x: Any, weight: Any, bias: Any, residu
     shape = (*x.shape[:-1], sizes[0])
     if residual is not None and tuple(residual.shape) != shape:
         return "a residual of another shape"
+    late = "none" if choose.applies(activation, dtype) else activation
+    rows = (x.fake.numel() // x.shape[-1], sizes[1], 1, 1)
+    convolution = describe(rows, (*sizes, 1, 1), *_POINTWISE, dtype,
+                           activation if late == "none" else "none")  # fmt: skip
     key = None if bias is None else bias.node
-    weights = plan.constants.packed_matrix(weight.node, key)
-    rows = x.fake.numel() // x.shape[-1]
-    seen = window(rows, (1, 1), (1, 1), (1, 1), (0, 0, 0, 0), (1, 1))
-    piece: Any = Piece(weights, seen, sizes[0], activation)
+    packed = plan.constants.packed_matrix(weight.node, key)
+    prepared = Prepared(convolution, choose.MIXED, packed)
     x = plan.as_rows(x)
     residual = None if residual is None else plan.as_rows(residual)
     out = plan.new(shape, x.dtype, pixels=False)
 
-    def make() -> conv_images.Step:
+    def make() -> Launch:
         given = None if residual is None else _as_images(plan.real(residual))
-        return folded.step_of_one(
-            _as_images(plan.real(x)), piece, _as_images(plan.real(out)), given
-        )
+        chain = (prepared,)
+        return choose.launch(_as_images(plan.real(x)), chain, _as_images(plan.real(out)), given)
 
-    return _later(plan, plan.emit(make, [x, residual], out), piece.later)
+    return _late(plan, plan.emit(make, [x, residual], out), late)
 
 
 def _as_images(x: Tensor) -> Tensor:

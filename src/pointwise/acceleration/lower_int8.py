@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,19 +11,18 @@ from torch import fx
 from pointwise.acceleration import vocabulary_int8
 from pointwise.acceleration.operands import Fixed, Found, Waiting, dtype_of
 from pointwise.acceleration.values import Value, is_pixels
-from pointwise.convolution.window import Window, window
+from pointwise.convolution import choose
+from pointwise.convolution.choose import NO_VNNI
+from pointwise.convolution.problem import Rescaling, describe
 from pointwise.engine.cpu.gemm_int8 import HAS_VNNI
-from pointwise.engine.cpu.loops import images_int8 as int8
+from pointwise.engine.cpu.launch import Launch
 from pointwise.engine.cpu.loops import to_bytes
-from pointwise.engine.cpu.loops.images import Step, is_stencil
+from pointwise.engine.cpu.loops.images import Step
 from pointwise.engine.cpu.table import bits
 
 if TYPE_CHECKING:
     from pointwise.acceleration.planner import Planner
 
-NO_VNNI = "this machine has no AVX512-VNNI"
-# Beyond, the weight is better read once for many rows than once for each band.
-_JOINED_WEIGHT = 2 * 1024 * 1024
 # Up to so many channels, an image that has them first is turned round as it is rounded.
 _FEW = 4
 
@@ -71,60 +69,39 @@ def _all(plan: Planner, kernel: Any, x: Value, out: Value, factor: float, zero: 
     return Step(kernel, arguments, -(-total // to_bytes.CHUNK), out_, to_bytes.OUT)
 
 
-@dataclass(frozen=True, eq=False)
-class Piece:
-    """A convolution of bytes."""
-
-    weights: int8.Mix | int8.Taps
-    window: Window
-    shape: torch.Size
-    times: float
-    low: float
-    high: float
-    as_bytes: bool
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return torch.uint8 if self.as_bytes else torch.float32
-
-
 def _conv(plan: Planner, node: fx.Node, x: Any, weight: Any, factor: Any, shift: Any, residual: Any,
           stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int,
           zero: int, times: float, low: float, high: float,
           as_bytes: bool) -> Value | Waiting | str:  # fmt: skip
-    if not HAS_VNNI:
-        return NO_VNNI
     if not all(isinstance(part, Fixed) for part in (weight, factor, shift)):
         return "its weight is not a parameter"
     residual = plan.settled(residual)
     if any(isinstance(part, Fixed) or (part is not None and dtype_of(part) != torch.uint8)
            for part in (x, residual)):  # fmt: skip
         return "an operand is not of bytes"
-    shape = x.piece.shape if isinstance(x, Waiting) else x.shape
+    shape = x.prepared.shape if isinstance(x, Waiting) else x.shape
     sizes, _ = plan.constants.like(weight.node)
-    stencil = is_stencil(sizes, groups)
     if len(shape) != 4 or shape[1] != sizes[1] * groups:
         return "its input does not fit"
-    seen = window(shape[0], shape[2:], sizes[2:], stride, padding, dilation)
-    if seen.y.points < 1 or seen.x.points < 1 or shape.numel() == 0:
-        return "there is nothing to compute"
-    dilation = (seen.y.dilation, seen.x.dilation)
-    known = dilation == (1, 1) and int8.has_rows(seen.x.taps, seen.x.stride)
-    if stencil and not (as_bytes and residual is None and known):
+    convolution = describe(shape, sizes, stride, padding, dilation, groups, torch.uint8)
+    rescaling = Rescaling(times, low, high, as_bytes)
+    convolution = convolution._replace(rescaling=rescaling)
+    why = choose.why_not(convolution)
+    if why:
+        return why
+    if convolution.is_depthwise and not (as_bytes and residual is None):
         return "no stencil of this shape for bytes"
-    if not stencil and groups != 1:
-        return "groups"
-    out = torch.Size((seen.images, sizes[0], seen.y.points, seen.x.points))
-    if residual is not None and residual.shape != out:
+    if residual is not None and residual.shape != convolution.shape:
         return "a residual of another shape"
-    weights = plan.constants.packed_int8(weight.node, factor.node, shift.node, groups, zero)
-    piece = Piece(weights, seen, out, times, low, high, as_bytes)
-    if stencil and _leads_to_mix(plan, node):
+    choice = choose.choose(convolution)
+    packed = plan.constants.packed_bytes(weight.node, factor.node, shift.node, choice, zero)
+    prepared = choose.Prepared(convolution, choice, packed)
+    if convolution.is_depthwise and _leads_to_mix(plan, node):
         image = plan.settled(x)
-        return Waiting(image, piece, lambda plan: _one(plan, image, piece, None))
-    if isinstance(x, Waiting) and x.value is None and _are_better_joined(piece):
-        return _two(plan, x, piece, residual)
-    return _one(plan, plan.settled(x), piece, residual)
+        return Waiting(image, prepared, lambda plan: _launched(plan, image, (prepared,), None))
+    if isinstance(x, Waiting) and x.value is None and choose.fused(x.prepared, prepared) == 2:
+        return _launched(plan, x.x, (x.prepared, prepared), residual)
+    return _launched(plan, plan.settled(x), (prepared,), residual)
 
 
 def _leads_to_mix(plan: Planner, node: fx.Node) -> bool:
@@ -137,41 +114,18 @@ def _leads_to_mix(plan: Planner, node: fx.Node) -> bool:
     return user.args[8] == 1 and plan.constants.like(user.args[1])[0][2:] == (1, 1)
 
 
-def _are_better_joined(piece: Piece) -> bool:
-    weights = piece.weights
-    return (
-        isinstance(weights, int8.Mix)
-        and piece.window.is_identity
-        and weights.packed.numel() <= _JOINED_WEIGHT
-    )
-
-
-def _one(plan: Planner, x: Value, piece: Piece, residual: Value | None) -> Value:
-    x = plan.as_pixels(x)
+def _launched(
+    plan: Planner, x: Value, chain: Sequence[choose.Prepared], residual: Value | None
+) -> Value:
+    """The result of the convolutions of a chain, in one launch."""
+    x, last = plan.as_pixels(x), chain[-1].convolution
     residual = None if residual is None else plan.as_pixels(residual)
-    out = plan.new(piece.shape, piece.dtype)
+    assert last.rescaling is not None
+    out = plan.new(last.shape, torch.uint8 if last.rescaling.as_bytes else torch.float32)
 
-    def make() -> Step:
-        if isinstance(piece.weights, int8.Taps):
-            return int8.depthwise_step(plan.real(x), piece.weights, piece.window, plan.real(out))
-        more = None if residual is None else plan.real(residual)
-        return int8.mixed_step(plan.real(x), piece.weights, piece.window, plan.real(out), more,
-                               piece.times, piece.low, piece.high)  # fmt: skip
-
-    return plan.emit(make, [x, residual], out)
-
-
-def _two(plan: Planner, waiting: Waiting, piece: Piece, residual: Value | None) -> Value:
-    x, first = plan.as_pixels(waiting.x), waiting.piece
-    residual = None if residual is None else plan.as_pixels(residual)
-    out = plan.new(piece.shape, piece.dtype)
-
-    def make() -> Step:
-        assert isinstance(piece.weights, int8.Mix)
-        more = None if residual is None else plan.real(residual)
-        return int8.separable_step(plan.real(x), first.weights, piece.weights, first.window,
-                                   plan.real(out), more, piece.times, piece.low,
-                                   piece.high)  # fmt: skip
+    def make() -> Launch:
+        added = None if residual is None else plan.real(residual)
+        return choose.launch(plan.real(x), chain, plan.real(out), added)
 
     return plan.emit(make, [x, residual], out)
 

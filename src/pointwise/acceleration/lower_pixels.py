@@ -7,7 +7,6 @@ so before it asks for anything.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -179,7 +178,7 @@ def _pool(plan: Planner, node: fx.Node, kind: int, x: Value, kernel: Sequence[in
 
 def _with_points(seen: Window, *points: int) -> list[Axis]:
     return [
-        replace(axis, points=count) for axis, count in zip((seen.y, seen.x), points, strict=True)
+        axis._replace(points=count) for axis, count in zip((seen.y, seen.x), points, strict=True)
     ]
 
 

@@ -11,8 +11,9 @@ from torch import fx
 
 from pointwise.acceleration import vocabulary
 from pointwise.acceleration.values import Value
+from pointwise.convolution.choose import Prepared
+from pointwise.convolution.problem import is_depthwise
 from pointwise.engine.cpu.by_dtype import ZEROS
-from pointwise.engine.cpu.loops import images as conv_images
 
 if TYPE_CHECKING:
     from pointwise.acceleration.planner import Planner
@@ -36,10 +37,11 @@ class Waiting:
     """
 
     x: Value
-    piece: Any
+    prepared: Prepared
     make: Callable[[Planner], Value]  # it alone
     before: Waiting | None = None
     value: Value | None = None
+    late: str = "none"  # an activation that its loop does not apply
 
     def settle(self, plan: Planner) -> Value:
         if self.value is None:
@@ -70,7 +72,7 @@ def describe(node: fx.Node) -> str:
 
 def _kind(sizes: Sequence[int], groups: int) -> str:
     high, wide = sizes[2:]
-    if conv_images.is_stencil(sizes, groups):
+    if is_depthwise(sizes, groups):
         return f"depthwise conv {high}×{wide}"
     name = "pointwise conv" if high * wide == 1 else f"conv {high}×{wide}"
     return name if groups == 1 else f"grouped {name}"

@@ -24,8 +24,8 @@ from torch import Tensor, fx
 from pointwise.acceleration import vocabulary, vocabulary_int8
 from pointwise.acceleration.operands import describe
 from pointwise.acceleration.ranges import Seen
+from pointwise.convolution.problem import is_depthwise
 from pointwise.engine.cpu.loops import images_int8 as conv_images_int8
-from pointwise.engine.cpu.loops.images import is_stencil
 
 _BOUNDS = {
     "none": (-float("inf"), float("inf")), "relu": (0.0, float("inf")), "relu6": (0.0, 6.0)
@@ -76,7 +76,7 @@ def _can_be(node: fx.Node, tensors: Mapping[str, Tensor]) -> bool:
         return False
     if isinstance(residual, fx.Node) and residual.name in tensors:
         return False
-    if not is_stencil(kernel.shape, groups):
+    if not is_depthwise(kernel.shape, groups):
         return groups == 1
     return (
         residual is None

@@ -105,7 +105,7 @@ def _several(images: int, most: int) -> int:
 
 
 def _bytes(value: Any) -> int:
-    shape = value.piece.shape if isinstance(value, Waiting) else value.shape
+    shape = value.prepared.shape if isinstance(value, Waiting) else value.shape
     return int(shape.numel()) * dtype_of(value).itemsize
 
 

@@ -9,12 +9,11 @@ Point (y, x) of ``rows × columns`` reads, for tap (j, i) of ``taps``, the pixel
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from math import gcd
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Axis:
+class Axis(NamedTuple):
     """One of the two directions of a window."""
 
     size: int  # of the image that is read
@@ -25,8 +24,7 @@ class Axis:
     dilation: int = 1
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(NamedTuple):
     """What is read for each point of ``images`` results."""
 
     images: int
@@ -68,8 +66,7 @@ def window(
     return Window(images, *axes)
 
 
-@dataclass(frozen=True)
-class Share:
+class Share(NamedTuple):
     """The part of an adjoint along one axis that reads the same taps of the kernel.
 
     The pixels ``first, first + every, …`` of the image; tap i of the axis is the kernel's tap

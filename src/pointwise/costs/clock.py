@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from pointwise.layers import ConvNormAct, DepthwiseSeparableConv2d, planned
+from pointwise.layers import ConvNormAct, DepthwiseSeparableConv2d, inference
 
 Key = tuple[str, ...]
 """The paths of the modules that ran as one: one module, or the convolutions of a launch."""
@@ -62,23 +62,23 @@ def launches(network: nn.Module, run: Any) -> dict[Key, Launch]:
     found: dict[Key, Launch] = {}
 
     def note(plan: Any, with_residual: bool) -> None:
-        for number in range(len(plan.parts)):
+        for number in range(len(plan.units)):
             launch = _launch(plan, number, paths, with_residual)
             found[launch.convolutions] = launch
             plan.step(number)
 
-    with planned.observed(note):
+    with inference.observed(note):
         run()
     return found
 
 
 def _launch(plan: Any, number: int, paths: dict[int, str], with_residual: bool) -> Launch:
-    links = [(paths[id(conv())], norm, activation) for conv, norm, activation in plan.parts[number]]
+    links = [(paths[id(conv())], norm, activation) for conv, norm, activation in plan.units[number]]
     return Launch(
         convolutions=tuple(path for path, _, _ in links),
         activated=tuple(path for path, _, activation in links if activation not in (None, "none")),
         norms=tuple(paths[id(norm())] for _, norm, _ in links if norm is not None),
-        residual=with_residual and number == len(plan.parts) - 1,
+        residual=with_residual and number == len(plan.units) - 1,
     )
 
 
@@ -111,7 +111,7 @@ def timed(
     paths = {id(module): path for path, module in network.named_modules()}
 
     def step_by_step(plan: Any, with_residual: bool) -> None:
-        for number in range(len(plan.parts)):
+        for number in range(len(plan.units)):
             key = _launch(plan, number, paths, with_residual).convolutions
             if again:
                 plan.step(number)
@@ -122,7 +122,7 @@ def timed(
     with ExitStack() as stack:
         for path, module in modules.items():
             _hook(stack, (path,), module, clock, again)
-        stack.enter_context(planned.observed(step_by_step))
+        stack.enter_context(inference.observed(step_by_step))
         yield
 
 

@@ -21,7 +21,7 @@ from pointwise.layers.conv_norm_act import (
     in_sequence,
 )
 from pointwise.layers.images import Conv2d, DepthwiseConv2d, PointwiseConv2d
-from pointwise.layers.planned import freeze
+from pointwise.layers.inference import freeze
 
 __all__ = [
     "Bottleneck",

@@ -22,8 +22,8 @@ from pointwise.layers.conv_norm_act import (
     Norm,
     conv_norm_act,
     in_sequence,
-    links_of,
     run,
+    units_of,
 )
 from pointwise.layers.images import Conv2d, PointwiseConv2d
 
@@ -178,12 +178,12 @@ class Bottleneck(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         shortcut = input if self.downsample is None else conv_norm_act(input, *self.downsample)
-        links = [
-            *links_of(self.conv1, self.bn1, self.activation),
-            *links_of(self.conv2, self.bn2, self.activation),
-            *links_of(self.conv3, self.bn3, self.activation),
+        units = [
+            *units_of(self.conv1, self.bn1, self.activation),
+            *units_of(self.conv2, self.bn2, self.activation),
+            *units_of(self.conv3, self.bn3, self.activation),
         ]
-        return run(input, links, shortcut)
+        return run(input, units, shortcut)
 
 
 class InvertedResidual(nn.Module):

@@ -11,9 +11,9 @@ from pointwise import checks
 from pointwise.convolution.epilogue import ACTIVATIONS, finish
 from pointwise.functional.convolve import Size
 from pointwise.functional.padding import Padding
-from pointwise.layers import folded, normed, planned
+from pointwise.layers import inference, training
 from pointwise.layers.images import Conv2d, DepthwiseConv2d, PointwiseConv2d
-from pointwise.layers.link import Link
+from pointwise.layers.unit import Unit, has_hooks
 
 Norm = Callable[[int], nn.Module]
 """From a number of channels, the module that normalises them; such as ``nn.BatchNorm2d``."""
@@ -31,45 +31,45 @@ def conv_norm_act(
     Whatever module ``norm`` is, the result is that of the separate modules, and so are gradients
     and running statistics.
     """
-    return run(input, links_of(conv, norm, activation), residual)
+    return run(input, units_of(conv, norm, activation), residual)
 
 
-def links_of(conv: nn.Module, norm: nn.Module | None, activation: str | None) -> list[Link]:
+def units_of(conv: nn.Module, norm: nn.Module | None, activation: str | None) -> list[Unit]:
     """What ``run`` is to run for a convolution with a norm and an activation.
 
     A ``DepthwiseSeparableConv2d`` in the place of a convolution (see ``pointwise.separate``) is two
-    links, so that norm and activation join its pointwise half.
+    units, so that norm and activation join its pointwise half.
     """
     if isinstance(conv, DepthwiseSeparableConv2d) and not conv.is_called():
-        *first, last = conv.links()
+        *first, last = conv.units()
         if last.norm is None and last.activation is None:
-            return [*first, Link(last.conv, norm, activation)]
-    return [Link(conv, norm, activation)]  # type: ignore[arg-type]
+            return [*first, Unit(last.conv, norm, activation)]
+    return [Unit(conv, norm, activation)]  # type: ignore[arg-type]
 
 
-def run(input: Tensor, links: Sequence[Link], residual: Tensor | None = None) -> Tensor:
-    """``conv_norm_act`` of one link after the other, with a ``residual`` to the last.
+def run(input: Tensor, units: Sequence[Unit], residual: Tensor | None = None) -> Tensor:
+    """``conv_norm_act`` of one unit after the other, with a ``residual`` to the last.
 
     In inference norms are folded into weights, and a depthwise convolution runs in one tile loop
     with the pointwise one behind it; in training, norm and activation are applied as the next
     convolution reads. Otherwise the modules run one by one.
     """
-    if not links:
+    if not units:
         return input
-    if normed.can_run(input, links, residual):
-        return normed.run(input, links, residual)
-    out = planned.run(input, links, residual)
+    if training.can_run(input, units, residual):
+        return training.run(input, units, residual)
+    out = inference.run(input, units, residual)
     if out is not None:
         return out
-    if len(links) > 1:
-        for link in links[:-1]:
-            input = run(input, [link])
-        return run(input, links[-1:], residual)
-    (link,) = links
-    x = link.conv(input)
-    if link.norm is not None:
-        x = link.norm(x)
-    return finish(x, residual, link.activation or "none")
+    if len(units) > 1:
+        for unit in units[:-1]:
+            input = run(input, [unit])
+        return run(input, units[-1:], residual)
+    (unit,) = units
+    x = unit.conv(input)
+    if unit.norm is not None:
+        x = unit.norm(x)
+    return finish(x, residual, unit.activation or "none")
 
 
 def in_sequence(
@@ -80,22 +80,22 @@ def in_sequence(
     A ``residual`` goes to the last, which is to be such a module.
     """
     modules = list(modules)
-    out = planned.again(input, modules, residual) if modules else None
+    out = inference.again(input, modules, residual) if modules else None
     if out is not None:
         return out
-    links: list[Link] = []
+    units: list[Unit] = []
     given = input
     for module in modules:
         if isinstance(module, (ConvNormAct, DepthwiseSeparableConv2d)) and not module.is_called():
-            links += module.links()
+            units += module.units()
             continue
-        input, links = run(input, links), []
+        input, units = run(input, units), []
         if residual is not None and module is modules[-1]:
             return module(input, residual)
         input = module(input)
-    out = run(input, links, residual)
-    if input is given and links and not torch.is_grad_enabled():
-        planned.remember(input, modules, links, residual)
+    out = run(input, units, residual)
+    if input is given and units and not torch.is_grad_enabled():
+        inference.remember(input, modules, units, residual)
     return out
 
 
@@ -126,13 +126,13 @@ class ConvNormAct(nn.Module):
         super().__init__()
         name = type(self).__name__
         kernel = checks.per_dimension(name, "kernel_size", kernel_size, 2)
-        spread = checks.per_dimension(name, "dilation", dilation, 2)
+        apart = checks.per_dimension(name, "dilation", dilation, 2)
         checks.groups(name, groups, in_channels)
         checks.outputs(name, out_channels, groups)
         if activation is not None:
             checks.one_of(name, "activation", activation, tuple(ACTIVATIONS))
         if padding is None:
-            padding = [(k - 1) // 2 * d for k, d in zip(kernel, spread, strict=True)]
+            padding = [(k - 1) // 2 * d for k, d in zip(kernel, apart, strict=True)]
         bias = norm is None if bias is None else bias
         if kernel == [1, 1]:
             conv: Conv2d = PointwiseConv2d(in_channels, out_channels, stride, padding, groups, bias)
@@ -150,13 +150,13 @@ class ConvNormAct(nn.Module):
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         return conv_norm_act(input, self.conv, self.norm, self.activation, residual)
 
-    def links(self) -> list[Link]:
+    def units(self) -> list[Unit]:
         """What ``run`` is to run."""
-        return links_of(self.conv, self.norm, self.activation)
+        return units_of(self.conv, self.norm, self.activation)
 
     def is_called(self) -> bool:
         """Whether this module itself has to be called (``run`` sees to its parts' hooks)."""
-        return folded.has_hooks(self) or type(self).forward is not ConvNormAct.forward
+        return has_hooks(self) or type(self).forward is not ConvNormAct.forward
 
     def extra_repr(self) -> str:
         return f"activation={self.activation}"
@@ -201,14 +201,14 @@ class DepthwiseSeparableConv2d(nn.Module):
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         return in_sequence(input, (self.depthwise, self.pointwise), residual)
 
-    def links(self) -> list[Link]:
+    def units(self) -> list[Unit]:
         """What ``run`` is to run."""
-        return self.depthwise.links() + self.pointwise.links()
+        return self.depthwise.units() + self.pointwise.units()
 
     def is_called(self) -> bool:
         """Whether this module itself, or one of its halves, has to be called."""
         return (
-            folded.has_hooks(self)
+            has_hooks(self)
             or type(self).forward is not DepthwiseSeparableConv2d.forward
             or self.depthwise.is_called()
             or self.pointwise.is_called()

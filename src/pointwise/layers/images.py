@@ -8,7 +8,8 @@ from pointwise import checks
 from pointwise.convolution.epilogue import ACTIVATIONS
 from pointwise.functional.convolve import Size, convolve
 from pointwise.functional.padding import Padding, resolve
-from pointwise.layers import planned
+from pointwise.layers import inference
+from pointwise.layers.unit import PLAIN_FORWARDS
 
 
 class Conv2d(nn.Conv2d):
@@ -53,7 +54,7 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         """``activation(convolution + residual)``."""
-        out = planned.alone(self, input, residual)
+        out = inference.alone(self, input, residual)
         if out is not None:
             return out
         groups = None if self.kind == "depthwise" else self.groups
@@ -63,6 +64,9 @@ class Conv2d(nn.Conv2d):
 
     def extra_repr(self) -> str:
         return super().extra_repr() + (f", activation={self.activation}" if self.activation else "")
+
+
+PLAIN_FORWARDS.add(Conv2d.forward)
 
 
 def _hashable(padding: Padding) -> Padding:

@@ -12,12 +12,14 @@ from torch import Tensor
 from torch.nn.grad import conv2d_input, conv2d_weight
 
 from pointwise import checks
+from pointwise.convolution import choose
 from pointwise.convolution.epilogue import ACTIVATIONS, finish
+from pointwise.convolution.problem import describe, is_depthwise
 from pointwise.convolution.window import window
-from pointwise.engine.cpu.cut import is_better_joined
 from pointwise.engine.cpu.loops import image_gradients as conv_images_gradient
-from pointwise.engine.cpu.loops import images as conv_images
 from pointwise.engine.cpu.loops import norm_act
+from pointwise.engine.cpu.loops.images import EPILOGUES
+from pointwise.engine.cpu.memory import empty_image
 from pointwise.engine.library import define, library
 from pointwise.operators.requirements import geometry
 
@@ -86,29 +88,30 @@ def _conv2d_cpu(input, weight, bias, residual, stride, padding, dilation, groups
         checks.weight("conv2d", "residual", residual, shape, f"like the result, {list(shape)}")
     dtype = input.dtype
     input, weight, bias, residual = map(ready, (input, weight, bias, residual))
-    seen = window(input.shape[0], input.shape[2:], weight.shape[2:], stride, padding, dilation)
-    late = activation not in conv_images.EPILOGUES
-    within = "none" if late else activation
-    if conv_images.is_stencil(weight.shape, groups):
-        late = late or residual is not None
-        multiplier = weight.shape[0] // groups
-        if multiplier > 1:
-            input = repeated(input, multiplier)
-        taps = conv_images.taps(weight, bias)
-        out = conv_images.depthwise(input, taps, seen, "none" if late else within)
-        if residual is not None and activation in conv_images.EPILOGUES:
-            late = False
-            row = torch.zeros(out.shape[1], dtype=out.dtype)
-            bounds = conv_images.EPILOGUES[activation]
-            out = norm_act.forward(out, row, row + 1, row, residual, bounds)
-    else:
-        out = conv_images.mixed(
-            input, conv_images.mix(weight, bias, groups), seen, residual, within
-        )
-        residual = None
+    convolution = describe(input.shape, weight.shape, stride, padding, dilation, groups,
+                           input.dtype, activation)  # fmt: skip
+    return _computed(input, convolution, weight, bias, residual).to(dtype)
+
+
+def _computed(input, convolution, weight, bias, residual):
+    """A convolution by its kernel; what that does not apply, by PyTorch or in one more pass."""
+    activation = convolution.activation
+    late = not choose.applies(activation, convolution.dtype)
+    added = residual is not None and convolution.is_depthwise  # its loop takes none
+    if convolution.depth_multiplier > 1:
+        input = repeated(input, convolution.depth_multiplier)
+        convolution = convolution._replace(in_channels=input.shape[1], groups=input.shape[1])
+    if late or added:
+        convolution = convolution._replace(activation="none")
+    prepared = choose.prepare(convolution, weight, bias)
+    out = empty_image(convolution.shape, convolution.dtype)
+    out = choose.launch(input, (prepared,), out, None if added else residual).run()
     if late:
-        out = finish(out, residual, activation)
-    return out.to(dtype)
+        return finish(out, residual if added else None, activation)
+    if added:
+        row = torch.zeros(out.shape[1], dtype=out.dtype)
+        return norm_act.forward(out, row, row + 1, row, residual, EPILOGUES[activation])
+    return out
 
 
 def _conv2d_plain(input, weight, bias, residual, stride, padding, dilation, groups, activation):
@@ -161,18 +164,34 @@ def _separable_cpu(input, depthwise, pointwise, depthwise_bias, bias, residual, 
     if residual is not None:
         words = f"like the result, {list(shape)}"
         checks.weight("separable_conv2d", "residual", residual, shape, words)
-    then = conv_images.mix(ready(pointwise), ready(bias))
-    seen = window(input.shape[0], input.shape[2:], depthwise.shape[2:], stride, padding, dilation)
-    simple = between in conv_images.EPILOGUES and activation in conv_images.EPILOGUES
-    if depthwise.shape[0] != groups or not simple or not is_better_joined(then):
+    chain = _prepared_separable(input, depthwise, pointwise, depthwise_bias, bias, stride, padding,
+                                dilation, between, activation)  # fmt: skip
+    if chain is None:
         x = _conv2d_cpu(input, depthwise, depthwise_bias, None, stride, padding, dilation, groups,
                         between)  # fmt: skip
         return _conv2d_cpu(x, pointwise, bias, residual, [1, 1], [0] * 4, [1, 1], 1, activation)
-    taps = conv_images.taps(ready(depthwise), ready(depthwise_bias))
-    out = conv_images.separable(
-        ready(input), taps, then, seen, ready(residual), between, activation
+    dtype, input, residual = input.dtype, ready(input), ready(residual)
+    out = empty_image(chain[1].shape, input.dtype)
+    return choose.launch(input, chain, out, residual).run().to(dtype)
+
+
+def _prepared_separable(input, depthwise, pointwise, depthwise_bias, bias, stride, padding,
+                        dilation, between, activation):  # fmt: skip
+    """Both halves for one loop; None where they had better run one by one."""
+    depthwise, pointwise = ready(depthwise), ready(pointwise)
+    dtype = depthwise.dtype
+    if not (choose.applies(between, dtype) and choose.applies(activation, dtype)):
+        return None
+    first = describe(input.shape, depthwise.shape, stride, padding, dilation, input.shape[1], dtype,
+                     between)  # fmt: skip
+    second = describe(first.shape, pointwise.shape, [1, 1], [0] * 4, [1, 1], 1, dtype, activation)
+    if first.depth_multiplier > 1:
+        return None
+    chain = (
+        choose.prepare(first, depthwise, ready(depthwise_bias), choose.DEPTHWISE),
+        choose.prepare(second, pointwise, ready(bias), choose.MIXED),
     )
-    return out.to(input.dtype)
+    return chain if choose.fused(*chain) == 2 else None
 
 
 def _separable_fake(input, depthwise, pointwise, depthwise_bias, bias, residual, stride, padding,
@@ -212,7 +231,7 @@ def _grad_input_cpu(grad, weight, size, stride, padding, dilation, groups):
     dtype = grad.dtype
     grad, weight = ready(grad), ready(weight)
     seen = window(size[0], size[2:], weight.shape[2:], stride, padding, dilation)
-    if not conv_images.is_stencil(weight.shape, groups):
+    if not is_depthwise(weight.shape, groups):
         return conv_images_gradient.mixed_input(grad, weight, seen, groups).to(dtype)
     out = conv_images_gradient.depthwise_input(grad, weight, seen)
     multiplier = weight.shape[0] // groups
@@ -241,7 +260,7 @@ def _grad_weight_cpu(grad, input, size, stride, padding, dilation, groups):
     dtype = grad.dtype
     grad, input = ready(grad), ready(input)
     seen = window(input.shape[0], input.shape[2:], size[2:], stride, padding, dilation)
-    if conv_images.is_stencil(size, groups):
+    if is_depthwise(size, groups):
         multiplier = size[0] // groups
         if multiplier > 1:
             input = repeated(input, multiplier)

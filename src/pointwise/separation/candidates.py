@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedParameter
 
-from pointwise.layers import folded
+from pointwise.layers import unit
 from pointwise.layers.images import Conv2d
 
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -63,7 +63,7 @@ def why_not(conv: _ConvNd) -> str:
         return f"its weight is {'meta' if weight.is_meta else weight.dtype}, which has no SVD"
     if not bool(torch.isfinite(weight).all()):
         return NOT_FINITE
-    if folded.has_hooks(conv):
+    if unit.has_hooks(conv):
         return "it has hooks, which would be lost"
     return ""
 

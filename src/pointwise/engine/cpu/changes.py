@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import is_
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,6 +88,27 @@ class Snapshot:
         else:
             versions = [_checksum(x) if x.is_inference() else x._version for x in tensors]
         return versions, [tensor.data_ptr() for tensor in tensors]
+
+
+class State:
+    """Whether what something was made of is still the same.
+
+    ``things`` are to be the same objects, tensors among them also to hold what they held
+    (``Snapshot``); ``numbers`` are to be equal. Keeps the things alive.
+    """
+
+    def __init__(self, things: Sequence[Any], numbers: Sequence[Any] = ()) -> None:
+        self._things, self._numbers = list(things), list(numbers)
+        self._tensors = [thing for thing in things if isinstance(thing, Tensor)]
+        self._snapshot = Snapshot(self._tensors)
+
+    def is_still(self, things: Sequence[Any], numbers: list[Any] | None = None) -> bool:
+        return (
+            len(things) == len(self._things)
+            and all(map(is_, things, self._things))
+            and (numbers or []) == self._numbers
+            and self._snapshot.is_still(self._tensors)
+        )
 
 
 def _checksum(tensor: Tensor) -> int:

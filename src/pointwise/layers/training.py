@@ -14,51 +14,51 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pointwise.engine.cpu.loops import images as conv_images
+from pointwise.convolution.problem import is_depthwise
+from pointwise.engine.cpu.loops.images import EPILOGUES
 from pointwise.functional.padding import resolve
-from pointwise.layers import folded
-from pointwise.layers.link import Link
+from pointwise.layers.unit import Unit, is_batch_norm, is_ordinary, is_plain, window_of
 
 _INFINITY = float("inf")
 
 
-def can_run(input: Tensor, links: Sequence[Link], residual: Tensor | None) -> bool:
-    """Whether all links are convolutions with batch norm in training, on ordinary tensors."""
+def can_run(input: Tensor, units: Sequence[Unit], residual: Tensor | None) -> bool:
+    """Whether all units are convolutions with batch norm in training, on ordinary tensors."""
     return (
         not torch.compiler.is_compiling()
         and torch.is_grad_enabled()
-        and folded.is_plain(input)
-        and (residual is None or folded.is_plain(residual))
+        and is_plain(input)
+        and (residual is None or is_plain(residual))
         and input.dim() == 4
         and input.dtype in (torch.float32, torch.float64)
         and not torch.is_autocast_enabled("cpu")
-        and all(_is_trained(link, input.dtype) for link in links)
-        and _fit(input, links, residual)
+        and all(_is_trained(unit, input.dtype) for unit in units)
+        and _fit(input, units, residual)
     )
 
 
-def _is_trained(link: Link, dtype: torch.dtype) -> bool:
-    conv, norm, activation, own = link
+def _is_trained(unit: Unit, dtype: torch.dtype) -> bool:
+    conv, norm, activation, own = unit
     return (
-        folded.is_ordinary(conv, own)
+        is_ordinary(conv, own)
         and conv.bias is None
         and conv.weight.dtype == dtype
-        and (activation or "none") in conv_images.EPILOGUES
+        and (activation or "none") in EPILOGUES
         and norm is not None
-        and folded.is_batch_norm(norm, conv)
+        and is_batch_norm(norm, conv)
         and (norm.training or norm.running_mean is None)
     )
 
 
-def _fit(input: Tensor, links: Sequence[Link], residual: Tensor | None) -> bool:
-    """Whether shapes agree from link to link, and every norm sees more than one value."""
+def _fit(input: Tensor, units: Sequence[Unit], residual: Tensor | None) -> bool:
+    """Whether shapes agree from unit to unit, and every norm sees more than one value."""
     images, channels, *sizes = input.shape
-    for conv, *_ in links:
+    for conv, *_ in units:
         if channels != conv.in_channels:
             return False
-        if conv_images.is_stencil(conv.weight.shape, conv.groups) and conv.out_channels != channels:
+        if is_depthwise(conv.weight.shape, conv.groups) and conv.out_channels != channels:
             return False  # a depth multiplier
-        seen = folded.window_of(conv, images, *sizes)
+        seen = window_of(conv, images, *sizes)
         if seen is None or seen.points < 2:
             return False
         channels, sizes = conv.out_channels, [seen.y.points, seen.x.points]
@@ -67,22 +67,22 @@ def _fit(input: Tensor, links: Sequence[Link], residual: Tensor | None) -> bool:
     )
 
 
-def run(input: Tensor, links: Sequence[Link], residual: Tensor | None = None) -> Tensor:
-    """The links one after the other; ``residual`` is added before the last activation."""
+def run(input: Tensor, units: Sequence[Unit], residual: Tensor | None = None) -> Tensor:
+    """The units one after the other; ``residual`` is added before the last activation."""
     plain = (None, None, None, -_INFINITY, _INFINITY)
     z, norm = input, plain  # type: tuple[Tensor, tuple]
-    for number, (conv, module, activation, _) in enumerate(links):
+    for number, (conv, module, activation, _) in enumerate(units):
         edges = resolve("", conv.padding, z.shape[2:], conv.kernel_size, conv.stride,
                         conv.dilation)  # fmt: skip
         z, mean, variance = torch.ops.pointwise.norm_conv2d(
             z, *norm, conv.weight, conv.stride, edges, conv.dilation, conv.groups
         )
         scale, shift = _statistics(module, mean, variance, z.numel() // z.shape[1])
-        low, high, more = conv_images.EPILOGUES[activation or "none"]
-        if number < len(links) - 1 and more == 0:
+        low, high, more = EPILOGUES[activation or "none"]
+        if number < len(units) - 1 and more == 0:
             norm = (mean, scale, shift, low, high)
             continue
-        added = residual if number == len(links) - 1 else None
+        added = residual if number == len(units) - 1 else None
         z = torch.ops.pointwise.norm_act(z, mean, scale, shift, added, activation or "none")
         norm = plain
     return z

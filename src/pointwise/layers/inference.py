@@ -1,4 +1,4 @@
-"""Inference of a whole run of links, planned once for each shape of input and run in one call.
+"""Inference of a chain of units, planned once for each shape of input and run in one call.
 
 A plan holds the launches with all their arguments, and two buffers that take turns between one
 convolution's result and the next one's; only the last result is new memory in every run.
@@ -9,38 +9,41 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate, chain
-from operator import is_
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet, ref
 
 import torch
 from torch import Tensor, nn
 
-from pointwise.engine.cpu.changes import Snapshot
-from pointwise.engine.cpu.launch import Program, threads
-from pointwise.engine.cpu.layout import Arguments
-from pointwise.engine.cpu.loops import images as conv_images
+from pointwise.convolution import choose
+from pointwise.engine.cpu.changes import State
+from pointwise.engine.cpu.launch import Launch, Program, threads
 from pointwise.engine.cpu.memory import empty_image
-from pointwise.layers import folded
-from pointwise.layers.link import Link
-from pointwise.layers.watch import Watch
+from pointwise.layers.folding import is_fixed, prepare
+from pointwise.layers.state import ModuleState
+from pointwise.layers.unit import Unit, is_plain
 
 _frozen: WeakSet[nn.Module] = WeakSet()
 _MOST = 4  # plans of one run: so many shapes of input may take turns
 _observer: Callable[[_Plan, bool], None] | None = None
 _plans: WeakKeyDictionary[nn.Module, dict[tuple, _Plan]] = WeakKeyDictionary()
-_known: WeakKeyDictionary[nn.Module, tuple[Watch, dict[tuple, _Plan]]] = WeakKeyDictionary()
+_known: WeakKeyDictionary[nn.Module, tuple[ModuleState, dict[tuple, _Plan]]] = WeakKeyDictionary()
 
 
-def run(input: Tensor, links: Sequence[Link], residual: Tensor | None = None) -> Tensor | None:
-    """The links one after the other, or None where they have to run one by one (``folded``)."""
-    if not folded.can_run(input, residual) or not all(map(folded.is_fixed, links)):
+def run(input: Tensor, units: Sequence[Unit], residual: Tensor | None = None) -> Tensor | None:
+    """The units one after the other, or None where the modules have to run one by one.
+
+    That is in training, where gradients are wanted, on other devices, under autocast, while a graph
+    is traced, with hooks on the modules, and for input that does not fit: their own code says so
+    best.
+    """
+    if not can_run(input, residual) or not all(map(is_fixed, units)):
         return None
-    plans = _plans.setdefault(links[0].conv, {})
-    key = (*_key(input, residual), id(links[-1].conv), len(links))
+    plans = _plans.setdefault(units[0].conv, {})
+    key = (*_key(input, residual), id(units[-1].conv), len(units))
     plan = plans.get(key)
-    if plan is None or not plan.is_still(links):
-        plan = _make(input, links, residual)
+    if plan is None or not plan.is_still(units):
+        plan = _make(input, units, residual)
         if plan is None:
             return None
         plans.pop(key, None)
@@ -50,16 +53,29 @@ def run(input: Tensor, links: Sequence[Link], residual: Tensor | None = None) ->
     return plan.run(input, residual) if plan.takes(residual) else None
 
 
+def can_run(input: Tensor, residual: Tensor | None) -> bool:
+    """Whether tensors are what kernels take, and nobody wants their gradients."""
+    if torch.compiler.is_compiling() or not is_plain(input) or input.dim() != 4:
+        return False
+    if residual is not None and not is_plain(residual):
+        return False
+    if torch.is_autocast_enabled("cpu"):
+        return False
+    return not torch.is_grad_enabled() or not (
+        input.requires_grad or (residual is not None and residual.requires_grad)
+    )
+
+
 def alone(conv: nn.Conv2d, input: Tensor, residual: Tensor | None = None) -> Tensor | None:
     """A convolution of ours by itself, with its own activation; None as in ``run``."""
     if torch.compiler.is_compiling():  # which would watch our dictionaries
         return None
     out = again(input, (conv,), residual)
     if out is None and not torch.is_grad_enabled():
-        links = [Link(conv, None, conv.activation, own=True)]  # type: ignore[arg-type]
-        out = run(input, links, residual)
+        units = [Unit(conv, None, conv.activation, own=True)]  # type: ignore[arg-type]
+        out = run(input, units, residual)
         if out is not None:
-            remember(input, (conv,), links, residual)
+            remember(input, (conv,), units, residual)
     return out
 
 
@@ -70,15 +86,15 @@ def again(
     if torch.compiler.is_compiling():
         return None
     known = _known.get(modules[0])
-    if known is None or torch.is_grad_enabled() or not folded.can_run(input, residual):
+    if known is None or torch.is_grad_enabled() or not can_run(input, residual):
         return None
-    watch, plans = known
+    state, plans = known
     plan = plans.get(_key(input, residual))
     if plan is None or not plan.takes(residual):
         return None
     first, last = modules[0], modules[-1]
     frozen = first in _frozen and last in _frozen and not (first.training or last.training)
-    if not frozen and not watch.is_still(modules):
+    if not frozen and not state.is_still(modules):
         return None
     return plan.run(input, residual)
 
@@ -103,18 +119,18 @@ def freeze(module: nn.Module) -> nn.Module:
 
 
 def remember(
-    input: Tensor, modules: Sequence[nn.Module], links: Sequence[Link], residual: Tensor | None
+    input: Tensor, modules: Sequence[nn.Module], units: Sequence[Unit], residual: Tensor | None
 ) -> None:
     """Lets ``again`` find the plan that ``run`` has just used for these modules."""
-    if not folded.can_run(input, residual):
+    if not can_run(input, residual):
         return
-    first = links[0].conv
-    plan = _plans.get(first, {}).get((*_key(input, residual), id(links[-1].conv), len(links)))
+    first = units[0].conv
+    plan = _plans.get(first, {}).get((*_key(input, residual), id(units[-1].conv), len(units)))
     if plan is None:
         return
     known = _known.get(modules[0])
     if known is None or not known[0].is_still(modules):
-        known = _known[modules[0]] = (Watch(modules), {})
+        known = _known[modules[0]] = (ModuleState(modules), {})
     known[1][_key(input, residual)] = plan
     if len(known[1]) > _MOST:
         known[1].pop(next(iter(known[1])))
@@ -122,9 +138,9 @@ def remember(
 
 @contextmanager
 def observed(observer: Callable[[_Plan, bool], None]) -> Iterator[None]:
-    """Lets ``observer(plan, with_residual)`` run the plans, part by part: ``plan.step(number)``.
+    """Lets ``observer(plan, with_residual)`` run the plans, ``plan.step(number)`` one by one.
 
-    ``plan.parts`` says which links a part is of. For whoever measures them.
+    ``plan.units[number]`` are the units that a launch computes. For whoever measures them.
     """
     global _observer
     before, _observer = _observer, observer
@@ -139,41 +155,35 @@ def _key(input: Tensor, residual: Tensor | None) -> tuple:
 
 
 class _Plan:
-    """Launches for one shape of input, and the state of the parameters they were made of."""
+    """Launches for one shape of input, and the state of the parameters they were made of.
+
+    ``groups`` are the launches of each step from one buffer to the next, ``counts`` how many units
+    each of them computes.
+    """
 
     def __init__(
         self,
-        links: Sequence[Link],
-        groups: Sequence[Sequence[conv_images.Step]],
+        units: Sequence[Unit],
+        groups: Sequence[Sequence[Launch]],
         counts: Sequence[int],
-        buffers: tuple,
-        residual: Tensor | None,
+        with_residual: bool,
     ) -> None:
-        steps = [step for group in groups for step in group]
-        self.out = steps[-1].out
-        self.parts = _parts(links, counts)
-        # Where addresses stand that change: of the launches that read the input, and of the last.
-        self._inputs = [_place(step, "x") for step in groups[0]]
-        self._out = _place(steps[-1], "out")
-        self._residual = -1 if residual is None else _place(steps[-1], "residual")
+        launches = [launch for group in groups for launch in group]
+        self.out = launches[-1].out
+        self.units = _grouped(units, counts)
         ends = list(accumulate(len(group) for group in groups))
-        self._launches = [slice(end - len(group), end)
-                          for end, group in zip(ends, groups, strict=True)]  # fmt: skip
-        self._steps, self._buffers = steps, buffers
-        self._program = Program(steps)
-        self._numbers = _numbers(links)
-        self._tensors = _tensors(links)
-        self._snapshot = Snapshot(self._tensors)
+        self._steps = [slice(end - len(group), end)
+                       for end, group in zip(ends, groups, strict=True)]  # fmt: skip
+        self._program = Program(launches)
+        # Where addresses stand that change: of the launches that read the input, and of the last.
+        self._inputs = [_place(launch, "x") for launch in groups[0]]
+        self._out = _place(launches[-1], "out")
+        self._residual = _place(launches[-1], "residual") if with_residual else -1
+        self._state = State(_tensors(units), _numbers(units))
 
-    def is_still(self, links: Sequence[Link]) -> bool:
-        """Whether the parameters are the ones the plan was made of (``Snapshot``)."""
-        tensors = _tensors(links)
-        return (
-            len(tensors) == len(self._tensors)
-            and all(map(is_, tensors, self._tensors))
-            and _numbers(links) == self._numbers
-            and self._snapshot.is_still(tensors)
-        )
+    def is_still(self, units: Sequence[Unit]) -> bool:
+        """Whether the parameters are the ones the plan was made of."""
+        return self._state.is_still(_tensors(units), _numbers(units))
 
     def takes(self, residual: Tensor | None) -> bool:
         """Whether a residual is like the result."""
@@ -199,34 +209,35 @@ class _Plan:
         return out
 
     def step(self, number: int) -> None:
-        """Runs the launches of one part, for an observer."""
-        self._program.run(self._launches[number])
+        """Runs the launches that compute ``units[number]``, for an observer."""
+        self._program.run(self._steps[number])
 
 
-def _place(step: Any, name: str) -> int:
+def _place(launch: Launch, name: str) -> int:
     """Where the address of an operand stands in a launch's table."""
-    if isinstance(step.arguments, Arguments):
-        return step.arguments.layout.places[name]
-    return {"x": 0, "out": step.place, "residual": step.residual}[name]
+    if not isinstance(launch, Launch):
+        return {"x": 0, "out": launch.place, "residual": launch.residual}[name]
+    assert launch.arguments is not None
+    return launch.arguments.layout.places[name]
 
 
-_Part = tuple[ref, "ref | None", "str | None"]
+_Weak = tuple[ref, "ref | None", "str | None"]
 
 
-def _parts(links: Sequence[Link], counts: Sequence[int]) -> list[list[_Part]]:
-    """The links of each step; weakly, since plans are kept by a convolution."""
-    every: list[_Part] = [
+def _grouped(units: Sequence[Unit], counts: Sequence[int]) -> list[list[_Weak]]:
+    """The units of each step; weakly, since plans are kept by a convolution."""
+    weak: list[_Weak] = [
         (ref(conv), None if norm is None else ref(norm), activation)
-        for conv, norm, activation, *_ in links
+        for conv, norm, activation, _own in units
     ]
     ends = list(accumulate(counts))
-    return [every[end - count : end] for end, count in zip(ends, counts, strict=True)]
+    return [weak[end - count : end] for end, count in zip(ends, counts, strict=True)]
 
 
-def _tensors(links: Sequence[Link]) -> list[Any]:
+def _tensors(units: Sequence[Unit]) -> list[Any]:
     """All parameters and statistics, in an order; what is not there is left out."""
     found: list[Any] = []
-    for conv, norm, *_ in links:
+    for conv, norm, *_ in units:
         found.append(conv._parameters.values())
         if norm is not None:
             found.append(norm._parameters.values())
@@ -234,55 +245,57 @@ def _tensors(links: Sequence[Link]) -> list[Any]:
     return [tensor for tensor in chain.from_iterable(found) if tensor is not None]
 
 
-def _numbers(links: Sequence[Link]) -> list[tuple]:
-    """Everything else that a link is made of."""
+def _numbers(units: Sequence[Unit]) -> list[tuple]:
+    """Everything else that a unit is made of."""
     return [
         (conv.stride, conv.padding, conv.dilation, conv.groups, norm and norm.eps, activation)
-        for conv, norm, activation, _own in links
+        for conv, norm, activation, _own in units
     ]
 
 
-def _make(input: Tensor, links: Sequence[Link], residual: Tensor | None) -> _Plan | None:
-    """A plan, or None where a link cannot be part of one."""
-    found: list[folded.Folded] = []
+def _make(input: Tensor, units: Sequence[Unit], residual: Tensor | None) -> _Plan | None:
+    """A plan, or None where a unit cannot be part of one."""
+    chain: list[choose.Prepared] = []
     shape = input.shape
-    for link in links:
-        what = folded.fold_link(shape, input.dtype, link)
-        if what is None or 0 in what.shape:
+    for unit in units:
+        prepared = prepare(shape, input.dtype, unit)
+        if prepared is None:
             return None
-        found.append(what)
-        shape = what.shape
+        chain.append(prepared)
+        shape = prepared.shape
     if residual is not None and (
-        isinstance(found[-1].weights, conv_images.Taps)
+        chain[-1].convolution.is_depthwise
         or residual.shape != shape
         or residual.dtype != input.dtype
     ):
         return None  # a stencil takes none, and a wrong one gets its error elsewhere
-    buffers = _two_buffers(found, input.dtype)
-    groups: list[list[conv_images.Step]] = []  # each reads one buffer and writes the other
+    buffers = _two_buffers(chain, input.dtype)
+    groups: list[list[Launch]] = []  # each reads one buffer and writes the other
     counts: list[int] = []
     x, first = input.contiguous(memory_format=torch.channels_last), 0
-    while first < len(found):
-        one, *rest = found[first : first + 3]
-        multiplied = one.multiplier > 1
-        if multiplied and not (rest and folded.is_separable(one, rest[0])):
+    while first < len(chain):
+        one, *rest = chain[first : first + 3]
+        multiplied = one.convolution.depth_multiplier > 1
+        if multiplied and not (rest and choose.is_separable(one, rest[0])):
             return None
-        count = 2 if multiplied else folded.in_one_loop(one, *rest)
+        count = 2 if multiplied else choose.fused(one, *rest)
         end = first + count
-        more = residual if end == len(found) else None
-        wide = _view(buffers[len(groups) % 2], one.shape)
-        out = _view(buffers[(len(groups) + multiplied) % 2], found[end - 1].shape)
+        added = residual if end == len(chain) else None
+        out = _view(buffers[(len(groups) + multiplied) % 2], chain[end - 1].shape)
         if multiplied:
-            groups += folded.steps_of_multiplied(x, one, rest[0], wide, out, more)
+            wide = _view(buffers[len(groups) % 2], one.shape)
+            many = range(one.convolution.depth_multiplier)
+            groups.append([choose.launch_of_multiplier(x, one, wide, j) for j in many])
+            groups.append([choose.launch_behind_multiplier(wide, one, rest[0], out, added)])
         else:
-            groups.append([folded.step_of(x, found[first:end], out, more)])
+            groups.append([choose.launch(x, chain[first:end], out, added)])
         counts += [1, 1] if multiplied else [count]
         x, first = out, end
-    return _Plan(links, groups, counts, buffers, residual)
+    return _Plan(units, groups, counts, residual is not None)
 
 
-def _two_buffers(found: Sequence[folded.Folded], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    most = max(what.shape.numel() for what in found)
+def _two_buffers(chain: Sequence[choose.Prepared], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    most = max(prepared.shape.numel() for prepared in chain)
     return torch.empty(most, dtype=dtype), torch.empty(most, dtype=dtype)
 
 

@@ -1,0 +1,280 @@
+"""Which kernel runs a convolution of images on the CPU, and why one cannot: said here only.
+
+Functions, layers and graphs describe a ``Convolution`` and ``prepare`` it: the loop is chosen and
+the weight put into its order. ``launch`` is then one launch for one prepared convolution, or for
+two or three that had better run in one loop (``fused``). What a loop costs stands beside the loop;
+what is compared stands here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pointwise.convolution.problem import Convolution
+from pointwise.engine.cpu.cut import is_better_joined
+from pointwise.engine.cpu.gemm_int8 import HAS_VNNI
+from pointwise.engine.cpu.launch import Launch
+from pointwise.engine.cpu.loops import images_int8, inverted, winograd
+from pointwise.engine.cpu.loops.images import (
+    EPILOGUES,
+    depthwise_step,
+    mixed_step,
+    separable_step,
+)
+from pointwise.engine.cpu.weights import Taps, mix, taps
+
+Weight = Any
+"""A weight in the order in which a loop reads it: one of the classes of ``engine.cpu.weights``."""
+
+NO_VNNI = "this machine has no AVX512-VNNI"
+
+
+class Choice(NamedTuple):
+    """The loop that runs a convolution by itself: "depthwise", "mixed" or "winograd"."""
+
+    algorithm: str
+    outputs: int = 0  # of Winograd: tiles are so many points high and wide
+    each_run: bool = False  # of Winograd: the weight is transformed in every run
+
+    def __str__(self) -> str:
+        return f"Winograd {self.outputs}×{self.outputs}" if self.outputs else self.algorithm
+
+
+DEPTHWISE, MIXED = Choice("depthwise"), Choice("mixed")
+
+
+class Prepared(NamedTuple):
+    """A convolution, the loop chosen for it, and its weight as that loop reads it."""
+
+    convolution: Convolution
+    choice: Choice
+    weight: Weight
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of the result."""
+        return self.convolution.shape
+
+
+# --- can it run, and if not, why ------------------------------------------------------------------
+
+
+def why_not(convolution: Convolution, algorithm: str | None = None) -> str | None:
+    """Why no kernel, or not that of an ``algorithm``, runs a convolution; None where one does."""
+    window = convolution.window
+    if window.y.points < 1 or window.x.points < 1:
+        return "its kernel does not fit into the image"
+    if convolution.shape.numel() == 0:
+        return "there is nothing to compute"
+    if convolution.dtype == torch.uint8:
+        return _why_not_bytes(convolution)
+    if convolution.dtype not in (torch.float32, torch.float64):
+        name = str(convolution.dtype).removeprefix("torch.")
+        return f"kernels take float32 and float64, not {name}"
+    if not applies(convolution.activation, convolution.dtype):
+        return f"no kernel applies {convolution.activation}"
+    if algorithm == "depthwise" and not convolution.is_depthwise:
+        return "its results read more than one channel"
+    if algorithm == "winograd" and not _winograd_outputs(convolution):
+        return "Winograd's loop takes 3×3 kernels of stride 1 that it makes faster"
+    return None
+
+
+def _why_not_bytes(convolution: Convolution) -> str | None:
+    if not HAS_VNNI:
+        return NO_VNNI
+    y, x = convolution.window.y, convolution.window.x
+    if convolution.is_depthwise:
+        known = y.dilation == x.dilation == 1 and images_int8.has_rows(x.taps, x.stride)
+        return None if known else "no stencil of this shape for bytes"
+    return None if convolution.groups == 1 else "groups"
+
+
+def applies(activation: str, dtype: torch.dtype) -> bool:
+    """Whether the loops apply an activation in this type."""
+    return activation in EPILOGUES
+
+
+# --- the loop of one convolution, and its weight --------------------------------------------------
+
+
+def choose(
+    convolution: Convolution, constant: bool = False, algorithm: str | None = None
+) -> Choice:
+    """The loop for a convolution.
+
+    Winograd's is chosen only for a ``constant`` weight of an inference: it rounds otherwise than
+    the direct sum that training computes, and transforms the weight first. An ``algorithm`` by name
+    is taken as it is: for tests, and for the curious. Raises ValueError where it cannot run.
+    """
+    if algorithm is not None and (why := why_not(convolution, algorithm)):
+        raise ValueError(f"{algorithm} cannot run this convolution: {why}")
+    if algorithm is None:
+        algorithm = "depthwise" if convolution.is_depthwise else "mixed"
+        if constant and _winograd_outputs(convolution):
+            algorithm = "winograd"
+    if algorithm != "winograd":
+        return Choice(algorithm)
+    channels = convolution.in_channels, convolution.out_channels
+    large = winograd.is_large(*channels, convolution.dtype)
+    return Choice(algorithm, _winograd_outputs(convolution), large)
+
+
+def _winograd_outputs(convolution: Convolution) -> int:
+    """How many points high and wide Winograd's tiles had better be; 0: it is no faster."""
+    window, inputs, columns, groups, dtype, *_ = convolution
+    if convolution.is_depthwise or dtype == torch.uint8:
+        return 0
+    return winograd.winograd_outputs(window, inputs, columns, groups, dtype)
+
+
+def pack(choice: Choice, groups: int, weight: Tensor, bias: Tensor | None) -> Weight:
+    """A weight ``[C_out, C_in/groups, kh, kw]`` and its bias ``[C_out]`` for the loop chosen."""
+    if choice.algorithm == "depthwise":
+        return taps(weight, bias)
+    if choice.algorithm == "winograd" and not choice.each_run:
+        return winograd.filtered(weight, bias, choice.outputs)
+    return mix(weight, bias, groups)
+
+
+def pack_bytes(
+    choice: Choice, weight: Tensor, factor: Tensor, shift: Tensor, zero: int
+) -> images_int8.Mix | images_int8.Taps:
+    """An int8 weight, ``factor`` and ``shift [C_out]`` of its sums, and the byte for zero."""
+    pack_weight = images_int8.taps if choice.algorithm == "depthwise" else images_int8.mix
+    return pack_weight(weight, factor, shift, zero)
+
+
+def prepare(
+    convolution: Convolution, weight: Tensor, bias: Tensor | None, choice: Choice | None = None
+) -> Prepared:
+    """A convolution with its weight for the loop chosen, or for another ``choice``."""
+    choice = choice or choose(convolution)
+    return Prepared(convolution, choice, pack(choice, convolution.groups, weight, bias))
+
+
+# --- several in one loop --------------------------------------------------------------------------
+
+
+def is_separable(first: Prepared, second: Prepared) -> bool:
+    """Whether two convolutions are a depthwise one and a pointwise one of all its channels."""
+    return (
+        first.choice.algorithm == "depthwise"
+        and second.choice.algorithm == "mixed"
+        and second.convolution.groups == 1
+        and second.convolution.window.is_identity
+    )
+
+
+def are_better_joined(first: Prepared, second: Prepared) -> bool:
+    """Whether a depthwise and a pointwise convolution are faster in one loop than one by one."""
+    return (
+        is_separable(first, second)
+        and first.convolution.depth_multiplier == 1
+        and is_better_joined(second.weight)
+    )
+
+
+def can_lead(first: Prepared, second: Prepared) -> bool:
+    """Whether a convolution had better run in one loop with the depthwise one behind it."""
+    one, two = first.convolution, second.convolution
+    if one.dtype == torch.uint8:  # there is no such loop
+        return False
+    packed = first.choice.algorithm == "mixed" or first.choice.each_run
+    return (
+        packed
+        and second.choice.algorithm == "depthwise"
+        and two.depth_multiplier == one.groups == 1
+        and is_better_joined(first.weight)
+        and inverted.is_better_in_one(two.window, one.out_channels, one.dtype.itemsize)
+    )
+
+
+def fused(*chain: Prepared) -> int:
+    """How many of the next convolutions of a chain, up to three, had better run in one loop."""
+    if len(chain) > 2 and can_lead(*chain[:2]) and are_better_joined(*chain[1:3]):
+        return 3
+    return 2 if len(chain) > 1 and are_better_joined(*chain[:2]) else 1
+
+
+def launch(
+    x: Tensor, chain: Sequence[Prepared], out: Tensor, residual: Tensor | None = None
+) -> Launch:
+    """One launch for one, two or three convolutions: as ``fused`` says, or the first two of three.
+
+    ``x``, ``out`` and ``residual``, which is added before the last activation, are channels_last. A
+    depthwise convolution by itself takes no residual.
+    """
+    first, last = chain[0], chain[-1]
+    if first.convolution.dtype == torch.uint8:
+        return _launch_bytes(x, chain, out, residual)
+    if len(chain) == 1:
+        return _alone(x, first, out, residual)
+    activations = [part.convolution.activation for part in chain]
+    if first.choice.algorithm == "depthwise":
+        return separable_step(x, first.weight, last.weight, first.convolution.window, out, residual,
+                              *activations)  # fmt: skip
+    then = last if len(chain) == 3 else None
+    activations = [*activations, "none"]
+    return inverted.inverted_step(
+        x, first.weight, first.convolution.window, chain[1].weight, chain[1].convolution.window,
+        None if then is None else then.weight, out, residual, tuple(activations[:3]),  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def _alone(x: Tensor, prepared: Prepared, out: Tensor, residual: Tensor | None) -> Launch:
+    convolution, choice, weight = prepared
+    window, activation = convolution.window, convolution.activation
+    if choice.algorithm == "winograd":
+        assert not choice.each_run, "its weight is transformed by a launch of its own"
+        return winograd.winograd_step(x, weight, window, out, residual, activation)
+    if choice.algorithm == "mixed":
+        return mixed_step(x, weight, window, out, residual, activation)
+    assert residual is None, "a depthwise convolution takes no residual"
+    return depthwise_step(x, weight, window, out, activation)
+
+
+def _launch_bytes(
+    x: Tensor, chain: Sequence[Prepared], out: Tensor, residual: Tensor | None
+) -> Launch:
+    first, last = chain[0], chain[-1]
+    window, after = first.convolution.window, last.convolution.rescaling
+    if len(chain) == 1 and first.choice.algorithm == "depthwise":
+        return images_int8.depthwise_step(x, first.weight, window, out)
+    assert after is not None
+    finish = after.residual, after.low, after.high
+    if len(chain) == 1:
+        return images_int8.mixed_step(x, first.weight, window, out, residual, *finish)
+    return images_int8.separable_step(x, first.weight, last.weight, window, out, residual, *finish)
+
+
+# --- depth multipliers ----------------------------------------------------------------------------
+#
+# A depthwise convolution with a depth multiplier m is m launches, of which launch j writes result j
+# of every channel: so channels stay side by side for the stencil, and nothing is repeated. Results
+# then lie in the order j·C + c, and not c·m + j as PyTorch has them; a pointwise convolution behind
+# reads its weight in that order.
+
+
+def launch_of_multiplier(x: Tensor, prepared: Prepared, out: Tensor, j: int) -> Launch:
+    """Launch j of a depthwise convolution with a depth multiplier, into all of ``out``."""
+    convolution, weight = prepared.convolution, prepared.weight
+    many, channels = convolution.depth_multiplier, x.shape[1]
+    own = Taps(weight.weight[:, j::many].contiguous(), weight.bias[j::many].contiguous())
+    part = out[:, j * channels : (j + 1) * channels]
+    return depthwise_step(x, own, convolution.window, part, convolution.activation)
+
+
+def launch_behind_multiplier(
+    x: Tensor, first: Prepared, second: Prepared, out: Tensor, residual: Tensor | None
+) -> Launch:
+    """The pointwise convolution of what ``launch_of_multiplier`` wrote."""
+    many, channels = first.convolution.depth_multiplier, first.convolution.in_channels
+    packed = second.weight.packed.unflatten(2, (channels, many)).transpose(2, 3).flatten(2, 3)
+    weight = replace(second.weight, packed=packed.contiguous())
+    return _alone(x, second._replace(weight=weight), out, residual)
