@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pointwise.acceleration import excitation, steps, vocabulary
-from pointwise.acceleration.values import Buffer, arrange
+from pointwise.acceleration.buffers import Buffer, arrange
 from pointwise.engine.cpu.loops import combine, pool
 
 DTYPES = (torch.float32, torch.float64)

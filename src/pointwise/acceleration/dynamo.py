@@ -19,13 +19,14 @@ import torch
 from torch import Tensor, fx
 from torch.autograd import forward_ad
 
+from pointwise.acceleration.buffers import layout_of
 from pointwise.acceleration.constants import Constants
 from pointwise.acceleration.fuse import fuse
+from pointwise.acceleration.micro_batches import make
 from pointwise.acceleration.normalise import normalise
 from pointwise.acceleration.plan import Plan
-from pointwise.acceleration.planner import PLAIN, Unplannable, make
+from pointwise.acceleration.planner import PLAIN, Unplannable
 from pointwise.acceleration.report import Report
-from pointwise.acceleration.values import layout_of
 from pointwise.engine.cpu.changes import Snapshot, why_unseen
 from pointwise.engine.cpu.launch import threads
 

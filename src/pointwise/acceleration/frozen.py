@@ -15,8 +15,7 @@ from torch import Tensor, fx
 from pointwise.acceleration import vocabulary
 from pointwise.acceleration.constants import Constants
 from pointwise.acceleration.excitation import Excitation
-from pointwise.acceleration.operands import describe
-from pointwise.acceleration.report import path_of
+from pointwise.acceleration.report import describe, path_of
 from pointwise.convolution import choose
 from pointwise.engine.cpu.weights import Mix, Taps
 

@@ -3,28 +3,25 @@
 Each lowering returns the value it makes, or says in words why the call stays plain PyTorch. It says
 so before it asks for anything. Which kernel runs a convolution, and which ones run in one loop, is
 chosen by ``convolution.choose``; here it is found out what lies behind one another in the graph. A
-convolution that the next one may do on the way is left ``Waiting`` until that is known.
+convolution that the next one may do on the way is left ``Deferred`` until that is known.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, fx
 
 from pointwise.acceleration import steps, vocabulary
+from pointwise.acceleration.buffers import Value
+from pointwise.acceleration.builder import Builder, Constant, Deferred, Found, dtype_of, why_not
 from pointwise.acceleration.lower_pixels import add_up
-from pointwise.acceleration.operands import Fixed, Found, Waiting, dtype_of, why_not
-from pointwise.acceleration.values import Value
 from pointwise.convolution import choose
 from pointwise.convolution.choose import Prepared
 from pointwise.convolution.problem import Convolution, describe
 from pointwise.engine.cpu.launch import Launch
 from pointwise.engine.cpu.loops import combine, winograd
-
-if TYPE_CHECKING:
-    from pointwise.acceleration.planner import Planner
 
 _POINTWISE = ((1, 1), (0, 0, 0, 0), (1, 1), 1)  # stride, padding, dilation, groups
 
@@ -33,15 +30,15 @@ _POINTWISE = ((1, 1), (0, 0, 0, 0), (1, 1), 1)  # stride, padding, dilation, gro
 
 
 def _why_not_operands(x: Any, weight: Any, bias: Any, residual: Any, activation: str) -> str | None:
-    if not isinstance(weight, Fixed) or not isinstance(bias, (Fixed, type(None))):
+    if not isinstance(weight, Constant) or not isinstance(bias, (Constant, type(None))):
         return "its weight is not a parameter"
-    if isinstance(residual, Fixed) or isinstance(x, Fixed):
+    if isinstance(residual, Constant) or isinstance(x, Constant):
         return "an operand is a constant"
     return why_not(x, residual, activation=activation)
 
 
 def _described(
-    plan: Planner, shape: Sequence[int], dtype: Any, weight: fx.Node, geometry: Sequence[Any],
+    plan: Builder, shape: Sequence[int], dtype: Any, weight: fx.Node, geometry: Sequence[Any],
     activation: str,
 ) -> Convolution | str:  # fmt: skip
     """A call as a convolution, or why it cannot run as one."""
@@ -56,7 +53,7 @@ def _described(
 
 
 def _prepared(
-    plan: Planner, convolution: Convolution, weight: fx.Node, bias: fx.Node | None
+    plan: Builder, convolution: Convolution, weight: fx.Node, bias: fx.Node | None
 ) -> Prepared:
     """With its weight packed, and without an activation that its loop does not apply."""
     if not choose.applies(convolution.activation, convolution.dtype):
@@ -69,13 +66,13 @@ def _prepared(
 # --- convolutions ---------------------------------------------------------------------------------
 
 
-def _conv(plan: Planner, node: fx.Node, x: Any, weight: Any, bias: Any, residual: Any,
+def _conv(plan: Builder, node: fx.Node, x: Any, weight: Any, bias: Any, residual: Any,
           stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int,
-          activation: str) -> Value | Waiting | str:  # fmt: skip
+          activation: str) -> Value | Deferred | str:  # fmt: skip
     why = _why_not_operands(x, weight, bias, residual, activation)
     if why:
         return why
-    shape = x.prepared.shape if isinstance(x, Waiting) else x.shape
+    shape = x.prepared.shape if isinstance(x, Deferred) else x.shape
     geometry = (stride, padding, dilation, groups)
     convolution = _described(plan, shape, dtype_of(x), weight.node, geometry, activation)
     if isinstance(convolution, str):
@@ -93,8 +90,8 @@ def _conv(plan: Planner, node: fx.Node, x: Any, weight: Any, bias: Any, residual
     return _placed(plan, node, x, prepared, residual, late, behind)
 
 
-def _placed(plan: Planner, node: fx.Node, x: Any, prepared: Prepared, residual: Value | None,
-            late: str, behind: bool) -> Value | Waiting:  # fmt: skip
+def _placed(plan: Builder, node: fx.Node, x: Any, prepared: Prepared, residual: Value | None,
+            late: str, behind: bool) -> Value | Deferred:  # fmt: skip
     """A convolution among its neighbours: in one launch with them where that is better.
 
     ``behind`` says that a pointwise convolution reads this depthwise one, and nothing else does;
@@ -102,15 +99,15 @@ def _placed(plan: Planner, node: fx.Node, x: Any, prepared: Prepared, residual: 
     """
     if prepared.convolution.depth_multiplier > 1:
         image = plan.settled(x)
-        return Waiting(image, prepared, lambda plan: _in_order(plan, image, prepared, late),
+        return Deferred(image, prepared, lambda plan: _in_order(plan, image, prepared, late),
                        late=late)  # fmt: skip
     if behind and late == "none":
         if _is_mix_waiting(x):  # for all three
-            return Waiting(x.x, prepared, lambda plan: _alone(plan, plan.settled(x), prepared), x)
+            return Deferred(x.x, prepared, lambda plan: _alone(plan, plan.settled(x), prepared), x)
         return _wait(plan, x, prepared)
     if residual is None and _is_mix_waiting(x) and prepared.convolution.is_depthwise:
         return _launched(plan, x.x, (x.prepared, prepared), None, late)
-    if isinstance(x, Waiting) and x.value is None and choose.is_separable(x.prepared, prepared):
+    if isinstance(x, Deferred) and x.value is None and choose.is_separable(x.prepared, prepared):
         if x.prepared.convolution.depth_multiplier > 1:
             return _behind_multiplier(plan, x, prepared, residual, late)
         if x.before is not None:
@@ -123,17 +120,17 @@ def _placed(plan: Planner, node: fx.Node, x: Any, prepared: Prepared, residual: 
     return _alone(plan, plan.settled(x), prepared, residual, late)
 
 
-def _wait(plan: Planner, x: Any, prepared: Prepared) -> Waiting:
+def _wait(plan: Builder, x: Any, prepared: Prepared) -> Deferred:
     image = plan.settled(x)
-    return Waiting(image, prepared, lambda plan: _alone(plan, image, prepared))
+    return Deferred(image, prepared, lambda plan: _alone(plan, image, prepared))
 
 
 def _is_mix_waiting(x: Any) -> bool:
     """Whether a convolution waits for a depthwise one behind it."""
-    return isinstance(x, Waiting) and x.value is None and not x.prepared.convolution.is_depthwise
+    return isinstance(x, Deferred) and x.value is None and not x.prepared.convolution.is_depthwise
 
 
-def _leads_to_mix(plan: Planner, node: fx.Node) -> bool:
+def _leads_to_mix(plan: Builder, node: fx.Node) -> bool:
     """Whether all that reads a depthwise convolution is a pointwise one."""
     user = _only_convolution_behind(node)
     if user is None or user.args[3] is node:
@@ -144,7 +141,7 @@ def _leads_to_mix(plan: Planner, node: fx.Node) -> bool:
     return plan.constants.like(weight)[0][2:] == (1, 1)
 
 
-def _leads_to_inverted(plan: Planner, node: fx.Node, first: Prepared) -> bool:
+def _leads_to_inverted(plan: Builder, node: fx.Node, first: Prepared) -> bool:
     """Whether a depthwise and maybe a pointwise convolution come behind, better in one loop."""
     behind = _reader(plan, node, first, depthwise=True)
     if behind is None:
@@ -159,7 +156,7 @@ def _leads_to_inverted(plan: Planner, node: fx.Node, first: Prepared) -> bool:
 
 
 def _reader(
-    plan: Planner, node: fx.Node, before: Prepared, depthwise: bool
+    plan: Builder, node: fx.Node, before: Prepared, depthwise: bool
 ) -> tuple[fx.Node, Prepared, bool] | None:
     """The convolution that alone reads a node, what is made of it, and whether it ends late."""
     user = _only_convolution_behind(node)
@@ -187,14 +184,14 @@ def _only_convolution_behind(node: fx.Node) -> fx.Node | None:
 # --- launches -------------------------------------------------------------------------------------
 
 
-def _launched(plan: Planner, x: Value, chain: Sequence[Prepared], residual: Value | None,
+def _launched(plan: Builder, x: Value, chain: Sequence[Prepared], residual: Value | None,
               late: str) -> Value:  # fmt: skip
     """The result of the convolutions of a chain, in one launch."""
     return _emit(plan, plan.as_pixels(x), chain[-1], residual, late,
                  lambda x, out, more: choose.launch(x, chain, out, more))  # fmt: skip
 
 
-def _emit(plan: Planner, x: Value, last: Prepared, residual: Value | None, late: str,
+def _emit(plan: Builder, x: Value, last: Prepared, residual: Value | None, late: str,
           launch: Callable[[Tensor, Tensor, Tensor | None], Launch],
           also: Sequence[Value] = ()) -> Value:  # fmt: skip
     """The result of ``last``, with which ``launch(x, out, residual)`` ends."""
@@ -208,7 +205,7 @@ def _emit(plan: Planner, x: Value, last: Prepared, residual: Value | None, late:
     return _late(plan, plan.emit(make, [x, residual, *also], out), late)
 
 
-def _alone(plan: Planner, x: Value, prepared: Prepared, residual: Value | None = None,
+def _alone(plan: Builder, x: Value, prepared: Prepared, residual: Value | None = None,
            late: str = "none") -> Value:  # fmt: skip
     x = plan.as_pixels(x)
     if residual is not None and prepared.convolution.is_depthwise:  # its loop takes none
@@ -220,7 +217,7 @@ def _alone(plan: Planner, x: Value, prepared: Prepared, residual: Value | None =
     return _launched(plan, x, (prepared,), residual, late)
 
 
-def _transformed(plan: Planner, x: Value, prepared: Prepared, residual: Value | None,
+def _transformed(plan: Builder, x: Value, prepared: Prepared, residual: Value | None,
                  late: str) -> Value:  # fmt: skip
     """A 3×3 convolution behind what transforms its weight, into memory that others use too."""
     packed, outputs = prepared.weight, prepared.choice.outputs
@@ -236,7 +233,7 @@ def _transformed(plan: Planner, x: Value, prepared: Prepared, residual: Value | 
                  [room])  # fmt: skip
 
 
-def _late(plan: Planner, out: Value, activation: str) -> Value:
+def _late(plan: Builder, out: Value, activation: str) -> Value:
     """An activation that no loop applies, in place."""
     if activation == "none":
         return out
@@ -248,7 +245,7 @@ def _late(plan: Planner, out: Value, activation: str) -> Value:
 # --- depth multipliers ----------------------------------------------------------------------------
 
 
-def _multiplied(plan: Planner, image: Value, prepared: Prepared, late: str) -> Value:
+def _multiplied(plan: Builder, image: Value, prepared: Prepared, late: str) -> Value:
     """A depthwise convolution with a depth multiplier: result j of channel c is at j·C + c."""
     x = plan.as_pixels(image)
     wide = plan.new(prepared.shape, x.dtype)
@@ -257,11 +254,11 @@ def _multiplied(plan: Planner, image: Value, prepared: Prepared, late: str) -> V
     return _late(plan, wide, late)
 
 
-def _part(plan: Planner, x: Value, prepared: Prepared, wide: Value, j: int) -> Callable[[], Launch]:
+def _part(plan: Builder, x: Value, prepared: Prepared, wide: Value, j: int) -> Callable[[], Launch]:
     return lambda: choose.launch_of_multiplier(plan.real(x), prepared, plan.real(wide), j)
 
 
-def _behind_multiplier(plan: Planner, waiting: Waiting, prepared: Prepared, residual: Value | None,
+def _behind_multiplier(plan: Builder, waiting: Deferred, prepared: Prepared, residual: Value | None,
                        late: str) -> Value:  # fmt: skip
     first = waiting.prepared
     wide = _multiplied(plan, waiting.x, first, waiting.late)
@@ -270,7 +267,7 @@ def _behind_multiplier(plan: Planner, waiting: Waiting, prepared: Prepared, resi
                                                                       more))  # fmt: skip
 
 
-def _in_order(plan: Planner, image: Value, prepared: Prepared, late: str) -> Value:
+def _in_order(plan: Builder, image: Value, prepared: Prepared, late: str) -> Value:
     """``_multiplied`` in PyTorch's order, where what comes behind is no plain mix after all."""
     wide = _multiplied(plan, image, prepared, late)
     return plan.regrouped(wide, prepared.convolution.depth_multiplier)
@@ -279,7 +276,7 @@ def _in_order(plan: Planner, image: Value, prepared: Prepared, late: str) -> Val
 # --- linear layers --------------------------------------------------------------------------------
 
 
-def _linear(plan: Planner, node: fx.Node, x: Any, weight: Any, bias: Any, residual: Any,
+def _linear(plan: Builder, node: fx.Node, x: Any, weight: Any, bias: Any, residual: Any,
             activation: str) -> Found:  # fmt: skip
     x, residual = plan.settled(x), plan.settled(residual)
     why = _why_not_operands(x, weight, bias, residual, activation)
@@ -315,7 +312,7 @@ def _as_images(x: Tensor) -> Tensor:
     return x.view(-1, x.shape[-1])[:, :, None, None]
 
 
-LOWERINGS: dict[Any, Callable[..., Found | Waiting]] = {
+LOWERINGS: dict[Any, Callable[..., Found | Deferred]] = {
     vocabulary.conv: _conv,
     vocabulary.linear: _linear,
 }

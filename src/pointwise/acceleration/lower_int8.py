@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import fx
 
 from pointwise.acceleration import vocabulary_int8
-from pointwise.acceleration.operands import Fixed, Found, Waiting, dtype_of
-from pointwise.acceleration.values import Value, is_pixels
+from pointwise.acceleration.buffers import Value, is_pixels
+from pointwise.acceleration.builder import Builder, Constant, Deferred, Found, dtype_of
 from pointwise.convolution import choose
 from pointwise.convolution.choose import NO_VNNI
 from pointwise.convolution.problem import Rescaling, describe
@@ -20,14 +20,11 @@ from pointwise.engine.cpu.loops import to_bytes
 from pointwise.engine.cpu.loops.images import Step
 from pointwise.engine.cpu.table import bits
 
-if TYPE_CHECKING:
-    from pointwise.acceleration.planner import Planner
-
 # Up to so many channels, an image that has them first is turned round as it is rounded.
 _FEW = 4
 
 
-def _quantize(plan: Planner, node: fx.Node, x: Any, per: float, zero: int) -> Found:
+def _quantize(plan: Builder, node: fx.Node, x: Any, per: float, zero: int) -> Found:
     x = plan.settled(x)
     if not HAS_VNNI:
         return NO_VNNI
@@ -51,7 +48,7 @@ def _quantize(plan: Planner, node: fx.Node, x: Any, per: float, zero: int) -> Fo
     return plan.emit(lambda: _all(plan, to_bytes.quantize, x, out, per, zero), [x], out)
 
 
-def _dequantize(plan: Planner, node: fx.Node, x: Any, scale: float, zero: int) -> Found:
+def _dequantize(plan: Builder, node: fx.Node, x: Any, scale: float, zero: int) -> Found:
     x = plan.settled(x)
     if not HAS_VNNI:
         return NO_VNNI
@@ -61,7 +58,7 @@ def _dequantize(plan: Planner, node: fx.Node, x: Any, scale: float, zero: int) -
     return plan.emit(lambda: _all(plan, to_bytes.dequantize, x, out, scale, zero), [x], out)
 
 
-def _all(plan: Planner, kernel: Any, x: Value, out: Value, factor: float, zero: int) -> Step:
+def _all(plan: Builder, kernel: Any, x: Value, out: Value, factor: float, zero: int) -> Step:
     """All numbers of two tensors that lie in memory in the same way."""
     x_, out_ = plan.real(x), plan.real(out)
     total = x_.numel()
@@ -69,17 +66,17 @@ def _all(plan: Planner, kernel: Any, x: Value, out: Value, factor: float, zero: 
     return Step(kernel, arguments, -(-total // to_bytes.CHUNK), out_, to_bytes.OUT)
 
 
-def _conv(plan: Planner, node: fx.Node, x: Any, weight: Any, factor: Any, shift: Any, residual: Any,
+def _conv(plan: Builder, node: fx.Node, x: Any, weight: Any, factor: Any, shift: Any, residual: Any,
           stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int,
           zero: int, times: float, low: float, high: float,
-          as_bytes: bool) -> Value | Waiting | str:  # fmt: skip
-    if not all(isinstance(part, Fixed) for part in (weight, factor, shift)):
+          as_bytes: bool) -> Value | Deferred | str:  # fmt: skip
+    if not all(isinstance(part, Constant) for part in (weight, factor, shift)):
         return "its weight is not a parameter"
     residual = plan.settled(residual)
-    if any(isinstance(part, Fixed) or (part is not None and dtype_of(part) != torch.uint8)
+    if any(isinstance(part, Constant) or (part is not None and dtype_of(part) != torch.uint8)
            for part in (x, residual)):  # fmt: skip
         return "an operand is not of bytes"
-    shape = x.prepared.shape if isinstance(x, Waiting) else x.shape
+    shape = x.prepared.shape if isinstance(x, Deferred) else x.shape
     sizes, _ = plan.constants.like(weight.node)
     if len(shape) != 4 or shape[1] != sizes[1] * groups:
         return "its input does not fit"
@@ -98,13 +95,13 @@ def _conv(plan: Planner, node: fx.Node, x: Any, weight: Any, factor: Any, shift:
     prepared = choose.Prepared(convolution, choice, packed)
     if convolution.is_depthwise and _leads_to_mix(plan, node):
         image = plan.settled(x)
-        return Waiting(image, prepared, lambda plan: _launched(plan, image, (prepared,), None))
-    if isinstance(x, Waiting) and x.value is None and choose.fused(x.prepared, prepared) == 2:
+        return Deferred(image, prepared, lambda plan: _launched(plan, image, (prepared,), None))
+    if isinstance(x, Deferred) and x.value is None and choose.fused(x.prepared, prepared) == 2:
         return _launched(plan, x.x, (x.prepared, prepared), residual)
     return _launched(plan, plan.settled(x), (prepared,), residual)
 
 
-def _leads_to_mix(plan: Planner, node: fx.Node) -> bool:
+def _leads_to_mix(plan: Builder, node: fx.Node) -> bool:
     """Whether all that reads a depthwise convolution is a pointwise one."""
     if len(node.users) != 1:
         return False
@@ -115,7 +112,7 @@ def _leads_to_mix(plan: Planner, node: fx.Node) -> bool:
 
 
 def _launched(
-    plan: Planner, x: Value, chain: Sequence[choose.Prepared], residual: Value | None
+    plan: Builder, x: Value, chain: Sequence[choose.Prepared], residual: Value | None
 ) -> Value:
     """The result of the convolutions of a chain, in one launch."""
     x, last = plan.as_pixels(x), chain[-1].convolution
@@ -130,7 +127,7 @@ def _launched(
     return plan.emit(make, [x, residual], out)
 
 
-LOWERINGS: dict[Any, Callable[..., Found | Waiting]] = {
+LOWERINGS: dict[Any, Callable[..., Found | Deferred]] = {
     vocabulary_int8.quantize: _quantize,
     vocabulary_int8.dequantize: _dequantize,
     vocabulary_int8.conv_int8: _conv,

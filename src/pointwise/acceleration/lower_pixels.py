@@ -7,22 +7,19 @@ so before it asks for anything.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from pointwise.acceleration import excitation, steps, vocabulary
-from pointwise.acceleration.operands import Fixed, Found, why_not
-from pointwise.acceleration.values import Value, is_pixels
+from pointwise.acceleration.buffers import Value, is_pixels
+from pointwise.acceleration.builder import Builder, Constant, Found, why_not
 from pointwise.convolution.window import Axis, Window, window
 from pointwise.engine.cpu.loops import combine, pool
 
-if TYPE_CHECKING:
-    from pointwise.acceleration.planner import Planner
 
-
-def _activate(plan: Planner, node: fx.Node, x: Any, activation: str) -> Found:
+def _activate(plan: Builder, node: fx.Node, x: Any, activation: str) -> Found:
     x = plan.settled(x)
     why = why_not(x, activation=activation)
     if why:
@@ -35,7 +32,7 @@ def _activate(plan: Planner, node: fx.Node, x: Any, activation: str) -> Found:
 
 
 def _binary(how: int) -> Callable[..., Found]:
-    def lowering(plan: Planner, node: fx.Node, x: Any, y: Any, activation: str) -> Found:
+    def lowering(plan: Builder, node: fx.Node, x: Any, y: Any, activation: str) -> Found:
         x, y = plan.settled(x), plan.settled(y)
         why = why_not(x, y, activation=activation)
         if why:
@@ -47,7 +44,7 @@ def _binary(how: int) -> Callable[..., Found]:
     return lowering
 
 
-def add_up(plan: Planner, how: int, x: Value, y: Value, activation: str) -> Value:
+def add_up(plan: Builder, how: int, x: Value, y: Value, activation: str) -> Value:
     if len(x.shape) == 4 and (is_pixels(x.fake) or is_pixels(y.fake)):
         x, y = plan.as_pixels(x), plan.as_pixels(y)
     elif x.fake.stride() != y.fake.stride() or not _is_dense(x.fake):
@@ -62,16 +59,16 @@ def _is_dense(fake: Tensor) -> bool:
     return fake.is_contiguous() or is_pixels(fake)
 
 
-def _dense(plan: Planner, x: Value) -> Value:
+def _dense(plan: Builder, x: Value) -> Value:
     return x if _is_dense(x.fake) else plan.as_rows(x)
 
 
-def _like(plan: Planner, x: Value) -> Value:
+def _like(plan: Builder, x: Value) -> Value:
     """Room for a result that lies in memory as x does."""
     return plan.new(x.shape, x.dtype, pixels=is_pixels(x.fake))
 
 
-def _scale(plan: Planner, node: fx.Node, x: Any, factor: Any, activation: str) -> Found:
+def _scale(plan: Builder, node: fx.Node, x: Any, factor: Any, activation: str) -> Found:
     x, factor = plan.settled(x), plan.settled(factor)
     why = why_not(x, factor, activation=activation)
     if why:
@@ -88,7 +85,7 @@ def _scale(plan: Planner, node: fx.Node, x: Any, factor: Any, activation: str) -
         [x, factor], out)  # fmt: skip
 
 
-def _squeeze_excite(plan: Planner, node: fx.Node, x: Any, narrow: Any, narrow_bias: Any, wide: Any,
+def _squeeze_excite(plan: Builder, node: fx.Node, x: Any, narrow: Any, narrow_bias: Any, wide: Any,
                     wide_bias: Any, inner: str, gate: str, last: str) -> Found:  # fmt: skip
     x = plan.settled(x)
     why = next(filter(None, (why_not(x, activation=name) for name in (inner, gate, last))), None)
@@ -116,9 +113,9 @@ def _squeeze_excite(plan: Planner, node: fx.Node, x: Any, narrow: Any, narrow_bi
         [image, between], out)  # fmt: skip
 
 
-def _affine(plan: Planner, node: fx.Node, x: Any, factor: Any, shift: Any,
+def _affine(plan: Builder, node: fx.Node, x: Any, factor: Any, shift: Any,
             activation: str) -> Found:  # fmt: skip
-    if not isinstance(factor, Fixed) or not isinstance(shift, Fixed):
+    if not isinstance(factor, Constant) or not isinstance(shift, Constant):
         return "its factors are not parameters"
     x = plan.settled(x)
     why = why_not(x, activation=activation)
@@ -143,7 +140,7 @@ def _affine(plan: Planner, node: fx.Node, x: Any, factor: Any, shift: Any,
 # --- images ---------------------------------------------------------------------------------------
 
 
-def _mean(plan: Planner, node: fx.Node, x: Any, keep: bool) -> Found:
+def _mean(plan: Builder, node: fx.Node, x: Any, keep: bool) -> Found:
     x = plan.settled(x)
     why = why_not(x)
     if why:
@@ -154,7 +151,7 @@ def _mean(plan: Planner, node: fx.Node, x: Any, keep: bool) -> Found:
     return plan.emit(lambda: pool.mean(plan.real(x), plan.real(out)), [x], out)
 
 
-def _pool(plan: Planner, node: fx.Node, kind: int, x: Value, kernel: Sequence[int],
+def _pool(plan: Builder, node: fx.Node, kind: int, x: Value, kernel: Sequence[int],
           stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int],
           of: int) -> Found:  # fmt: skip
     # One channel tells the shape (on "meta", PyTorch would import sympy for that).
@@ -201,8 +198,8 @@ def _avg_pool(plan, node, x, kernel, stride, padding, ceil, with_padding, diviso
     return _pool(plan, node, pool.MEAN, x, kernel, stride, padding, (1, 1), of)
 
 
-def _join(plan: Planner, node: fx.Node, xs: Sequence[Any]) -> Found:
-    if any(isinstance(x, Fixed) for x in xs):
+def _join(plan: Builder, node: fx.Node, xs: Sequence[Any]) -> Found:
+    if any(isinstance(x, Constant) for x in xs):
         return "an operand is a constant"
     values = [plan.settled(x) for x in xs]
     why = why_not(*values)
@@ -221,7 +218,7 @@ def _join(plan: Planner, node: fx.Node, xs: Sequence[Any]) -> Found:
     return out
 
 
-def _copy_channels(plan: Planner, x: Value, out: Value, begin: int, channels: int):
+def _copy_channels(plan: Builder, x: Value, out: Value, begin: int, channels: int):
     rows, own = x.fake.numel() // x.shape[1], x.shape[1]
     size = x.fake.element_size()
 
@@ -233,9 +230,9 @@ def _copy_channels(plan: Planner, x: Value, out: Value, begin: int, channels: in
     return make
 
 
-def _channel_norm(plan: Planner, node: fx.Node, x: Any, weight: Any, bias: Any, eps: float,
+def _channel_norm(plan: Builder, node: fx.Node, x: Any, weight: Any, bias: Any, eps: float,
                   pixels: bool = True) -> Found:  # fmt: skip
-    if not all(isinstance(part, (Fixed, type(None))) for part in (weight, bias)):
+    if not all(isinstance(part, (Constant, type(None))) for part in (weight, bias)):
         return "its factors are not parameters"
     x = plan.settled(x)
     why = why_not(x)
@@ -256,7 +253,7 @@ def _channel_norm(plan: Planner, node: fx.Node, x: Any, weight: Any, bias: Any, 
         [x], out)  # fmt: skip
 
 
-def _layer_norm(plan: Planner, node: fx.Node, x: Any, weight: Any, bias: Any, eps: float) -> Found:
+def _layer_norm(plan: Builder, node: fx.Node, x: Any, weight: Any, bias: Any, eps: float) -> Found:
     return _channel_norm(plan, node, x, weight, bias, eps, pixels=False)
 
 

@@ -7,15 +7,15 @@ results are copied out of it, so that nothing a caller holds is ever written to 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pointwise.acceleration.buffers import Value, new_arena
 from pointwise.acceleration.report import Entry
-from pointwise.acceleration.values import Value, new_arena
 from pointwise.engine.cpu.launch import Launch, Program
 from pointwise.engine.cpu.layout import Arguments
 from pointwise.engine.cpu.loops.images import Step
@@ -25,14 +25,14 @@ Work = Callable[[list[Any]], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Native:
+class NativeCall:
     """A launch; ``make`` is called as soon as there is an arena."""
 
     make: Callable[[], Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Plain:
+class PlainCall:
     """A call of PyTorch's. ``laid`` is the shape and the strides that each result should have."""
 
     target: Callable
@@ -44,7 +44,7 @@ class Plain:
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class Output:
     """One of a graph's results: copied to new memory with these ``strides``, or as it is."""
 
     value: Any
@@ -60,10 +60,10 @@ class Plan:
 
     def __init__(
         self,
-        made: Sequence[Step | Plain],
-        parts: Sequence[Part],
+        made: Sequence[Launch | PlainCall],
+        parts: Sequence[Output],
         real: Callable[[Value], Tensor],
-        stand_ins: Mapping[int, tuple[Tensor, int]],
+        stand_ins: Sequence[tuple[Tensor, int]],
         arena: Tensor,
         slots: int,
         entries: Sequence[Entry],
@@ -71,9 +71,9 @@ class Plan:
         self.entries = tuple(entries)
         self.why = ""  # nothing of it runs as a kernel
         self._real = real
-        self._stand_ins = {_storage(tensor): slot for tensor, slot in stand_ins.values()}
+        self._stand_ins = {_storage(tensor): slot for tensor, slot in stand_ins}
         self._old_stand_ins = {
-            address: (slot, _begin(tensor)) for address, (tensor, slot) in stand_ins.items()
+            tensor.data_ptr(): (slot, _begin(tensor)) for tensor, slot in stand_ins
         }
         self._arena, self._slots = arena, slots
         launches = [step for step in made if isinstance(step, (Step, Launch))]
@@ -93,7 +93,7 @@ class Plan:
         self._owned = {
             part.untyped_storage().data_ptr()
             for step in made
-            if isinstance(step, Plain)
+            if isinstance(step, PlainCall)
             for part in _tensors((step.args, step.kwargs))
         }
         self._parts = [self._result(part) for part in parts]
@@ -143,7 +143,7 @@ class Plan:
             if isinstance(operand, Tensor) and (key := _storage(operand)) in self._stand_ins
         ]
 
-    def _call(self, step: Plain) -> Work:
+    def _call(self, step: PlainCall) -> Work:
         args, kwargs = _bound(step.args, self._real), _bound(step.kwargs, self._real)
         target, slot = step.target, step.slot
         if slot is None:  # into the arena
@@ -164,7 +164,7 @@ class Plan:
 
         return several
 
-    def _result(self, part: Part) -> Callable[[list[Any]], Any]:
+    def _result(self, part: Output) -> Callable[[list[Any]], Any]:
         value, strides = part.value, part.strides
         if isinstance(value, Value) and value.buffer.slot is not None:
             slot, owned = value.buffer.slot, self._owned

@@ -9,28 +9,26 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from pointwise.acceleration import lower_convolutions, lower_int8, lower_pixels, stretch
-from pointwise.acceleration.constants import Constants
-from pointwise.acceleration.operands import Fixed, Waiting, describe
-from pointwise.acceleration.plan import Native, Part, Plain, Plan
-from pointwise.acceleration.report import Entry, path_of
-from pointwise.acceleration.values import (
+from pointwise.acceleration import lower_convolutions, lower_int8, lower_pixels
+from pointwise.acceleration.buffers import (
     Buffer,
     Value,
     arrange,
     empty,
-    is_pixels,
     new_arena,
     order_of,
     strides_of,
 )
-from pointwise.engine.cpu.loops.images import Step
+from pointwise.acceleration.builder import Builder, Constant, Deferred
+from pointwise.acceleration.constants import Constants
+from pointwise.acceleration.plan import NativeCall, Output, PlainCall, Plan
+from pointwise.acceleration.report import Entry, describe, path_of
+from pointwise.engine.cpu.launch import Launch
 
 aten = torch.ops.aten
 _FOREVER = 1 << 60
@@ -51,35 +49,21 @@ class Unplannable(Exception):
     """Says why a graph has to run as plain PyTorch as a whole."""
 
 
-def make(graph: fx.Graph, constants: Constants, inputs: Sequence[Any]) -> Plan:
-    """The plan of a graph for inputs like these. Raises ``Unplannable``."""
-    with torch.no_grad(), torch.inference_mode(False):
-        with suppress(stretch.Unlike, Unplannable):
-            if found := stretch.find(Planner(graph, constants), inputs):
-                return Planner(graph, constants).plan(inputs, found)
-        return Planner(graph, constants).plan(inputs)
+class Planner(Builder):
+    """Goes through a graph once, node by node."""
 
-
-class Planner:
     def __init__(self, graph: fx.Graph, constants: Constants) -> None:
-        self.graph, self.constants = graph, constants
+        super().__init__(constants)
+        self.graph = graph
         self.env: dict[fx.Node, Any] = {}
-        self.steps: list[Native | Plain] = []
-        self.buffers: list[Buffer] = []
-        self.copies: dict[tuple[Value, tuple[int, ...]], Value] = {}
         self.slots = 0
-        self.arena = torch.empty(0)
-        self.stand_ins: dict[int, tuple[Tensor, int]] = {}
         self.report: list[Entry] = []
-        self.waiting: dict[Waiting, Entry] = {}
-        self.ways: dict[fx.Node, str] = {}  # how calls run that could run otherwise, in words
-        self.turns: stretch.Turns | None = None
-        self.turn = 0
+        self.waiting: dict[Deferred, Entry] = {}
 
     # --- the graph, node by node ---
 
-    def plan(self, inputs: Sequence[Any], first: stretch.Stretch | None = None) -> Plan:
-        """The plan, with calls of ``first`` in turns. Raises ``Unlike`` where that cannot be."""
+    def plan(self, inputs: Sequence[Any]) -> Plan:
+        """The plan for inputs like these. Raises ``Unplannable``."""
         given = iter(inputs)
         for node in self.graph.nodes:
             if node in self.constants.fixed:
@@ -88,11 +72,13 @@ class Planner:
                 self.env[node] = self._input(next(given))
             elif node.op == "output":
                 return self._finish(node)
-            elif first is None or node not in first.nodes:
-                self.call(node)
-            elif node is first.last:
-                self.turns = stretch.run(self, first)
+            else:
+                self.visit(node)
         raise AssertionError("a graph without an output")
+
+    def visit(self, node: fx.Node) -> None:
+        """One call, in its turn."""
+        self.call(node)
 
     def _input(self, value: Any) -> Any:
         slot, self.slots = self.slots, self.slots + 1
@@ -125,22 +111,22 @@ class Planner:
     def _note(self, node: fx.Node) -> None:
         """A call that runs as a kernel; two in one where it took in the one it waited for."""
         what, before = describe(node) + self.ways.get(node, ""), self._at(node.args[0])
-        if isinstance(before, Waiting) and before.value is None:
+        if isinstance(before, Deferred) and before.value is None:
             first = self.waiting.pop(before)
             self.report.remove(first)
             what = f"{first.what} → {what}"
         self.report.append(Entry(path_of(node), what, True, ""))
         found = self.env[node]
-        if isinstance(found, Waiting):
+        if isinstance(found, Deferred):
             self.waiting[found] = self.report[-1]
 
     def _at(self, part: Any) -> Any:
         return self.env.get(part) if isinstance(part, fx.Node) else part
 
     def _operand(self, node: fx.Node) -> Any:
-        """What a call is given: a value of the plan, or a constant's tensor as ``Fixed``."""
+        """What a call is given: a value of the plan, or a constant's tensor as ``Constant``."""
         if node in self.constants.fixed:
-            return Fixed(node)
+            return Constant(node)
         return self.env[node]
 
     def _map(self, part: Any, function: Callable[[fx.Node], Any]) -> Any:
@@ -188,7 +174,7 @@ class Planner:
             value.buffer.dies = len(self.steps)
         laid = [(tuple(part.shape), part.stride()) if isinstance(part, Tensor) else None
                 for part in _list(out)]  # fmt: skip
-        self.steps.append(Plain(target, args, kwargs, slot, laid, whole))
+        self.steps.append(PlainCall(target, args, kwargs, slot, laid, whole))
         self.report.append(Entry(path_of(node), describe(node), False, why))
 
     def _result(self, part: Any, operands: Sequence[Value], slot: int) -> Any:
@@ -217,7 +203,7 @@ class Planner:
         sizes = zip(value.shape, own, strides, strict=True)
         if all(size == 1 or a == b for size, a, b in sizes):
             return value
-        return self._copied(value, strides)
+        return self.copied(value, strides)
 
     def _map_values(self, part: Any, function: Callable) -> Any:
         if isinstance(part, (list, tuple)):
@@ -226,121 +212,46 @@ class Planner:
             return {name: self._map_values(item, function) for name, item in part.items()}
         return function(part)
 
-    # --- what lowerings ask for ---
-
-    def settled(self, value: Any) -> Any:
-        """A value that is there; one that waits for the convolution behind it is made now."""
-        return value.settle(self) if isinstance(value, Waiting) else value
-
-    def new(self, shape: Sequence[int], dtype: torch.dtype, pixels: bool = True) -> Value:
-        """Room for a result: an image, channels_last, or anything else in PyTorch's order."""
-        order = (0, 2, 3, 1) if pixels and len(shape) == 4 else range(len(shape))
-        return self._room(shape, strides_of(shape, order), dtype)
-
-    def _room(self, shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype) -> Value:
-        fake = empty(shape, strides, dtype)
-        buffer = Buffer(fake.numel() * fake.element_size())
-        self.buffers.append(buffer)
-        return Value(fake, buffer)
-
-    def as_pixels(self, value: Value) -> Value:
-        """An image with its channels last, copied where it is not so already."""
-        if is_pixels(value.fake):
-            return value
-        return self._copied(value, strides_of(value.shape, (0, 2, 3, 1)))
-
-    def as_rows(self, value: Value) -> Value:
-        """A tensor in PyTorch's order, copied where it is not so already."""
-        if value.fake.is_contiguous():
-            return value
-        return self._copied(value, strides_of(value.shape, range(len(value.shape))))
-
-    def _copied(self, value: Value, strides: tuple[int, ...]) -> Value:
-        """The same numbers with other strides."""
-        if (value, strides) not in self.copies:
-            out = self._room(value.shape, strides, value.dtype)
-            self._write(out, [value], Plain(_copy, (out, value), {}, None, [], True))
-            self.copies[value, strides] = out
-        return self.copies[value, strides]
-
-    def regrouped(self, value: Value, groups: int) -> Value:
-        """Images whose channel j·C + c, for j of so many groups, becomes channel c·groups + j."""
-        images, channels, height, width = value.shape
-        out = self.new(value.shape, value.dtype)
-        sizes = (images, height * width, groups, channels // groups)
-        parts = empty(sizes, strides_of(sizes, range(4)), value.dtype)
-        sizes = (*sizes[:2], sizes[3], groups)
-        turned = empty(sizes, strides_of(sizes, range(4)), value.dtype).mT
-        views = Value(turned, out.buffer), Value(parts, value.buffer)
-        self._write(views[0], [views[1]], Plain(_copy, views, {}, None, [], True))
-        return out
-
-    def fixed(self, found: Any) -> Tensor | None:
-        """The tensor of a constant."""
-        return None if found is None else self.constants.value(found.node)
-
-    def emit(self, make: Callable[[], Any], reads: Sequence[Value | None], out: Value) -> Value:
-        """One more launch; ``make`` is called as soon as there is an arena."""
-        self._write(out, reads, Native(make))
-        return out
-
-    def _write(self, out: Value, reads: Sequence[Value | None], step: Native | Plain) -> None:
-        now = len(self.steps)
-        for value in (*reads, out):
-            if value is not None:
-                value.buffer.dies = now
-        if out.buffer.born < 0:
-            out.buffer.born = now
-        self.steps.append(step)
-
     # --- results ---
 
     def _finish(self, node: fx.Node) -> Plan:
         results = list(node.args[0]) if isinstance(node.args[0], (list, tuple)) else [node.args[0]]
         orders = node.meta.get("orders") or [None] * len(results)
-        parts: list[Part] = []
+        outputs: list[Output] = []
         for result, order in zip(results, orders, strict=True):
             if isinstance(result, fx.Node) and result in self.constants.fixed:
-                parts.append(Part(self.constants.value(result), None, self.constants.owns(result)))
+                outputs.append(
+                    Output(self.constants.value(result), None, self.constants.owns(result))
+                )
                 continue
             value = self.settled(self.env[result]) if isinstance(result, fx.Node) else result
             if not isinstance(value, Value):
-                parts.append(Part(value, None, False))
+                outputs.append(Output(value, None, False))
                 continue
             if order is None or len(order) != len(value.shape):  # of squeezed ones
                 order = order_of(value.fake.stride(), value.shape)
             strides = strides_of(value.shape, order)
             value.buffer.dies = _FOREVER
-            parts.append(Part(value, strides, value.buffer.slot is None))
+            outputs.append(Output(value, strides, value.buffer.slot is None))
         self.arena = new_arena(arrange([buffer for buffer in self.buffers if buffer.born >= 0]))
         return Plan(
-            self._made(), parts, self.real, self.stand_ins, self.arena, self.slots, self.report
+            self._made(), outputs, self.real, self.stand_ins, self.arena, self.slots, self.report
         )
 
-    def _made(self) -> list[Step | Plain]:
-        """The steps with their addresses, those that run in turns once for each."""
+    def _made(self) -> list[Launch | PlainCall]:
+        """The steps with their addresses, those of micro-batches once for each."""
         first, end, count = 0, 0, 0
-        if self.turns is not None:
-            first, end, count = self.turns.first, self.turns.end, self.turns.count
+        if self.micro_batches is not None:
+            first, end = self.micro_batches.first, self.micro_batches.end
+            count = self.micro_batches.count
         made = [_make(step) for step in self.steps[:first]]
-        for self.turn in range(count):
+        for self.batch in range(count):
             made += [_make(step) for step in self.steps[first:end]]
         return made + [_make(step) for step in self.steps[end:]]
 
-    def real(self, value: Value) -> Tensor:
-        """A value's tensor, as soon as there is an arena."""
-        whole = None if self.turns is None else self.turns.wholes.get(value)
-        tensor = (whole or value).real(self.arena)
-        if whole is not None:
-            images = value.shape[0]
-            tensor = tensor[self.turn * images : (self.turn + 1) * images]
-        if value.buffer.slot is not None:
-            self.stand_ins[tensor.data_ptr()] = tensor, value.buffer.slot
-        return tensor
 
-
-def _make(step: Native | Plain) -> Step | Plain:
-    return step.make() if isinstance(step, Native) else step
+def _make(step: NativeCall | PlainCall) -> Launch | PlainCall:
+    return step.make() if isinstance(step, NativeCall) else step
 
 
 # Reductions and the like, which take tensors as they lie.
@@ -356,10 +267,6 @@ def _takes_any_layout(target: Any) -> bool:
     return not isinstance(target, torch._ops.OpOverload) or (
         target in _ANY_LAYOUT or target.is_view or torch.Tag.pointwise in target.tags
     )
-
-
-def _copy(out: Tensor, x: Tensor) -> None:
-    out.copy_(x)
 
 
 def _fake(part: Any) -> Any:

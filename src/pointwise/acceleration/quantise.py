@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, fx
 
 from pointwise.acceleration import vocabulary, vocabulary_int8
-from pointwise.acceleration.operands import describe
 from pointwise.acceleration.ranges import Seen
+from pointwise.acceleration.report import describe
 from pointwise.convolution.problem import is_depthwise
 from pointwise.engine.cpu.loops import images_int8 as conv_images_int8
 

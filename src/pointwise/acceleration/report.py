@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import fx
+
+from pointwise.acceleration import vocabulary
+from pointwise.convolution.problem import is_depthwise
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,3 +74,32 @@ def path_of(node: fx.Node) -> str:
     for begin in ("L['self'].", "L__self___", "L['self']"):
         path = path.removeprefix(begin)
     return path.replace("_modules['", "").replace("']", "")
+
+
+def describe(node: fx.Node) -> str:
+    """What a call is, for people to read."""
+    if "what" in node.meta:
+        return node.meta["what"]
+    name = getattr(node.target, "__name__", str(node.target))
+    if node.target not in vocabulary.FUNCTIONS.values():
+        return str(node.target).removesuffix(".default")
+    extra = ""
+    if node.target is vocabulary.conv:
+        weight = node.args[1].meta.get("val") if isinstance(node.args[1], fx.Node) else None
+        if weight is not None:
+            groups: Any = node.args[7]
+            name = _kind(weight.shape, groups)
+    if node.target in (vocabulary.conv, vocabulary.linear) and node.args[3] is not None:
+        extra = " + residual"
+    last = node.args[-1]
+    if isinstance(last, str) and last != "none":
+        extra += f" + {last}"
+    return name.replace("_", " ") + extra
+
+
+def _kind(sizes: Sequence[int], groups: int) -> str:
+    high, wide = sizes[2:]
+    if is_depthwise(sizes, groups):
+        return f"depthwise conv {high}×{wide}"
+    name = "pointwise conv" if high * wide == 1 else f"conv {high}×{wide}"
+    return name if groups == 1 else f"grouped {name}"

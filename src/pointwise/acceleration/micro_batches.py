@@ -1,28 +1,29 @@
 """The first layers of a network, a few images of a batch at a time.
 
 There images are large: what one layer writes of a whole batch is out of the cache before the next
-one reads it. Of a few images it is not, and takes less memory. The layers behind, whose weights are
-larger than their images, run once for all.
+one reads it. Of a few images, a micro-batch, it is not, and takes less memory. The layers behind,
+whose weights are larger than their images, run once for all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 from torch import Tensor, fx
 
-from pointwise.acceleration.operands import Waiting, dtype_of
-from pointwise.acceleration.plan import Plain
-from pointwise.acceleration.values import Buffer, Value, empty, is_pixels, strides_of
+from pointwise.acceleration.buffers import Buffer, Value, empty, is_pixels, strides_of
+from pointwise.acceleration.builder import Deferred, MicroBatches, dtype_of
+from pointwise.acceleration.constants import Constants
+from pointwise.acceleration.plan import PlainCall, Plan
+from pointwise.acceleration.planner import Planner, Unplannable
 from pointwise.engine.cpu.launch import threads
 
-if TYPE_CHECKING:
-    from pointwise.acceleration.planner import Planner
-
 _CACHE = 1024 * 1024  # bytes of a core's own
-_MOST = 32  # turns: each has launches of its own
+_MOST = 32  # micro-batches: each has launches of its own
 
 
 class Unlike(Exception):
@@ -30,33 +31,43 @@ class Unlike(Exception):
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Head:
     """The calls from a graph's only image to ``last``, which alone is read behind them."""
 
     input: fx.Node
     nodes: frozenset[fx.Node]
     last: fx.Node
-    images: int  # at a time
-    turns: int
+    images: int  # of a micro-batch
+    count: int  # of micro-batches
 
 
-@dataclass(frozen=True, eq=False)
-class Turns:
-    """Steps ``first … end`` of a plan, which run ``count`` times.
-
-    ``wholes`` are batches, and the values that stand for some images of them, others in each turn.
-    """
-
-    first: int
-    end: int
-    count: int
-    wholes: dict[Value, Value]
+def make(graph: fx.Graph, constants: Constants, inputs: Sequence[Any]) -> Plan:
+    """The plan of a graph for inputs like these. Raises ``Unplannable``."""
+    with torch.no_grad(), torch.inference_mode(False):
+        with suppress(Unlike, Unplannable):
+            if head := find(Planner(graph, constants), inputs):
+                return _HeadPlanner(graph, constants, head).plan(inputs)
+        return Planner(graph, constants).plan(inputs)
 
 
-def find(trial: Planner, inputs: Sequence[Any]) -> Stretch | None:
+class _HeadPlanner(Planner):
+    """Plans a graph whose head runs in micro-batches. Raises ``Unlike`` where that cannot be."""
+
+    def __init__(self, graph: fx.Graph, constants: Constants, head: Head) -> None:
+        super().__init__(graph, constants)
+        self._head = head
+
+    def visit(self, node: fx.Node) -> None:
+        if node not in self._head.nodes:
+            self.call(node)
+        elif node is self._head.last:
+            self.micro_batches = _run(self, self._head)
+
+
+def find(trial: Planner, inputs: Sequence[Any]) -> Head | None:
     """Tries a graph's calls with one image, as far as a batch of them does not fit into the cache.
 
-    None where there are no two launches to run in turns. ``trial`` is of no use afterwards.
+    None where there are no two launches that could run so. ``trial`` is of no use afterwards.
     """
     fixed = trial.constants.fixed
     places = [node for node in trial.graph.nodes if node.op == "placeholder" and node not in fixed]
@@ -80,7 +91,7 @@ def find(trial: Planner, inputs: Sequence[Any]) -> Stretch | None:
             break
         trial.call(node)
         members.add(node)
-        if any(isinstance(step, Plain) for step in trial.steps):
+        if any(isinstance(step, PlainCall) for step in trial.steps):
             break
         most = max(most, _bytes(trial.env[node]))
         if len(trial.steps) > 1 and _is_image(trial.env[node]) and _alone(node, members, input):
@@ -89,7 +100,7 @@ def find(trial: Planner, inputs: Sequence[Any]) -> Stretch | None:
         return None
     last, nodes, most = found
     several = _several(images, most)
-    return Stretch(input, nodes, last, several, images // several) if several else None
+    return Head(input, nodes, last, several, images // several) if several else None
 
 
 def _several(images: int, most: int) -> int:
@@ -105,7 +116,7 @@ def _several(images: int, most: int) -> int:
 
 
 def _bytes(value: Any) -> int:
-    shape = value.prepared.shape if isinstance(value, Waiting) else value.shape
+    shape = value.prepared.shape if isinstance(value, Deferred) else value.shape
     return int(shape.numel()) * dtype_of(value).itemsize
 
 
@@ -118,27 +129,27 @@ def _alone(last: fx.Node, members: set[fx.Node], input: fx.Node) -> bool:
     return all(set(node.users) <= members for node in members - {last, input})
 
 
-def run(plan: Planner, stretch: Stretch) -> Turns:
-    """The launches of a stretch into a plan, and its result into ``plan.env``.
+def _run(plan: Planner, head: Head) -> MicroBatches:
+    """The launches of a head into a plan, and its result into ``plan.env``.
 
     Raises ``Unlike`` where they are not what they were for one image.
     """
-    given = plan.env[stretch.input]
+    given = plan.env[head.input]
     whole = plan.as_pixels(given)
-    shape = (stretch.images, *whole.shape[1:])
-    part = Value(empty(shape, whole.fake.stride(), whole.dtype), whole.buffer)
-    first, plan.env[stretch.input] = len(plan.steps), part
+    shape = (head.images, *whole.shape[1:])
+    some = Value(empty(shape, whole.fake.stride(), whole.dtype), whole.buffer)
+    first, plan.env[head.input] = len(plan.steps), some
     for node in plan.graph.nodes:
-        if node in stretch.nodes:
+        if node in head.nodes:
             plan.call(node)
-    plan.env[stretch.input], one = given, plan.env[stretch.last]
-    if not _is_image(one) or any(isinstance(step, Plain) for step in plan.steps[first:]):
+    plan.env[head.input], one = given, plan.env[head.last]
+    if not _is_image(one) or any(isinstance(step, PlainCall) for step in plan.steps[first:]):
         raise Unlike
     shape = (whole.shape[0], *one.shape[1:])
     out = Value(empty(shape, strides_of(shape, (0, 2, 3, 1)), one.dtype), one.buffer)
     end = len(plan.steps)
-    # What goes in and comes out is needed in every turn.
-    out.buffer.size *= stretch.turns
+    # What goes in and comes out is needed by every micro-batch.
+    out.buffer.size *= head.count
     out.buffer.born, whole.buffer.dies = first, end - 1
-    plan.env[stretch.last] = out
-    return Turns(first, end, stretch.turns, {part: whole, one: out})
+    plan.env[head.last] = out
+    return MicroBatches(first, end, head.count, {some: whole, one: out})

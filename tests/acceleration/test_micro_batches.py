@@ -9,7 +9,7 @@ from random_networks import random_network, settle
 from torch import Tensor, nn
 
 from pointwise import accelerate
-from pointwise.acceleration import stretch
+from pointwise.acceleration import micro_batches
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1):
@@ -35,20 +35,20 @@ def network() -> nn.Module:
 @pytest.fixture
 def found(monkeypatch):
     """What ``find`` said, time after time."""
-    said: list[stretch.Stretch | None] = []
-    find = stretch.find
+    said: list[micro_batches.Head | None] = []
+    find = micro_batches.find
 
     def spy(*given):
         said.append(find(*given))
         return said[-1]
 
-    monkeypatch.setattr(stretch, "find", spy)
+    monkeypatch.setattr(micro_batches, "find", spy)
     return said
 
 
 def cache(monkeypatch, threads, kilobytes: int, team: int = 2) -> None:
     threads(team)
-    monkeypatch.setattr(stretch, "_CACHE", kilobytes * 1024)
+    monkeypatch.setattr(micro_batches, "_CACHE", kilobytes * 1024)
 
 
 @pytest.mark.parametrize("channels_last", [False, True])

@@ -1,0 +1,179 @@
+"""A plan while it is built: what its launches are, and which memory they read and write.
+
+What a lowering is given (values, constants, convolutions that are deferred) and may ask for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from pointwise.acceleration.buffers import Buffer, Value, empty, is_pixels, strides_of
+from pointwise.acceleration.constants import Constants
+from pointwise.acceleration.plan import NativeCall, PlainCall
+from pointwise.convolution.choose import Prepared
+from pointwise.engine.cpu.by_dtype import ZEROS
+from pointwise.engine.cpu.launch import Launch
+
+Found = Value | str
+"""What a lowering makes, or in words why the call stays plain PyTorch."""
+
+
+@dataclass(frozen=True)
+class Constant:
+    """An operand that is a constant."""
+
+    node: fx.Node
+
+
+@dataclass(eq=False)
+class Deferred:
+    """A convolution that is not launched yet: the one behind it may compute it on the way.
+
+    A depthwise one may do so for the one ``before`` it, and hand both on.
+    """
+
+    x: Value
+    prepared: Prepared
+    make: Callable[[Builder], Value]  # it alone
+    before: Deferred | None = None
+    value: Value | None = None
+    late: str = "none"  # an activation that its loop does not apply
+
+    def settle(self, plan: Builder) -> Value:
+        if self.value is None:
+            self.value = self.make(plan)
+        return self.value
+
+
+def why_not(*operands: Any, activation: str = "none") -> str | None:
+    values = [x for x in operands if isinstance(x, (Value, Deferred))]
+    dtypes = {dtype_of(x) for x in values}
+    if not values or any(isinstance(x, Constant) for x in operands):
+        return "an operand is a constant"
+    if len(dtypes) != 1 or not dtypes <= set(ZEROS):
+        names = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+        return f"kernels take float32 and float64, not {names}"
+    if any(isinstance(x, Value) and x.fake.numel() == 0 for x in values):
+        return "there is nothing to compute"
+    if activation == "gelu" and dtypes == {torch.float64}:
+        return "gelu in float64"
+    return None
+
+
+def dtype_of(x: Any) -> torch.dtype:
+    return x.dtype if isinstance(x, Value) else x.x.dtype
+
+
+@dataclass(frozen=True, eq=False)
+class MicroBatches:
+    """Steps ``first … end`` of a plan, which run ``count`` times.
+
+    ``wholes`` are batches, by the values that stand for some images of them, others in each run.
+    """
+
+    first: int
+    end: int
+    count: int
+    wholes: dict[Value, Value]
+
+
+class Builder:
+    """The steps of a plan so far, and the buffers of what they compute."""
+
+    def __init__(self, constants: Constants) -> None:
+        self.constants = constants
+        self.steps: list[NativeCall | PlainCall] = []
+        self.buffers: list[Buffer] = []
+        self.copies: dict[tuple[Value, tuple[int, ...]], Value] = {}
+        self.arena = torch.empty(0)
+        self.stand_ins: list[tuple[Tensor, int]] = []  # tensors in place of a slot's
+        self.ways: dict[fx.Node, str] = {}  # how calls run that could run otherwise, in words
+        self.micro_batches: MicroBatches | None = None
+        self.batch = 0  # which of the micro-batches is being made
+
+    def settled(self, value: Any) -> Any:
+        """A value that is there; one that waits for the convolution behind it is made now."""
+        return value.settle(self) if isinstance(value, Deferred) else value
+
+    def new(self, shape: Sequence[int], dtype: torch.dtype, pixels: bool = True) -> Value:
+        """Room for a result: an image, channels_last, or anything else in PyTorch's order."""
+        order = (0, 2, 3, 1) if pixels and len(shape) == 4 else range(len(shape))
+        return self.room(shape, strides_of(shape, order), dtype)
+
+    def room(self, shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype) -> Value:
+        fake = empty(shape, strides, dtype)
+        buffer = Buffer(fake.numel() * fake.element_size())
+        self.buffers.append(buffer)
+        return Value(fake, buffer)
+
+    def as_pixels(self, value: Value) -> Value:
+        """An image with its channels last, copied where it is not so already."""
+        if is_pixels(value.fake):
+            return value
+        return self.copied(value, strides_of(value.shape, (0, 2, 3, 1)))
+
+    def as_rows(self, value: Value) -> Value:
+        """A tensor in PyTorch's order, copied where it is not so already."""
+        if value.fake.is_contiguous():
+            return value
+        return self.copied(value, strides_of(value.shape, range(len(value.shape))))
+
+    def copied(self, value: Value, strides: tuple[int, ...]) -> Value:
+        """The same numbers with other strides."""
+        if (value, strides) not in self.copies:
+            out = self.room(value.shape, strides, value.dtype)
+            self.write(out, [value], PlainCall(_copy, (out, value), {}, None, [], True))
+            self.copies[value, strides] = out
+        return self.copies[value, strides]
+
+    def regrouped(self, value: Value, groups: int) -> Value:
+        """Images whose channel j·C + c, for j of so many groups, becomes channel c·groups + j."""
+        images, channels, height, width = value.shape
+        out = self.new(value.shape, value.dtype)
+        sizes = (images, height * width, groups, channels // groups)
+        parts = empty(sizes, strides_of(sizes, range(4)), value.dtype)
+        sizes = (*sizes[:2], sizes[3], groups)
+        turned = empty(sizes, strides_of(sizes, range(4)), value.dtype).mT
+        views = Value(turned, out.buffer), Value(parts, value.buffer)
+        self.write(views[0], [views[1]], PlainCall(_copy, views, {}, None, [], True))
+        return out
+
+    def fixed(self, found: Any) -> Tensor | None:
+        """The tensor of a constant."""
+        return None if found is None else self.constants.value(found.node)
+
+    def emit(self, make: Callable[[], Launch], reads: Sequence[Value | None], out: Value) -> Value:
+        """One more launch; ``make`` is called as soon as there is an arena."""
+        self.write(out, reads, NativeCall(make))
+        return out
+
+    def write(
+        self, out: Value, reads: Sequence[Value | None], step: NativeCall | PlainCall
+    ) -> None:
+        now = len(self.steps)
+        for value in (*reads, out):
+            if value is not None:
+                value.buffer.dies = now
+        if out.buffer.born < 0:
+            out.buffer.born = now
+        self.steps.append(step)
+
+    def real(self, value: Value) -> Tensor:
+        """A value's tensor, as soon as there is an arena."""
+        whole = None if self.micro_batches is None else self.micro_batches.wholes.get(value)
+        tensor = (whole or value).real(self.arena)
+        if whole is not None:
+            images = value.shape[0]
+            tensor = tensor[self.batch * images : (self.batch + 1) * images]
+        if value.buffer.slot is not None:
+            self.stand_ins.append((tensor, value.buffer.slot))
+        return tensor
+
+
+def _copy(out: Tensor, x: Tensor) -> None:
+    out.copy_(x)
