@@ -264,8 +264,8 @@ def train(
 
 def _resumed(folder: Path, *changed: Any) -> dict[str, Any]:
     """The options of an earlier training, with those that may change from sitting to sitting."""
-    from pointwise.training.described import check_options
     from pointwise.training.run import read_run
+    from pointwise.training.run_schema import check_options
 
     minutes, epochs, patience, devices, workers = changed
     # The runs of an earlier version do not have all options.
@@ -350,7 +350,7 @@ def _training(options: dict[str, Any], progress: Callable[[str], object]) -> Tra
     """
     from pointwise.cli.train_clouds import CloudTraining
     from pointwise.cli.train_images import ImageTraining
-    from pointwise.training.kind import kind_of
+    from pointwise.training.data_kind import kind_of
 
     kind = kind_of([*options["data"], *(options["test"] or ())])
     others = _OF_CLOUDS if kind == "images" else _OF_IMAGES

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pointwise import checks
-from pointwise.comparison.kinds import KINDS, Job, Kind, made
+from pointwise.comparison.variants import VARIANTS, Job, Variant, made
 from pointwise.costs import cost
 from pointwise.timing import Run, Times, in_turns
 
@@ -22,7 +22,7 @@ Progress = Callable[[str, int, int], object]  # what is timed, how much of it is
 
 
 @dataclass(frozen=True)
-class Row:
+class VariantResult:
     """One way to do the job. Multiply-adds are those of the whole batch."""
 
     kind: str
@@ -42,18 +42,18 @@ class Comparison:
     """All ways to do a job that are possible, and why the others are not."""
 
     job: Job
-    rows: tuple[Row, ...]
+    rows: tuple[VariantResult, ...]
     impossible: dict[str, str]
     threads: int
 
-    def row(self, kind: str) -> Row:
+    def row(self, kind: str) -> VariantResult:
         return next(row for row in self.rows if row.kind == kind)
 
-    def by_count(self, row: Row) -> float:
+    def by_count(self, row: VariantResult) -> float:
         """How many times faster than the standard convolution the count lets expect."""
         return self.row("standard").multiply_adds / row.multiply_adds
 
-    def by_clock(self, row: Row, who: str = OURS, direction: str = "forward") -> float:
+    def by_clock(self, row: VariantResult, who: str = OURS, direction: str = "forward") -> float:
         """How many times faster than the standard convolution it is; medians."""
         first, own = (getattr(each, direction)[who] for each in (self.row("standard"), row))
         return first.median / own.median
@@ -72,7 +72,7 @@ class Comparison:
             "impossible": self.impossible,
         }
 
-    def _row(self, row: Row) -> dict[str, Any]:
+    def _row(self, row: VariantResult) -> dict[str, Any]:
         directions = ("forward", "backward")
         times = {
             direction: {who.replace(" ", "_"): each.record() for who, each in measured.items()}
@@ -121,7 +121,7 @@ def compare(
     images = torch.randn(job.input_shape, generator=torch.Generator().manual_seed(0))
     networks: dict[str, dict[str, nn.Module]] = {}
     impossible: dict[str, str] = {}
-    for kind in KINDS:
+    for kind in VARIANTS:
         parts = kind.parts(job, groups, expand)
         if isinstance(parts, str):
             impossible[kind.name] = parts
@@ -140,11 +140,15 @@ def compare(
     rows = []
     for name, each in networks.items():
         count = cost(each[OURS].eval(), job.input_shape).totals
-        rows.append(Row(name, count.parameters, count.multiply_adds, forward[name], backward[name]))
+        rows.append(
+            VariantResult(
+                name, count.parameters, count.multiply_adds, forward[name], backward[name]
+            )
+        )
     return Comparison(job, tuple(rows), impossible, torch.get_num_threads())
 
 
-def _check(kind: Kind, networks: Mapping[str, nn.Module], images: Tensor) -> None:
+def _check(kind: Variant, networks: Mapping[str, nn.Module], images: Tensor) -> None:
     """What is not correct is not timed."""
     with torch.no_grad():
         found = {who: network.eval()(images) for who, network in networks.items()}

@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from pointwise import checks
-from pointwise.costs import kinds
+from pointwise.costs import work_kinds
 from pointwise.costs.count import Count, total
-from pointwise.costs.trace import Place, Trace, is_shape, largest, trace
+from pointwise.costs.trace import ModuleWork, Recording, is_shape, largest, trace
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,12 @@ class Cost:
         return total(layer.count for layer in self.layers)
 
     def by_kind(self) -> dict[str, Count]:
-        """Kinds of convolution, and of everything else, in the order of ``costs.kinds``."""
+        """Kinds of convolution, and of everything else, in the order of ``costs.work_kinds``."""
         found: dict[str, Count] = {}
         for layer in self.layers:
             for kind, count in layer.parts.items():
                 found[kind] = found.get(kind, Count()) + count
-        return {kind: found[kind] for kind in kinds.ORDER if kind in found}
+        return {kind: found[kind] for kind in work_kinds.ORDER if kind in found}
 
     def tree(self, depth: int | None = None) -> list[Branch]:
         """All modules in the order of the tree, each with all inside it, down to ``depth``."""
@@ -244,7 +244,7 @@ def _shown(value: Any) -> str:
     return str(tuple(shape)) if is_shape(shape) else type(value).__name__
 
 
-def _layers(found: Trace, types: dict[str, str]) -> list[Layer]:
+def _layers(found: Recording, types: dict[str, str]) -> list[Layer]:
     """A row for each module with work or parameters of its own; those that never ran come last."""
     last = len(found.places) + 1
     busy = [(path, place) for path, place in found.places.items() if place.parts]
@@ -252,8 +252,8 @@ def _layers(found: Trace, types: dict[str, str]) -> list[Layer]:
     return [_layer(path, place, types) for path, place in busy]
 
 
-def _layer(path: str, place: Place, types: dict[str, str]) -> Layer:
-    parts = {kind: place.parts[kind] for kind in kinds.ORDER if kind in place.parts}
+def _layer(path: str, place: ModuleWork, types: dict[str, str]) -> Layer:
+    parts = {kind: place.parts[kind] for kind in work_kinds.ORDER if kind in place.parts}
     return Layer(path, types.get(path, ""), largest(parts), place.calls, place.in_shapes,
                  place.out_shapes, parts)  # fmt: skip
 

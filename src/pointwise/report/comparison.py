@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pointwise.comparison.compared import OURS, Comparison, Row
+from pointwise.comparison.compared import OURS, Comparison, VariantResult
 from pointwise.extras import import_extra
 from pointwise.report.figure import figure, save
 
@@ -75,7 +75,7 @@ def _gains(axes: Any, found: Comparison) -> None:
     _plain(axes, "{:g}×", columns=3)
 
 
-def _times(row: Row, direction: str, own: bool) -> Any:
+def _times(row: VariantResult, direction: str, own: bool) -> Any:
     return getattr(row, direction)[OURS] if own else row.best_of_torch(direction)
 
 

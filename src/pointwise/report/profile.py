@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from pointwise.atomic import replacing
-from pointwise.costs import kinds
+from pointwise.costs import work_kinds
 from pointwise.costs.machine import threads_of
 from pointwise.costs.profiled import Profile, Row
 from pointwise.costs.tables import milliseconds, notes, short
@@ -164,7 +164,7 @@ def _kinds(found: Profile) -> str:
             f"{count.intensity:.3g}",
         )
         body = "".join(f"<td>{cell}</td>" for cell in cells)
-        meaning = html.escape(kinds.MEANING[kind], quote=True)
+        meaning = html.escape(work_kinds.MEANING[kind], quote=True)
         parts.append(f'<tr><th scope="row" title="{meaning}">{kind}</th>{body}</tr>')
     return "".join(parts)
 

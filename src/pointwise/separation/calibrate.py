@@ -56,7 +56,7 @@ def batches_of(calibration: Tensor | Iterable[Any]) -> list[Tensor]:
     return [part for batch in batches for part in batch.split(32)]
 
 
-class Moments:
+class NormalEquations:
     """Sums over samples, all that least squares of ``y [T, o]`` by ``z [T, n]`` needs."""
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ class Moments:
 class Fit:
     """Least squares over several numbers of columns, with one decomposition of the matrix."""
 
-    def __init__(self, moments: Moments) -> None:
+    def __init__(self, moments: NormalEquations) -> None:
         self.moments = moments
         assert isinstance(moments.zz, Tensor)
         diagonal = moments.zz.diagonal()
@@ -167,12 +167,16 @@ def _prior(expansion: Expansion, rank: int, group: int) -> Tensor:
     return own.transpose(0, 1).flatten(0, 1)
 
 
-def _moments_of(network, conv, expansion, most) -> tuple[list[Moments], list[Moments]]:
-    return [Moments() for _ in range(conv.groups)], [Moments() for _ in range(conv.groups)]
+def _moments_of(
+    network, conv, expansion, most
+) -> tuple[list[NormalEquations], list[NormalEquations]]:
+    return [NormalEquations() for _ in range(conv.groups)], [
+        NormalEquations() for _ in range(conv.groups)
+    ]
 
 
 def _add(
-    moments: list[Moments],
+    moments: list[NormalEquations],
     conv: nn.Conv2d,
     expansion: Expansion,
     rank: int,

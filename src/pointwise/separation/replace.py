@@ -19,7 +19,7 @@ def separate_as(module: nn.Module, ranks: Mapping[str, int], *, inplace: bool = 
     """The network as ``separate`` leaves it where it chose these ranks, with first values.
 
     For weights of a separated network, which fit no other: ``ranks`` are by the name of the
-    convolution, as ``Report.ranks`` has them.
+    convolution, as ``SeparationReport.ranks`` has them.
 
     >>> from pointwise.separation import separate_as
     >>> network = separate_as(Conv2d(8, 16, 3), {"": 2})

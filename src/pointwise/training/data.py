@@ -17,7 +17,7 @@ from pointwise.training.feed import Epochs, Feed, watched
 from pointwise.training.recipe import Prepared, Recipe
 
 
-class Batch(NamedTuple):
+class CloudBatch(NamedTuple):
     """Packed clouds, and one target per row of the network's output."""
 
     points: torch.Tensor  # [N, 3] float32
@@ -34,13 +34,13 @@ FEWEST = 128  # blocks in an epoch
 Sample = tuple[np.ndarray, np.ndarray, np.ndarray]  # points, features, labels of one block or cloud
 
 
-def pack(samples: Sequence[Sample]) -> Batch:
+def pack(samples: Sequence[Sample]) -> CloudBatch:
     """Puts blocks or clouds one after the other."""
     points, features, labels = (
         torch.from_numpy(np.concatenate(part)) for part in zip(*samples, strict=True)
     )
     offsets = np.cumsum([0, *(len(sample[0]) for sample in samples)], dtype=np.int64)
-    return Batch(points, features, torch.from_numpy(offsets), labels)
+    return CloudBatch(points, features, torch.from_numpy(offsets), labels)
 
 
 class RandomBlocks(Dataset[Sample]):

@@ -13,7 +13,10 @@ from torch import nn
 from pointwise.atomic import replacing
 from pointwise.separation.replace import separate_as
 from pointwise.training.classes import Classes
-from pointwise.training.described import (
+from pointwise.training.features import Features
+from pointwise.training.images.recipe import IMAGES, ImageRecipe
+from pointwise.training.recipe import TASKS, Recipe
+from pointwise.training.run_schema import (
     MAY_RUN,
     RUN,
     check,
@@ -21,9 +24,6 @@ from pointwise.training.described import (
     check_recipe,
     read_json,
 )
-from pointwise.training.features import Features
-from pointwise.training.images.recipe import IMAGES, ImageRecipe
-from pointwise.training.recipe import TASKS, Recipe
 
 R = TypeVar("R", Recipe, ImageRecipe)
 

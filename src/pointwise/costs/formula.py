@@ -13,7 +13,7 @@ from pointwise.costs.count import Count
 
 
 @dataclass(frozen=True)
-class Part:
+class Work:
     """Work of one kind, and the tensors that are its weights."""
 
     kind: str
@@ -21,7 +21,7 @@ class Part:
     weights: tuple[Tensor | None, ...] = ()
 
 
-Formula = Callable[[dict[str, Any], Any], list[Part]]
+Formula = Callable[[dict[str, Any], Any], list[Work]]
 
 
 def size_of(tensor: Tensor) -> int:
@@ -32,9 +32,9 @@ def size_of(tensor: Tensor) -> int:
     return distinct * tensor.element_size()
 
 
-def applied(kind: str, count: Count, *weights: Tensor | None) -> Part:
+def applied(kind: str, count: Count, *weights: Tensor | None) -> Work:
     """A part whose parameters are counted where they are kept, in modules, and not in each call."""
-    return Part(kind, replace(count, parameters=0), weights)
+    return Work(kind, replace(count, parameters=0), weights)
 
 
 def arguments(operator: torch._ops.OpOverload, args, kwargs) -> dict[str, Any]:

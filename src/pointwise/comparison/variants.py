@@ -64,7 +64,7 @@ Part = tuple[int, int, int, int, int, str | None]
 
 
 @dataclass(frozen=True)
-class Kind:
+class Variant:
     """A way to do the job; ``parts`` are its convolutions, or why there are none."""
 
     name: str
@@ -121,14 +121,14 @@ def _inverted(job: Job, groups: int, expand: int) -> list[Part] | str:
     ]
 
 
-KINDS = (
-    Kind("standard", _standard),
-    Kind("depthwise", _depthwise),
-    Kind("pointwise", _pointwise),
-    Kind("separable", _separable),
-    Kind("grouped", _grouped),
-    Kind("bottleneck", _bottleneck),
-    Kind("inverted residual", _inverted),
+VARIANTS = (
+    Variant("standard", _standard),
+    Variant("depthwise", _depthwise),
+    Variant("pointwise", _pointwise),
+    Variant("separable", _separable),
+    Variant("grouped", _grouped),
+    Variant("bottleneck", _bottleneck),
+    Variant("inverted residual", _inverted),
 )
 MEANING = {
     "standard": "every result sees all channels of a patch",
