@@ -87,8 +87,8 @@ def _load(
     arguments: list[str] | None,
     device: str,
 ) -> Run:
+    from pointwise.training.image_recipe import IMAGES
     from pointwise.training.images.pretrained import pretrained
-    from pointwise.training.images.recipe import IMAGES
     from pointwise.training.run import load_run, network_class
 
     if weights is not None:

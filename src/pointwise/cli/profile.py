@@ -139,7 +139,7 @@ def _bar(console: Console, total: int) -> Iterator[Any]:
 
 def _show(found: Profile, console: Console, sort: str, tree: bool, top: int | None) -> None:
     from pointwise.costs.machine import threads_of
-    from pointwise.costs.tables import bounded, notes, short
+    from pointwise.costs.tables import bounded, short
 
     count, machine = found.count, found.machine
     console.print(
@@ -163,7 +163,7 @@ def _show(found: Profile, console: Console, sort: str, tree: bool, top: int | No
         f"\nThe layers take {found.sum_ms:.3g} ms together, the network {found.milliseconds:.3g} "
         f"when nothing\ninside is timed; at their rooflines they would take {found.limit_ms:.3g}."
     )
-    for line in notes(found.cost):
+    for line in found.cost.notes():
         console.print(line, markup=False)
     _reasons(found, console)
 

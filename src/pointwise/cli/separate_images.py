@@ -15,11 +15,11 @@ from pointwise.cli.train import default_options
 from pointwise.cli.train_images import ImageTraining
 from pointwise.training.classes import Classes
 from pointwise.training.evaluate import evaluate_images, write_metrics
-from pointwise.training.images.picture import Picture
+from pointwise.training.image_recipe import IMAGES, ImageRecipe
 from pointwise.training.images.pretrained import IMAGENET
-from pointwise.training.images.recipe import IMAGES, ImageRecipe
 from pointwise.training.images.sources import read_pictures
 from pointwise.training.metrics import scores
+from pointwise.training.picture import Picture
 from pointwise.training.run import Run
 from pointwise.training.train import Settings
 from pointwise.training.train import train as fit

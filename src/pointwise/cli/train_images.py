@@ -10,10 +10,10 @@ import numpy as np
 
 from pointwise.training.evaluate import evaluate_images, images_not_counted
 from pointwise.training.feed import Feed
+from pointwise.training.image_recipe import ImageRecipe
 from pointwise.training.images.augment import ImageAugmentation
 from pointwise.training.images.data import feed
 from pointwise.training.images.plan import plan_images
-from pointwise.training.images.recipe import ImageRecipe
 from pointwise.training.images.sources import load_images
 from pointwise.training.run import Run
 

@@ -12,49 +12,9 @@ from torch.nn.parameter import is_lazy
 from pointwise import checks
 from pointwise.costs import work_kinds
 from pointwise.costs.count import Count, total
+from pointwise.costs.layer import Branch, Layer
+from pointwise.costs.tables import kind_table, layer_table, plain, short, tree_table
 from pointwise.costs.trace import ModuleWork, Recording, is_shape, largest, trace
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A module that computes something itself, and how often it is called.
-
-    ``path`` is its place in the network, such as ``blocks.0.depthwise.conv`` ("" is the network
-    itself), ``type`` its class. ``parts`` tell its work by kind, of which ``kind`` is the largest.
-    Shapes are those of its first call.
-    """
-
-    path: str
-    type: str
-    kind: str
-    calls: int
-    in_shapes: tuple[tuple[int, ...], ...]
-    out_shapes: tuple[tuple[int, ...], ...]
-    parts: dict[str, Count] = field(repr=False)
-
-    @property
-    def count(self) -> Count:
-        return total(self.parts.values())
-
-    @property
-    def name(self) -> str:
-        """The path, or the class of the network itself in brackets."""
-        return self.path or f"({self.type})"
-
-
-@dataclass(frozen=True)
-class Branch:
-    """A module with all that is inside it; ``depth`` is 0 for the network itself."""
-
-    path: str
-    type: str
-    depth: int
-    count: Count
-
-    @property
-    def name(self) -> str:
-        """The last part of the path, or the class of the network itself in brackets."""
-        return self.path.rpartition(".")[2] or f"({self.type})"
 
 
 @dataclass(frozen=True)
@@ -132,17 +92,33 @@ class Cost:
 
         ``depth`` is how far down the tree goes.
         """
-        from pointwise.costs.tables import kind_table, layer_table, plain, tree_table
-
         checks.one_of("table", "by", by, ("layers", "kinds", "tree"))
         if by == "tree":
-            return plain([tree_table(self, depth)])
-        return plain([layer_table(self) if by == "layers" else kind_table(self.by_kind())])
+            return plain([tree_table(self.tree(depth))])
+        return plain([layer_table(self.layers) if by == "layers" else kind_table(self.by_kind())])
+
+    def notes(self) -> list[str]:
+        """What the tables do not say: the memory's peak, what is a bound, what is not counted."""
+        found = [f"activations: {short(self.peak_bytes)}B at most at once, in {self.peak_at}"]
+        padding = self.totals.on_padding
+        if padding:
+            share = 100 * padding / self.totals.multiply_adds
+            found.append(f"{short(padding)} of the multiply-adds ({share:.1f} %) meet padding")
+        if not self.totals.exact:
+            found.append(
+                "≤: upper bounds, since points were given by their shape: every point is taken for "
+                "a neighbour of every other one; give real points for exact counts"
+            )
+        if self.not_counted:
+            names = ", ".join(
+                f"{name.replace('::', '.')} ×{times}" for name, times in self.not_counted.items()
+            )
+            found.append(f"arithmetic not counted: {names}")
+        return found
 
     def __str__(self) -> str:
-        from pointwise.costs.tables import text
-
-        return text(self)
+        layers, by_kind = layer_table(self.layers), kind_table(self.by_kind())
+        return plain([layers, "", by_kind, "", *self.notes()])
 
 
 def cost(model: nn.Module | Callable[..., Any], *inputs: Any, **keywords: Any) -> Cost:

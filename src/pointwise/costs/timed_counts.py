@@ -6,8 +6,9 @@ from pointwise.costs import work_kinds
 from pointwise.costs.clock import FusedLaunch, Key
 from pointwise.costs.convolutions import join
 from pointwise.costs.count import Count, total
+from pointwise.costs.layer import Layer
 from pointwise.costs.measure import ModuleTimes
-from pointwise.costs.network import Cost, Layer
+from pointwise.costs.network import Cost
 
 BETWEEN = "(between layers)"
 """The row of what is spent in modules that compute nothing themselves."""

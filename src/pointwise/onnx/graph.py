@@ -17,8 +17,9 @@ class GraphBuilder:
     """A graph and the module with its layers and constants.
 
     ``values`` are those of the file by name: a node, a tensor where it is constant, or None where
-    it is left out; ``uses`` says how often each name is read. Nodes among ``numbers`` are whole numbers or lists of
-    them, such as sizes, and no tensors. They become tensors for operators that take none of them.
+    it is left out; ``uses`` says how often each name is read. Nodes among ``numbers`` are whole
+    numbers or lists of them, such as sizes, and no tensors. They become tensors for operators that
+    take none of them.
     """
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ from pointwise.atomic import replacing
 from pointwise.costs import work_kinds
 from pointwise.costs.machine import threads_of
 from pointwise.costs.profiled import Profile, Row
-from pointwise.costs.tables import milliseconds, notes, short
+from pointwise.costs.tables import milliseconds, short
 from pointwise.report.roofline import drawing, legend, plotted
 
 _WIDE, _NARROW = (1040, 520), (370, 400)  # of the plot
@@ -179,7 +179,7 @@ def _notes(found: Profile) -> str:
         "a padding are counted, but not asked of the roofline.",
         "What bounds a layer that is far from its roofline comes from more measurements: its time "
         "on one thread, with twice the batch, and when it runs a second time at once.",
-        *notes(found.cost),
+        *found.cost.notes(),
     ]
     return "".join(f"<p>{html.escape(line)}</p>" for line in lines)
 

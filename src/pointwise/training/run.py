@@ -14,7 +14,7 @@ from pointwise.atomic import replacing
 from pointwise.separation.replace import separate_as
 from pointwise.training.classes import Classes
 from pointwise.training.features import Features
-from pointwise.training.images.recipe import IMAGES, ImageRecipe
+from pointwise.training.image_recipe import IMAGES, ImageRecipe
 from pointwise.training.recipe import TASKS, Recipe
 from pointwise.training.run_schema import (
     MAY_RUN,

@@ -30,7 +30,7 @@ from pointwise.training import processes
 from pointwise.training.bar import Bar
 from pointwise.training.classes import class_weights
 from pointwise.training.feed import Feed
-from pointwise.training.images.recipe import IMAGES
+from pointwise.training.image_recipe import IMAGES
 from pointwise.training.module import TrainingModule
 from pointwise.training.run import Run, save_run, save_weights
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pointwise.training.classes import Classes
-from pointwise.training.images.recipe import ImageRecipe
+from pointwise.training.image_recipe import ImageRecipe
 from pointwise.training.run import Run, build_network, network_class
 
 WIDTHS = (1.0, 0.75, 0.5, 0.35, 0.25, 1.25, 1.3, 1.4, 1.5, 2.0)  # the authors' multipliers

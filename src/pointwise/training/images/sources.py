@@ -12,8 +12,8 @@ import numpy as np
 
 from pointwise.cloud.files.npz import array_of, kinds_of, open_npz
 from pointwise.extras import import_extra
-from pointwise.training.images.picture import SUFFIXES, Picture
 from pointwise.training.parts import PARTS, part_of
+from pointwise.training.picture import SUFFIXES, Picture
 from pointwise.training.split import of_each_class
 
 VALIDATION = 0.15  # of what is left for training; never of the test part
