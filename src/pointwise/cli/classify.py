@@ -92,7 +92,7 @@ def _load(
     from pointwise.training.run import load_run, network_class
 
     if weights is not None:
-        from pointwise.cli.train import network_arguments
+        from pointwise.cli.network_arguments import network_arguments
 
         network_class(run)  # before the weights are read
         return pretrained(

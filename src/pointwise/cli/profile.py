@@ -106,7 +106,7 @@ def _measure(
 
     from pointwise.cli.inputs import inputs_of
     from pointwise.cli.model import load_model
-    from pointwise.cli.train import network_arguments
+    from pointwise.cli.network_arguments import network_arguments
     from pointwise.costs.measure import runs
     from pointwise.costs.profiled import profile as measured
 

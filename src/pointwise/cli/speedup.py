@@ -140,7 +140,7 @@ def find(wanted: Wanted) -> Found:
 
     from pointwise.cli.inputs import inputs_of
     from pointwise.cli.model import load_model
-    from pointwise.cli.train import network_arguments
+    from pointwise.cli.network_arguments import network_arguments
 
     torch.manual_seed(0)
     given = list(wanted.arguments) or None
