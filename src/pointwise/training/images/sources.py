@@ -10,7 +10,7 @@ from zipfile import ZipFile, is_zipfile
 
 import numpy as np
 
-from pointwise.cloud.files.npz import array_of, kinds_of, open_npz
+from pointwise.cloud.files.npz_archive import array_of, kinds_of, open_npz
 from pointwise.extras import import_extra
 from pointwise.training.parts import PARTS, part_of
 from pointwise.training.picture import SUFFIXES, Picture
