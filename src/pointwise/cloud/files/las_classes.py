@@ -37,7 +37,7 @@ BY_STANDARD = "codes 0 and 1 are no class and class names are the ASPRS standard
 
 
 def codes_of(labels: np.ndarray) -> np.ndarray:
-    """Labels as LAS's bytes, 0 where there is none; raises ValueError for what a byte cannot hold."""
+    """Labels as bytes, 0 where there is none; raises ValueError for what a byte cannot hold."""
     codes = np.where(labels == UNLABELLED, 0, labels)
     if len(codes) and not (codes.min() >= 0 and codes.max() <= 255):
         wrong = codes[(codes < 0) | (codes > 255)][0]
