@@ -130,9 +130,14 @@ class Accelerated(nn.Module):
     def with_graph(self, graph: fx.Graph, tensors: dict[str, Tensor]) -> Accelerated:
         """The same for another graph of the same inputs and results."""
         return Accelerated(
-            graph, tensors, self._traced, self.conditions, self.in_spec, self.out_spec,
+            graph,
+            tensors,
+            self._traced,
+            self.conditions,
+            self.in_spec,
+            self.out_spec,
             self._like(),
-        )  # fmt: skip
+        )
 
     def _like(self) -> Tensor | None:
         """The empty tensor that tells the type of the weights, if there are any."""
@@ -176,9 +181,15 @@ class Accelerated(nn.Module):
         destination.update({prefix + name: tensor.clone() for name, tensor in tensors.items()})
 
     def _load_from_state_dict(
-        self, state_dict: Mapping[str, Tensor], prefix: str, local_metadata: Any, strict: bool,
-        missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str],
-    ) -> None:  # fmt: skip
+        self,
+        state_dict: Mapping[str, Tensor],
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
         mine = [name for name in state_dict if name.startswith(prefix)]
         given = {name.removeprefix(prefix): state_dict[name] for name in mine}
         with self._lock:

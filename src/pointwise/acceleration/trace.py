@@ -54,9 +54,11 @@ def traced(model: nn.Module, args: tuple) -> Trace:
     # A model made in inference mode can only be traced there.
     there = torch.is_inference_mode_enabled() or any(x.is_inference() for x in own)
     with (
-        _left_as_it_is(model), torch.inference_mode(there), torch.no_grad(),
+        _left_as_it_is(model),
+        torch.inference_mode(there),
+        torch.no_grad(),
         warnings.catch_warnings(),
-    ):  # fmt: skip
+    ):
         warnings.simplefilter("ignore")
         program = torch.export.export(model, args, dynamic_shapes=named, strict=False)
         if not make_functional(program.graph_module.graph):

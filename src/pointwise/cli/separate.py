@@ -135,11 +135,18 @@ def separate(
         budget = 0.5
     with bar(console, "separating") as advance:
         result = separated_of(
-            found.network, error=error, budget=budget, rank=rank, of=of.replace("-", "_"),
+            found.network,
+            error=error,
+            budget=budget,
+            rank=rank,
+            of=of.replace("-", "_"),
             input=shape if images is None else images.compared,
             calibration=None if images is None else images.calibration,
-            only_faster=only_faster, timed=True, batch=shape[0],
-            progress=lambda _, done, total: advance(done, total))  # fmt: skip
+            only_faster=only_faster,
+            timed=True,
+            batch=shape[0],
+            progress=lambda _, done, total: advance(done, total),
+        )
     console.print()
     console.print(result.report)
     new = None

@@ -194,10 +194,9 @@ def _show(console: Any, rows: Any, apart: dict[str, float], peaks: dict[str, flo
     console.print(table)
     console.print(
         "\nratio: how many times as fast as PyTorch; difference: the largest from PyTorch's\n"
-        "results, over the largest of these" + (
-            "; peak: a whole process with Python and all\nlibraries" if peaks else ""
-        )
-    )  # fmt: skip
+        "results, over the largest of these"
+        + ("; peak: a whole process with Python and all\nlibraries" if peaks else "")
+    )
 
 
 def _accelerated(found: Found) -> Any:

@@ -133,10 +133,22 @@ def compare(
             LAST: copy.deepcopy(plain).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
         }
         _check(kind, networks[kind.name], images)
-    forward = _timed(networks, images, _forward, samples, seconds,
-                     lambda done, total: told("forward", done, total))  # fmt: skip
-    backward = _timed(networks, images, _backward, samples, seconds,
-                      lambda done, total: told("backward", done, total))  # fmt: skip
+    forward = _timed(
+        networks,
+        images,
+        _forward,
+        samples,
+        seconds,
+        lambda done, total: told("forward", done, total),
+    )
+    backward = _timed(
+        networks,
+        images,
+        _backward,
+        samples,
+        seconds,
+        lambda done, total: told("backward", done, total),
+    )
     rows = []
     for name, each in networks.items():
         count = cost(each[OURS].eval(), job.input_shape).totals

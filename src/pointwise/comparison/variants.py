@@ -146,8 +146,16 @@ def made(parts: Iterable[Part], norm: bool) -> tuple[Ours, nn.Sequential]:
     torch.manual_seed(0)
     ours, plain = Ours(), nn.Sequential()
     for c_in, c_out, kernel, stride, groups, activation in parts:
-        own = ConvNormAct(c_in, c_out, kernel, stride, groups=groups, bias=False,
-                          norm=nn.BatchNorm2d if norm else None, activation=activation)  # fmt: skip
+        own = ConvNormAct(
+            c_in,
+            c_out,
+            kernel,
+            stride,
+            groups=groups,
+            bias=False,
+            norm=nn.BatchNorm2d if norm else None,
+            activation=activation,
+        )
         conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False)
         conv.load_state_dict(own.conv.state_dict())
         ours.append(own)

@@ -140,17 +140,18 @@ def count_cells(
     outputs = table.queries * out_channels
     weights = table.cells * in_channels * out_channels
     biases = out_channels if bias else 0
+    sums_in_cells = table.pairs * in_channels - gathered
+    sums_over_cells = products - table.reached * out_channels
     return Count(
         parameters=weights + biases,
         multiplications=products + (gathered if mean else 0),
         multiply_adds=products,
-        additions=table.pairs * in_channels - gathered  # of neighbours in one cell
-        + products - table.reached * out_channels + (outputs if bias else 0),
+        additions=sums_in_cells + sums_over_cells + (outputs if bias else 0),
         outputs=outputs,
         bytes_read=table.bytes + number_bytes * (table.points * in_channels + weights + biases),
         bytes_written=number_bytes * outputs,
         exact=table.exact,
-    )  # fmt: skip
+    )
 
 
 def count_cells_depthwise(table: TableSize, channels: int, mean: bool, number_bytes: int) -> Count:

@@ -230,8 +230,15 @@ def _layers(found: Recording, types: dict[str, str]) -> list[Layer]:
 
 def _layer(path: str, place: ModuleWork, types: dict[str, str]) -> Layer:
     parts = {kind: place.parts[kind] for kind in work_kinds.ORDER if kind in place.parts}
-    return Layer(path, types.get(path, ""), largest(parts), place.calls, place.in_shapes,
-                 place.out_shapes, parts)  # fmt: skip
+    return Layer(
+        path,
+        types.get(path, ""),
+        largest(parts),
+        place.calls,
+        place.in_shapes,
+        place.out_shapes,
+        parts,
+    )
 
 
 def without_parameters(count: Count) -> Count:

@@ -22,25 +22,42 @@ def shape_of(input, weight, bias, stride, edges, dilation, groups, out_sizes) ->
     dimensions = weight.dim() - 2
     batch = input.shape[0] if input.dim() == dimensions + 2 else 1
     return Shape(
-        batch, weight.shape[1] * groups, weight.shape[0], tuple(input.shape[-dimensions:]),
-        tuple(weight.shape[2:]), tuple(stride), tuple(edges), tuple(dilation), groups,
-        bias is not None, tuple(out_sizes))  # fmt: skip
+        batch,
+        weight.shape[1] * groups,
+        weight.shape[0],
+        tuple(input.shape[-dimensions:]),
+        tuple(weight.shape[2:]),
+        tuple(stride),
+        tuple(edges),
+        tuple(dilation),
+        groups,
+        bias is not None,
+        tuple(out_sizes),
+    )
 
 
-def _spread(given, dimensions: int) -> tuple[int, ...]:
+def _per_dimension(given, dimensions: int) -> tuple[int, ...]:
     return tuple(given) * dimensions if len(given) == 1 else tuple(given)
 
 
 def _convolution(given, out) -> list[Work]:
     input, weight, bias = given["input"], given["weight"], given["bias"]
     dimensions = weight.dim() - 2
-    stride = _spread(given["stride"], dimensions)
-    padding = _spread(given["padding"], dimensions)
-    dilation = _spread(given["dilation"], dimensions)
+    stride = _per_dimension(given["stride"], dimensions)
+    padding = _per_dimension(given["padding"], dimensions)
+    dilation = _per_dimension(given["dilation"], dimensions)
     if given["transposed"]:
         return [applied(work_kinds.TRANSPOSED, _transposed(input, weight, bias, out), weight, bias)]
-    shape = shape_of(input, weight, bias, stride, _pairs(padding), dilation, given["groups"],
-                      out.shape[-dimensions:])  # fmt: skip
+    shape = shape_of(
+        input,
+        weight,
+        bias,
+        stride,
+        _pairs(padding),
+        dilation,
+        given["groups"],
+        out.shape[-dimensions:],
+    )
     kind = work_kinds.of_convolution(shape.kernel, shape.in_channels, shape.groups)
     return [applied(kind, convolutions.count(shape, input.element_size()), weight, bias)]
 

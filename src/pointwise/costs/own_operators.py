@@ -28,8 +28,9 @@ def _epilogue(residual: Tensor | None, activation: str, out: Tensor) -> list[Wor
 
 def _our_shape(given, input, weight, bias, out_sizes) -> Shape:
     groups = given.get("groups", input.shape[1])
-    return shape_of(input, weight, bias, given["stride"], given["padding"], given["dilation"],
-                     groups, out_sizes)  # fmt: skip
+    return shape_of(
+        input, weight, bias, given["stride"], given["padding"], given["dilation"], groups, out_sizes
+    )
 
 
 def _our_kind(shape: Shape) -> str:
@@ -48,9 +49,19 @@ def _separable_conv2d(given, out) -> list[Work]:
     depthwise, pointwise = given["depthwise"], given["pointwise"]
     first = _our_shape(given, input, depthwise, given["depthwise_bias"], out.shape[2:])
     first = first._replace(groups=input.shape[1], in_channels=input.shape[1])
-    second = Shape(out.shape[0], pointwise.shape[1], pointwise.shape[0], first.out_sizes, (1, 1),
-                   (1, 1), (0,) * 4, (1, 1), 1, given["bias"] is not None,
-                   first.out_sizes)  # fmt: skip
+    second = Shape(
+        out.shape[0],
+        pointwise.shape[1],
+        pointwise.shape[0],
+        first.out_sizes,
+        (1, 1),
+        (1, 1),
+        (0,) * 4,
+        (1, 1),
+        1,
+        given["bias"] is not None,
+        first.out_sizes,
+    )
     one, two = convolutions.count(first, size), convolutions.count(second, size)
     between = one.outputs if given["between"] != "none" else 0
     one, two = convolutions.join(one, two)
@@ -105,8 +116,9 @@ def table_of_call(given, points: int, cells: int) -> clouds.TableSize:
 def _cell_conv(given, out) -> list[Work]:
     x, weight, bias = given["features"], given["weight"], given["bias"]
     table = table_of_call(given, x.shape[0], weight[0, 0].numel())
-    count = clouds.count_cells(table, x.shape[1], weight.shape[0], given["mean"], bias is not None,
-                               x.element_size())  # fmt: skip
+    count = clouds.count_cells(
+        table, x.shape[1], weight.shape[0], given["mean"], bias is not None, x.element_size()
+    )
     return [applied(work_kinds.CELL, count, weight, bias)]
 
 
@@ -122,8 +134,9 @@ def _cell_separable_conv(given, out) -> list[Work]:
     table = table_of_call(given, x.shape[0], depthwise[0].numel())
     size = x.element_size()
     first = clouds.count_cells_depthwise(table, x.shape[1], given["mean"], size)
-    second = clouds.count_matrix(table.queries, pointwise.shape[1], pointwise.shape[0],
-                                 given["bias"] is not None, size)  # fmt: skip
+    second = clouds.count_matrix(
+        table.queries, pointwise.shape[1], pointwise.shape[0], given["bias"] is not None, size
+    )
     first, second = convolutions.join(first, second)
     return [
         applied(work_kinds.CELL_DEPTHWISE, first, depthwise),
@@ -133,8 +146,9 @@ def _cell_separable_conv(given, out) -> list[Work]:
 
 def _pointwise_conv(given, out) -> list[Work]:
     x, weight, bias = given["features"], given["weight"], given["bias"]
-    count = clouds.count_matrix(x.shape[0], weight.shape[1], weight.shape[0], bias is not None,
-                                x.element_size())  # fmt: skip
+    count = clouds.count_matrix(
+        x.shape[0], weight.shape[1], weight.shape[0], bias is not None, x.element_size()
+    )
     return [applied(work_kinds.POINTWISE, count, weight, bias)]
 
 

@@ -225,8 +225,10 @@ def profile(
     finally:
         for module, training in modes:
             module.training = training
-    rows = [_row(key, count, parts, times, before, counted)
-            for key, (count, parts) in counts_of_parts(counted, times).items()]  # fmt: skip
+    rows = [
+        _row(key, count, parts, times, before, counted)
+        for key, (count, parts) in counts_of_parts(counted, times).items()
+    ]
     return Profile(counted, before, times.whole, rows, _described(inputs))
 
 

@@ -103,10 +103,15 @@ def kind_table(counts: dict[str, Count]) -> Table:
     for kind, count in counts.items():
         own, products_, moved, intensity = numbers(count)
         made.add_row(
-            kind, own, _share(count.parameters, parameters), products_,
-            _share(count.multiply_adds, products), bounded(count.operations, count.exact), moved,
+            kind,
+            own,
+            _share(count.parameters, parameters),
+            products_,
+            _share(count.multiply_adds, products),
+            bounded(count.operations, count.exact),
+            moved,
             intensity,
-        )  # fmt: skip
+        )
     return made
 
 

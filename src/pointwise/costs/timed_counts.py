@@ -76,8 +76,9 @@ def _of_launch(
             _into(around, {work_kinds.ACTIVATION: apart})
         if launch.residual and layer is works[-1]:
             _into(found, {work_kinds.ELEMENTWISE: Count(additions=numbers, bytes_read=size)})
-            apart = Count(additions=numbers, outputs=numbers, bytes_read=2 * size,
-                          bytes_written=size)  # fmt: skip
+            apart = Count(
+                additions=numbers, outputs=numbers, bytes_read=2 * size, bytes_written=size
+            )
             _into(around, {work_kinds.ELEMENTWISE: apart})
     return found
 

@@ -91,8 +91,9 @@ def trace(model: nn.Module, inputs: tuple, keywords: dict[str, Any]) -> Recordin
         functional_call(model, tied, tuple(given), named, tie_weights=False)
     recorder.finish()
     live = recorder.live
-    return Recording(recorder.places, dict(recorder.not_counted), live.peak, live.peak_at,
-                 recorder.bound)  # fmt: skip
+    return Recording(
+        recorder.places, dict(recorder.not_counted), live.peak, live.peak_at, recorder.bound
+    )
 
 
 def is_shape(value: Any) -> bool:
@@ -292,8 +293,9 @@ class _Recorder(TorchDispatchMode):
 def largest(parts: dict[str, Count]) -> str:
     """The kind of most multiply-adds; where there are none, of most operations, or bytes."""
     return max(
-        parts, key=lambda kind: (parts[kind].multiply_adds, parts[kind].operations,
-                                 parts[kind].bytes))  # fmt: skip
+        parts,
+        key=lambda kind: (parts[kind].multiply_adds, parts[kind].operations, parts[kind].bytes),
+    )
 
 
 def _key(tensor: Tensor) -> tuple[int, int]:

@@ -45,9 +45,14 @@ def _edges(x, kernel, stride, dilation, pads, upper) -> tuple[list[int], list[in
 
 
 def average_pool(
-    x: Tensor, kernel: list[int], stride: list[int], pads: list[int] | None, upper: bool,
-    ceil: bool, with_padding: bool,
-) -> Tensor:  # fmt: skip
+    x: Tensor,
+    kernel: list[int],
+    stride: list[int],
+    pads: list[int] | None,
+    upper: bool,
+    ceil: bool,
+    with_padding: bool,
+) -> Tensor:
     pool: Any = _AVERAGE[len(kernel)]
     begin, end = _edges(x, kernel, stride, [1] * len(kernel), pads, upper)
     if begin == end and all(2 * b <= k for b, k in zip(begin, kernel, strict=True)):
@@ -62,9 +67,14 @@ def average_pool(
 
 
 def max_pool(
-    x: Tensor, kernel: list[int], stride: list[int], pads: list[int] | None, upper: bool,
-    ceil: bool, dilation: list[int],
-) -> Tensor:  # fmt: skip
+    x: Tensor,
+    kernel: list[int],
+    stride: list[int],
+    pads: list[int] | None,
+    upper: bool,
+    ceil: bool,
+    dilation: list[int],
+) -> Tensor:
     pool: Any = _LARGEST[len(kernel)]
     begin, end = _edges(x, kernel, stride, dilation, pads, upper)
     if begin == end and all(2 * b <= k for b, k in zip(begin, kernel, strict=True)):
@@ -164,8 +174,9 @@ def prelu(x: Tensor, slope: Tensor) -> Tensor:
 
 def divide(a: Any, b: Any) -> Any:
     """A quotient; that of whole numbers is a whole number."""
-    real = any(isinstance(x, float) or (isinstance(x, Tensor) and x.is_floating_point())
-               for x in (a, b))  # fmt: skip
+    real = any(
+        isinstance(x, float) or (isinstance(x, Tensor) and x.is_floating_point()) for x in (a, b)
+    )
     return a / b if real else torch.div(a, b, rounding_mode="trunc")
 
 

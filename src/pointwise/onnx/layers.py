@@ -20,15 +20,27 @@ def conv(call: Call, x: Any, weight: Any, bias: Any = None) -> Any:
     window = _window(call, x, weight, bias, _CONVS)
     dims, begin, end = len(window.kernel), window.begin, window.end
     if window.auto.startswith("SAME"):
-        x = call(functions.pad_same, x, window.kernel, window.stride, window.dilation,
-                 window.auto == "SAME_UPPER")  # fmt: skip
+        x = call(
+            functions.pad_same,
+            x,
+            window.kernel,
+            window.stride,
+            window.dilation,
+            window.auto == "SAME_UPPER",
+        )
     elif begin != end:
         x, begin = call(F.pad, x, functions.as_torch(begin, end)), [0] * dims
     groups = call.get("group", 1)
     made = _CONVS[dims](
-        weight.shape[1] * groups, weight.shape[0], tuple(window.kernel), tuple(window.stride),
-        tuple(begin), tuple(window.dilation), groups, bias is not None,
-    )  # fmt: skip
+        weight.shape[1] * groups,
+        weight.shape[0],
+        tuple(window.kernel),
+        tuple(window.stride),
+        tuple(begin),
+        tuple(window.dilation),
+        groups,
+        bias is not None,
+    )
     return call.builder.module(call.name, _filled(made, weight, bias), weight, x)
 
 
@@ -41,10 +53,16 @@ def conv_transpose(call: Call, x: Any, weight: Any, bias: Any = None) -> Any:
         raise call.refuse("has padding that is not the same on both sides")
     groups = call.get("group", 1)
     made = _TRANSPOSED[dims](
-        weight.shape[0], weight.shape[1] * groups, tuple(window.kernel), tuple(window.stride),
-        tuple(window.begin), tuple(call.get("output_padding", [0] * dims)), groups,
-        bias is not None, tuple(window.dilation),
-    )  # fmt: skip
+        weight.shape[0],
+        weight.shape[1] * groups,
+        tuple(window.kernel),
+        tuple(window.stride),
+        tuple(window.begin),
+        tuple(call.get("output_padding", [0] * dims)),
+        groups,
+        bias is not None,
+        tuple(window.dilation),
+    )
     return call.builder.module(call.name, _filled(made, weight, bias), weight, x)
 
 
@@ -72,8 +90,14 @@ def _window(call: Call, x: Any, weight: Any, bias: Any, known: dict[int, Any]) -
         raise call.refuse(f"has kernel_shape {call.get('kernel_shape')} and a kernel of {kernel}")
     pads, auto = padding(call, dims)
     ones = [1] * dims
-    return _Window(kernel, list(call.get("strides", ones)), list(call.get("dilations", ones)),
-                   pads[:dims], pads[dims:], auto)  # fmt: skip
+    return _Window(
+        kernel,
+        list(call.get("strides", ones)),
+        list(call.get("dilations", ones)),
+        pads[:dims],
+        pads[dims:],
+        auto,
+    )
 
 
 def gemm(call: Call, a: Any, b: Any, c: Any = None) -> Any:
@@ -175,5 +199,11 @@ def local_response_norm(call: Call, x: Any) -> Any:
     size = call.get("size")
     if size % 2 == 0:
         raise call.refuse(f"has a size of {size}, and no middle")
-    return call(F.local_response_norm, x, size, call.get("alpha", 1e-4), call.get("beta", 0.75),
-                call.get("bias", 1.0))  # fmt: skip
+    return call(
+        F.local_response_norm,
+        x,
+        size,
+        call.get("alpha", 1e-4),
+        call.get("beta", 0.75),
+        call.get("bias", 1.0),
+    )

@@ -165,8 +165,12 @@ def _gather(call: Call, x: Any, index: Any) -> Any:
     return call(functions.gather, x, index, axis)
 
 
-_KINDS = {"value_float": torch.float32, "value_floats": torch.float32,
-          "value_int": torch.int64, "value_ints": torch.int64}  # fmt: skip
+_KINDS = {
+    "value_float": torch.float32,
+    "value_floats": torch.float32,
+    "value_int": torch.int64,
+    "value_ints": torch.int64,
+}
 
 
 def _constant(call: Call) -> Any:
@@ -210,8 +214,13 @@ def _dropout(call: Call, x: Any, ratio: Any = None, training: Any = None) -> Any
     return x
 
 
-TAKE_SIZES = {"Reshape": (1,), "Slice": (1, 2, 3, 4), "ConstantOfShape": (0,), "Expand": (1,),
-              "Resize": (3,)}  # fmt: skip
+TAKE_SIZES = {
+    "Reshape": (1,),
+    "Slice": (1, 2, 3, 4),
+    "ConstantOfShape": (0,),
+    "Expand": (1,),
+    "Resize": (3,),
+}
 """Which inputs may be sizes that follow from the input's, and no tensors."""
 
 OPERATORS: dict[str, Callable[..., Any]] = {
@@ -274,5 +283,5 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Identity": _same,
     "Dropout": _dropout,
     "Cast": _cast,
-}  # fmt: skip
+}
 """By ONNX's names."""

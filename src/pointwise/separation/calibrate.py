@@ -214,8 +214,9 @@ def patches(x: Tensor, conv: nn.Conv2d, places: Tensor) -> Tensor:
 
 
 def _edges(x: Tensor, conv: nn.Conv2d) -> list[int]:
-    return resolve("separate", conv.padding, x.shape[2:], conv.kernel_size, conv.stride,
-                   conv.dilation)  # fmt: skip
+    return resolve(
+        "separate", conv.padding, x.shape[2:], conv.kernel_size, conv.stride, conv.dilation
+    )
 
 
 def _sizes(x: Tensor, conv: nn.Conv2d, edges: Sequence[int]) -> list[int]:

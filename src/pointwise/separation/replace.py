@@ -48,10 +48,18 @@ def separate_as(module: nn.Module, ranks: Mapping[str, int], *, inplace: bool = 
 def stand_in(conv: nn.Conv2d, rank: int) -> DepthwiseSeparableConv2d:
     """A separable convolution that takes and gives what ``conv`` does, with its bias."""
     made = DepthwiseSeparableConv2d(
-        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding,
-        conv.dilation, depth_multiplier=rank, groups=conv.groups, bias=conv.bias is not None,
-        activation=getattr(conv, "activation", None), between=False,
-    )  # fmt: skip
+        conv.in_channels,
+        conv.out_channels,
+        conv.kernel_size,
+        conv.stride,
+        conv.padding,
+        conv.dilation,
+        depth_multiplier=rank,
+        groups=conv.groups,
+        bias=conv.bias is not None,
+        activation=getattr(conv, "activation", None),
+        between=False,
+    )
     made.to(conv.weight.device, conv.weight.dtype).train(conv.training)
     for half in (made.depthwise.conv, made.pointwise.conv):
         half.weight.requires_grad_(conv.weight.requires_grad)

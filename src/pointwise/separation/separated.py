@@ -130,8 +130,11 @@ def separate(
 def _check(module, error, budget, rank, of, batch) -> None:
     if not isinstance(module, nn.Module):
         raise TypeError(f"separate: module must be a torch.nn.Module, got {type(module).__name__}")
-    given = [name for name, value in (("error", error), ("budget", budget), ("rank", rank))
-             if value is not None]  # fmt: skip
+    given = [
+        name
+        for name, value in (("error", error), ("budget", budget), ("rank", rank))
+        if value is not None
+    ]
     if len(given) != 1:
         raise ValueError(
             "separate: give one of error, budget and rank, such as budget=0.5 for half the"
@@ -226,8 +229,9 @@ def _build(
         if batches is None:
             pointwise = expansion.pointwise(rank)
         else:
-            pointwise = calibrate.fitted_pointwise((old, conv), (new, place), expansion, rank,
-                                                   batches)  # fmt: skip
+            pointwise = calibrate.fitted_pointwise(
+                (old, conv), (new, place), expansion, rank, batches
+            )
         made[layer.name] = stand_in(place, rank)
         fill(made[layer.name], expansion.depthwise(rank), pointwise)
         new = put(new, {place: made[layer.name]})

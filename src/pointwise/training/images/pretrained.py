@@ -51,8 +51,13 @@ def pretrained(
     side = size or _size_in(path.name) or SIZE
     names = _names(labels, made["classes"])
     recipe = ImageRecipe(
-        Classes(tuple(range(len(names))), names), (side, side), mean, std, crop=CROP,
-        antialias=not tensorflow)  # fmt: skip
+        Classes(tuple(range(len(names))), names),
+        (side, side),
+        mean,
+        std,
+        crop=CROP,
+        antialias=not tensorflow,
+    )
     return Run(recipe, network.to(device).eval(), made)
 
 

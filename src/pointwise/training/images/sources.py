@@ -97,9 +97,13 @@ def hold_out_images(
 
 def in_order(names: set[str]) -> list[str]:
     """Names sorted, runs of digits by their value: 2 before 10."""
-    return sorted(names, key=lambda name: [
-        (0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)
-    ])  # fmt: skip
+    return sorted(
+        names,
+        key=lambda name: [
+            (0, int(part), "") if part.isdigit() else (1, 0, part)
+            for part in re.split(r"(\d+)", name)
+        ],
+    )
 
 
 def read_pictures(path: Path) -> list[Picture]:
