@@ -20,6 +20,7 @@ from pointwise.acceleration.compiled import Compiled
 from pointwise.acceleration.module import Accelerated
 from pointwise.acceleration.precision import to_int8
 from pointwise.acceleration.trace import traced
+from pointwise.messages import first_line
 
 
 def accelerate(
@@ -123,7 +124,7 @@ def _accelerated(model: nn.Module, args: tuple) -> Accelerated | Compiled:
             trace.found.check(pytree.tree_leaves(args))
             why = holds.why_not(model, trace.found, args) or holds.tried(model, trace, given)
         except Exception as error:  # torch.export has many kinds
-            why = _first_line(error)
+            why = _said_by(error)
         if not why:
             return trace.found
         reasons.append(why)
@@ -150,6 +151,6 @@ def _widened(args: tuple) -> tuple | None:
     return pytree.tree_map(lambda x: torch.cat((x, x)) if isinstance(x, Tensor) else x, args)
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0].strip()[:200]}" if lines else type(error).__name__
+def _said_by(error: Exception) -> str:
+    name, line = type(error).__name__, first_line(error)
+    return name if line == name else f"{name}: {line}"

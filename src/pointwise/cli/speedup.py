@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from pointwise.messages import first_line
 from pointwise.terminal import shown, terminal
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def speedup(
                 except Exception as error:
                     if who.startswith(("torch_eager", frame.OURS)):
                         raise
-                    missing[who] = _line(error)
+                    missing[who] = first_line(error)
                     runs.pop(who, None)
             advance()
     apart: dict[str, float] = {}
@@ -272,8 +273,3 @@ def prepared(wanted: Wanted, who: str, file: Path | None = None) -> Callable[[],
     del found
     gc.collect()
     return lambda: run(None)
-
-
-def _line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[0].strip()[:200] if lines else type(error).__name__

@@ -15,6 +15,7 @@ from pointwise.costs.count import Count, total
 from pointwise.costs.layer import Branch, Layer
 from pointwise.costs.tables import kind_table, layer_table, plain, short, tree_table
 from pointwise.costs.trace import ModuleWork, Recording, is_shape, largest, trace
+from pointwise.messages import first_line
 
 
 @dataclass(frozen=True)
@@ -211,8 +212,7 @@ def _reason(model: Any, inputs: tuple, error: Exception) -> str:
             f"{given}; where those come from an input, give it as a real tensor; what depends on "
             "values that were computed with weights cannot be counted"
         )
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return f"cost: {name} does not run on {given}: {lines[0]}"
+    return f"cost: {name} does not run on {given}: {first_line(error, most=None)}"
 
 
 def _shown(value: Any) -> str:

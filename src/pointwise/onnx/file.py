@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, fx
 
 from pointwise.extras import import_extra
+from pointwise.messages import first_line
 from pointwise.onnx import number_operators, schema
 from pointwise.onnx.call import Call
 from pointwise.onnx.graph import GraphBuilder
@@ -31,7 +32,6 @@ from pointwise.onnx.protobuf import (
     Takes,
     Unreadable,
     attributes_of,
-    first_line,
     takes_of,
     tensor_of,
 )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pointwise.extras import import_extra
+from pointwise.messages import first_line
 
 
 class Unreadable(Exception):
@@ -85,9 +86,3 @@ def attributes_of(node: Any) -> dict[str, Any]:
             value = tensor_of(value)
         found[part.name] = value
     return found
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, on one line."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[0].strip()[:160] if lines else type(error).__name__

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-SHOWN = 60  # letters of a wrong value
+from pointwise.messages import shortened
 
 
 class Requirement(NamedTuple):
@@ -133,7 +133,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except RecursionError:
         raise ValueError("it is nested too deeply to be a run's") from None
     if not isinstance(described, dict):
-        raise ValueError(f"it must be an object of keys and values, got {shown(described)}")
+        raise ValueError(f"it must be an object of keys and values, got {_as_json(described)}")
     return described
 
 
@@ -160,7 +160,7 @@ def check(
                 f"it has {key!r}{place}, which this version does not know; is it a later one's?"
             )
         if not known[key].holds(value):
-            raise ValueError(f"{under + key} must be {known[key].words}, got {shown(value)}")
+            raise ValueError(f"{under + key} must be {known[key].words}, got {_as_json(value)}")
 
 
 def check_lengths(under: str, described: Mapping[str, Sequence], **wanted: int) -> None:
@@ -199,9 +199,11 @@ def check_arguments(arguments: Mapping[str, Any], **decided: int) -> None:
     for name, value in decided.items():
         given = arguments.get(name, value)
         if not _is_whole(given) or given != value:
-            raise ValueError(f"arguments.{name} must be {value} by the recipe, got {shown(given)}")
+            raise ValueError(
+                f"arguments.{name} must be {value} by the recipe, got {_as_json(given)}"
+            )
     if "cell_size" in arguments and not POSITIVE.holds(arguments["cell_size"]):
-        given = shown(arguments["cell_size"])
+        given = _as_json(arguments["cell_size"])
         raise ValueError(f"arguments.cell_size must be {POSITIVE.words}, got {given}")
 
 
@@ -214,10 +216,9 @@ def check_options(path: Path, options: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
-def shown(value: Any) -> str:
-    """A wrong value on one line, as JSON has it."""
+def _as_json(value: Any) -> str:
+    """A wrong value as JSON has it."""
     try:
-        text = json.dumps(value)
+        return shortened(json.dumps(value))
     except (TypeError, ValueError):
-        text = repr(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+        return shortened(repr(value))

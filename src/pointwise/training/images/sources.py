@@ -12,6 +12,7 @@ import numpy as np
 
 from pointwise.cloud.files.npz_archive import array_of, kinds_of, open_npz
 from pointwise.extras import import_extra
+from pointwise.messages import first_line
 from pointwise.training.parts import PARTS, part_of
 from pointwise.training.picture import SUFFIXES, Picture
 from pointwise.training.split import of_each_class
@@ -205,8 +206,7 @@ def read_npz(path: Path) -> list[Picture]:
     except MemoryError:
         raise ValueError(f"{path}: asks for more memory than there is; is it damaged?") from None
     except Exception as error:  # zip, zlib and NumPy raise a dozen types for a damaged file
-        lines = str(error).splitlines() or [type(error).__name__]
-        raise ValueError(f"{path}: {lines[0][:200]}") from error
+        raise ValueError(f"{path}: {first_line(error)}") from error
     return [
         Picture(
             f"{path.stem}[{i}]",
