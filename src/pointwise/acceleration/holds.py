@@ -1,4 +1,4 @@
-"""Whether a trace holds where torch.export decides without a word: it is tried.
+"""Whether a trace stands for its model, where torch.export does not say: it is tried.
 
 The model is run again, on less than the example, and on the example as it may lie in memory
 otherwise. Sizes that the trace does not hold for become its conditions; everything else is a reason
@@ -68,7 +68,7 @@ def _is_still(one: Any, other: Any) -> bool:
 
 
 def tried(model: nn.Module, trace: Trace, args: tuple) -> str:
-    """Tries the trace where export decides without a word: sizes of 0 and 1, order in memory.
+    """Tries a trace on what export does not guard: sizes of 0 and 1, and order in memory.
 
     Sizes that it does not hold for become conditions.
     """
@@ -95,7 +95,7 @@ def _takes(found: Accelerated, args: tuple) -> bool:
 
 
 def _small_sizes(trace: Trace) -> Iterator[tuple[Any, int, str]]:
-    """Each open size, 1 and 0 for it, and the condition that it is not that."""
+    """Each open size with 1 and 0 in its place, and the condition that rules that out."""
     seen = set()
     for i, shape in enumerate(trace.sizes):
         for dim, size in enumerate(shape):
@@ -106,7 +106,7 @@ def _small_sizes(trace: Trace) -> Iterator[tuple[Any, int, str]]:
 
 
 def _narrowed(trace: Trace, args: tuple, symbol: Any, size: int) -> tuple | None:
-    """The example with less of it: ``size`` wherever sizes are ``symbol``."""
+    """The example cut down to ``size`` wherever a size is ``symbol``; None where that cannot be."""
     leaves, spec = pytree.tree_flatten(args)
     known = {
         expr: leaf.shape[dim]

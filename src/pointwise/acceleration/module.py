@@ -1,4 +1,4 @@
-"""What ``pointwise.accelerate`` gives: a model as a module of its own that runs faster."""
+"""What ``pointwise.accelerate`` gives: a model as a module of kernels and plain calls."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Accelerated(nn.Module):
             warnings.warn("an accelerated model gives no gradients", stacklevel=5)
 
     def check(self, inputs: Sequence[Any]) -> None:
-        """Raises ValueError for inputs, in a row, that the trace does not hold for."""
+        """Raises ValueError for inputs, as a flat list, that the trace does not hold for."""
         guards.check(inputs, self._traced, self.conditions)
 
     def _planned(self, key: Any, inputs: Sequence[Any]) -> Plan | str:
@@ -242,7 +242,7 @@ torch.serialization.add_safe_globals([Accelerated])
 
 
 def _is_transformed(inputs: Sequence[Any]) -> bool:
-    """Whether one of torch.func's transforms is at work, which knows what to do with gradients."""
+    """Whether one of torch.func's transforms is at work, which takes care of gradients itself."""
     return any(isinstance(x, Tensor) and is_wrapped(x) for x in inputs)
 
 
@@ -251,7 +251,7 @@ def _on_one_line(spec: pytree.TreeSpec) -> str:
 
 
 def _apart(found: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
-    """Results that are no memory of ours, where tensors have none that could be compared."""
+    """Copies of results, where tensors have no memory that could be compared with ours."""
     own = {id(x) for x in inputs}
     return [x.clone() if isinstance(x, Tensor) and id(x) not in own else x for x in found]
 

@@ -1,4 +1,4 @@
-"""``accelerate(…, precision="int8")``: an accelerated model in bytes, and what that cost."""
+"""``accelerate(…, precision="int8")``: an accelerated model in int8, and what that costs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pointwise.engine.cpu.gemm_int8 import HAS_VNNI
 
 
 def to_int8(found: Accelerated, calibration: Iterable[Any], inputs: int) -> Accelerated:
-    """The accelerated model in bytes where that pays; see ``accelerate``."""
+    """The accelerated model in int8 where that is faster; see ``accelerate``."""
     batches = _batches(found, calibration, inputs)
     graph, tensors = found._graph, found._constants.tensors()
     nodes = chosen(graph, tensors)
@@ -70,7 +70,7 @@ def _batches(
 
 
 def _cost(before: Accelerated, after: Accelerated, batches: list) -> QuantisationCost:
-    """Runs both models on all batches."""
+    """Compares both models on all batches."""
     samples = votes = same = labelled = 0
     right = [0, 0]
     error = total = 0.0

@@ -37,7 +37,7 @@ class Trace:
 
 
 def traced(model: nn.Module, args: tuple) -> Trace:
-    """A model through torch.export. Raises whatever stands in the way."""
+    """Traces a model with torch.export, and folds its constants. Raises where it cannot be traced."""
     auto = torch.export.Dim.AUTO
     shapes = pytree.tree_map(
         lambda x: (
@@ -93,7 +93,7 @@ def traced(model: nn.Module, args: tuple) -> Trace:
 
 @contextmanager
 def _left_as_it_is(model: nn.Module) -> Iterator[None]:
-    """Puts back what a model keeps of itself: what it makes while traced has no values."""
+    """Restores a model's attributes: the tensors that it makes while it is traced have no values."""
     state = ModuleState(model)
     try:
         yield
@@ -102,7 +102,7 @@ def _left_as_it_is(model: nn.Module) -> Iterator[None]:
 
 
 def _by_name(signature: inspect.Signature, shapes: tuple) -> list[Any]:
-    """What belongs to each parameter of forward; ``*args`` takes all that is left."""
+    """The shapes of each parameter of forward; ``*args`` takes all that are left."""
     found: list[Any] = []
     for i, parameter in enumerate(signature.parameters.values()):
         if parameter.kind is parameter.VAR_POSITIONAL:
@@ -113,7 +113,7 @@ def _by_name(signature: inspect.Signature, shapes: tuple) -> list[Any]:
 
 
 def _conditions(program: torch.export.ExportedProgram, paths: Sequence[Any]) -> list[str]:
-    """What the trace asks of sizes."""
+    """The guards of the trace, as conditions on sizes."""
     found = getattr(program, "_guards_code", None)
     if found is None:
         raise ValueError("this PyTorch does not say what its traces ask of sizes")
@@ -121,7 +121,7 @@ def _conditions(program: torch.export.ExportedProgram, paths: Sequence[Any]) -> 
 
 
 def _guarded(key: Any) -> str:
-    """How guards reach a part of an input: ``['boxes']``, ``.name`` of a named tuple."""
+    """An entry of an input as guards write it: ``['boxes']``, or ``.name`` of a named tuple."""
     name = getattr(key, "name", None)
     return f"[{_keys([key])[0]!r}]" if name is None else f".{name}"
 
@@ -142,7 +142,7 @@ def _held(program: torch.export.ExportedProgram, name: str | None) -> Tensor:
 
 
 def _sizes(node: torch.fx.Node) -> tuple[Any, ...]:
-    """Of an input: numbers, and sympy's expressions where sizes are open."""
+    """The sizes of an input: numbers, and sympy's expressions where they are open."""
     value = node.meta.get("val")
     if not isinstance(value, Tensor):
         return ()
@@ -151,7 +151,7 @@ def _sizes(node: torch.fx.Node) -> tuple[Any, ...]:
 
 
 def _fixed_sizes(sizes: Sequence[tuple[Any, ...]]) -> list[str]:
-    """Conditions for the sizes that the trace takes for always the same."""
+    """Conditions that sizes which the trace takes for fixed are so."""
     return [
         f"sizes[{i}][{dim}] == {size}"
         for i, shape in enumerate(sizes)

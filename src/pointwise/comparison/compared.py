@@ -108,7 +108,7 @@ def compare(
     ``groups`` are those of the grouped convolution (or the largest number of them that goes into
     the channels), ``expand`` how many times as many channels the inverted residual has inside. With
     ``norm``, batch norm follows each convolution. Forward is inference; backward the gradients of
-    input and weights in training, without what comes before. All take turns, ``samples`` times, or
+    input and weights in training, without what comes before. All alternate, ``samples`` times, or
     as often as ``seconds`` allow for each.
 
     >>> found = compare(Job(8, 8, 4, 8), samples=1)

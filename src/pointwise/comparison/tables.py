@@ -58,7 +58,7 @@ def main_table(found: Comparison) -> Table:
 
 
 def detail_table(found: Comparison) -> Table:
-    """How the times of single runs are spread."""
+    """The distribution of the times of single runs."""
     table = _table("")
     table.add_column("ms", overflow="fold")
     table.add_column("", no_wrap=True)

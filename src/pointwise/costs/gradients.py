@@ -14,8 +14,8 @@ from pointwise.costs.own_operators import table_of_call
 def _convolution_backward(given, out) -> list[Work]:
     """As many multiply-adds as the convolution, for each of the two gradients that are wanted."""
     input, weight, grad = given["input"], given["weight"], given["grad_output"]
-    spread = input if given["transposed"] else grad
-    products = spread.numel() * weight[0].numel()
+    scattered = input if given["transposed"] else grad
+    products = scattered.numel() * weight[0].numel()
     wanted = given["output_mask"]
     found = [tensor for tensor in out if tensor is not None]
     times = sum(map(bool, wanted[:2]))

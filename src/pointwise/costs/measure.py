@@ -2,7 +2,7 @@
 
 Five passes, each a number of runs: the whole network, nothing timed inside; its parts; its parts on
 one thread; its parts on twice the batch; and its parts run a second time at once. The first two
-take turns. Of every part the median is taken.
+alternate. Of every part the median is taken.
 """
 
 from __future__ import annotations

@@ -222,8 +222,8 @@ def _edges(x: Tensor, conv: nn.Conv2d) -> list[int]:
 def _sizes(x: Tensor, conv: nn.Conv2d, edges: Sequence[int]) -> list[int]:
     """Height and width of the result."""
     return [
-        (size + sum(edges[2 * i : 2 * i + 2]) - (k - 1) * spread - 1) // step + 1
-        for i, (size, k, spread, step) in enumerate(
+        (size + sum(edges[2 * i : 2 * i + 2]) - (k - 1) * dilation - 1) // stride + 1
+        for i, (size, k, dilation, stride) in enumerate(
             zip(x.shape[2:], conv.kernel_size, conv.dilation, conv.stride, strict=True)
         )
     ]

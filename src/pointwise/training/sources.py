@@ -24,7 +24,7 @@ VALIDATION = 0.15  # of what is left for training; never of the test part
 
 @dataclass(frozen=True)
 class Data:
-    """What a training learns from, what it watches meanwhile, and what it is tested on."""
+    """What a training learns from, what it is validated on, and what it is tested on."""
 
     task: Task
     train: list[Scan]

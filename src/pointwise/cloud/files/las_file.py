@@ -14,13 +14,13 @@ import numpy as np
 from pointwise.atomic import replacing
 from pointwise.extras import import_extra
 
-LAYERED = 3  # the way of compressing of LAZ for point formats 6 to 10
+LAYERED = 3  # LAZ's compressor for point formats 6 to 10
 LAYERS = {10: 9, 11: 1, 12: 2, 13: 1}  # of LAZ's items Point14, RGB14, RGBNIR14, Wavepacket14
 # LAZ holds some 150 points in a byte where all of them are the same, and less than 8 elsewhere.
 POINTS_PER_BYTE = 256
 
 # The threads that lazrs decompresses with are not there in a process that was forked from one that
-# has used them: it would wait for them for ever.
+# has used them: it would wait for them forever.
 _process = {"forked": multiprocessing.parent_process() is not None}
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: _process.update(forked=True))

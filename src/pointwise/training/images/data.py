@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from pointwise.training.classes import IGNORED
-from pointwise.training.feed import Epochs, Feed, watched
+from pointwise.training.feed import Epochs, Feed, own_share
 from pointwise.training.image_recipe import ImageRecipe
 from pointwise.training.images.augment import ImageAugmentation, apply
 from pointwise.training.picture import Picture
@@ -138,7 +138,7 @@ def loader(
     recipe: ImageRecipe, pictures: Sequence[Picture], *, batch: int = BATCH, workers: int = 0
 ) -> DataLoader:
     """The pictures once, in their order and as they are."""
-    data = watched(Pictures(recipe, pictures))
+    data = own_share(Pictures(recipe, pictures))
     return DataLoader(data, batch_size=batch, collate_fn=Collate(recipe), num_workers=workers)
 
 
