@@ -23,7 +23,7 @@ from pointwise.engine.cpu.loops import winograd as conv_images_winograd
 
 
 class Constants:
-    """The nodes of a graph that follow from constants, and their values, once they are asked for."""
+    """The nodes of a graph that follow from constants, and their values once asked for."""
 
     def __init__(self, graph: fx.Graph, placeholders: set[fx.Node]) -> None:
         self.fixed = constant_nodes(graph, placeholders)

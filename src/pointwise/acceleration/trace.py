@@ -37,7 +37,7 @@ class Trace:
 
 
 def traced(model: nn.Module, args: tuple) -> Trace:
-    """Traces a model with torch.export, and folds its constants. Raises where it cannot be traced."""
+    """Traces a model with torch.export, and folds its constants; raises where that fails."""
     auto = torch.export.Dim.AUTO
     shapes = pytree.tree_map(
         lambda x: (
@@ -93,7 +93,7 @@ def traced(model: nn.Module, args: tuple) -> Trace:
 
 @contextmanager
 def _left_as_it_is(model: nn.Module) -> Iterator[None]:
-    """Restores a model's attributes: the tensors that it makes while it is traced have no values."""
+    """Restores a model's attributes: tensors that it makes while traced have no values."""
     state = ModuleState(model)
     try:
         yield

@@ -168,7 +168,7 @@ def train(
 
     Writes ``run.json``, ``last.ckpt``, ``best.ckpt``, TensorBoard's ``logs`` and ``weights.pt``;
     returns the seconds spent, those before a resumption included. An interruption leaves a
-    ``last.ckpt`` that ``resume=True`` continues from. Raises ValueError where nothing is left to do.
+    ``last.ckpt`` that ``resume=True`` continues from. Raises ValueError where nothing is left.
 
     Of several processes (``training/processes.py``), each calls this with its own share of the data
     in ``feed``; the first one writes, and all have the same weights afterwards.
