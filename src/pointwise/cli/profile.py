@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pointwise.cli.progress import bar
 from pointwise.terminal import plain, shown, terminal
 
 if TYPE_CHECKING:
@@ -116,22 +116,14 @@ def _measure(
     if threads is not None:
         torch.set_num_threads(threads)
     try:
-        with _bar(console, runs(rounds)) as advance:
-            found = measured(model.network, *inputs, rounds=rounds, progress=advance)
+        with bar(console, "timing") as advance:
+            done, total = itertools.count(1), runs(rounds)
+            found = measured(
+                model.network, *inputs, rounds=rounds, progress=lambda: advance(next(done), total)
+            )
     finally:
         torch.set_num_threads(before)
     return replace(found, inputs=words)
-
-
-@contextmanager
-def _bar(console: Console, total: int) -> Iterator[Any]:
-    """A progress bar that is gone when done, and silent where there is no terminal."""
-    from rich.progress import Progress
-
-    hidden = not console.is_terminal
-    with Progress(console=console, transient=True, disable=hidden) as progress:
-        task = progress.add_task("timing", total=total)
-        yield lambda: progress.advance(task)
 
 
 # --- what is shown --------------------------------------------------------------------------------

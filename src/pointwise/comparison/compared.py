@@ -23,7 +23,7 @@ Progress = Callable[[str, int, int], object]  # what is timed, how much of it is
 
 @dataclass(frozen=True)
 class VariantResult:
-    """One way to do the job. Multiply-adds are those of the whole batch."""
+    """What one variant costs. Multiply-adds are those of the whole batch."""
 
     kind: str
     parameters: int
@@ -39,7 +39,7 @@ class VariantResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All ways to do a job that are possible, and why the others are not."""
+    """The variants that can do a job, and why the others cannot."""
 
     job: Job
     rows: tuple[VariantResult, ...]
@@ -50,11 +50,11 @@ class Comparison:
         return next(row for row in self.rows if row.kind == kind)
 
     def by_count(self, row: VariantResult) -> float:
-        """How many times faster than the standard convolution the count lets expect."""
+        """The speed-up over the standard convolution that the count predicts."""
         return self.row("standard").multiply_adds / row.multiply_adds
 
     def by_clock(self, row: VariantResult, who: str = OURS, direction: str = "forward") -> float:
-        """How many times faster than the standard convolution it is; medians."""
+        """The speed-up over the standard convolution that was measured, by medians."""
         first, own = (getattr(each, direction)[who] for each in (self.row("standard"), row))
         return first.median / own.median
 
@@ -205,7 +205,7 @@ def _forward(network: nn.Module, images: Tensor) -> Run:
 
 
 def _backward(network: nn.Module, images: Tensor) -> Run:
-    """The gradients of one and the same result, again and again."""
+    """A run that computes the gradients of one forward pass, which is done once."""
     network.train()
     x = images.detach().clone(memory_format=torch.preserve_format).requires_grad_()
     out = network(x)

@@ -22,7 +22,7 @@ NARROW = 4  # a bottleneck's inner convolution has a quarter of the channels, as
 
 @dataclass(frozen=True)
 class Job:
-    """What comes in, and what is to come out."""
+    """The sizes of the input and of the result."""
 
     height: int
     width: int
@@ -65,7 +65,7 @@ Part = tuple[int, int, int, int, int, str | None]
 
 @dataclass(frozen=True)
 class Variant:
-    """A way to do the job; ``parts`` are its convolutions, or why there are none."""
+    """A way to do the job; ``parts`` gives its convolutions, or why it cannot do it."""
 
     name: str
     parts: Callable[[Job, int, int], list[Part] | str]

@@ -23,8 +23,11 @@ Key = tuple[str, ...]
 
 @dataclass(frozen=True)
 class FusedLaunch:
-    """A step of a plan: its convolutions, which of them have an activation, the norms, and whether
-    a residual is added."""
+    """A launch of fused modules, by their paths.
+
+    ``convolutions``, those of them that are followed by an activation (``activated``), the norms
+    folded into them, and whether a ``residual`` is added.
+    """
 
     convolutions: tuple[str, ...]
     activated: tuple[str, ...]
@@ -33,7 +36,7 @@ class FusedLaunch:
 
 
 class Stopwatch:
-    """A stopwatch for parts inside parts, in seconds of their own."""
+    """Adds up the seconds of nested modules, each without those inside it."""
 
     def __init__(self) -> None:
         self.own: dict[Key, float] = {}

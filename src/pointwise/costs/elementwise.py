@@ -1,4 +1,4 @@
-"""What operators cost that work number by number, patch by patch, or only move numbers."""
+"""Costs of operators that work element by element or window by window, or only move numbers."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ _LOOKUPS = (
     "_unsafe_index",
     "masked_select",
 )
-"""They read what they give back, not all of what they choose from."""
+"""They read as many numbers as they give back, not the whole tensor that they choose from."""
 
 FREE = (
     "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "detach", "alias",

@@ -1,4 +1,4 @@
-"""What formulas of operators give back, and what they all ask of tensors."""
+"""What formulas of operators' costs return, and what they need to know of tensors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def size_of(tensor: Tensor) -> int:
 
 
 def applied(kind: str, count: Count, *weights: Tensor | None) -> Work:
-    """A part whose parameters are counted where they are kept, in modules, and not in each call."""
+    """Work whose parameters are counted once in their module, and not in each call."""
     return Work(kind, replace(count, parameters=0), weights)
 
 

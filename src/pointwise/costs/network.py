@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -221,7 +221,7 @@ def _shown(value: Any) -> str:
 
 
 def _layers(found: Recording, types: dict[str, str]) -> list[Layer]:
-    """A row for each module with work or parameters of its own; those that never ran come last."""
+    """A layer for each module with its own work or parameters; those that never ran come last."""
     last = len(found.places) + 1
     busy = [(path, place) for path, place in found.places.items() if place.parts]
     busy.sort(key=lambda entry: entry[1].rank if entry[1].rank >= 0 else last)
@@ -239,8 +239,3 @@ def _layer(path: str, place: ModuleWork, types: dict[str, str]) -> Layer:
         place.out_shapes,
         parts,
     )
-
-
-def without_parameters(count: Count) -> Count:
-    """The same work, for layers whose parameters are counted elsewhere."""
-    return replace(count, parameters=0)

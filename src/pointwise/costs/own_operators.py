@@ -1,5 +1,7 @@
-"""What a call of our own operators, ``torch.ops.pointwise``, costs: several parts where one does
-several things at once."""
+"""What a call of our own operators, ``torch.ops.pointwise``, costs.
+
+An operator that does several things at once is counted as several kinds of work.
+"""
 
 from __future__ import annotations
 
@@ -106,7 +108,7 @@ def _norm_act(given, out) -> list[Work]:
 
 
 def table_of_call(given, points: int, cells: int) -> clouds.TableSize:
-    """Of real neighbours what they are, of neighbours without values the most they could be."""
+    """The size of the neighbours' table; an upper bound where they are tensors without data."""
     row_start, pairs = given["row_start"], given["pairs"]
     if isinstance(row_start, FakeTensor) or row_start.is_meta:
         return clouds.largest_table(points, row_start.shape[0] - 1, cells, pairs.shape[0])

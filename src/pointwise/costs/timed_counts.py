@@ -11,7 +11,7 @@ from pointwise.costs.measure import ModuleTimes
 from pointwise.costs.network import Cost
 
 BETWEEN = "(between layers)"
-"""The row of what is spent in modules that compute nothing themselves."""
+"""The row for time in modules that compute nothing themselves."""
 
 Grouped = dict[Key, tuple[Count, dict[str, Count]]]
 
@@ -41,7 +41,7 @@ def counts_of_parts(counted: Cost, times: ModuleTimes) -> Grouped:
 
 
 def _around(path: str, timed: set[str]) -> str:
-    """The timed module that a module ran in: itself, or the next one around it."""
+    """The innermost timed module around a module, or the module itself."""
     while path and path not in timed:
         path = path.rpartition(".")[0]
     return path
@@ -55,7 +55,7 @@ def _into(parts: dict[str, Count], more: dict[str, Count]) -> None:
 def _of_launch(
     launch: FusedLaunch, layers: dict[str, Layer], taken: dict[str, dict[str, Count]]
 ) -> dict[str, Count]:
-    """Convolutions in one launch; norms are in their weights, and activations on the way.
+    """The work of a fused launch: convolutions with norms folded and activations in the epilogue.
 
     What the module around them was counted for (activations, a residual) goes to ``taken``.
     """
@@ -84,7 +84,7 @@ def _of_launch(
 
 
 def _without(layer: Layer, taken: dict[str, dict[str, Count]]) -> dict[str, Count]:
-    """What is left of a layer when launches have done some of its activations and residuals."""
+    """The work of a layer without the activations and residuals that launches have done for it."""
     left = dict(layer.parts)
     for kind, count in taken.get(layer.path, {}).items():
         if kind in left:

@@ -33,12 +33,12 @@ _FORMULAS: dict[str, Formula] = {
     **own_operators.FORMULAS,
     **gradients.FORMULAS,
 }
-_LARGE = 1 << 20  # numbers; what a network makes of nothing is real below that
+_LARGE = 1 << 20  # numbers; smaller tensors that a network makes itself have data
 
 
 @dataclass
 class ModuleWork:
-    """What ran in a module itself, not in the modules inside it."""
+    """The work of a module itself, without the modules inside it."""
 
     rank: int = -1  # when its first operator ran, among all places
     calls: int = 0
@@ -52,7 +52,7 @@ class ModuleWork:
 
 @dataclass
 class Recording:
-    """All places by the path of their module ("" is the network itself), in the order they ran."""
+    """The work of all modules by path ("" is the network itself), in the order they ran."""
 
     places: dict[str, ModuleWork]
     not_counted: dict[str, int]
@@ -202,7 +202,7 @@ class _Recorder(TorchDispatchMode):
         return func(*args, **kwargs)
 
     def _stand_in(self, name: str, given: dict[str, Any]) -> Any:
-        """The most that a search could find among points that have a shape only."""
+        """The largest result of a search among points without data; None for other operators."""
         if not isinstance(given.get("points"), FakeTensor):
             return None
         points = given["points"]
@@ -261,7 +261,7 @@ class _Recorder(TorchDispatchMode):
             place.add(kind, count)
 
     def _is_view(self, func, given: dict[str, Any], results: list[Tensor]) -> bool:
-        """Whether an operator only looks at the same numbers in another way."""
+        """Whether all results are views of the inputs."""
         if func._schema.is_mutable or not results:
             return False
         inputs = {
@@ -272,7 +272,7 @@ class _Recorder(TorchDispatchMode):
         return all(x.untyped_storage()._cdata in inputs for x in results)
 
     def _weights_of(self, part: Work) -> tuple[str, int, bool]:
-        """How many parameters a part is the first to use, and whether it uses any."""
+        """The kind of work, how many parameters it is the first to use, and whether it uses any."""
         parameters, known = 0, False
         for tensor in part.weights:
             name = None if tensor is None else self._names.get(_key(tensor))
@@ -282,7 +282,7 @@ class _Recorder(TorchDispatchMode):
         return part.kind, parameters, known
 
     def finish(self) -> None:
-        """Parameters that no formula has met count for the kind that is most of their module."""
+        """Adds parameters that no formula has met to the largest kind of work of their module."""
         for name, numbers in self._left.items():
             place = self.place(name.rpartition(".")[0])
             kind = largest(place.parts) if place.parts else work_kinds.NOTHING
@@ -322,7 +322,7 @@ def _from_pytorch(func) -> Formula | None:
 
 @contextmanager
 def _hooked(model: nn.Module, paths: dict[int, str], recorder: _Recorder) -> Iterator[None]:
-    """Tells the recorder which module is at work."""
+    """Tells the recorder which module is running."""
     handles = []
 
     def enter(module, given) -> None:

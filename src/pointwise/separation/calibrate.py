@@ -1,4 +1,4 @@
-"""The pointwise half fitted to images: what the network's own data leave of a convolution.
+"""The pointwise half of a separable convolution, fitted to what the layer reads on images.
 
 The decomposition of a weight treats all inputs as equally likely. But neighbouring pixels and
 related channels say nearly the same, and what a dropped filter saw, others can tell. So with images
@@ -57,7 +57,7 @@ def batches_of(calibration: Tensor | Iterable[Any]) -> list[Tensor]:
 
 
 class NormalEquations:
-    """Sums over samples, all that least squares of ``y [T, o]`` by ``z [T, n]`` needs."""
+    """Sums over samples for least squares of ``y [T, o]`` by ``z [T, n]``."""
 
     def __init__(self) -> None:
         self.zz: Tensor | float = 0.0
@@ -248,13 +248,13 @@ def _per_image(conv: nn.Conv2d, rank: int, batches: Sequence[Tensor]) -> int:
 
 
 class _Enough(Exception):
-    """What was wanted of a run is there."""
+    """Ends a run of a network as soon as the input that was wanted is known."""
 
 
 def inputs_of(
     layers: Sequence[tuple[nn.Module, nn.Module]], batches: Sequence[Tensor]
 ) -> Iterator[tuple[Tensor, ...]]:
-    """For each batch, what a layer of each network is first called with."""
+    """For each batch, the first input of each layer, one in each network."""
     for batch in batches:
         yield tuple(_input_of(network, layer, batch) for network, layer in layers)
 

@@ -80,7 +80,7 @@ def fill(made: DepthwiseSeparableConv2d, depthwise: Tensor, pointwise: Tensor) -
 
 
 def put(module: M, made: Mapping[nn.Module, nn.Module]) -> M | nn.Module:
-    """Puts modules in the places of others, wherever those are; returns what is then the whole."""
+    """Replaces modules wherever they occur; returns the network, which may be one of them."""
     for part in list(module.modules()):
         for name, child in part._modules.items():
             if child is not None and child in made:

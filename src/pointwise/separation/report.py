@@ -1,4 +1,4 @@
-"""What a separation did: layer by layer, counted, measured, and in all."""
+"""What a separation did, layer by layer and in all: counted and measured."""
 
 from __future__ import annotations
 
