@@ -1,4 +1,4 @@
-"""An operator of an ONNX file as what reads it sees it."""
+"""An operator of an ONNX file, as the function that reads it gets it."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Call:
         return value.reshape(-1).tolist()
 
     def sizes(self, value: Any, name: str) -> Any:
-        """``whole``, or a node of whole numbers that follow from sizes of the input."""
+        """``whole``, or a node of whole numbers that are computed from sizes of the input."""
         if not isinstance(value, fx.Node):
             return self.whole(value, name)
         known = self.builder.numbers.get(value)

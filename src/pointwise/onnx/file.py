@@ -211,7 +211,7 @@ class Reader:
         return None if made is None else self.builder.sizes(*made)
 
     def _kind(self, value: Any) -> Numbers | None:
-        """What a value is among sizes; None if it is none of them."""
+        """The kind of numbers that a value is; None for a tensor."""
         if isinstance(value, Tensor) and value.dim() <= 1:
             plain = value.dtype in (torch.int64, torch.int32, torch.bool)
             return Numbers(value.dim(), value.dtype) if plain else None

@@ -67,7 +67,7 @@ def conv_transpose(call: Call, x: Any, weight: Any, bias: Any = None) -> Any:
 
 
 class _Window(NamedTuple):
-    """What a convolution sees, along each axis of an image."""
+    """The window of a convolution, along each axis of an image."""
 
     kernel: list[int]
     stride: list[int]
@@ -103,15 +103,15 @@ def _window(call: Call, x: Any, weight: Any, bias: Any, known: dict[int, Any]) -
 def gemm(call: Call, a: Any, b: Any, c: Any = None) -> Any:
     call.without_effect("broadcast")  # of what could not be added without
     alpha, beta = call.get("alpha", 1.0), call.get("beta", 1.0)
-    turned = call.get("transB")
+    transposed = call.get("transB")
     if call.get("transA"):
         a = call(torch.t, a)
     plain = alpha == beta == 1 and isinstance(a, fx.Node) and are_constant(b, c)
     if plain and (c is None or c.dim() == 1):
-        weight = b if turned else b.t()
+        weight = b if transposed else b.t()
         if c is None or len(c) == len(weight):
             return _linear(call, a, b, weight, c)
-    b = call(torch.t, b) if turned else b
+    b = call(torch.t, b) if transposed else b
     out = call(torch.matmul, a, b)
     out = out if alpha == 1 else call(torch.mul, out, alpha)
     if c is None:

@@ -62,7 +62,7 @@ def same(x: Any) -> Any:
 
 
 def whole(x: Any) -> Any:
-    """Truth as 0 and 1."""
+    """Booleans as 0 and 1."""
     return [int(value) for value in x] if isinstance(x, list) else int(x)
 
 
@@ -73,7 +73,7 @@ def where(condition: Any, x: Any, y: Any) -> Any:
 
 
 def quotient(x: int, y: int) -> int:
-    """That of whole numbers is rounded towards zero."""
+    """The quotient of whole numbers, rounded towards zero."""
     return x // y if (x < 0) == (y < 0) else -(-x // y)
 
 
@@ -91,7 +91,7 @@ def _each(function: Callable) -> Callable:
 
 
 def _alike(*values: Any) -> list[list]:
-    """Lists of one length; a single number, or a list of one, stands for all."""
+    """Lists of one length; a single number, or a list of one, is broadcast."""
     lists = [as_list(value) for value in values]
     longest = max((len(value) for value in lists if len(value) != 1), default=1)
     return [value * longest if len(value) == 1 else value for value in lists]

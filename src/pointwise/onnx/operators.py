@@ -122,7 +122,9 @@ def _flatten(call: Call, x: Any) -> Any:
 
 def _transpose(call: Call, x: Any) -> Any:
     order = call.get("perm")
-    return call(functions.turned, x) if order is None else call(torch.permute, x, order)
+    return (
+        call(functions.reversed_dimensions, x) if order is None else call(torch.permute, x, order)
+    )
 
 
 def _squeeze(call: Call, x: Any, axes: Any = None) -> Any:
@@ -221,7 +223,7 @@ TAKE_SIZES = {
     "Expand": (1,),
     "Resize": (3,),
 }
-"""Which inputs may be sizes that follow from the input's, and no tensors."""
+"""Which inputs may be sizes instead of tensors, by operator."""
 
 OPERATORS: dict[str, Callable[..., Any]] = {
     "Conv": conv,

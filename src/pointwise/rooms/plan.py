@@ -15,7 +15,7 @@ CELL = 0.05  # metres, of the raster of free floor
 
 
 class Pose(NamedTuple):
-    """Where a piece stands: its origin on the floor and its turn about z (radians)."""
+    """Where furniture stands: its origin on the floor and its rotation about z (radians)."""
 
     x: float
     y: float
