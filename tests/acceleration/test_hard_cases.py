@@ -12,7 +12,7 @@ from both_ways import assert_as_eager, assert_same, compiled, exported
 from random_networks import settle
 from torch import Tensor, nn
 
-from pointwise.acceleration import dynamo
+from pointwise.acceleration import plans
 
 
 def stem(channels: int = 8) -> nn.Sequential:
@@ -275,7 +275,7 @@ def test_gradients_are_intact_and_one_warning_is_given():
     model = settle(nn.Sequential(stem(), nn.Conv2d(8, 6, 3)))
     x = torch.rand(2, 3, 16, 16)
     faster = compiled(model)
-    dynamo._said.clear()
+    plans._warned.clear()
     with pytest.warns(UserWarning, match="plain PyTorch: gradients are wanted"):
         faster(x).square().sum().backward()
     given = [p.grad.clone() for p in model.parameters()]
@@ -292,7 +292,7 @@ def test_training_mode_is_left_to_pytorch():
     model = nn.Sequential(stem(), nn.Dropout(0.5))
     x = torch.rand(4, 3, 8, 8)
     faster = compiled(model)
-    dynamo._said.clear()
+    plans._warned.clear()
     before = model[0][1].running_mean.clone()
     with torch.no_grad(), pytest.warns(UserWarning, match="in training mode"):
         given = faster(x)

@@ -12,8 +12,9 @@ from random_networks import settle
 from torch import Tensor, nn
 
 import pointwise
-from pointwise.acceleration import dynamo, reports
-from pointwise.acceleration.module import Accelerated, Compiled
+from pointwise.acceleration import plans, reports
+from pointwise.acceleration.compiled import Compiled
+from pointwise.acceleration.module import Accelerated
 
 
 class Own(Tensor):
@@ -57,7 +58,7 @@ CASES = [
 
 @pytest.fixture(autouse=True)
 def _nothing_said_yet():
-    dynamo._said.clear()
+    plans._warned.clear()
 
 
 @pytest.mark.parametrize(("make", "x", "why"), CASES, ids=[why for *_, why in CASES])

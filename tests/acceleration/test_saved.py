@@ -17,7 +17,8 @@ from torch import nn
 
 import pointwise
 from pointwise.acceleration import guards, saved
-from pointwise.acceleration.module import Accelerated, Compiled
+from pointwise.acceleration.compiled import Compiled
+from pointwise.acceleration.module import Accelerated
 from pointwise.networks import MobileNetV2
 
 

@@ -12,7 +12,7 @@ from both_ways import assert_as_eager, assert_same, compiled, exported
 from torch import nn
 
 from pointwise.acceleration import Accelerated, accelerate
-from pointwise.acceleration.module import Compiled
+from pointwise.acceleration.compiled import Compiled
 
 
 class Conv(nn.Module):
@@ -317,7 +317,7 @@ def test_what_callers_write_into_results_changes_nothing(plainly):
         with torch.no_grad():
             given = fast(IMAGES)
             if plainly:
-                given = torch.utils._pytree.tree_unflatten(fast._plainly([IMAGES]), fast._out_spec)
+                given = torch.utils._pytree.tree_unflatten(fast.run_plain([IMAGES]), fast.out_spec)
         assert_same(given, wanted)
         for part in torch.utils._pytree.tree_leaves(given):
             part.as_strided(part.shape[:1], part.stride()[:1]).fill_(7)

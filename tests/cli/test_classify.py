@@ -15,7 +15,7 @@ from pointwise.cli.classify import classify
 from pointwise.cli.label import label
 from pointwise.networks import MobileNetV1
 from pointwise.training.classes import Classes
-from pointwise.training.images.recipe import ImageRecipe
+from pointwise.training.image_recipe import ImageRecipe
 from pointwise.training.run import Run, save_run, save_weights
 
 NAMES = ("dark", "bright", "a name that is so long that no table of eighty columns can hold it")

@@ -19,7 +19,7 @@ from pointwise.costs import machine, measure
 from pointwise.costs.machine import Machine
 from pointwise.networks import MobileNetV1
 from pointwise.training.classes import Classes
-from pointwise.training.images.recipe import ImageRecipe
+from pointwise.training.image_recipe import ImageRecipe
 from pointwise.training.run import Run, save_run, save_weights
 
 ROOT = Path(__file__).parents[2]

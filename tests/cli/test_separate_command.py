@@ -15,7 +15,7 @@ from pointwise.networks import CellUNet, MobileNetV1
 from pointwise.separation import separate_as
 from pointwise.training.classes import Classes
 from pointwise.training.features import Features
-from pointwise.training.images.recipe import ImageRecipe
+from pointwise.training.image_recipe import ImageRecipe
 from pointwise.training.recipe import Recipe
 from pointwise.training.run import Run, load_run, save_run, save_weights
 

@@ -242,7 +242,7 @@ def test_set_needs_a_name_and_a_value(images, tmp_path, text):
 
 
 def test_values_are_numbers_or_words():
-    from pointwise.cli.train import network_arguments
+    from pointwise.cli.network_arguments import network_arguments
 
     given = ["a=0.25", "b=3", "c=true", "d=standard", "e=[1, 2]", "f=x=y", "g="]
     assert network_arguments(given) == {

@@ -8,7 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from pointwise.comparison import KINDS, MEANING, Comparison, Job, Row, compare, compared, kinds
+from pointwise.comparison import (
+    MEANING,
+    VARIANTS,
+    Comparison,
+    Job,
+    VariantResult,
+    compare,
+    compared,
+    variants,
+)
 from pointwise.comparison.compared import LAST, OURS, TORCH
 from pointwise.comparison.tables import detail_table, main_table, milliseconds, remarks
 from pointwise.timing import Times
@@ -27,11 +36,11 @@ def test_everyone_does_the_same_job(name, norm):
     job = JOBS[name]
     x = torch.randn(job.input_shape, generator=torch.Generator().manual_seed(1))
     size = (-(-job.height // job.stride), -(-job.width // job.stride))
-    for kind in KINDS:
+    for kind in VARIANTS:
         parts = kind.parts(job, 4, 6)
         if isinstance(parts, str):
             continue
-        ours, plain = kinds.made(parts, norm)
+        ours, plain = variants.made(parts, norm)
         for training in (False, True):
             found = [network.train(training)(x) for network in (ours, plain)]
             assert found[0].shape == (job.batch, job.out_channels, *size), kind.name
@@ -42,7 +51,7 @@ def test_everyone_does_the_same_job(name, norm):
 
 def test_the_kinds_are_what_they_are_called():
     job = Job(8, 8, 16, 32)
-    found = {kind.name: kind.parts(job, 4, 6) for kind in KINDS}
+    found = {kind.name: kind.parts(job, 4, 6) for kind in VARIANTS}
     assert found["standard"] == [(16, 32, 3, 1, 1, None)]
     assert found["depthwise"] == [(16, 32, 3, 1, 16, None)]
     assert found["pointwise"] == [(16, 32, 1, 1, 1, None)]
@@ -56,11 +65,11 @@ def test_the_kinds_are_what_they_are_called():
         (96, 32, 1, 1, 1, None),
     ]
     assert set(MEANING) == set(found)
-    classic = {kind.name: kind.parts(Job(224, 224, 3, 64), 4, 6) for kind in KINDS}
+    classic = {kind.name: kind.parts(Job(224, 224, 3, 64), 4, 6) for kind in VARIANTS}
     assert classic["depthwise"] == "each channel has its own results, and 64 is no multiple of 3"
     assert classic["grouped"] == "4 groups do not go into 3 and 64 channels"
     # As many groups as go into both.
-    assert kinds._grouped(Job(8, 8, 6, 4), 4, 6) == [(6, 4, 3, 1, 2, None)]
+    assert variants._grouped(Job(8, 8, 6, 4), 4, 6) == [(6, 4, 3, 1, 2, None)]
 
 
 def test_counts_are_those_of_the_formulas():
@@ -88,7 +97,7 @@ def test_everyone_is_timed_forward_and_backward(monkeypatch):
     seen = []
     found = compare(Job(8, 8, 4, 8), samples=7, norm=True,
                     progress=lambda *given: seen.append(given))  # fmt: skip
-    assert [row.kind for row in found.rows] == [kind.name for kind in KINDS]
+    assert [row.kind for row in found.rows] == [kind.name for kind in VARIANTS]
     for row in found.rows:
         for measured in (row.forward, row.backward):
             assert set(measured) == {OURS, TORCH, LAST}
@@ -100,7 +109,7 @@ def test_everyone_is_timed_forward_and_backward(monkeypatch):
 
 
 def test_backward_gives_the_gradients_of_input_and_weights():
-    ours, plain = kinds.made([(4, 4, 3, 1, 4, "relu"), (4, 8, 1, 1, 1, None)], norm=True)
+    ours, plain = variants.made([(4, 4, 3, 1, 4, "relu"), (4, 8, 1, 1, 1, None)], norm=True)
     x = torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(1))
     run, other = (compared._backward(network, x) for network in (ours, plain))
     for _ in range(2):  # again and again
@@ -114,7 +123,7 @@ def test_backward_gives_the_gradients_of_input_and_weights():
 
 
 def test_what_is_not_correct_is_not_timed(monkeypatch):
-    made = kinds.made
+    made = variants.made
 
     def wrong(parts, norm):
         ours, plain = made(parts, norm)
@@ -160,7 +169,7 @@ def times(*milliseconds):
 def made_up(slow=1.0) -> Comparison:
     def row(kind, count, ours, plain, last):
         measured = {OURS: times(ours, ours, ours + 1), TORCH: times(plain), LAST: times(last)}
-        return Row(kind, count // 10, count, measured, measured)
+        return VariantResult(kind, count // 10, count, measured, measured)
 
     rows = (
         row("standard", 1_000_000_000, 123.0, 100.0, 90.0),

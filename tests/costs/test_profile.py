@@ -13,8 +13,8 @@ from torch import nn
 from pointwise import ChannelAttention, ConvNormAct, cost, costs
 from pointwise.costs import clock, measure
 from pointwise.costs.machine import Machine
-from pointwise.costs.parts_of_runs import BETWEEN
 from pointwise.costs.profiled import profile
+from pointwise.costs.timed_counts import BETWEEN
 from pointwise.layers import Bottleneck, DepthwiseSeparableConv2d, inference
 from pointwise.networks import CellPyramid, MobileNetV1, MobileNetV3, ResNet50
 
@@ -130,7 +130,7 @@ def test_a_clock_gives_everyone_his_own_time(monkeypatch):
     now = iter(range(100))
     ticks = SimpleNamespace(perf_counter=lambda: float(next(now)))
     monkeypatch.setattr(clock, "time", ticks)
-    watch = clock.Clock()
+    watch = clock.Stopwatch()
     watch.enter(("a",))
     watch.enter(("b",))
     watch.enter(("c",))

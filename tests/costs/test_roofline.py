@@ -6,7 +6,7 @@ import pytest
 
 from pointwise.costs import Count
 from pointwise.costs.machine import Machine
-from pointwise.costs.roofline import Seen, limit, verdict
+from pointwise.costs.roofline import LayerTimes, limit, verdict
 
 # 100 operations per nanosecond; 10 bytes, or 50 where they fit into 1 MB.
 TOY = Machine("a toy", 2, 100.0, 10.0, caches=((2**20, 50.0),))
@@ -23,8 +23,8 @@ def count(operations: int, read: int, padding: int = 0) -> Count:
     )
 
 
-def seen(time, one_thread=None, double=None, again=None, floor=0.0) -> Seen:
-    return Seen(time, one_thread, double, again, floor)
+def seen(time, one_thread=None, double=None, again=None, floor=0.0) -> LayerTimes:
+    return LayerTimes(time, one_thread, double, again, floor)
 
 
 def test_the_limit_is_the_longer_of_arithmetic_and_memory():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pointwise.cloud.scan import Scan
+from pointwise.messages import shortened
 from pointwise.report.coloring import (
     called,
     ceiling,
@@ -11,7 +12,6 @@ from pointwise.report.coloring import (
     groups,
     number,
     share,
-    shorten,
     shown,
     size,
     stretch,
@@ -96,5 +96,5 @@ def test_words(room, tmp_path):
     assert size(Scan(np.array([[0, 0, 0], [12000, 1.25, 0]]))) == "12,000 × 1.25 × 0"
     assert [share(n, 2000) for n in (0, 1, 2, 2000)] == ["0.0 %", "< 0.1 %", "0.1 %", "100.0 %"]
     assert (number(1, "point"), number(1200, "point")) == ("1 point", "1,200 points")
-    assert shorten("abcdefgh", 8) == "abcdefgh"
-    assert shorten("abcdefghi", 8) == "abcdefg…"
+    assert shortened("abcdefgh", 8) == "abcdefgh"
+    assert shortened("abcdefghi", 8) == "abcdefg…"

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from pointwise.costs.machine import Machine
-from pointwise.costs.measure import Times
+from pointwise.costs.measure import ModuleTimes
 from pointwise.costs.network import cost
 from pointwise.costs.profiled import Profile, Row, profile
 from pointwise.report.profile import write_page
@@ -140,7 +140,7 @@ def test_a_profile_of_next_to_nothing_can_be_drawn(tmp_path):
     write_page(seen, tmp_path / "page.html")
     assert isinstance(seen.rows[0], Row)
     assert cost(module, (2, 3)).layers == []
-    assert Times(1.0, {}, {}, {}, {}, 0.0, 0.0).launches == {}
+    assert ModuleTimes(1.0, {}, {}, {}, {}, 0.0, 0.0).launches == {}
 
 
 @pytest.mark.parametrize("width", [1280, 390])

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from pointwise.rooms.plan import Piece, Plan, Pose, Site
+from pointwise.rooms.plan import FloorPlan, Furniture, Pose, Site
 
 NOTCHES = {
     "none": None,
@@ -20,7 +20,7 @@ NOTCHES = {
 
 @pytest.mark.parametrize("notch", NOTCHES.values(), ids=NOTCHES.keys())
 def test_walls_go_around_the_room_counter_clockwise(notch):
-    plan = Plan(6.0, 5.0, 2.7, 0.2, notch)
+    plan = FloorPlan(6.0, 5.0, 2.7, 0.2, notch)
     start = np.array([wall.start for wall in plan.walls])
     end = np.array([wall.start + wall.length * wall.along for wall in plan.walls])
     np.testing.assert_allclose(end, np.roll(start, -1, axis=0))
@@ -37,7 +37,7 @@ def test_walls_go_around_the_room_counter_clockwise(notch):
 
 
 def test_what_is_taken_fits_no_more():
-    plan = Plan(6.0, 5.0, 2.7, 0.2, (4.0, 3.0, 6.0, 5.0))
+    plan = FloorPlan(6.0, 5.0, 2.7, 0.2, (4.0, 3.0, 6.0, 5.0))
     pose = Pose(2.0, 2.0, math.radians(30))
     assert plan.fits(pose, 1.0, 1.0)
     plan.take(pose, 1.0, 1.0)
@@ -49,26 +49,26 @@ def test_what_is_taken_fits_no_more():
 
 
 def test_tall_pieces_keep_off_boards_and_low_ones_do_not():
-    site = Site(Plan(3.0, 3.0, 2.7, 0.2), np.random.default_rng(0))
+    site = Site(FloorPlan(3.0, 3.0, 2.7, 0.2), np.random.default_rng(0))
     for wall in site.plan.walls:
         wall.take(1.5, 2.8)
-    piece = Piece([], 0.8, 0.4)
+    piece = Furniture([], 0.8, 0.4)
     assert site.against_wall(piece, tall=True) is None
     assert site.against_wall(piece) is not None
 
 
 def test_a_piece_that_fits_nowhere_is_not_placed():
-    site = Site(Plan(3.0, 3.0, 2.7, 0.2), np.random.default_rng(0))
-    assert site.on_floor(Piece([], 2.0, 3.5)) is None
-    assert site.against_wall(Piece([], 3.5, 0.5)) is None
+    site = Site(FloorPlan(3.0, 3.0, 2.7, 0.2), np.random.default_rng(0))
+    assert site.on_floor(Furniture([], 2.0, 3.5)) is None
+    assert site.against_wall(Furniture([], 3.5, 0.5)) is None
     assert site.on_wall(3.5) is None
     assert site.plan.free.all()
 
 
 def test_pieces_at_a_wall_stand_with_their_back_to_it():
-    site = Site(Plan(4.0, 4.0, 2.7, 0.2), np.random.default_rng(1))
+    site = Site(FloorPlan(4.0, 4.0, 2.7, 0.2), np.random.default_rng(1))
     for _ in range(6):
-        pose = site.against_wall(Piece([], 0.5, 0.5))
+        pose = site.against_wall(Furniture([], 0.5, 0.5))
         assert pose is not None
         ahead = pose.x - math.sin(pose.turn), pose.y + math.cos(pose.turn)
         assert site.plan.inside(*ahead)

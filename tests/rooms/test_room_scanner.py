@@ -10,7 +10,7 @@ import pytest
 from pointwise.rooms.cast import cast
 from pointwise.rooms.furnish import furnished
 from pointwise.rooms.materials import WALL, Paint
-from pointwise.rooms.plan import Plan
+from pointwise.rooms.plan import FloorPlan
 from pointwise.rooms.scanner import LOWEST, STEPS_UP, dome, range_sigma, scan_from, stations
 from pointwise.rooms.solids import box, pack
 
@@ -101,7 +101,7 @@ def test_weak_returns_are_lost():
 
 
 def test_stations_stand_on_free_floor_away_from_each_other():
-    plan = Plan(8.0, 6.0, 2.8, 0.2)
+    plan = FloorPlan(8.0, 6.0, 2.8, 0.2)
     plan.free[:80] = False  # the left half is full
     places = stations(np.random.default_rng(0), plan, 3)
     assert places.shape == (3, 3)

@@ -9,7 +9,7 @@ from torch import nn
 
 from pointwise.layers import Conv2d
 from pointwise.separation import calibrate, separate
-from pointwise.separation.calibrate import Fit, Moments, batches_of, patches
+from pointwise.separation.calibrate import Fit, NormalEquations, batches_of, patches
 from pointwise.separation.expand import expand
 
 
@@ -51,7 +51,7 @@ def test_patches_are_what_the_convolution_sees(name, made):
 
 def test_moments_know_the_errors_of_every_weight():
     z, y = random(50, 6), random(50, 3, seed=1)
-    moments = Moments()
+    moments = NormalEquations()
     moments.add(z[:20], y[:20])
     moments.add(z[20:], y[20:])
     for columns in (2, 6):
@@ -65,7 +65,7 @@ def test_a_fit_is_least_squares_and_falls_back_on_what_it_began_with(monkeypatch
     z = random(200, 5)
     z[:, 4] = 0  # nothing is known of this direction
     true = random(5, 2, seed=1)
-    moments = Moments()
+    moments = NormalEquations()
     moments.add(z, z @ true)
     prior = random(5, 2, seed=2)
     monkeypatch.setattr(calibrate, "RIDGE", 1e-9)
@@ -76,7 +76,7 @@ def test_a_fit_is_least_squares_and_falls_back_on_what_it_began_with(monkeypatch
     some = Fit(moments).near(prior[:3])
     expected = torch.linalg.lstsq(z[:, :3], z @ true).solution
     torch.testing.assert_close(some, expected, rtol=0, atol=1e-6)
-    nothing = Moments()
+    nothing = NormalEquations()
     nothing.add(torch.zeros(9, 5, dtype=torch.float64), torch.zeros(9, 2, dtype=torch.float64))
     torch.testing.assert_close(Fit(nothing).near(prior), prior)
 

@@ -6,23 +6,32 @@ import json
 
 from torch import nn
 
-from pointwise.separation import Layer, Report, separate
+from pointwise.separation import SeparatedLayer, SeparationReport, separate
 
 LONG = "backbone.features.denseblock1.denselayer12.conv2"
 
 
 def report(**changes):
     layers = (
-        Layer("stem", 9, 2, "", (1_234_567, 900), (118_000_000, 21_400_000), (1.234, 0.056), 0.12,
-              0.0345),
-        Layer(LONG, 9, 9, "", (500, 400), (999, 99), (100.0, 123.4), 0.0, 1.234),
-        Layer("a", 0, None, "pointwise (1×1) already", (3, 3)),
-        Layer("b", 0, None, "pointwise (1×1) already", (3, 3)),
-        Layer("c", 0, None, "depthwise already", (3, 3)),
-    )  # fmt: skip
+        SeparatedLayer(
+            "stem",
+            9,
+            2,
+            "",
+            (1_234_567, 900),
+            (118_000_000, 21_400_000),
+            (1.234, 0.056),
+            0.12,
+            0.0345,
+        ),
+        SeparatedLayer(LONG, 9, 9, "", (500, 400), (999, 99), (100.0, 123.4), 0.0, 1.234),
+        SeparatedLayer("a", 0, None, "pointwise (1×1) already", (3, 3)),
+        SeparatedLayer("b", 0, None, "pointwise (1×1) already", (3, 3)),
+        SeparatedLayer("c", 0, None, "depthwise already", (3, 3)),
+    )
     given = {"layers": layers, "parameters": (2_000_000, 30_000), "output_error": 0.02,
              "multiply_adds": (500_000_000, 90_000_000), "milliseconds": (12.3, 4.5)}  # fmt: skip
-    return Report(**given | changes)
+    return SeparationReport(**given | changes)
 
 
 def test_a_table_for_people():
@@ -55,7 +64,9 @@ def test_what_was_not_measured_has_no_column():
 
 
 def test_many_that_were_left_alone_are_counted():
-    layers = tuple(Layer(f"layer{i}", 0, None, "depthwise already", (3, 3)) for i in range(9))
+    layers = tuple(
+        SeparatedLayer(f"layer{i}", 0, None, "depthwise already", (3, 3)) for i in range(9)
+    )
     text = str(report(layers=layers))
     assert "Nothing was separated." in text
     assert "layer0, layer1, layer2, layer3 and 5 more." in " ".join(text.split())

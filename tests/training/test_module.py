@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 from toys import TinyPoints
 
-from pointwise.training.data import Batch
+from pointwise.training.data import CloudBatch
 from pointwise.training.module import PATIENCE_FOR_NAN, TrainingModule, rate
 
 
@@ -13,10 +13,12 @@ def module(**more) -> TrainingModule:
     return TrainingModule(TinyPoints(2, 3, 1.0), 3, progress=lambda: 0.0, **more)
 
 
-def batch(labels: list[int], value: float = 1.0) -> Batch:
+def batch(labels: list[int], value: float = 1.0) -> CloudBatch:
     count = len(labels)
     features = torch.arange(2.0 * count).reshape(count, 2) * value
-    return Batch(torch.zeros(count, 3), features, torch.tensor([0, count]), torch.tensor(labels))
+    return CloudBatch(
+        torch.zeros(count, 3), features, torch.tensor([0, count]), torch.tensor(labels)
+    )
 
 
 @pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.05}])

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from pointwise.training import processes
-from pointwise.training.feed import Epochs, share, watched
+from pointwise.training.feed import Epochs, own_share, share
 
 HERE = Path(__file__).parent
 
@@ -256,7 +256,7 @@ def test_samples_are_shared_out(place, length, count):
         sampler.set_epoch(2)
         trained.append(list(sampler))
         assert len(trained[-1]) == len(sampler) == length // count
-        data = watched([*range(length)])  # type: ignore[type-var]
+        data = own_share([*range(length)])  # type: ignore[type-var]
         validated += [data[i] for i in range(len(data))]  # type: ignore[arg-type]
     numbers = sorted(number for each in trained for number in each)
     assert numbers == [*range(2 * length, 2 * length + length // count * count)]
@@ -267,7 +267,7 @@ def test_fewer_samples_than_processes(place):
     place(1, 4)
     with pytest.raises(ValueError, match=r"an epoch has 3 blocks, .* too few for 4 processes"):
         Epochs(3)
-    assert len(watched([1, 2, 3])) == 3  # type: ignore[arg-type, type-var]
+    assert len(own_share([1, 2, 3])) == 3  # type: ignore[arg-type, type-var]
     assert share([1]) == []
 
 

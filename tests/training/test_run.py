@@ -214,7 +214,7 @@ def test_weights_that_are_not_finite(saved):
 
 
 def test_options_of_a_training_that_goes_on(tmp_path):
-    from pointwise.training.described import check_options
+    from pointwise.training.run_schema import check_options
 
     good = {"data": ["rooms"], "epochs": 3}
     assert check_options(tmp_path / "run.json", good) == good

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pointwise.cloud.scan import UNLABELLED, Scan
-from pointwise.training.images.picture import Picture
+from pointwise.training.picture import Picture
 
 
 class TinyPoints(nn.Module):

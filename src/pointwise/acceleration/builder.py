@@ -15,7 +15,7 @@ from torch import Tensor, fx
 from pointwise.acceleration.buffers import Buffer, Value, empty, is_pixels, strides_of
 from pointwise.acceleration.constants import Constants
 from pointwise.acceleration.plan import NativeCall, PlainCall
-from pointwise.convolution.choose import Prepared
+from pointwise.engine.choose import Prepared
 from pointwise.engine.cpu.by_dtype import ZEROS
 from pointwise.engine.cpu.launch import Launch
 

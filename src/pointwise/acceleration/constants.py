@@ -1,8 +1,8 @@
-"""What a graph's constants come to: folded weights, as the kernels read them, and whether it holds.
+"""The constants of a graph: their values, and folded weights as the kernels read them.
 
 Constants are parameters and buffers. Someone may write to them at any time (an optimiser, a
-``load_state_dict``, ``parameter.data``); a ``Snapshot`` of them tells, and then everything here is
-made anew.
+``load_state_dict``, ``parameter.data``): whoever holds ``Constants`` asks a ``Snapshot`` whether
+they are still what they were, and makes new ones where they are not.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from torch import Tensor, fx
 
 from pointwise.acceleration import excitation
 from pointwise.acceleration.fuse import constant_nodes
-from pointwise.convolution import choose
+from pointwise.engine import choose
 
 
 class Constants:
-    """The nodes of a graph that follow from constants, and their values as they are asked for."""
+    """The nodes of a graph that follow from constants, and their values once asked for."""
 
     def __init__(self, graph: fx.Graph, placeholders: set[fx.Node]) -> None:
         self.fixed = constant_nodes(graph, placeholders)

@@ -16,7 +16,7 @@ from pointwise.acceleration import vocabulary
 from pointwise.acceleration.constants import Constants
 from pointwise.acceleration.excitation import Excitation
 from pointwise.acceleration.report import describe, path_of
-from pointwise.convolution import choose
+from pointwise.engine import choose
 from pointwise.engine.cpu.weights import Mix, Taps
 
 _WEIGHTS = (vocabulary.conv, vocabulary.linear)

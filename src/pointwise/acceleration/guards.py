@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pointwise.acceleration import foreign
+from pointwise.messages import shortened
 
 _ALLOWED = (
     ast.Expression, ast.BoolOp, ast.And, ast.Or, ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Div,
@@ -116,8 +117,7 @@ def _described(x: Any) -> str:
         dtype, layout = (str(part).removeprefix("torch.") for part in (x.dtype, x.layout))
         kind = "" if x.layout == torch.strided else f"{layout} "
         return f"a {kind}{dtype} tensor of shape {tuple(x.shape)} on {x.device.type}"
-    text = repr(x)
-    short = text if len(text) <= 60 else text[:57] + "..."
+    short = shortened(repr(x))
     return short if isinstance(x, (bool, str, type(None))) else f"{short} ({type(x).__name__})"
 
 

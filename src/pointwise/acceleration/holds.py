@@ -1,4 +1,4 @@
-"""Whether a trace holds where torch.export decides without a word: it is tried.
+"""Whether a trace stands for its model, where torch.export does not say: it is tried.
 
 The model is run again, on less than the example, and on the example as it may lie in memory
 otherwise. Sizes that the trace does not hold for become its conditions; everything else is a reason
@@ -8,15 +8,15 @@ against it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-if TYPE_CHECKING:
-    from pointwise.acceleration.module import Accelerated
-    from pointwise.acceleration.trace import Trace
+from pointwise.acceleration.module import Accelerated
+from pointwise.acceleration.module_state import ModuleState
+from pointwise.acceleration.trace import Trace
 
 
 def why_not(model: nn.Module, found: Accelerated, args: tuple) -> str:
@@ -25,15 +25,12 @@ def why_not(model: nn.Module, found: Accelerated, args: tuple) -> str:
         first = model(*args)
         if why := _compared(first, found(*args)):
             return why
-        before = _attributes(model)
+        before = ModuleState(model)
         second = model(*args)
     if _compared(first, second):
         return "the model gives something else each time it runs"
-    after = _attributes(model)
-    for name in before | after:
-        if name not in before or name not in after or not _is_still(before[name], after[name]):
-            return f"the model changes its own {name} as it runs"
-    return ""
+    name = before.changed(ModuleState(model), _is_still)
+    return "" if name is None else f"the model changes its own {name} as it runs"
 
 
 def _compared(wanted: Any, given: Any) -> str:
@@ -58,19 +55,6 @@ def _are_close(one: Any, other: Any) -> bool:
     return torch.allclose(one, other, relative, absolute * scale, equal_nan=True)
 
 
-def _attributes(model: nn.Module) -> dict[str, Any]:
-    """What modules are besides parameters, buffers and parts; of collections, what is in them."""
-    own = set(nn.Module().__dict__)
-    found = {}
-    for path, part in model.named_modules():
-        for name, value in vars(part).items():
-            if name not in own:
-                found[f"{path}.{name}" if path else name] = (
-                    type(value)(value) if type(value) in (list, dict, set) else value
-                )
-    return found
-
-
 def _is_still(one: Any, other: Any) -> bool:
     if type(one) in (int, float, str, bool, tuple):
         return type(one) is type(other) and repr(one) == repr(other)
@@ -84,7 +68,7 @@ def _is_still(one: Any, other: Any) -> bool:
 
 
 def tried(model: nn.Module, trace: Trace, args: tuple) -> str:
-    """Tries the trace where export decides without a word: sizes of 0 and 1, order in memory.
+    """Tries a trace on what export does not guard: sizes of 0 and 1, and order in memory.
 
     Sizes that it does not hold for become conditions.
     """
@@ -94,7 +78,7 @@ def tried(model: nn.Module, trace: Trace, args: tuple) -> str:
         if small is None or not _takes(found, small):
             continue
         if _differs(model, found, small):
-            found._conditions.append(condition)
+            found.conditions.append(condition)
     for why, change in _CHANGES.items():
         if _differs(model, found, change(args), only_if_it_runs=True):
             return why
@@ -104,14 +88,14 @@ def tried(model: nn.Module, trace: Trace, args: tuple) -> str:
 def _takes(found: Accelerated, args: tuple) -> bool:
     """Whether no condition is in the way already."""
     try:
-        found._check(pytree.tree_leaves(args))
+        found.check(pytree.tree_leaves(args))
     except ValueError:
         return False
     return True
 
 
 def _small_sizes(trace: Trace) -> Iterator[tuple[Any, int, str]]:
-    """Each open size, 1 and 0 for it, and the condition that it is not that."""
+    """Each open size with 1 and 0 in its place, and the condition that rules that out."""
     seen = set()
     for i, shape in enumerate(trace.sizes):
         for dim, size in enumerate(shape):
@@ -122,7 +106,7 @@ def _small_sizes(trace: Trace) -> Iterator[tuple[Any, int, str]]:
 
 
 def _narrowed(trace: Trace, args: tuple, symbol: Any, size: int) -> tuple | None:
-    """The example with less of it: ``size`` wherever sizes are ``symbol``."""
+    """The example cut down to ``size`` wherever a size is ``symbol``; None where that cannot be."""
     leaves, spec = pytree.tree_flatten(args)
     known = {
         expr: leaf.shape[dim]
@@ -199,8 +183,8 @@ def _differs(
         except Exception:
             return not only_if_it_runs
         try:
-            given = found._plainly(pytree.tree_leaves(args))
-            given = pytree.tree_unflatten(given, found._out_spec)
+            given = found.run_plain(pytree.tree_leaves(args))
+            given = pytree.tree_unflatten(given, found.out_spec)
         except Exception:
             return True
     return bool(_compared(wanted, given))

@@ -2,7 +2,7 @@
 
 Each lowering returns the value it makes, or says in words why the call stays plain PyTorch. It says
 so before it asks for anything. Which kernel runs a convolution, and which ones run in one loop, is
-chosen by ``convolution.choose``; here it is found out what lies behind one another in the graph. A
+chosen by ``engine.choose``; here it is found out what lies behind one another in the graph. A
 convolution that the next one may do on the way is left ``Deferred`` until that is known.
 """
 
@@ -17,9 +17,9 @@ from pointwise.acceleration import steps, vocabulary
 from pointwise.acceleration.buffers import Value
 from pointwise.acceleration.builder import Builder, Constant, Deferred, Found, dtype_of, why_not
 from pointwise.acceleration.lower_pixels import add_up
-from pointwise.convolution import choose
-from pointwise.convolution.choose import Prepared
 from pointwise.convolution.problem import Convolution, describe
+from pointwise.engine import choose
+from pointwise.engine.choose import Prepared
 from pointwise.engine.cpu.launch import Launch
 from pointwise.engine.cpu.loops import combine, winograd
 

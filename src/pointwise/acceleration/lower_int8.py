@@ -11,9 +11,9 @@ from torch import fx
 from pointwise.acceleration import vocabulary_int8
 from pointwise.acceleration.buffers import Value, is_pixels
 from pointwise.acceleration.builder import Builder, Constant, Deferred, Found, dtype_of
-from pointwise.convolution import choose
-from pointwise.convolution.choose import NO_VNNI
 from pointwise.convolution.problem import Rescaling, describe
+from pointwise.engine import choose
+from pointwise.engine.choose import NO_VNNI
 from pointwise.engine.cpu.gemm_int8 import HAS_VNNI
 from pointwise.engine.cpu.launch import Launch
 from pointwise.engine.cpu.loops import to_bytes

@@ -1,4 +1,4 @@
-"""What ``pointwise.accelerate`` gives: a model as a module of its own that runs faster."""
+"""What ``pointwise.accelerate`` gives: a model as a module of kernels and plain calls."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from weakref import WeakSet
 
 import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from pointwise.acceleration import dynamo, guards, saved
+from pointwise.acceleration import guards, saved
 from pointwise.acceleration.frozen import Frozen
 from pointwise.acceleration.guards import Traced
 from pointwise.acceleration.plan import Plan
-from pointwise.acceleration.precision import Cost, cost_of
+from pointwise.acceleration.plans import Plans, key_of
+from pointwise.acceleration.quantisation_cost import QuantisationCost
 from pointwise.acceleration.report import Report
-
-_MOST = 8  # plans: so many shapes of input may take turns
+from pointwise.engine.eager import is_wrapped, why_not_now
 
 
 class Accelerated(nn.Module):
@@ -46,15 +45,14 @@ class Accelerated(nn.Module):
         self.training = False
 
     def _build(self, graph, tensors, traced, conditions, in_spec, out_spec, like) -> None:
-        self._graph, self._traced, self._conditions = graph, list(traced), list(conditions)
-        self._in_spec, self._out_spec = in_spec, out_spec
+        self._graph, self._traced, self.conditions = graph, list(traced), list(conditions)
+        self.in_spec, self.out_spec = in_spec, out_spec
         self._constants = Frozen(graph, tensors)
         self._plain: list[fx.GraphModule] = []  # in a list, so as not to be a submodule
-        self._plans: dict[tuple, Plan | str] = {}
-        self._reasons = dynamo.Reasons()
+        self._plans = Plans()
         self._lock = threading.Lock()
         self._warned = False
-        self.cost: Cost | None = None  # of int8
+        self.cost: QuantisationCost | None = None  # of int8
         if like is not None:
             self.like = nn.Parameter(like, requires_grad=False)
 
@@ -65,32 +63,31 @@ class Accelerated(nn.Module):
 
     def _run(self, *args: Any, **kwargs: Any) -> Any:
         inputs, spec = pytree.tree_flatten((args, kwargs))
-        if spec != self._in_spec:
+        if spec != self.in_spec:
             raise ValueError(
                 f"accelerated model: the inputs must be arranged as in the example, "
-                f"{_on_one_line(self._in_spec)}, got {_on_one_line(spec)}"
+                f"{_on_one_line(self.in_spec)}, got {_on_one_line(spec)}"
             )
-        key = dynamo.why_not_now() or dynamo.key_of(inputs)
+        key = why_not_now() or key_of(inputs)
         plan: Plan | str | None
         if isinstance(key, str):
-            self._check(inputs)
-            plan = self._reasons.noted(key)
+            self.check(inputs)
+            plan = self._plans.note(key)
         else:
             plan = self._plans.get(key)
         if plan is None:
             plan = self._planned(key, inputs)
         self._warn_of_gradients(inputs)
         if isinstance(plan, str):
-            found = self._plainly(inputs)
+            found = self.run_plain(inputs)
         else:
             with torch.no_grad(), torch.autocast("cpu", enabled=False):
                 found = plan.run(inputs)
-        return pytree.tree_unflatten(found, self._out_spec)
+        return pytree.tree_unflatten(found, self.out_spec)
 
     def reports(self) -> list[Report]:
         """What runs as kernels, what as plain PyTorch, and why, for each shape so far."""
-        plans = [dynamo.report(key, plan) for key, plan in list(self._plans.items())]
-        return self._reasons.reports() + plans
+        return self._plans.reports()
 
     def extra_repr(self) -> str:
         lines = [] if self.cost is None else [str(self.cost)]
@@ -103,22 +100,19 @@ class Accelerated(nn.Module):
             self._warned = True
             warnings.warn("an accelerated model gives no gradients", stacklevel=5)
 
-    def _check(self, inputs: Sequence[Any]) -> None:
-        """Raises ValueError for inputs, in a row, that the trace does not hold for."""
-        guards.check(inputs, self._traced, self._conditions)
+    def check(self, inputs: Sequence[Any]) -> None:
+        """Raises ValueError for inputs, as a flat list, that the trace does not hold for."""
+        guards.check(inputs, self._traced, self.conditions)
 
     def _planned(self, key: Any, inputs: Sequence[Any]) -> Plan | str:
-        self._check(inputs)
+        self.check(inputs)
         with self._lock:
             plan = self._plans.get(key)
             if plan is None:
-                plan = dynamo.planned(self._graph, self._constants, inputs)
-                self._plans[key] = plan
-                if len(self._plans) > _MOST:
-                    self._plans.pop(next(iter(self._plans)))
+                plan = self._plans.make(key, self._graph, self._constants, inputs)
             return plan
 
-    def _plainly(self, inputs: Sequence[Any]) -> Any:
+    def run_plain(self, inputs: Sequence[Any]) -> Any:
         """The graph call by call, in PyTorch, which sees autocast and torch.func's transforms."""
         with self._lock:
             if not self._plain:
@@ -133,12 +127,17 @@ class Accelerated(nn.Module):
         own = {x.untyped_storage().data_ptr() for x in constants}
         return [x.clone() if _lies_in(x, own) else x for x in found]
 
-    def _with(self, graph: fx.Graph, tensors: dict[str, Tensor]) -> Accelerated:
+    def with_graph(self, graph: fx.Graph, tensors: dict[str, Tensor]) -> Accelerated:
         """The same for another graph of the same inputs and results."""
         return Accelerated(
-            graph, tensors, self._traced, self._conditions, self._in_spec, self._out_spec,
+            graph,
+            tensors,
+            self._traced,
+            self.conditions,
+            self.in_spec,
+            self.out_spec,
             self._like(),
-        )  # fmt: skip
+        )
 
     def _like(self) -> Tensor | None:
         """The empty tensor that tells the type of the weights, if there are any."""
@@ -182,9 +181,15 @@ class Accelerated(nn.Module):
         destination.update({prefix + name: tensor.clone() for name, tensor in tensors.items()})
 
     def _load_from_state_dict(
-        self, state_dict: Mapping[str, Tensor], prefix: str, local_metadata: Any, strict: bool,
-        missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str],
-    ) -> None:  # fmt: skip
+        self,
+        state_dict: Mapping[str, Tensor],
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
         mine = [name for name in state_dict if name.startswith(prefix)]
         given = {name.removeprefix(prefix): state_dict[name] for name in mine}
         with self._lock:
@@ -197,7 +202,7 @@ class Accelerated(nn.Module):
                 return
             copies = {name: given[name].detach().clone().contiguous() for name in tensors}
             self._constants = Frozen(self._graph, copies)
-            self._plans = {}
+            self._plans.clear()
 
     # --- saved ---
 
@@ -205,9 +210,9 @@ class Accelerated(nn.Module):
         like = self._like()
         more = {
             "inputs": [found.as_plain() for found in self._traced],
-            "conditions": self._conditions,
-            "in": pytree.treespec_dumps(self._in_spec),
-            "out": pytree.treespec_dumps(self._out_spec),
+            "conditions": self.conditions,
+            "in": pytree.treespec_dumps(self.in_spec),
+            "out": pytree.treespec_dumps(self.out_spec),
             "like": None if like is None else str(like.dtype).removeprefix("torch."),
             "cost": None if self.cost is None else self.cost.as_plain(),
         }
@@ -226,7 +231,8 @@ class Accelerated(nn.Module):
         traced = [Traced.from_plain(found) for found in more["inputs"]]
         like = more["like"] and torch.empty(0, dtype=guards.dtype_of(more["like"]))
         self._build(graph, tensors, traced, more["conditions"], in_spec, out_spec, like)
-        self.cost = cost_of(more.get("cost"))
+        cost = more.get("cost")
+        self.cost = None if cost is None else QuantisationCost.from_plain(cost)
         self.training = False
 
 
@@ -236,8 +242,8 @@ torch.serialization.add_safe_globals([Accelerated])
 
 
 def _is_transformed(inputs: Sequence[Any]) -> bool:
-    """Whether one of torch.func's transforms is at work, which knows what to do with gradients."""
-    return any(isinstance(x, Tensor) and dynamo.is_wrapped(x) for x in inputs)
+    """Whether one of torch.func's transforms is at work, which takes care of gradients itself."""
+    return any(isinstance(x, Tensor) and is_wrapped(x) for x in inputs)
 
 
 def _on_one_line(spec: pytree.TreeSpec) -> str:
@@ -245,7 +251,7 @@ def _on_one_line(spec: pytree.TreeSpec) -> str:
 
 
 def _apart(found: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
-    """Results that are no memory of ours, where tensors have none that could be compared."""
+    """Copies of results, where tensors have no memory that could be compared with ours."""
     own = {id(x) for x in inputs}
     return [x.clone() if isinstance(x, Tensor) and id(x) not in own else x for x in found]
 
@@ -256,46 +262,3 @@ def _lies_in(x: Any, storages: set[int]) -> bool:
 
 def _alike(tensors: Mapping[str, Tensor]) -> dict[str, tuple]:
     return {name: (x.shape, x.dtype) for name, x in tensors.items()}
-
-
-class Compiled(nn.Module):
-    """A model that torch.export could not trace, compiled in pieces; ``why`` says what it said.
-
-    Pickled, it is the model; whoever reads it needs the model's class.
-    """
-
-    def __init__(self, model: nn.Module, why: str) -> None:
-        super().__init__()
-        self.model, self.why = model, why
-        self._compile()
-        self.training = False
-
-    def _compile(self) -> None:
-        self._found: WeakSet = WeakSet()
-        self._reasons = dynamo.Reasons()
-        # In a list, so as not to be a submodule.
-        self._compiled = [torch.compile(self.model, backend=dynamo.backend_of(self._found))]
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        with torch.no_grad():
-            found = self._compiled[0](*args, **kwargs)
-        if not self._found:
-            self._reasons.noted("torch.compile made no graph of it")
-        return found
-
-    def reports(self) -> list[Report]:
-        """What runs as kernels, what as plain PyTorch, and why, for each graph and shape so far."""
-        found = dynamo.reports(self._found)
-        return found or self._reasons.reports()
-
-    def extra_repr(self) -> str:
-        return f"compiled in pieces, because torch.export said: {self.why}"
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"model": self.model, "why": self.why}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        nn.Module.__init__(self)
-        self.model, self.why = state["model"], state["why"]
-        self._compile()
-        self.training = False

@@ -41,8 +41,19 @@ app = typer.Typer(
     help="Convolution at every point of an image or of a point cloud.",
 )
 for command in (
-    train, label, classify, speedup, separate, profile, compare, info, view, explain, demo, bench
-):  # fmt: skip
+    train,
+    label,
+    classify,
+    speedup,
+    separate,
+    profile,
+    compare,
+    info,
+    view,
+    explain,
+    demo,
+    bench,
+):
     app.command()(command)
 
 

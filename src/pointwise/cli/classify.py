@@ -87,12 +87,12 @@ def _load(
     arguments: list[str] | None,
     device: str,
 ) -> Run:
+    from pointwise.training.image_recipe import IMAGES
     from pointwise.training.images.pretrained import pretrained
-    from pointwise.training.images.recipe import IMAGES
     from pointwise.training.run import load_run, network_class
 
     if weights is not None:
-        from pointwise.cli.train import network_arguments
+        from pointwise.cli.network_arguments import network_arguments
 
         network_class(run)  # before the weights are read
         return pretrained(

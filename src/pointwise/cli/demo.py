@@ -26,7 +26,8 @@ def demo(
     import numpy as np
 
     from pointwise.cli.label import label
-    from pointwise.cli.train import free, train
+    from pointwise.cli.run_folder import free
+    from pointwise.cli.train import train
     from pointwise.cli.view import view
     from pointwise.cloud.files import read_scan, write_scan
     from pointwise.rooms import room

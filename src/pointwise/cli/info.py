@@ -47,8 +47,8 @@ def info(
 
 
 def _holds_images(path: Path) -> bool:
-    from pointwise.training.images.picture import SUFFIXES
     from pointwise.training.images.sources import is_image_npz
+    from pointwise.training.picture import SUFFIXES
 
     if path.is_dir():
         # A room as S3DIS has them may come with pictures of it.

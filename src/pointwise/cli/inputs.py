@@ -10,7 +10,7 @@ from pointwise.cli.model import Model
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pointwise.onnx.file import Takes
+    from pointwise.onnx.protobuf import Takes
 
 _POINTS = 20_000  # of a room
 

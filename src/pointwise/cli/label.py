@@ -43,7 +43,7 @@ def label(
     """Labels every point of clouds, or says which class whole clouds are of."""
     import torch
 
-    from pointwise.training.images.recipe import IMAGES
+    from pointwise.training.image_recipe import IMAGES
     from pointwise.training.run import load_run
     from pointwise.training.sources import files_of
 

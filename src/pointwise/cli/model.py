@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from pointwise.onnx.file import Takes
+    from pointwise.onnx.protobuf import Takes
     from pointwise.training.run import Run
 
 _CLOUD = ["points", "features", "offsets"]  # what our cloud networks are called with

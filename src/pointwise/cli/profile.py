@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pointwise.cli.progress import bar
 from pointwise.terminal import plain, shown, terminal
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _measure(
 
     from pointwise.cli.inputs import inputs_of
     from pointwise.cli.model import load_model
-    from pointwise.cli.train import network_arguments
+    from pointwise.cli.network_arguments import network_arguments
     from pointwise.costs.measure import runs
     from pointwise.costs.profiled import profile as measured
 
@@ -116,22 +116,14 @@ def _measure(
     if threads is not None:
         torch.set_num_threads(threads)
     try:
-        with _bar(console, runs(rounds)) as advance:
-            found = measured(model.network, *inputs, rounds=rounds, progress=advance)
+        with bar(console, "timing") as advance:
+            done, total = itertools.count(1), runs(rounds)
+            found = measured(
+                model.network, *inputs, rounds=rounds, progress=lambda: advance(next(done), total)
+            )
     finally:
         torch.set_num_threads(before)
     return replace(found, inputs=words)
-
-
-@contextmanager
-def _bar(console: Console, total: int) -> Iterator[Any]:
-    """A progress bar that is gone when done, and silent where there is no terminal."""
-    from rich.progress import Progress
-
-    hidden = not console.is_terminal
-    with Progress(console=console, transient=True, disable=hidden) as progress:
-        task = progress.add_task("timing", total=total)
-        yield lambda: progress.advance(task)
 
 
 # --- what is shown --------------------------------------------------------------------------------
@@ -139,7 +131,7 @@ def _bar(console: Console, total: int) -> Iterator[Any]:
 
 def _show(found: Profile, console: Console, sort: str, tree: bool, top: int | None) -> None:
     from pointwise.costs.machine import threads_of
-    from pointwise.costs.tables import bounded, notes, short
+    from pointwise.costs.tables import bounded, short
 
     count, machine = found.count, found.machine
     console.print(
@@ -163,7 +155,7 @@ def _show(found: Profile, console: Console, sort: str, tree: bool, top: int | No
         f"\nThe layers take {found.sum_ms:.3g} ms together, the network {found.milliseconds:.3g} "
         f"when nothing\ninside is timed; at their rooflines they would take {found.limit_ms:.3g}."
     )
-    for line in notes(found.cost):
+    for line in found.cost.notes():
         console.print(line, markup=False)
     _reasons(found, console)
 

@@ -110,8 +110,10 @@ def separate(
 ) -> None:
     """Replaces standard convolutions by depthwise separable ones, counts and measures them."""
 
+    from pointwise.cli.network_arguments import network_arguments
     from pointwise.cli.outputs import check_output, write_json
-    from pointwise.cli.train import bar, free, network_arguments
+    from pointwise.cli.progress import bar
+    from pointwise.cli.run_folder import free
     from pointwise.separation import separate as separated_of
     from pointwise.training.run import Run
 
@@ -133,11 +135,18 @@ def separate(
         budget = 0.5
     with bar(console, "separating") as advance:
         result = separated_of(
-            found.network, error=error, budget=budget, rank=rank, of=of.replace("-", "_"),
+            found.network,
+            error=error,
+            budget=budget,
+            rank=rank,
+            of=of.replace("-", "_"),
             input=shape if images is None else images.compared,
             calibration=None if images is None else images.calibration,
-            only_faster=only_faster, timed=True, batch=shape[0],
-            progress=lambda _, done, total: advance(done, total))  # fmt: skip
+            only_faster=only_faster,
+            timed=True,
+            batch=shape[0],
+            progress=lambda _, done, total: advance(done, total),
+        )
     console.print()
     console.print(result.report)
     new = None
@@ -255,8 +264,8 @@ def _tested(
     learning_rate: float,
 ) -> dict[str, float]:
     """Accuracies on the test part, before, after, and after fine-tuning; printed as they come."""
+    from pointwise.cli.progress import bar
     from pointwise.cli.separate_images import accuracy, fine_tuned, written_metrics
-    from pointwise.cli.train import bar
 
     if found.run is None or new is None or images is None or images.training is None:
         return {}

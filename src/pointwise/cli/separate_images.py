@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from pointwise.cli.model import Model
-from pointwise.cli.train import default_options
 from pointwise.cli.train_images import ImageTraining
 from pointwise.training.classes import Classes
 from pointwise.training.evaluate import evaluate_images, write_metrics
-from pointwise.training.images.picture import Picture
+from pointwise.training.image_recipe import IMAGES, ImageRecipe
 from pointwise.training.images.pretrained import IMAGENET
-from pointwise.training.images.recipe import IMAGES, ImageRecipe
 from pointwise.training.images.sources import read_pictures
 from pointwise.training.metrics import scores
+from pointwise.training.options import Options
+from pointwise.training.picture import Picture
 from pointwise.training.run import Run
 from pointwise.training.train import Settings
 from pointwise.training.train import train as fit
@@ -47,16 +46,17 @@ def of_run(
     """
     run = model.run
     assert run is not None
-    options = {**default_options(), **run.options, "devices": 1, "precision": None, "workers": 0}
+    options = Options.from_plain({"data": [], **run.options})
+    options = replace(options, devices=1, precision=None, workers=0)
     if data:
-        options |= {"data": list(data), "test": None}
-    if not options["data"] or (not data and not all(map(_exists, options["data"]))):
+        options = replace(options, data=list(data), test=None)
+    if not options.data or (not data and not all(map(_exists, options.data))):
         return None
     training = ImageTraining(options, progress)
     known = set(run.recipe.classes.names)
     if not known & set(training.data.classes()):
         raise ValueError(
-            f"separate: {', '.join(options['data'])} has none of the classes of {model.folder},"
+            f"separate: {', '.join(options.data)} has none of the classes of {model.folder},"
             f" which are {', '.join(sorted(known))}"
         )
     train, test = training.data.train, training.data.test
@@ -115,10 +115,11 @@ def accuracy(run: Run, images: Images, progress: Callable[[int, int], object]) -
 def fine_tuned(run: Run, images: Images, folder: Path, epochs: int, learning_rate: float) -> float:
     """Trains on in the frame that all trainings have; returns the seconds that took."""
     assert images.training is not None
-    options: dict[str, Any] = images.training.options
-    options |= {"epochs": epochs, "minutes": None, "learning_rate": learning_rate}
-    run.options = options
-    settings = Settings(epochs=epochs, learning_rate=learning_rate, seed=options["seed"])
+    options = replace(
+        images.training.options, epochs=epochs, minutes=None, learning_rate=learning_rate
+    )
+    run.options = options.as_plain()
+    settings = Settings(epochs=epochs, learning_rate=learning_rate, seed=options.seed)
     return fit(run, images.training.feed(run), folder, settings)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from pointwise.messages import first_line
 from pointwise.terminal import shown, terminal
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def speedup(
                 except Exception as error:
                     if who.startswith(("torch_eager", frame.OURS)):
                         raise
-                    missing[who] = _line(error)
+                    missing[who] = first_line(error)
                     runs.pop(who, None)
             advance()
     apart: dict[str, float] = {}
@@ -140,7 +141,7 @@ def find(wanted: Wanted) -> Found:
 
     from pointwise.cli.inputs import inputs_of
     from pointwise.cli.model import load_model
-    from pointwise.cli.train import network_arguments
+    from pointwise.cli.network_arguments import network_arguments
 
     torch.manual_seed(0)
     given = list(wanted.arguments) or None
@@ -194,10 +195,9 @@ def _show(console: Any, rows: Any, apart: dict[str, float], peaks: dict[str, flo
     console.print(table)
     console.print(
         "\nratio: how many times as fast as PyTorch; difference: the largest from PyTorch's\n"
-        "results, over the largest of these" + (
-            "; peak: a whole process with Python and all\nlibraries" if peaks else ""
-        )
-    )  # fmt: skip
+        "results, over the largest of these"
+        + ("; peak: a whole process with Python and all\nlibraries" if peaks else "")
+    )
 
 
 def _accelerated(found: Found) -> Any:
@@ -273,8 +273,3 @@ def prepared(wanted: Wanted, who: str, file: Path | None = None) -> Callable[[],
     del found
     gc.collect()
     return lambda: run(None)
-
-
-def _line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[0].strip()[:200] if lines else type(error).__name__

@@ -2,42 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import Annotated
 
 import typer
 
-from pointwise.terminal import shown, terminal
-
-if TYPE_CHECKING:
-    import numpy as np
-    from rich.console import Console
-    from rich.table import Table
-
-    from pointwise.training.feed import Feed
-    from pointwise.training.metrics import Scores
-    from pointwise.training.run import Run
-
-
-class Training(Protocol):
-    """What differs between clouds and images: the data, the network, and what is said of them."""
-
-    counted: str  # what the classes are of: "points", "clouds" or "images"
-
-    def plan(self, arguments: dict[str, Any]) -> Run: ...
-
-    def feed(self, run: Run) -> Feed: ...
-
-    def evaluate(self, run: Run, progress: Callable[[int, int], object]) -> np.ndarray: ...
-
-    def not_counted(self, run: Run) -> dict[str, int]: ...
-
-    def describe(self, run: Run) -> list[tuple[str, str]]: ...
-
-    def next_step(self, folder: Path) -> tuple[str, str]: ...
-
+from pointwise.cli.run_folder import free
+from pointwise.terminal import terminal
+from pointwise.training.options import Options
 
 DATA = "What belongs to the data"
 NET = "What is learned, and how"
@@ -72,7 +45,7 @@ def train(
     ] = None,
     hold_out: Annotated[
         float, typer.Option(help="The share to test on, without --test.", rich_help_panel=DATA)
-    ] = 0.25,
+    ] = Options.hold_out,
     task: Annotated[
         str | None,
         typer.Option(
@@ -163,7 +136,7 @@ def train(
             help="Mirror images at random, where left and right make no other class.",
             rich_help_panel=IMAGES,
         ),
-    ] = False,
+    ] = Options.flip,
     batch: Annotated[
         int | None,
         typer.Option(
@@ -175,7 +148,7 @@ def train(
     ] = None,
     learning_rate: Annotated[
         float, typer.Option(help="The highest, after the warm-up.", rich_help_panel=NET)
-    ] = 0.005,
+    ] = Options.learning_rate,
     rotate: Annotated[
         float | None,
         typer.Option(
@@ -192,7 +165,7 @@ def train(
     ] = None,
     seed: Annotated[
         int, typer.Option(help="Of the split and all chance.", rich_help_panel=NET)
-    ] = 0,
+    ] = Options.seed,
     devices: Annotated[
         int | None,
         typer.Option(
@@ -210,17 +183,12 @@ def train(
     ] = None,
     workers: Annotated[
         int, typer.Option(min=0, help="Processes that prepare data.", rich_help_panel=MACHINE)
-    ] = 0,
+    ] = Options.workers,
 ) -> None:
     """Trains a network on labelled clouds or images, and tests it on some it has not seen.
 
     With --devices, or under torchrun or srun, several processes share the data and the work.
     """
-    options: dict[str, Any] = dict(locals())
-    for name in ("out", "resume"):
-        options.pop(name)
-    options["set"] = options.pop("set_")
-
     from pointwise.extras import import_extra
 
     for module in ("lightning.pytorch", "torchmetrics", "tensorboard"):
@@ -228,11 +196,12 @@ def train(
 
     from pointwise.training import processes
 
-    def place() -> tuple[Path, dict[str, Any]]:
+    def place() -> tuple[Path, Options]:
         if resume is not None:
             if data:
                 raise ValueError("train: --resume takes the run's own data; leave DATA away")
-            return resume, _resumed(resume, minutes, epochs, patience, devices, workers)
+            options = _resumed(resume, minutes, epochs, patience)
+            return resume, replace(options, devices=devices, workers=workers)
         if not data:
             raise ValueError("train: give DATA (rooms, digits, files or folders), or --resume RUN")
         folder = out or free(Path("runs") / Path(data[0]).stem)
@@ -240,7 +209,33 @@ def train(
             raise ValueError(
                 f"train: {folder} holds a run already; choose another --out, or --resume {folder}"
             )
-        return folder, options
+        return folder, Options(
+            data=data,
+            minutes=minutes,
+            epochs=epochs,
+            test=test,
+            hold_out=hold_out,
+            task=task,
+            split=split,
+            rooms=rooms,
+            columns=columns,
+            network=network,
+            features=features,
+            cell_size=cell_size,
+            block=block,
+            size=size,
+            width=width,
+            flip=flip,
+            batch=batch,
+            learning_rate=learning_rate,
+            rotate=rotate,
+            patience=patience,
+            seed=seed,
+            devices=devices,
+            precision=precision,
+            workers=workers,
+            set=set_,
+        )
 
     processes.take_place(devices)
     if (devices or 1) > 1 and not processes.launched():
@@ -252,7 +247,9 @@ def train(
     console = terminal(quiet=processes.rank() > 0)
     try:
         folder, options = processes.first(place)
-        _run(folder, options, console, resume=resume is not None)
+        from pointwise.cli.train_run import run
+
+        run(folder, options, console, resume=resume is not None)
     except RuntimeError as error:
         if not processes.lost_another(error):
             raise
@@ -262,177 +259,14 @@ def train(
     processes.leave()
 
 
-def _resumed(folder: Path, *changed: Any) -> dict[str, Any]:
-    """The options of an earlier training, with those that may change from sitting to sitting."""
-    from pointwise.training.described import check_options
+def _resumed(
+    folder: Path, minutes: float | None, epochs: int | None, patience: int | None
+) -> Options:
+    """The options of an earlier training, with what may change as it goes on, where it is given."""
     from pointwise.training.run import read_run
+    from pointwise.training.run_schema import check_options
 
-    minutes, epochs, patience, devices, workers = changed
-    # The runs of an earlier version do not have all options.
-    options = default_options() | check_options(folder / "run.json", read_run(folder).options)
+    options = Options.from_plain(check_options(folder / "run.json", read_run(folder).options))
     if minutes is not None or epochs is not None:
-        options.update(minutes=minutes, epochs=epochs)
-    if patience is not None:
-        options["patience"] = patience
-    return {**options, "devices": devices, "workers": workers}
-
-
-def default_options() -> dict[str, Any]:
-    """What a training is told where nothing is said."""
-    import inspect
-
-    found = {name: each.default for name, each in inspect.signature(train).parameters.items()}
-    found["set"] = found.pop("set_")
-    return {name: value for name, value in found.items() if name not in ("out", "resume")}
-
-
-def free(folder: Path) -> Path:
-    """``folder``, with a number behind its name if that exists already."""
-    count = 1
-    named = folder
-    while named.exists():
-        count += 1
-        named = folder.with_name(f"{folder.name}-{count}")
-    return named
-
-
-def _run(folder: Path, options: dict[str, Any], console: Console, *, resume: bool) -> None:
-    from pointwise.training import processes
-    from pointwise.training.evaluate import write_metrics
-    from pointwise.training.run import read_run
-    from pointwise.training.train import Settings, check_resumable
-    from pointwise.training.train import train as fit
-
-    chosen = {name: options[name] for name in _SETTINGS}
-    settings = processes.together(lambda: Settings(epochs=options["epochs"] or 100, **chosen))
-    if resume:
-        # Before the data are read, which takes a while.
-        processes.first(lambda: check_resumable(folder, settings))
-
-    def read() -> tuple[Training, Run, Feed]:
-        training = _training(options, lambda file: status.update(f"reading {shown(file)}"))
-        run = read_run(folder) if resume else training.plan(network_arguments(options["set"]))
-        return training, run, training.feed(run)
-
-    with console.status("reading data") as status:
-        training, run, feed = processes.together(read)
-    console.print(_description(training, run, folder))
-    try:
-        seconds = fit(run, feed, folder, settings, resume=resume)
-    except KeyboardInterrupt:
-        console.print(f"\nContinue with: pointwise train --resume {shown(folder)}", soft_wrap=True)
-        raise
-    with bar(console, "testing") as advance:
-        matrix = training.evaluate(run, advance)
-    if processes.rank() > 0:
-        return
-    rest = training.not_counted(run)
-    result = write_metrics(run, matrix, folder, seconds=seconds, not_counted=rest)
-    console.print(_table(run, result, training.counted))
-    if rest:
-        each = "; ".join(f"{count:,} {why}" for why, count in rest.items())
-        console.print(f"Of the test part, not counted among these {training.counted}: {each}")
-    # Commands to copy are not wrapped.
-    purpose, command = training.next_step(folder)
-    console.print(f"{seconds:.0f} s of training. {purpose}")
-    console.print(f"  {shown(command)}", soft_wrap=True)
-
-
-_SETTINGS = ("minutes", "learning_rate", "patience", "devices", "precision", "seed")
-_OF_CLOUDS = ("split", "rooms", "columns", "features", "cell_size", "block")
-_OF_IMAGES = ("size", "width", "flip")
-
-
-def _training(options: dict[str, Any], progress: Callable[[str], object]) -> Training:
-    """The training on clouds or on images, with its data read.
-
-    Raises ValueError for an option of the other kind.
-    """
-    from pointwise.cli.train_clouds import CloudTraining
-    from pointwise.cli.train_images import ImageTraining
-    from pointwise.training.kind import kind_of
-
-    kind = kind_of([*options["data"], *(options["test"] or ())])
-    others = _OF_CLOUDS if kind == "images" else _OF_IMAGES
-    for name in others:
-        if options.get(name):  # the runs of an earlier version do not have all
-            raise ValueError(
-                f"train: --{name.replace('_', '-')} is not for {kind}, and these are {kind}"
-            )
-    if kind == "images":
-        return ImageTraining(options, progress)
-    return CloudTraining(options, progress)
-
-
-def network_arguments(given: list[str] | None) -> dict[str, Any]:
-    """The arguments of ``--set NAME=VALUE``: numbers and such where they are, else words."""
-    import json
-
-    arguments = {}
-    for text in given or ():
-        name, equals, value = text.partition("=")
-        if not equals or not name.isidentifier():
-            raise ValueError(f"train: --set takes NAME=VALUE, such as width=0.25, got {text!r}")
-        try:
-            arguments[name] = json.loads(value)
-        except ValueError:
-            arguments[name] = value
-    return arguments
-
-
-def _description(training: Training, run: Run, folder: Path) -> Table:
-    from rich.table import Table
-
-    parameters = sum(p.numel() for p in run.network.parameters())
-    table = Table.grid(padding=(0, 2))
-    for row in training.describe(run):
-        table.add_row(*map(shown, row))
-    table.add_row("network", f"{type(run.network).__name__}, {parameters:,} parameters")
-    table.add_row("run", shown(folder))
-    return table
-
-
-def _table(run: Run, result: Scores, counted: str) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    areas = counted != "images"  # whose overlap can be measured
-
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        title="On the test part, which was not learned from",
-        title_justify="left",
-        title_style="bold",
-        show_footer=True,
-    )
-    table.add_column("class", "all", overflow="fold")
-    table.add_column(counted, f"{result.counts.sum():,}", justify="right")
-    table.add_column("accuracy", f"{_percent(result.overall_accuracy)}", justify="right")
-    if areas:
-        table.add_column("IoU", "", justify="right")
-    for name, count, accuracy, iou in zip(
-        run.recipe.classes.names, result.counts, result.class_accuracy, result.iou, strict=True
-    ):
-        row = shown(name), f"{count:,}", _percent(accuracy), _percent(iou)
-        table.add_row(*row[: len(table.columns)])
-    table.columns[0].footer = "all\nmean over classes"
-    table.columns[
-        2
-    ].footer = f"{_percent(result.overall_accuracy)}\n{_percent(result.mean_class_accuracy)}"
-    if areas:
-        table.columns[3].footer = f"\n{_percent(result.mean_iou)}"
-    return table
-
-
-def _percent(share: float) -> str:
-    return "–" if share != share else f"{100 * share:.1f} %"
-
-
-@contextmanager
-def bar(console: Console, title: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar that is gone when done, and silent where no terminal is."""
-    from rich.progress import Progress
-
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as shown:
-        task = shown.add_task(title)
-        yield lambda done, total: shown.update(task, completed=done, total=total)
+        options = replace(options, minutes=minutes, epochs=epochs)
+    return options if patience is None else replace(options, patience=patience)

@@ -12,6 +12,7 @@ from pointwise.training.augment import Augmentation
 from pointwise.training.data import feed
 from pointwise.training.evaluate import evaluate, not_counted
 from pointwise.training.feed import Feed
+from pointwise.training.options import Options
 from pointwise.training.plan import plan
 from pointwise.training.recipe import Recipe
 from pointwise.training.run import Run
@@ -21,34 +22,34 @@ from pointwise.training.sources import load_data
 class CloudTraining:
     """The data, the network and the words of a training on clouds, as the options say."""
 
-    def __init__(self, options: dict[str, Any], progress: Callable[[str], object]) -> None:
+    def __init__(self, options: Options, progress: Callable[[str], object]) -> None:
         self.options = options
         self.data = load_data(
-            options["data"],
-            test=options["test"] or (),
-            task=options["task"],
-            held_out=options["hold_out"],
-            split=options["split"],
-            rooms=options["rooms"] or 40,
-            columns=options.get("columns"),  # which runs of earlier versions do not have
-            seed=options["seed"],
+            options.data,
+            test=options.test or (),
+            task=options.task,
+            held_out=options.hold_out,
+            split=options.split,
+            rooms=options.rooms or 40,
+            columns=options.columns,
+            seed=options.seed,
             progress=progress,
         )
         self.counted = "points" if self.data.task == "segmentation" else "clouds"
-        self.rotate = 180.0 if options["rotate"] is None else options["rotate"]
+        self.rotate = 180.0 if options.rotate is None else options.rotate
 
     def plan(self, arguments: dict[str, Any]) -> Run[Recipe]:
         options = self.options
         return plan(
             self.data,
-            network=options["network"],
-            features=_names(options["features"]),
-            cell_size=options["cell_size"],
-            block=options["block"],
+            network=options.network,
+            features=_names(options.features),
+            cell_size=options.cell_size,
+            block=options.block,
             rotate=self.rotate,
             arguments=arguments,
-            seed=options["seed"],
-            options=options,
+            seed=options.seed,
+            options=options.as_plain(),
         )
 
     def feed(self, run: Run[Recipe]) -> Feed:
@@ -58,9 +59,9 @@ class CloudTraining:
             self.data.train,
             self.data.validation,
             augmentation=Augmentation(rotate=self.rotate, jitter=jitter),
-            batch=self.options["batch"],
-            workers=self.options["workers"],
-            seed=self.options["seed"],
+            batch=self.options.batch,
+            workers=self.options.workers,
+            seed=self.options.seed,
         )
 
     def evaluate(self, run: Run[Recipe], progress: Callable[[int, int], object]) -> np.ndarray:

@@ -10,11 +10,12 @@ import numpy as np
 
 from pointwise.training.evaluate import evaluate_images, images_not_counted
 from pointwise.training.feed import Feed
+from pointwise.training.image_recipe import ImageRecipe
 from pointwise.training.images.augment import ImageAugmentation
 from pointwise.training.images.data import feed
 from pointwise.training.images.plan import plan_images
-from pointwise.training.images.recipe import ImageRecipe
 from pointwise.training.images.sources import load_images
+from pointwise.training.options import Options
 from pointwise.training.run import Run
 
 ROTATE = 10.0  # degrees
@@ -25,42 +26,42 @@ class ImageTraining:
 
     counted = "images"
 
-    def __init__(self, options: dict[str, Any], progress: Callable[[str], object]) -> None:
-        if options["task"] not in (None, "classification"):
+    def __init__(self, options: Options, progress: Callable[[str], object]) -> None:
+        if options.task not in (None, "classification"):
             raise ValueError(
-                f"train: images are classified; there is no --task {options['task']} for them"
+                f"train: images are classified; there is no --task {options.task} for them"
             )
         self.options = options
         self.data = load_images(
-            options["data"],
-            test=options["test"] or (),
-            held_out=options["hold_out"],
-            seed=options["seed"],
+            options.data,
+            test=options.test or (),
+            held_out=options.hold_out,
+            seed=options.seed,
             progress=progress,
         )
 
     def plan(self, arguments: dict[str, Any]) -> Run[ImageRecipe]:
-        if self.options["width"] is not None:
-            arguments = {"width": self.options["width"], **arguments}
+        if self.options.width is not None:
+            arguments = {"width": self.options.width, **arguments}
         return plan_images(
             self.data,
-            network=self.options["network"],
-            size=self.options["size"],
+            network=self.options.network,
+            size=self.options.size,
             arguments=arguments,
-            seed=self.options["seed"],
-            options=self.options,
+            seed=self.options.seed,
+            options=self.options.as_plain(),
         )
 
     def feed(self, run: Run[ImageRecipe]) -> Feed:
-        rotate = ROTATE if self.options["rotate"] is None else self.options["rotate"]
+        rotate = ROTATE if self.options.rotate is None else self.options.rotate
         return feed(
             run.recipe,
             self.data.train,
             self.data.validation,
-            augmentation=ImageAugmentation(rotate=rotate, flip=self.options["flip"]),
-            batch=self.options["batch"],
-            workers=self.options["workers"],
-            seed=self.options["seed"],
+            augmentation=ImageAugmentation(rotate=rotate, flip=self.options.flip),
+            batch=self.options.batch,
+            workers=self.options.workers,
+            seed=self.options.seed,
         )
 
     def evaluate(self, run: Run[ImageRecipe], progress: Callable[[int, int], object]) -> np.ndarray:

@@ -1,6 +1,6 @@
 """One job, seven kinds of convolution: counted, timed in ours and in PyTorch, side by side."""
 
-from pointwise.comparison.compared import Comparison, Row, compare
-from pointwise.comparison.kinds import KINDS, MEANING, Job
+from pointwise.comparison.compared import Comparison, VariantResult, compare
+from pointwise.comparison.variants import MEANING, VARIANTS, Job
 
-__all__ = ["KINDS", "MEANING", "Comparison", "Job", "Row", "compare"]
+__all__ = ["MEANING", "VARIANTS", "Comparison", "Job", "VariantResult", "compare"]

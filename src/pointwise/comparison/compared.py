@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pointwise import checks
-from pointwise.comparison.kinds import KINDS, Job, Kind, made
+from pointwise.comparison.variants import VARIANTS, Job, Variant, made
 from pointwise.costs import cost
 from pointwise.timing import Run, Times, in_turns
 
@@ -22,8 +22,8 @@ Progress = Callable[[str, int, int], object]  # what is timed, how much of it is
 
 
 @dataclass(frozen=True)
-class Row:
-    """One way to do the job. Multiply-adds are those of the whole batch."""
+class VariantResult:
+    """What one variant costs. Multiply-adds are those of the whole batch."""
 
     kind: str
     parameters: int
@@ -39,22 +39,22 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All ways to do a job that are possible, and why the others are not."""
+    """The variants that can do a job, and why the others cannot."""
 
     job: Job
-    rows: tuple[Row, ...]
+    rows: tuple[VariantResult, ...]
     impossible: dict[str, str]
     threads: int
 
-    def row(self, kind: str) -> Row:
+    def row(self, kind: str) -> VariantResult:
         return next(row for row in self.rows if row.kind == kind)
 
-    def by_count(self, row: Row) -> float:
-        """How many times faster than the standard convolution the count lets expect."""
+    def by_count(self, row: VariantResult) -> float:
+        """The speed-up over the standard convolution that the count predicts."""
         return self.row("standard").multiply_adds / row.multiply_adds
 
-    def by_clock(self, row: Row, who: str = OURS, direction: str = "forward") -> float:
-        """How many times faster than the standard convolution it is; medians."""
+    def by_clock(self, row: VariantResult, who: str = OURS, direction: str = "forward") -> float:
+        """The speed-up over the standard convolution that was measured, by medians."""
         first, own = (getattr(each, direction)[who] for each in (self.row("standard"), row))
         return first.median / own.median
 
@@ -72,7 +72,7 @@ class Comparison:
             "impossible": self.impossible,
         }
 
-    def _row(self, row: Row) -> dict[str, Any]:
+    def _row(self, row: VariantResult) -> dict[str, Any]:
         directions = ("forward", "backward")
         times = {
             direction: {who.replace(" ", "_"): each.record() for who, each in measured.items()}
@@ -108,7 +108,7 @@ def compare(
     ``groups`` are those of the grouped convolution (or the largest number of them that goes into
     the channels), ``expand`` how many times as many channels the inverted residual has inside. With
     ``norm``, batch norm follows each convolution. Forward is inference; backward the gradients of
-    input and weights in training, without what comes before. All take turns, ``samples`` times, or
+    input and weights in training, without what comes before. All alternate, ``samples`` times, or
     as often as ``seconds`` allow for each.
 
     >>> found = compare(Job(8, 8, 4, 8), samples=1)
@@ -121,7 +121,7 @@ def compare(
     images = torch.randn(job.input_shape, generator=torch.Generator().manual_seed(0))
     networks: dict[str, dict[str, nn.Module]] = {}
     impossible: dict[str, str] = {}
-    for kind in KINDS:
+    for kind in VARIANTS:
         parts = kind.parts(job, groups, expand)
         if isinstance(parts, str):
             impossible[kind.name] = parts
@@ -133,18 +133,34 @@ def compare(
             LAST: copy.deepcopy(plain).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
         }
         _check(kind, networks[kind.name], images)
-    forward = _timed(networks, images, _forward, samples, seconds,
-                     lambda done, total: told("forward", done, total))  # fmt: skip
-    backward = _timed(networks, images, _backward, samples, seconds,
-                      lambda done, total: told("backward", done, total))  # fmt: skip
+    forward = _timed(
+        networks,
+        images,
+        _forward,
+        samples,
+        seconds,
+        lambda done, total: told("forward", done, total),
+    )
+    backward = _timed(
+        networks,
+        images,
+        _backward,
+        samples,
+        seconds,
+        lambda done, total: told("backward", done, total),
+    )
     rows = []
     for name, each in networks.items():
         count = cost(each[OURS].eval(), job.input_shape).totals
-        rows.append(Row(name, count.parameters, count.multiply_adds, forward[name], backward[name]))
+        rows.append(
+            VariantResult(
+                name, count.parameters, count.multiply_adds, forward[name], backward[name]
+            )
+        )
     return Comparison(job, tuple(rows), impossible, torch.get_num_threads())
 
 
-def _check(kind: Kind, networks: Mapping[str, nn.Module], images: Tensor) -> None:
+def _check(kind: Variant, networks: Mapping[str, nn.Module], images: Tensor) -> None:
     """What is not correct is not timed."""
     with torch.no_grad():
         found = {who: network.eval()(images) for who, network in networks.items()}
@@ -189,7 +205,7 @@ def _forward(network: nn.Module, images: Tensor) -> Run:
 
 
 def _backward(network: nn.Module, images: Tensor) -> Run:
-    """The gradients of one and the same result, again and again."""
+    """A run that computes the gradients of one forward pass, which is done once."""
     network.train()
     x = images.detach().clone(memory_format=torch.preserve_format).requires_grad_()
     out = network(x)

@@ -23,8 +23,17 @@ def main_table(found: Comparison) -> Table:
     """Counts, medians, and what the count lets expect against what the clock says."""
     table = _table(str(found.job))
     table.add_column("\n", min_width=10, max_width=10)
-    for name in ("\nparams", "mult-\nadds", "forward\nours", "ms\ntorch", "backward\nours",
-                 "ms\ntorch", "gain\ncount", "\nours", "\ntorch"):  # fmt: skip
+    for name in (
+        "\nparams",
+        "mult-\nadds",
+        "forward\nours",
+        "ms\ntorch",
+        "backward\nours",
+        "ms\ntorch",
+        "gain\ncount",
+        "\nours",
+        "\ntorch",
+    ):
         table.add_column(name, justify="right", no_wrap=True)
     for row in found.rows:
         torch_gain = (
@@ -49,7 +58,7 @@ def main_table(found: Comparison) -> Table:
 
 
 def detail_table(found: Comparison) -> Table:
-    """How the times of single runs are spread."""
+    """The distribution of the times of single runs."""
     table = _table("")
     table.add_column("ms", overflow="fold")
     table.add_column("", no_wrap=True)
@@ -57,8 +66,10 @@ def detail_table(found: Comparison) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for row in found.rows:
         for direction in DIRECTIONS:
-            for who, times in ((OURS, getattr(row, direction)[OURS]),
-                               ("torch", row.best_of_torch(direction))):  # fmt: skip
+            for who, times in (
+                (OURS, getattr(row, direction)[OURS]),
+                ("torch", row.best_of_torch(direction)),
+            ):
                 first = direction == "forward" and who == OURS
                 cells = [milliseconds(each) for each in _spread(times)]
                 table.add_row(row.kind if first else "", f"{who} {direction}", *cells)
@@ -80,8 +91,7 @@ def remarks(found: Comparison) -> Iterator[str]:
 
 
 def _spread(times: Times) -> tuple[float, ...]:
-    return (times.mean, times.std, times.min, times.max, times.percentile(95),
-            times.percentile(99))  # fmt: skip
+    return (times.mean, times.std, times.min, times.max, times.percentile(95), times.percentile(99))
 
 
 def _times(gain: float) -> str:
@@ -92,5 +102,11 @@ def _table(title: str) -> Table:
     from rich import box
     from rich.table import Table
 
-    return Table(title=title or None, title_justify="left", title_style="bold",
-                 box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)  # fmt: skip
+    return Table(
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+    )

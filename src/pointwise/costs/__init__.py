@@ -17,7 +17,8 @@ from pointwise.costs.convolutions import (
     pointwise,
 )
 from pointwise.costs.count import Count, total
-from pointwise.costs.network import Branch, Cost, Layer, cost
+from pointwise.costs.layer import Branch, Layer
+from pointwise.costs.network import Cost, cost
 from pointwise.costs.profiled import Profile, Row, profile
 
 __all__ = [

@@ -22,9 +22,12 @@ Key = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Launch:
-    """A step of a plan: its convolutions, which of them have an activation, the norms, and whether
-    a residual is added."""
+class FusedLaunch:
+    """A launch of fused modules, by their paths.
+
+    ``convolutions``, those of them that are followed by an activation (``activated``), the norms
+    folded into them, and whether a ``residual`` is added.
+    """
 
     convolutions: tuple[str, ...]
     activated: tuple[str, ...]
@@ -32,8 +35,8 @@ class Launch:
     residual: bool
 
 
-class Clock:
-    """A stopwatch for parts inside parts, in seconds of their own."""
+class Stopwatch:
+    """Adds up the seconds of nested modules, each without those inside it."""
 
     def __init__(self) -> None:
         self.own: dict[Key, float] = {}
@@ -56,10 +59,10 @@ class Clock:
         self.own[key] = self.own.get(key, 0.0) + seconds
 
 
-def launches(network: nn.Module, run: Any) -> dict[Key, Launch]:
+def launches(network: nn.Module, run: Any) -> dict[Key, FusedLaunch]:
     """The launches of fused runs in ``run()``, by the paths of their convolutions."""
     paths = {id(module): path for path, module in network.named_modules()}
-    found: dict[Key, Launch] = {}
+    found: dict[Key, FusedLaunch] = {}
 
     def note(plan: Any, with_residual: bool) -> None:
         for number in range(len(plan.units)):
@@ -72,17 +75,17 @@ def launches(network: nn.Module, run: Any) -> dict[Key, Launch]:
     return found
 
 
-def _launch(plan: Any, number: int, paths: dict[int, str], with_residual: bool) -> Launch:
-    links = [(paths[id(conv())], norm, activation) for conv, norm, activation in plan.units[number]]
-    return Launch(
-        convolutions=tuple(path for path, _, _ in links),
-        activated=tuple(path for path, _, activation in links if activation not in (None, "none")),
-        norms=tuple(paths[id(norm())] for _, norm, _ in links if norm is not None),
+def _launch(plan: Any, number: int, paths: dict[int, str], with_residual: bool) -> FusedLaunch:
+    units = [(paths[id(conv())], norm, activation) for conv, norm, activation in plan.units[number]]
+    return FusedLaunch(
+        convolutions=tuple(path for path, _, _ in units),
+        activated=tuple(path for path, _, activation in units if activation not in (None, "none")),
+        norms=tuple(paths[id(norm())] for _, norm, _ in units if norm is not None),
         residual=with_residual and number == len(plan.units) - 1,
     )
 
 
-def watched(network: nn.Module, fused: dict[Key, Launch]) -> dict[str, nn.Module]:
+def hookable(network: nn.Module, fused: dict[Key, FusedLaunch]) -> dict[str, nn.Module]:
     """The modules that can be timed by hooks: all but those that run in launches."""
     inside = {path for launch in fused.values() for path in (*launch.convolutions, *launch.norms)}
     found: dict[str, nn.Module] = {}
@@ -101,7 +104,7 @@ def watched(network: nn.Module, fused: dict[Key, Launch]) -> dict[str, nn.Module
 
 @contextmanager
 def timed(
-    network: nn.Module, modules: dict[str, nn.Module], clock: Clock, again: bool = False
+    network: nn.Module, modules: dict[str, nn.Module], clock: Stopwatch, again: bool = False
 ) -> Iterator[None]:
     """Starts and stops ``clock`` around the modules and the launches of ``network``.
 
@@ -126,7 +129,7 @@ def timed(
         yield
 
 
-def _hook(stack: ExitStack, key: Key, module: nn.Module, clock: Clock, again: bool) -> None:
+def _hook(stack: ExitStack, key: Key, module: nn.Module, clock: Stopwatch, again: bool) -> None:
     def enter(module: nn.Module, given: Any, keywords: Any) -> None:
         clock.enter(key)
 

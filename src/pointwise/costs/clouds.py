@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Table:
+class TableSize:
     """The size of a neighbourhood, or where it is not ``exact`` the largest it can be."""
 
     points: int
@@ -39,13 +39,13 @@ class Table:
         return 8 * (self.queries + 1) + 4 * self.pairs
 
 
-def table_of(neighborhood: Neighborhood) -> Table:
+def table_of(neighborhood: Neighborhood) -> TableSize:
     """Counts the pairs and occupied cells of a neighbourhood."""
     points = neighborhood.points.shape[0]
     return count_table(neighborhood.row_start, neighborhood.pairs, points, neighborhood.cells)
 
 
-def count_table(row_start: Tensor, pairs: Tensor, points: int, cells: int) -> Table:
+def count_table(row_start: Tensor, pairs: Tensor, points: int, cells: int) -> TableSize:
     """The same from ``row_start [Nq+1]`` and ``pairs [P]`` (see ``Neighborhood``)."""
     from pointwise.engine.cpu.search.neighbours import index_bits
 
@@ -56,14 +56,14 @@ def count_table(row_start: Tensor, pairs: Tensor, points: int, cells: int) -> Ta
     begins[starts[:-1][starts[:-1] < len(cell)]] = True
     reached = int(np.count_nonzero(np.diff(starts)))
     occupied = int(np.count_nonzero(begins))
-    return Table(points, len(starts) - 1, len(cell), occupied, reached, cells)
+    return TableSize(points, len(starts) - 1, len(cell), occupied, reached, cells)
 
 
-def largest_table(points: int, queries: int, cells: int, pairs: int | None = None) -> Table:
+def largest_table(points: int, queries: int, cells: int, pairs: int | None = None) -> TableSize:
     """The largest table that so many points and queries can have."""
     pairs = queries * points if pairs is None else pairs
     occupied = min(queries * cells, pairs)
-    return Table(points, queries, pairs, occupied, min(queries, pairs), cells, exact=False)
+    return TableSize(points, queries, pairs, occupied, min(queries, pairs), cells, exact=False)
 
 
 def cell_conv(
@@ -132,7 +132,7 @@ def cell_separable_conv(
 
 
 def count_cells(
-    table: Table, in_channels: int, out_channels: int, mean: bool, bias: bool, number_bytes: int
+    table: TableSize, in_channels: int, out_channels: int, mean: bool, bias: bool, number_bytes: int
 ) -> Count:
     """``cell_conv`` over a table: means, then the mix of what is in occupied cells."""
     gathered = table.occupied * in_channels
@@ -140,20 +140,21 @@ def count_cells(
     outputs = table.queries * out_channels
     weights = table.cells * in_channels * out_channels
     biases = out_channels if bias else 0
+    sums_in_cells = table.pairs * in_channels - gathered
+    sums_over_cells = products - table.reached * out_channels
     return Count(
         parameters=weights + biases,
         multiplications=products + (gathered if mean else 0),
         multiply_adds=products,
-        additions=table.pairs * in_channels - gathered  # of neighbours in one cell
-        + products - table.reached * out_channels + (outputs if bias else 0),
+        additions=sums_in_cells + sums_over_cells + (outputs if bias else 0),
         outputs=outputs,
         bytes_read=table.bytes + number_bytes * (table.points * in_channels + weights + biases),
         bytes_written=number_bytes * outputs,
         exact=table.exact,
-    )  # fmt: skip
+    )
 
 
-def count_cells_depthwise(table: Table, channels: int, mean: bool, number_bytes: int) -> Count:
+def count_cells_depthwise(table: TableSize, channels: int, mean: bool, number_bytes: int) -> Count:
     """``cell_depthwise_conv`` over a table."""
     products = table.occupied * channels
     weights = table.cells * channels
@@ -189,7 +190,7 @@ def count_matrix(
 
 def _table(
     caller: str, cloud: Neighborhood | int, kernel_size: int, queries: int | None, reduction: str
-) -> Table:
+) -> TableSize:
     from pointwise.cloud.neighborhood import Neighborhood
 
     checks.one_of(caller, "reduction", reduction, ("mean", "sum"))

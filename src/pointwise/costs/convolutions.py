@@ -62,8 +62,19 @@ def convolution(
     >>> convolution(224, 3, 64, padding="same").outputs
     3211264
     """
-    shape = _shape("convolution", size, in_channels, out_channels, kernel_size, stride, padding,
-                   dilation, groups, bias, batch)  # fmt: skip
+    shape = _shape(
+        "convolution",
+        size,
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride,
+        padding,
+        dilation,
+        groups,
+        bias,
+        batch,
+    )
     return count(shape, number_bytes)
 
 
@@ -115,12 +126,31 @@ def depthwise_separable(
     checks.positive("depthwise_separable", "in_channels", in_channels)
     checks.positive("depthwise_separable", "multiplier", multiplier)
     inner = in_channels * multiplier
-    first = _shape("depthwise_separable", size, in_channels, inner, kernel_size, stride, padding,
-                   dilation, in_channels, False, batch)  # fmt: skip
+    first = _shape(
+        "depthwise_separable",
+        size,
+        in_channels,
+        inner,
+        kernel_size,
+        stride,
+        padding,
+        dilation,
+        in_channels,
+        False,
+        batch,
+    )
     ones = (1,) * len(first.sizes)
     second = first._replace(
-        in_channels=inner, out_channels=out_channels, sizes=first.out_sizes, kernel=ones,
-        stride=ones, edges=(0, 0) * len(ones), dilation=ones, groups=1, bias=bias)  # fmt: skip
+        in_channels=inner,
+        out_channels=out_channels,
+        sizes=first.out_sizes,
+        kernel=ones,
+        stride=ones,
+        edges=(0, 0) * len(ones),
+        dilation=ones,
+        groups=1,
+        bias=bias,
+    )
     checks.positive("depthwise_separable", "out_channels", out_channels)
     both = count(first, number_bytes), count(second, number_bytes)
     return sum(join(*both) if joined else both, Count())
@@ -142,8 +172,8 @@ def count(shape: Shape, number_bytes: int = FLOAT) -> Count:
     outputs = shape.batch * shape.out_channels * math.prod(shape.out_sizes)
     products = per_group * math.prod(shape.kernel)  # for one result
     axes = [
-        _axis(size, out, k, step, before, spread)
-        for size, out, k, step, before, spread in zip(
+        _axis(size, out, k, step, before, dilation)
+        for size, out, k, step, before, dilation in zip(
             shape.sizes,
             shape.out_sizes,
             shape.kernel,
@@ -214,10 +244,20 @@ def _shape(
     checks.groups(caller, groups, in_channels)
     checks.outputs(caller, out_channels, groups)
     kernel = checks.per_dimension(caller, "kernel_size", kernel_size, dimensions)
-    steps = checks.per_dimension(caller, "stride", stride, dimensions)
-    spread = checks.per_dimension(caller, "dilation", dilation, dimensions)
-    edges = [int(edge) for edge in resolve(caller, padding, sizes, kernel, steps, spread)]
-    out_sizes = checks.output_sizes(caller, sizes, kernel, steps, edges, spread)
+    strides = checks.per_dimension(caller, "stride", stride, dimensions)
+    dilations = checks.per_dimension(caller, "dilation", dilation, dimensions)
+    edges = [int(edge) for edge in resolve(caller, padding, sizes, kernel, strides, dilations)]
+    out_sizes = checks.output_sizes(caller, sizes, kernel, strides, edges, dilations)
     return Shape(
-        batch, in_channels, out_channels, tuple(sizes), tuple(kernel), tuple(steps), tuple(edges),
-        tuple(spread), groups, bias, tuple(out_sizes))  # fmt: skip
+        batch,
+        in_channels,
+        out_channels,
+        tuple(sizes),
+        tuple(kernel),
+        tuple(strides),
+        tuple(edges),
+        tuple(dilations),
+        groups,
+        bias,
+        tuple(out_sizes),
+    )

@@ -5,17 +5,17 @@ from __future__ import annotations
 
 import math
 
-from pointwise.costs import clouds, kinds
+from pointwise.costs import clouds, work_kinds
 from pointwise.costs.count import Count
+from pointwise.costs.formula import Formula, Work, applied, size_of
 from pointwise.costs.own_operators import table_of_call
-from pointwise.costs.parts import Formula, Part, applied, size_of
 
 
-def _convolution_backward(given, out) -> list[Part]:
+def _convolution_backward(given, out) -> list[Work]:
     """As many multiply-adds as the convolution, for each of the two gradients that are wanted."""
     input, weight, grad = given["input"], given["weight"], given["grad_output"]
-    spread = input if given["transposed"] else grad
-    products = spread.numel() * weight[0].numel()
+    scattered = input if given["transposed"] else grad
+    products = scattered.numel() * weight[0].numel()
     wanted = given["output_mask"]
     found = [tensor for tensor in out if tensor is not None]
     times = sum(map(bool, wanted[:2]))
@@ -29,11 +29,11 @@ def _convolution_backward(given, out) -> list[Part]:
     )
     groups = given["groups"]
     channels = weight.shape[0] if given["transposed"] else weight.shape[1] * groups
-    kind = kinds.of_convolution(weight.shape[2:], channels, groups)
-    return [applied(kinds.TRANSPOSED if given["transposed"] else kind, count)]
+    kind = work_kinds.of_convolution(weight.shape[2:], channels, groups)
+    return [applied(work_kinds.TRANSPOSED if given["transposed"] else kind, count)]
 
 
-def _gradient_of_conv2d(given, out) -> list[Part]:
+def _gradient_of_conv2d(given, out) -> list[Work]:
     """Either gradient takes as many multiply-adds as the convolution, and sums of their length."""
     grad, size = given["grad"], given.get("size")
     read = [grad, *(given[name] for name in ("input", "weight") if name in given)]
@@ -47,11 +47,11 @@ def _gradient_of_conv2d(given, out) -> list[Part]:
         bytes_read=sum(map(size_of, read)),
         bytes_written=size_of(out),
     )
-    kind = kinds.of_convolution(weight[2:], weight[1] * given["groups"], given["groups"])
+    kind = work_kinds.of_convolution(weight[2:], weight[1] * given["groups"], given["groups"])
     return [applied(kind, count)]
 
 
-def _norm_conv2d_backward(given, out) -> list[Part]:
+def _norm_conv2d_backward(given, out) -> list[Work]:
     z, weight, grad = given["z"], given["weight"], given["grad"]
     times = 2 if given["wanted"] else 1
     products = times * grad.numel() * weight[0].numel()
@@ -64,12 +64,12 @@ def _norm_conv2d_backward(given, out) -> list[Part]:
         bytes_written=sum(map(size_of, out)),
     )
     groups = given["groups"]
-    kind = kinds.of_convolution(weight.shape[2:], z.shape[1], groups)
+    kind = work_kinds.of_convolution(weight.shape[2:], z.shape[1], groups)
     norm = Count(multiplications=2 * z.numel(), additions=4 * z.numel())
-    return [applied(kind, count), Part(kinds.NORM, norm)]
+    return [applied(kind, count), Work(work_kinds.NORM, norm)]
 
 
-def _norm_act_backward(given, out) -> list[Part]:
+def _norm_act_backward(given, out) -> list[Work]:
     numbers = given["z"].numel()
     count = Count(
         multiplications=2 * numbers,
@@ -79,13 +79,13 @@ def _norm_act_backward(given, out) -> list[Part]:
         bytes_read=size_of(given["grad"]) + size_of(given["z"]),
         bytes_written=sum(map(size_of, out)),
     )
-    return [Part(kinds.NORM, count)]
+    return [Work(work_kinds.NORM, count)]
 
 
 def _gradient_of_cells(depthwise: bool) -> Formula:
     """A gradient takes as many multiply-adds as the convolution, and adds as many neighbours up."""
 
-    def formula(given, out) -> list[Part]:
+    def formula(given, out) -> list[Work]:
         grad, weight = given["grad"], given["weight"]
         points = given["points"] if "points" in given else given["features"].shape[0]
         results = out if isinstance(out, (tuple, list)) else [out]
@@ -102,15 +102,15 @@ def _gradient_of_cells(depthwise: bool) -> Formula:
             bytes_written=sum(map(size_of, results)),
             exact=table.exact,
         )
-        return [applied(kinds.CELL_DEPTHWISE if depthwise else kinds.CELL, count)]
+        return [applied(work_kinds.CELL_DEPTHWISE if depthwise else work_kinds.CELL, count)]
 
     return formula
 
 
-def _pointwise_grad_weight(given, out) -> list[Part]:
+def _pointwise_grad_weight(given, out) -> list[Work]:
     grad, x = given["grad"], given["features"]
     count = clouds.count_matrix(x.shape[0], x.shape[1], grad.shape[1], True, x.element_size())
-    return [applied(kinds.POINTWISE, count)]
+    return [applied(work_kinds.POINTWISE, count)]
 
 
 FORMULAS: dict[str, Formula] = {

@@ -2,7 +2,7 @@
 
 Five passes, each a number of runs: the whole network, nothing timed inside; its parts; its parts on
 one thread; its parts on twice the batch; and its parts run a second time at once. The first two
-take turns. Of every part the median is taken.
+alternate. Of every part the median is taken.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pointwise.costs.clock import Clock, Key, Launch, launches, timed, watched
+from pointwise.costs.clock import FusedLaunch, Key, Stopwatch, hookable, launches, timed
 from pointwise.engine.cpu import launch
 from pointwise.engine.cpu.launch import Program, kernel, threads
 
@@ -27,7 +27,7 @@ ROUNDS = 20
 
 
 @dataclass(frozen=True)
-class Times:
+class ModuleTimes:
     """Milliseconds: of the ``whole`` network, and of its parts in each of the passes.
 
     A pass that is not possible is empty: on ``one_thread`` where there is only one, ``double``
@@ -41,7 +41,7 @@ class Times:
     again: dict[Key, float]
     call: float  # of a module that does almost nothing
     launch: float  # of a launch that does nothing
-    launches: dict[Key, Launch] = field(default_factory=dict)
+    launches: dict[Key, FusedLaunch] = field(default_factory=dict)
 
 
 def runs(rounds: int) -> int:
@@ -56,7 +56,7 @@ def measure(
     keywords: dict[str, Any],
     rounds: int = ROUNDS,
     progress: Progress = lambda: None,
-) -> Times:
+) -> ModuleTimes:
     """Times ``network(*inputs, **keywords)``, which is in evaluation mode, on torch's threads."""
 
     def run() -> None:
@@ -64,10 +64,10 @@ def measure(
 
     run()  # compiles and plans what has to be
     fused = launches(network, run)
-    modules = watched(network, fused)
+    modules = hookable(network, fused)
 
     def parts(work: Callable[[], None], again: bool = False) -> dict[Key, float]:
-        clock = Clock()
+        clock = Stopwatch()
         with timed(network, modules, clock, again):
             work()
         return clock.own
@@ -99,7 +99,7 @@ def measure(
     double: dict[Key, float] = {}
     if twice is not None and _runs(network, twice):
         double = several(lambda: network(*twice))
-    return Times(
+    return ModuleTimes(
         whole=1e3 * statistics.median(whole),
         parts=_medians(found),
         one_thread=alone,
@@ -145,7 +145,7 @@ def _call_ms(times: int = 200) -> float:
     module, x = nn.ReLU(), torch.zeros(1)
     found = []
     for _ in range(times):
-        clock = Clock()
+        clock = Stopwatch()
         with timed(module, {"": module}, clock):
             module(x)
         found.append(clock.own)

@@ -1,4 +1,4 @@
-"""How much memory activations take at once, from when they are made to when nobody has them."""
+"""The peak memory of activations, each from when it is made to when nothing refers to it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Live:
         return key in self._kept or (key in self._live and not self._live[key][0].expired())
 
     def add(self, tensors: Iterable[Tensor], where: str = "") -> None:
-        """Tensors that an operator has just given back, while its arguments are still there."""
+        """Adds tensors that an operator has just returned, while its arguments are still alive."""
         self._live = {key: entry for key, entry in self._live.items() if not entry[0].expired()}
         for tensor in tensors:
             storage = tensor.untyped_storage()

@@ -3,58 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 from pointwise import checks
-from pointwise.costs import kinds
+from pointwise.costs import work_kinds
 from pointwise.costs.count import Count, total
-from pointwise.costs.trace import Place, Trace, is_shape, largest, trace
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A module that computes something itself, and how often it is called.
-
-    ``path`` is its place in the network, such as ``blocks.0.depthwise.conv`` ("" is the network
-    itself), ``type`` its class. ``parts`` tell its work by kind, of which ``kind`` is the largest.
-    Shapes are those of its first call.
-    """
-
-    path: str
-    type: str
-    kind: str
-    calls: int
-    in_shapes: tuple[tuple[int, ...], ...]
-    out_shapes: tuple[tuple[int, ...], ...]
-    parts: dict[str, Count] = field(repr=False)
-
-    @property
-    def count(self) -> Count:
-        return total(self.parts.values())
-
-    @property
-    def name(self) -> str:
-        """The path, or the class of the network itself in brackets."""
-        return self.path or f"({self.type})"
-
-
-@dataclass(frozen=True)
-class Branch:
-    """A module with all that is inside it; ``depth`` is 0 for the network itself."""
-
-    path: str
-    type: str
-    depth: int
-    count: Count
-
-    @property
-    def name(self) -> str:
-        """The last part of the path, or the class of the network itself in brackets."""
-        return self.path.rpartition(".")[2] or f"({self.type})"
+from pointwise.costs.layer import Branch, Layer
+from pointwise.costs.tables import kind_table, layer_table, plain, short, tree_table
+from pointwise.costs.trace import ModuleWork, Recording, is_shape, largest, trace
+from pointwise.messages import first_line
 
 
 @dataclass(frozen=True)
@@ -80,12 +41,12 @@ class Cost:
         return total(layer.count for layer in self.layers)
 
     def by_kind(self) -> dict[str, Count]:
-        """Kinds of convolution, and of everything else, in the order of ``costs.kinds``."""
+        """Kinds of convolution, and of everything else, in the order of ``costs.work_kinds``."""
         found: dict[str, Count] = {}
         for layer in self.layers:
             for kind, count in layer.parts.items():
                 found[kind] = found.get(kind, Count()) + count
-        return {kind: found[kind] for kind in kinds.ORDER if kind in found}
+        return {kind: found[kind] for kind in work_kinds.ORDER if kind in found}
 
     def tree(self, depth: int | None = None) -> list[Branch]:
         """All modules in the order of the tree, each with all inside it, down to ``depth``."""
@@ -132,17 +93,33 @@ class Cost:
 
         ``depth`` is how far down the tree goes.
         """
-        from pointwise.costs.tables import kind_table, layer_table, plain, tree_table
-
         checks.one_of("table", "by", by, ("layers", "kinds", "tree"))
         if by == "tree":
-            return plain([tree_table(self, depth)])
-        return plain([layer_table(self) if by == "layers" else kind_table(self.by_kind())])
+            return plain([tree_table(self.tree(depth))])
+        return plain([layer_table(self.layers) if by == "layers" else kind_table(self.by_kind())])
+
+    def notes(self) -> list[str]:
+        """What the tables do not say: the memory's peak, what is a bound, what is not counted."""
+        found = [f"activations: {short(self.peak_bytes)}B at most at once, in {self.peak_at}"]
+        padding = self.totals.on_padding
+        if padding:
+            share = 100 * padding / self.totals.multiply_adds
+            found.append(f"{short(padding)} of the multiply-adds ({share:.1f} %) meet padding")
+        if not self.totals.exact:
+            found.append(
+                "≤: upper bounds, since points were given by their shape: every point is taken for "
+                "a neighbour of every other one; give real points for exact counts"
+            )
+        if self.not_counted:
+            names = ", ".join(
+                f"{name.replace('::', '.')} ×{times}" for name, times in self.not_counted.items()
+            )
+            found.append(f"arithmetic not counted: {names}")
+        return found
 
     def __str__(self) -> str:
-        from pointwise.costs.tables import text
-
-        return text(self)
+        layers, by_kind = layer_table(self.layers), kind_table(self.by_kind())
+        return plain([layers, "", by_kind, "", *self.notes()])
 
 
 def cost(model: nn.Module | Callable[..., Any], *inputs: Any, **keywords: Any) -> Cost:
@@ -235,8 +212,7 @@ def _reason(model: Any, inputs: tuple, error: Exception) -> str:
             f"{given}; where those come from an input, give it as a real tensor; what depends on "
             "values that were computed with weights cannot be counted"
         )
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return f"cost: {name} does not run on {given}: {lines[0]}"
+    return f"cost: {name} does not run on {given}: {first_line(error, most=None)}"
 
 
 def _shown(value: Any) -> str:
@@ -244,20 +220,22 @@ def _shown(value: Any) -> str:
     return str(tuple(shape)) if is_shape(shape) else type(value).__name__
 
 
-def _layers(found: Trace, types: dict[str, str]) -> list[Layer]:
-    """A row for each module with work or parameters of its own; those that never ran come last."""
+def _layers(found: Recording, types: dict[str, str]) -> list[Layer]:
+    """A layer for each module with its own work or parameters; those that never ran come last."""
     last = len(found.places) + 1
     busy = [(path, place) for path, place in found.places.items() if place.parts]
     busy.sort(key=lambda entry: entry[1].rank if entry[1].rank >= 0 else last)
     return [_layer(path, place, types) for path, place in busy]
 
 
-def _layer(path: str, place: Place, types: dict[str, str]) -> Layer:
-    parts = {kind: place.parts[kind] for kind in kinds.ORDER if kind in place.parts}
-    return Layer(path, types.get(path, ""), largest(parts), place.calls, place.in_shapes,
-                 place.out_shapes, parts)  # fmt: skip
-
-
-def without_parameters(count: Count) -> Count:
-    """The same work, for layers whose parameters are counted elsewhere."""
-    return replace(count, parameters=0)
+def _layer(path: str, place: ModuleWork, types: dict[str, str]) -> Layer:
+    parts = {kind: place.parts[kind] for kind in work_kinds.ORDER if kind in place.parts}
+    return Layer(
+        path,
+        types.get(path, ""),
+        largest(parts),
+        place.calls,
+        place.in_shapes,
+        place.out_shapes,
+        parts,
+    )

@@ -6,10 +6,10 @@ import math
 
 from torch import Tensor
 
-from pointwise.costs import convolutions, kinds
+from pointwise.costs import convolutions, work_kinds
 from pointwise.costs.convolutions import Shape
 from pointwise.costs.count import Count
-from pointwise.costs.parts import Formula, Part, applied, size_of
+from pointwise.costs.formula import Formula, Work, applied, size_of
 
 # --- PyTorch's convolutions -----------------------------------------------------------------------
 
@@ -22,26 +22,43 @@ def shape_of(input, weight, bias, stride, edges, dilation, groups, out_sizes) ->
     dimensions = weight.dim() - 2
     batch = input.shape[0] if input.dim() == dimensions + 2 else 1
     return Shape(
-        batch, weight.shape[1] * groups, weight.shape[0], tuple(input.shape[-dimensions:]),
-        tuple(weight.shape[2:]), tuple(stride), tuple(edges), tuple(dilation), groups,
-        bias is not None, tuple(out_sizes))  # fmt: skip
+        batch,
+        weight.shape[1] * groups,
+        weight.shape[0],
+        tuple(input.shape[-dimensions:]),
+        tuple(weight.shape[2:]),
+        tuple(stride),
+        tuple(edges),
+        tuple(dilation),
+        groups,
+        bias is not None,
+        tuple(out_sizes),
+    )
 
 
-def _spread(given, dimensions: int) -> tuple[int, ...]:
+def _per_dimension(given, dimensions: int) -> tuple[int, ...]:
     return tuple(given) * dimensions if len(given) == 1 else tuple(given)
 
 
-def _convolution(given, out) -> list[Part]:
+def _convolution(given, out) -> list[Work]:
     input, weight, bias = given["input"], given["weight"], given["bias"]
     dimensions = weight.dim() - 2
-    stride = _spread(given["stride"], dimensions)
-    padding = _spread(given["padding"], dimensions)
-    dilation = _spread(given["dilation"], dimensions)
+    stride = _per_dimension(given["stride"], dimensions)
+    padding = _per_dimension(given["padding"], dimensions)
+    dilation = _per_dimension(given["dilation"], dimensions)
     if given["transposed"]:
-        return [applied(kinds.TRANSPOSED, _transposed(input, weight, bias, out), weight, bias)]
-    shape = shape_of(input, weight, bias, stride, _pairs(padding), dilation, given["groups"],
-                      out.shape[-dimensions:])  # fmt: skip
-    kind = kinds.of_convolution(shape.kernel, shape.in_channels, shape.groups)
+        return [applied(work_kinds.TRANSPOSED, _transposed(input, weight, bias, out), weight, bias)]
+    shape = shape_of(
+        input,
+        weight,
+        bias,
+        stride,
+        _pairs(padding),
+        dilation,
+        given["groups"],
+        out.shape[-dimensions:],
+    )
+    kind = work_kinds.of_convolution(shape.kernel, shape.in_channels, shape.groups)
     return [applied(kind, convolutions.count(shape, input.element_size()), weight, bias)]
 
 
@@ -64,7 +81,7 @@ def _transposed(input: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor)
 # --- matrix products ------------------------------------------------------------------------------
 
 
-def _product(kind: str, batch: int, m: int, k: int, n: int, added: bool, tensors, out) -> Part:
+def _product(kind: str, batch: int, m: int, k: int, n: int, added: bool, tensors, out) -> Work:
     """``[m, k] @ [k, n]``, ``batch`` times, and something ``added``."""
     products, outputs = batch * m * k * n, batch * m * n
     read = sum(size_of(x) for x in tensors if isinstance(x, Tensor))
@@ -76,34 +93,36 @@ def _product(kind: str, batch: int, m: int, k: int, n: int, added: bool, tensors
         bytes_read=read,
         bytes_written=size_of(out),
     )
-    return Part(kind, count, tuple(x for x in tensors if isinstance(x, Tensor)))
+    return Work(kind, count, tuple(x for x in tensors if isinstance(x, Tensor)))
 
 
 def _matrices(first: str, second: str, added: str | None = None) -> Formula:
     """A product of the arguments of these names: matrices, vectors, or batches of matrices."""
 
-    def formula(given, out) -> list[Part]:
+    def formula(given, out) -> list[Work]:
         a, b = given[first], given[second]
         more = given[added] if added else None
         batch = a.shape[0] if a.dim() == 3 else 1
         m = a.shape[-2] if a.dim() > 1 else 1
         n = b.shape[-1] if b.dim() > 1 else 1
         # Only a product with a matrix that is always the same is what a layer of weights does.
-        kind = kinds.PRODUCT if a.dim() == 3 else kinds.LINEAR
+        kind = work_kinds.PRODUCT if a.dim() == 3 else work_kinds.LINEAR
         return [_product(kind, batch, m, a.shape[-1], n, more is not None, (a, b, more), out)]
 
     return formula
 
 
-def _linear(given, out) -> list[Part]:
+def _linear(given, out) -> list[Work]:
     input, weight, bias = given["input"], given["weight"], given["bias"]
     k = weight.shape[-1]
     rows = input.numel() // max(1, k)
     n = weight.shape[0] if weight.dim() > 1 else 1
-    return [_product(kinds.LINEAR, 1, rows, k, n, bias is not None, (input, weight, bias), out)]
+    return [
+        _product(work_kinds.LINEAR, 1, rows, k, n, bias is not None, (input, weight, bias), out)
+    ]
 
 
-def _attention(given, out) -> list[Part]:
+def _attention(given, out) -> list[Work]:
     """Two products, of queries and keys, and of their softmax and the values.
 
     A causal mask is not taken off: half of the products could then be left out.
@@ -123,10 +142,10 @@ def _attention(given, out) -> list[Part]:
         bytes_read=sum(map(size_of, (q, k, v))),
         bytes_written=size_of(result),
     )
-    return [Part(kinds.ATTENTION, count)]
+    return [Work(work_kinds.ATTENTION, count)]
 
 
-def _recurrent(given, out) -> list[Part]:
+def _recurrent(given, out) -> list[Work]:
     """One layer and direction of an LSTM over a sequence, as one operator of PyTorch's."""
     input, hidden = given["input"], given["hx_"]
     weights = [given[name] for name in ("weight0", "weight1", "weight2", "weight3")]
@@ -144,7 +163,7 @@ def _recurrent(given, out) -> list[Part]:
         bytes_read=size_of(input) + sum(size_of(x) for x in weights if x is not None),
         bytes_written=size_of(out[0]),
     )
-    return [Part(kinds.RECURRENT, count, tuple(weights))]
+    return [Work(work_kinds.RECURRENT, count, tuple(weights))]
 
 
 FORMULAS: dict[str, Formula] = {

@@ -1,68 +1,81 @@
-"""What a call of our own operators, ``torch.ops.pointwise``, costs: several parts where one does
-several things at once."""
+"""What a call of our own operators, ``torch.ops.pointwise``, costs.
+
+An operator that does several things at once is counted as several kinds of work.
+"""
 
 from __future__ import annotations
 
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from pointwise.costs import clouds, convolutions, kinds
+from pointwise.costs import clouds, convolutions, work_kinds
 from pointwise.costs.convolutions import Shape
 from pointwise.costs.count import Count
+from pointwise.costs.formula import Formula, Work, applied, size_of
 from pointwise.costs.operators import shape_of
-from pointwise.costs.parts import Formula, Part, applied, size_of
 
 # --- images ---------------------------------------------------------------------------------------
 
 
-def _epilogue(residual: Tensor | None, activation: str, out: Tensor) -> list[Part]:
+def _epilogue(residual: Tensor | None, activation: str, out: Tensor) -> list[Work]:
     """What our operators do with a result before they write it."""
     parts = []
     if residual is not None:
         count = Count(additions=out.numel(), bytes_read=size_of(residual))
-        parts.append(Part(kinds.ELEMENTWISE, count))
+        parts.append(Work(work_kinds.ELEMENTWISE, count))
     if activation != "none":
-        parts.append(Part(kinds.ACTIVATION, Count(others=out.numel())))
+        parts.append(Work(work_kinds.ACTIVATION, Count(others=out.numel())))
     return parts
 
 
 def _our_shape(given, input, weight, bias, out_sizes) -> Shape:
     groups = given.get("groups", input.shape[1])
-    return shape_of(input, weight, bias, given["stride"], given["padding"], given["dilation"],
-                     groups, out_sizes)  # fmt: skip
+    return shape_of(
+        input, weight, bias, given["stride"], given["padding"], given["dilation"], groups, out_sizes
+    )
 
 
 def _our_kind(shape: Shape) -> str:
-    return kinds.of_convolution(shape.kernel, shape.in_channels, shape.groups)
+    return work_kinds.of_convolution(shape.kernel, shape.in_channels, shape.groups)
 
 
-def _conv2d(given, out) -> list[Part]:
+def _conv2d(given, out) -> list[Work]:
     input, weight, bias = given["input"], given["weight"], given["bias"]
     shape = _our_shape(given, input, weight, bias, out.shape[2:])
     part = applied(_our_kind(shape), convolutions.count(shape, input.element_size()), weight, bias)
     return [part, *_epilogue(given["residual"], given["activation"], out)]
 
 
-def _separable_conv2d(given, out) -> list[Part]:
+def _separable_conv2d(given, out) -> list[Work]:
     input, size = given["input"], given["input"].element_size()
     depthwise, pointwise = given["depthwise"], given["pointwise"]
     first = _our_shape(given, input, depthwise, given["depthwise_bias"], out.shape[2:])
     first = first._replace(groups=input.shape[1], in_channels=input.shape[1])
-    second = Shape(out.shape[0], pointwise.shape[1], pointwise.shape[0], first.out_sizes, (1, 1),
-                   (1, 1), (0,) * 4, (1, 1), 1, given["bias"] is not None,
-                   first.out_sizes)  # fmt: skip
+    second = Shape(
+        out.shape[0],
+        pointwise.shape[1],
+        pointwise.shape[0],
+        first.out_sizes,
+        (1, 1),
+        (1, 1),
+        (0,) * 4,
+        (1, 1),
+        1,
+        given["bias"] is not None,
+        first.out_sizes,
+    )
     one, two = convolutions.count(first, size), convolutions.count(second, size)
     between = one.outputs if given["between"] != "none" else 0
     one, two = convolutions.join(one, two)
     return [
-        applied(kinds.DEPTHWISE, one, depthwise, given["depthwise_bias"]),
-        Part(kinds.ACTIVATION, Count(others=between)),
-        applied(kinds.POINTWISE, two, pointwise, given["bias"]),
+        applied(work_kinds.DEPTHWISE, one, depthwise, given["depthwise_bias"]),
+        Work(work_kinds.ACTIVATION, Count(others=between)),
+        applied(work_kinds.POINTWISE, two, pointwise, given["bias"]),
         *_epilogue(given["residual"], given["activation"], out),
     ]
 
 
-def _norm_conv2d(given, out) -> list[Part]:
+def _norm_conv2d(given, out) -> list[Work]:
     """The norm of what comes in, the convolution, and mean and variance of what comes out."""
     z, weight = given["z"], given["weight"]
     result = out[0]
@@ -71,14 +84,14 @@ def _norm_conv2d(given, out) -> list[Part]:
     statistics = Count(
         multiplications=result.numel(), additions=3 * result.numel(), outputs=2 * len(out[1])
     )
-    parts = [part, Part(kinds.NORM, statistics)]
+    parts = [part, Work(work_kinds.NORM, statistics)]
     if given["mean"] is not None:
         before = Count(multiplications=z.numel(), additions=2 * z.numel(), others=z.numel())
-        parts.append(Part(kinds.NORM, before, (given["scale"], given["shift"])))
+        parts.append(Work(work_kinds.NORM, before, (given["scale"], given["shift"])))
     return parts
 
 
-def _norm_act(given, out) -> list[Part]:
+def _norm_act(given, out) -> list[Work]:
     numbers = out.numel()
     count = Count(
         multiplications=numbers,
@@ -87,58 +100,61 @@ def _norm_act(given, out) -> list[Part]:
         bytes_read=size_of(given["z"]),
         bytes_written=size_of(out),
     )
-    part = Part(kinds.NORM, count, (given["scale"], given["shift"]))
+    part = Work(work_kinds.NORM, count, (given["scale"], given["shift"]))
     return [part, *_epilogue(given["residual"], given["activation"], out)]
 
 
 # --- clouds ---------------------------------------------------------------------------------------
 
 
-def table_of_call(given, points: int, cells: int) -> clouds.Table:
-    """Of real neighbours what they are, of neighbours without values the most they could be."""
+def table_of_call(given, points: int, cells: int) -> clouds.TableSize:
+    """The size of the neighbours' table; an upper bound where they are tensors without data."""
     row_start, pairs = given["row_start"], given["pairs"]
     if isinstance(row_start, FakeTensor) or row_start.is_meta:
         return clouds.largest_table(points, row_start.shape[0] - 1, cells, pairs.shape[0])
     return clouds.count_table(row_start, pairs, points, cells)
 
 
-def _cell_conv(given, out) -> list[Part]:
+def _cell_conv(given, out) -> list[Work]:
     x, weight, bias = given["features"], given["weight"], given["bias"]
     table = table_of_call(given, x.shape[0], weight[0, 0].numel())
-    count = clouds.count_cells(table, x.shape[1], weight.shape[0], given["mean"], bias is not None,
-                               x.element_size())  # fmt: skip
-    return [applied(kinds.CELL, count, weight, bias)]
+    count = clouds.count_cells(
+        table, x.shape[1], weight.shape[0], given["mean"], bias is not None, x.element_size()
+    )
+    return [applied(work_kinds.CELL, count, weight, bias)]
 
 
-def _cell_depthwise_conv(given, out) -> list[Part]:
+def _cell_depthwise_conv(given, out) -> list[Work]:
     x, weight = given["features"], given["weight"]
     table = table_of_call(given, x.shape[0], weight[0].numel())
     count = clouds.count_cells_depthwise(table, x.shape[1], given["mean"], x.element_size())
-    return [applied(kinds.CELL_DEPTHWISE, count, weight)]
+    return [applied(work_kinds.CELL_DEPTHWISE, count, weight)]
 
 
-def _cell_separable_conv(given, out) -> list[Part]:
+def _cell_separable_conv(given, out) -> list[Work]:
     x, depthwise, pointwise = given["features"], given["depthwise"], given["pointwise"]
     table = table_of_call(given, x.shape[0], depthwise[0].numel())
     size = x.element_size()
     first = clouds.count_cells_depthwise(table, x.shape[1], given["mean"], size)
-    second = clouds.count_matrix(table.queries, pointwise.shape[1], pointwise.shape[0],
-                                 given["bias"] is not None, size)  # fmt: skip
+    second = clouds.count_matrix(
+        table.queries, pointwise.shape[1], pointwise.shape[0], given["bias"] is not None, size
+    )
     first, second = convolutions.join(first, second)
     return [
-        applied(kinds.CELL_DEPTHWISE, first, depthwise),
-        applied(kinds.POINTWISE, second, pointwise, given["bias"]),
+        applied(work_kinds.CELL_DEPTHWISE, first, depthwise),
+        applied(work_kinds.POINTWISE, second, pointwise, given["bias"]),
     ]
 
 
-def _pointwise_conv(given, out) -> list[Part]:
+def _pointwise_conv(given, out) -> list[Work]:
     x, weight, bias = given["features"], given["weight"], given["bias"]
-    count = clouds.count_matrix(x.shape[0], weight.shape[1], weight.shape[0], bias is not None,
-                                x.element_size())  # fmt: skip
-    return [applied(kinds.POINTWISE, count, weight, bias)]
+    count = clouds.count_matrix(
+        x.shape[0], weight.shape[1], weight.shape[0], bias is not None, x.element_size()
+    )
+    return [applied(work_kinds.POINTWISE, count, weight, bias)]
 
 
-def _search(given, out) -> list[Part]:
+def _search(given, out) -> list[Work]:
     """Neighbours and voxels: no fixed number of operations, only what is read and written."""
     found = [x for x in out if isinstance(x, Tensor)]
     read = {id(x): size_of(x) for x in given.values() if isinstance(x, Tensor)}
@@ -147,7 +163,7 @@ def _search(given, out) -> list[Part]:
         bytes_read=sum(read.values()),
         bytes_written=sum(map(size_of, found)),
     )
-    return [Part(kinds.SEARCH, count)]
+    return [Work(work_kinds.SEARCH, count)]
 
 
 FORMULAS: dict[str, Formula] = {

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from pointwise.costs import kinds
 from pointwise.costs import machine as machines
+from pointwise.costs import work_kinds
 from pointwise.costs.clock import Key
 from pointwise.costs.count import Count, total
 from pointwise.costs.machine import Machine
-from pointwise.costs.measure import ROUNDS, Progress, Times, measure
+from pointwise.costs.measure import ROUNDS, ModuleTimes, Progress, measure
 from pointwise.costs.network import Cost, cost
-from pointwise.costs.parts_of_runs import BETWEEN, counts_of_parts
-from pointwise.costs.roofline import FAR, Seen, limit, verdict
+from pointwise.costs.roofline import FAR, LayerTimes, limit, verdict
+from pointwise.costs.timed_counts import BETWEEN, counts_of_parts
 from pointwise.costs.trace import is_shape, largest
 
 
@@ -34,7 +34,7 @@ class Row:
     kind: str
     fused: bool
     count: Count
-    seen: Seen
+    seen: LayerTimes
     limit_ms: float
     bound: str
     reason: str
@@ -90,7 +90,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Branch:
+class TimedBranch:
     """A module with all that is inside it; ``depth`` is 0 for the network itself."""
 
     path: str
@@ -130,7 +130,7 @@ class Profile:
         """Every layer at its roofline."""
         return sum(row.limit_ms for row in self.rows)
 
-    def tree(self) -> list[Branch]:
+    def tree(self) -> list[TimedBranch]:
         """Modules with the time and the count of all rows inside them, in the network's order.
 
         What ran as one belongs to the module around it, and modules inside that are left out.
@@ -141,7 +141,7 @@ class Profile:
                 milliseconds, count = sums.get(path, (0.0, Count()))
                 sums[path] = milliseconds + row.milliseconds, count + row.count
         return [
-            Branch(path, kind, len(path.split(".")) if path else 0, *sums[path])
+            TimedBranch(path, kind, len(path.split(".")) if path else 0, *sums[path])
             for path, kind in self.cost.types.items()
             if path in sums
         ]
@@ -225,8 +225,10 @@ def profile(
     finally:
         for module, training in modes:
             module.training = training
-    rows = [_row(key, count, parts, times, before, counted)
-            for key, (count, parts) in counts_of_parts(counted, times).items()]  # fmt: skip
+    rows = [
+        _row(key, count, parts, times, before, counted)
+        for key, (count, parts) in counts_of_parts(counted, times).items()
+    ]
     return Profile(counted, before, times.whole, rows, _described(inputs))
 
 
@@ -276,20 +278,20 @@ def _row(
     key: Key,
     count: Count,
     parts: dict[str, Count],
-    times: Times,
+    times: ModuleTimes,
     machine: Machine,
     counted: Cost,
 ) -> Row:
     fused = key in times.launches
     members: list[Key] = [(path,) for path in key[1:]] if key[0] == BETWEEN else [key]
-    seen = Seen(
+    seen = LayerTimes(
         _sum(times.parts, members) or 0.0,
         _sum(times.one_thread, members),
         _sum(times.double, members),
         _sum(times.again, members),
         times.launch if fused else times.call,
     )
-    bound, reason = verdict(count, seen, machine, kinds.SEARCH in parts)
+    bound, reason = verdict(count, seen, machine, work_kinds.SEARCH in parts)
     return Row(
         name=_name(key, fused, counted),
         paths=key,
@@ -310,8 +312,8 @@ def _sum(found: dict[Key, float], keys: list[Key]) -> float | None:
 
 def _kind(key: Key, fused: bool, parts: dict[str, Count]) -> str:
     if fused and len(key) > 1:
-        return kinds.SEPARABLE if len(key) == 2 else kinds.INVERTED
-    return largest(parts) if parts else kinds.NOTHING
+        return work_kinds.SEPARABLE if len(key) == 2 else work_kinds.INVERTED
+    return largest(parts) if parts else work_kinds.NOTHING
 
 
 def _name(key: Key, fused: bool, counted: Cost) -> str:

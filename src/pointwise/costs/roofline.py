@@ -48,7 +48,7 @@ def limit(count: Count, machine: Machine) -> Limit:
 
 
 @dataclass(frozen=True)
-class Seen:
+class LayerTimes:
     """A layer's milliseconds in the passes of ``measure``; None where there was none."""
 
     milliseconds: float
@@ -58,7 +58,9 @@ class Seen:
     floor: float  # a call, or a launch, that does nothing
 
 
-def verdict(count: Count, seen: Seen, machine: Machine, searches: bool = False) -> tuple[str, str]:
+def verdict(
+    count: Count, seen: LayerTimes, machine: Machine, searches: bool = False
+) -> tuple[str, str]:
     """What bounds a layer, in a word and in a sentence, from what was measured.
 
     Near its roofline it is what the roofline is made of. Far from it, the largest of what was
@@ -97,7 +99,7 @@ def verdict(count: Count, seen: Seen, machine: Machine, searches: bool = False) 
     return name.partition(" ")[0], losses[name][1]
 
 
-def _near(count: Count, seen: Seen, least: Limit, machine: Machine) -> str:
+def _near(count: Count, seen: LayerTimes, least: Limit, machine: Machine) -> str:
     share = 100 * least.milliseconds / seen.milliseconds
     if least.bound == "arithmetic":
         return f"at {share:.0f} % of the multiply-add rate"
@@ -105,7 +107,7 @@ def _near(count: Count, seen: Seen, least: Limit, machine: Machine) -> str:
     return f"moves {gbs:.0f} GB/s, {share:.0f} % of what {least.place} gives for so many bytes"
 
 
-def _losses(seen: Seen, machine: Machine) -> dict[str, tuple[float, str]]:
+def _losses(seen: LayerTimes, machine: Machine) -> dict[str, tuple[float, str]]:
     """Shares of the time that measurements say are lost, and how to say it."""
     time, found = seen.milliseconds, {}
     found["call"] = (

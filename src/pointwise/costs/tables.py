@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from pointwise.costs.count import Count, total
+from pointwise.costs.layer import Branch, Layer
 from pointwise.terminal import plain as one_line
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-    from pointwise.costs.count import Count
-    from pointwise.costs.network import Cost
 
 WIDTH = 80
 
@@ -75,21 +74,21 @@ def bounded(number: int, exact: bool) -> str:
     return short(number) if exact or number == 0 else f"≤{short(number)}"
 
 
-def layer_table(cost: Cost) -> Table:
+def layer_table(layers: Sequence[Layer]) -> Table:
     """A row for each layer, and the total."""
     made = table("<layer", "<kind", *_COUNTS)
-    for layer in cost.layers:
+    for layer in layers:
         times = f" ×{layer.calls}" if layer.calls > 1 else ""
         made.add_row(one_line(layer.name) + times, layer.kind, *numbers(layer.count))
     made.add_section()
-    made.add_row("total", "", *numbers(cost.totals), style="bold")
+    made.add_row("total", "", *numbers(total(layer.count for layer in layers)), style="bold")
     return made
 
 
-def tree_table(cost: Cost, depth: int | None = None) -> Table:
+def tree_table(branches: Iterable[Branch]) -> Table:
     """A row for each module, with all that is inside it."""
     made = table("<module", "<type", *_COUNTS)
-    for branch in cost.tree(depth):
+    for branch in branches:
         made.add_row(
             "  " * branch.depth + one_line(branch.name), branch.type, *numbers(branch.count)
         )
@@ -104,41 +103,20 @@ def kind_table(counts: dict[str, Count]) -> Table:
     for kind, count in counts.items():
         own, products_, moved, intensity = numbers(count)
         made.add_row(
-            kind, own, _share(count.parameters, parameters), products_,
-            _share(count.multiply_adds, products), bounded(count.operations, count.exact), moved,
+            kind,
+            own,
+            _share(count.parameters, parameters),
+            products_,
+            _share(count.multiply_adds, products),
+            bounded(count.operations, count.exact),
+            moved,
             intensity,
-        )  # fmt: skip
+        )
     return made
 
 
 def _share(part: int, whole: int) -> str:
     return f"{100 * part / whole:.1f}" if part else ""
-
-
-def notes(cost: Cost) -> list[str]:
-    """What the tables do not say: the memory's peak, what is a bound, what is not counted."""
-    found = [f"activations: {short(cost.peak_bytes)}B at most at once, in {cost.peak_at}"]
-    padding = cost.totals.on_padding
-    if padding:
-        share = 100 * padding / cost.totals.multiply_adds
-        found.append(f"{short(padding)} of the multiply-adds ({share:.1f} %) meet padding")
-    if not cost.totals.exact:
-        found.append(
-            "≤: upper bounds, since points were given by their shape: every point is taken for a "
-            "neighbour of every other one; give real points for exact counts"
-        )
-    if cost.not_counted:
-        names = ", ".join(
-            f"{name.replace('::', '.')} ×{times}" for name, times in cost.not_counted.items()
-        )
-        found.append(f"arithmetic not counted: {names}")
-    return found
-
-
-def text(cost: Cost, width: int = WIDTH) -> str:
-    """Layers, kinds and notes as plain text."""
-    parts: list[Table | str] = [layer_table(cost), "", kind_table(cost.by_kind()), "", *notes(cost)]
-    return plain(parts, width)
 
 
 def plain(parts: Iterable[Table | str], width: int = WIDTH) -> str:

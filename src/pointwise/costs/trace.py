@@ -23,22 +23,22 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
-from pointwise.costs import each, gradients, kinds, operators, own_operators
+from pointwise.costs import elementwise, gradients, operators, own_operators, work_kinds
 from pointwise.costs.count import Count
+from pointwise.costs.formula import Formula, Work, arguments
 from pointwise.costs.memory import Live
-from pointwise.costs.parts import Formula, Part, arguments
 
 _FORMULAS: dict[str, Formula] = {
     **operators.FORMULAS,
     **own_operators.FORMULAS,
     **gradients.FORMULAS,
 }
-_LARGE = 1 << 20  # numbers; what a network makes of nothing is real below that
+_LARGE = 1 << 20  # numbers; smaller tensors that a network makes itself have data
 
 
 @dataclass
-class Place:
-    """What ran in a module itself, not in the modules inside it."""
+class ModuleWork:
+    """The work of a module itself, without the modules inside it."""
 
     rank: int = -1  # when its first operator ran, among all places
     calls: int = 0
@@ -51,17 +51,17 @@ class Place:
 
 
 @dataclass
-class Trace:
-    """All places by the path of their module ("" is the network itself), in the order they ran."""
+class Recording:
+    """The work of all modules by path ("" is the network itself), in the order they ran."""
 
-    places: dict[str, Place]
+    places: dict[str, ModuleWork]
     not_counted: dict[str, int]
     peak: int
     peak_at: str
     bound: bool
 
 
-def trace(model: nn.Module, inputs: tuple, keywords: dict[str, Any]) -> Trace:
+def trace(model: nn.Module, inputs: tuple, keywords: dict[str, Any]) -> Recording:
     """Runs ``model`` in evaluation mode, without gradients, and leaves it as it was.
 
     ``inputs`` and ``keywords`` are what it is called with; shapes among them (tuples of whole
@@ -91,8 +91,9 @@ def trace(model: nn.Module, inputs: tuple, keywords: dict[str, Any]) -> Trace:
         functional_call(model, tied, tuple(given), named, tie_weights=False)
     recorder.finish()
     live = recorder.live
-    return Trace(recorder.places, dict(recorder.not_counted), live.peak, live.peak_at,
-                 recorder.bound)  # fmt: skip
+    return Recording(
+        recorder.places, dict(recorder.not_counted), live.peak, live.peak_at, recorder.bound
+    )
 
 
 def is_shape(value: Any) -> bool:
@@ -155,7 +156,7 @@ class _Recorder(TorchDispatchMode):
 
     def __init__(self, model: nn.Module, state: dict[str, Tensor], fake: FakeTensorMode) -> None:
         super().__init__()
-        self.places: dict[str, Place] = {}
+        self.places: dict[str, ModuleWork] = {}
         self.path = [""]
         self.not_counted: Counter[str] = Counter()
         self.bound = False
@@ -169,8 +170,8 @@ class _Recorder(TorchDispatchMode):
             for tensor in (parameter, state[name]):
                 self._names[_key(tensor)] = name
 
-    def place(self, path: str) -> Place:
-        return self.places.setdefault(path, Place())
+    def place(self, path: str) -> ModuleWork:
+        return self.places.setdefault(path, ModuleWork())
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -180,7 +181,7 @@ class _Recorder(TorchDispatchMode):
         out = self._stand_in(name, given)
         if out is None:
             formula = self._formula(func)
-            if formula is None and short not in each.FREE and func._can_decompose():
+            if formula is None and short not in elementwise.FREE and func._can_decompose():
                 with self:
                     return func.decompose(*args, **kwargs)
             out = self._run(func, args, kwargs, given)
@@ -201,7 +202,7 @@ class _Recorder(TorchDispatchMode):
         return func(*args, **kwargs)
 
     def _stand_in(self, name: str, given: dict[str, Any]) -> Any:
-        """The most that a search could find among points that have a shape only."""
+        """The largest result of a search among points without data; None for other operators."""
         if not isinstance(given.get("points"), FakeTensor):
             return None
         points = given["points"]
@@ -230,7 +231,7 @@ class _Recorder(TorchDispatchMode):
             return _FORMULAS[name]
         space, _, short = name.partition("::")
         if space in ("aten", "prims"):
-            found = each.formula_of(short, torch.Tag.pointwise in func.tags)
+            found = elementwise.formula_of(short, torch.Tag.pointwise in func.tags)
             if found is not None:
                 return found
         return _from_pytorch(func)
@@ -239,11 +240,11 @@ class _Recorder(TorchDispatchMode):
         name = func._schema.name
         space, _, short = name.partition("::")
         results = [x for x in tree_leaves(out) if isinstance(x, Tensor)]
-        if short in each.FREE or space == "prim" or self._is_view(func, given, results):
+        if short in elementwise.FREE or space == "prim" or self._is_view(func, given, results):
             return
         if formula is None or name in own_operators.WITHOUT_ARITHMETIC:
             self.not_counted[name] += 1
-        parts = [each.moved(given, out)] if formula is None else formula(given, out)
+        parts = [elementwise.moved(given, out)] if formula is None else formula(given, out)
         place = self.place(self.path[-1])
         if place.rank < 0:
             place.rank = self._ranks = self._ranks + 1
@@ -252,12 +253,15 @@ class _Recorder(TorchDispatchMode):
             count = replace(part.count, parameters=parameters)
             if self.bound:
                 count = replace(count, exact=False)
-            if kind in (kinds.LINEAR, kinds.PRODUCT):  # by a weight, or of two activations
-                kind = kinds.LINEAR if known else kinds.PRODUCT
+            if kind in (
+                work_kinds.LINEAR,
+                work_kinds.PRODUCT,
+            ):  # by a weight, or of two activations
+                kind = work_kinds.LINEAR if known else work_kinds.PRODUCT
             place.add(kind, count)
 
     def _is_view(self, func, given: dict[str, Any], results: list[Tensor]) -> bool:
-        """Whether an operator only looks at the same numbers in another way."""
+        """Whether all results are views of the inputs."""
         if func._schema.is_mutable or not results:
             return False
         inputs = {
@@ -267,8 +271,8 @@ class _Recorder(TorchDispatchMode):
         }
         return all(x.untyped_storage()._cdata in inputs for x in results)
 
-    def _weights_of(self, part: Part) -> tuple[str, int, bool]:
-        """How many parameters a part is the first to use, and whether it uses any."""
+    def _weights_of(self, part: Work) -> tuple[str, int, bool]:
+        """The kind of work, how many parameters it is the first to use, and whether it uses any."""
         parameters, known = 0, False
         for tensor in part.weights:
             name = None if tensor is None else self._names.get(_key(tensor))
@@ -278,10 +282,10 @@ class _Recorder(TorchDispatchMode):
         return part.kind, parameters, known
 
     def finish(self) -> None:
-        """Parameters that no formula has met count for the kind that is most of their module."""
+        """Adds parameters that no formula has met to the largest kind of work of their module."""
         for name, numbers in self._left.items():
             place = self.place(name.rpartition(".")[0])
-            kind = largest(place.parts) if place.parts else kinds.NOTHING
+            kind = largest(place.parts) if place.parts else work_kinds.NOTHING
             place.add(kind, Count(parameters=numbers))
         self._left = {}
 
@@ -289,8 +293,9 @@ class _Recorder(TorchDispatchMode):
 def largest(parts: dict[str, Count]) -> str:
     """The kind of most multiply-adds; where there are none, of most operations, or bytes."""
     return max(
-        parts, key=lambda kind: (parts[kind].multiply_adds, parts[kind].operations,
-                                 parts[kind].bytes))  # fmt: skip
+        parts,
+        key=lambda kind: (parts[kind].multiply_adds, parts[kind].operations, parts[kind].bytes),
+    )
 
 
 def _key(tensor: Tensor) -> tuple[int, int]:
@@ -303,10 +308,10 @@ def _from_pytorch(func) -> Formula | None:
     if known is None:
         return None
 
-    def formula(given, out) -> list[Part]:
+    def formula(given, out) -> list[Work]:
         ordered = [given[argument.name] for argument in func._schema.arguments]
         products = known(*ordered, out_val=out) // 2
-        part = each.moved(given, out, kinds.PRODUCT)
+        part = elementwise.moved(given, out, work_kinds.PRODUCT)
         count = replace(
             part.count, multiplications=products, multiply_adds=products, additions=products
         )
@@ -317,7 +322,7 @@ def _from_pytorch(func) -> Formula | None:
 
 @contextmanager
 def _hooked(model: nn.Module, paths: dict[int, str], recorder: _Recorder) -> Iterator[None]:
-    """Tells the recorder which module is at work."""
+    """Tells the recorder which module is running."""
     handles = []
 
     def enter(module, given) -> None:

@@ -13,9 +13,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from pointwise.convolution import choose
 from pointwise.convolution.epilogue import fold
 from pointwise.convolution.problem import Convolution
+from pointwise.engine import choose
 from pointwise.engine.cpu.changes import State
 from pointwise.layers.unit import Unit, is_batch_norm, is_ordinary, is_plain, window_of
 

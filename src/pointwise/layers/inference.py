@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary, WeakSet, ref
 import torch
 from torch import Tensor, nn
 
-from pointwise.convolution import choose
+from pointwise.engine import choose
 from pointwise.engine.cpu.changes import State
 from pointwise.engine.cpu.launch import Launch, Program, threads
 from pointwise.engine.cpu.memory import empty_image

@@ -18,7 +18,7 @@ from pointwise.networks.mobilenet_v3 import MobileNetV3
 from pointwise.networks.xception import Xception
 
 Names = dict[str, str]
-"""Their name of a layer to our name of it, without ``.weight``, ``.bias`` and the like."""
+"""From their names of layers to ours, without ``.weight``, ``.bias`` and the like."""
 
 Pairs = Iterator[tuple[str, str]]
 """The same, one by one."""
@@ -52,7 +52,7 @@ def _pair(conv: str, norm: str, ours: str) -> Pairs:
 
 
 def _places(network: Staged) -> Iterator[tuple[nn.Module, str, int, int]]:
-    """Of each block: itself, our name of it, the stage it is in, and its place there."""
+    """Each block, our name of it, its stage, and its index there."""
     places = [(stage, i) for stage, depth in enumerate(network.depths) for i in range(depth)]
     for number, (stage, place) in enumerate(places):
         yield network.blocks[number], f"blocks.{number}", stage, place
@@ -121,7 +121,7 @@ def _timm(network: Staged) -> Pairs:
 
 
 def _timm_parts(block: nn.Module) -> tuple[tuple[str, str, str], ...]:
-    """Our name of a part, theirs of its convolution and of its norm."""
+    """Our name of a layer, theirs of its convolution and of its norm."""
     if not isinstance(block, InvertedResidual):
         return ("depthwise", "conv_dw", "bn1"), ("pointwise", "conv_pw", "bn2")
     if block.expand is None:

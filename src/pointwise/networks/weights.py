@@ -57,7 +57,7 @@ def load_weights(
 
 
 def read_tensors(source) -> dict[str, Tensor]:
-    """The tensors of a file or of a dict, by name; wrappings taken off."""
+    """The tensors of a file or of a dict, by name, out of whatever they are nested in."""
     if isinstance(source, (str, os.PathLike)):
         source = _read(Path(source))
     for key in ("state_dict", "model"):  # a checkpoint has more than the weights
@@ -170,7 +170,7 @@ def _from_tensorflow(network: nn.Module, tensors: dict[str, Tensor]) -> dict[str
 
 
 def _warn_unless(network: nn.Module, **trained_with: str) -> None:
-    """What no file tells, but we know of these weights."""
+    """Warns where the network's arguments are not those that the weights were trained with."""
     if any(getattr(network, name) != value for name, value in trained_with.items()):
         theirs = " and ".join(f"{name}={value!r}" for name, value in trained_with.items())
         ours = " and ".join(f"{name}={getattr(network, name)!r}" for name in trained_with)

@@ -1,39 +1,36 @@
-"""An operator of an ONNX file as what reads it sees it."""
+"""An operator of an ONNX file, as the function that reads it gets it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, fx
 
-if TYPE_CHECKING:
-    from pointwise.onnx.file import Reader
-
-
-class Unreadable(Exception):
-    """Says what of a file cannot be read."""
+from pointwise.onnx.graph import GraphBuilder
+from pointwise.onnx.protobuf import Unreadable
 
 
 @dataclass(frozen=True)
 class Call:
-    """An operator of a file: what it is, its names, those of inputs and results, and attributes.
+    """An operator of a file: its type, ``Conv``, its name, the names of its inputs and results.
 
-    ``seen`` are the attributes that were asked for. One that was not makes the file unreadable, so
-    that none is passed over.
+    ``version`` is that of ONNX's operators. ``asked`` are the attributes that were asked for. One
+    that was not makes the file unreadable, so that none is passed over.
     """
 
-    reader: Reader
+    builder: GraphBuilder
+    version: int
     kind: str
     name: str
     inputs: Sequence[str]
     outputs: Sequence[str]
     attributes: dict[str, Any]
-    seen: set[str] = field(default_factory=lambda: {"consumed_inputs"})  # of no effect, ever
+    asked: set[str] = field(default_factory=lambda: {"consumed_inputs"})  # of no effect, ever
 
     def get(self, name: str, default: Any = None) -> Any:
-        self.seen.add(name)
+        self.asked.add(name)
         return self.attributes.get(name, default)
 
     def one_of(self, name: str, *allowed: Any) -> Any:
@@ -45,22 +42,18 @@ class Call:
 
     def without_effect(self, *names: str) -> None:
         """Attributes that change nothing here, whatever they are."""
-        self.seen.update(names)
+        self.asked.update(names)
 
-    def unseen(self) -> list[str]:
-        return sorted(set(self.attributes) - self.seen)
+    def unasked(self) -> list[str]:
+        return sorted(set(self.attributes) - self.asked)
 
     def refuse(self, why: str) -> Unreadable:
         name = f" of {self.outputs[0]!r}" if self.outputs else ""
         node = f" ({self.name})" if self.name else ""
         return Unreadable(f"{self.kind}{name}{node} {why}")
 
-    @property
-    def version(self) -> int:
-        return self.reader.version
-
     def __call__(self, function: Callable, *args: Any, **kwargs: Any) -> Any:
-        return self.reader.call(function, *args, **kwargs)
+        return self.builder.call(function, *args, **kwargs)
 
     def whole(self, value: Any, name: str) -> list[int] | None:
         """Whole numbers that are an attribute or, in newer versions, a constant."""
@@ -74,10 +67,10 @@ class Call:
         return value.reshape(-1).tolist()
 
     def sizes(self, value: Any, name: str) -> Any:
-        """``whole``, or a node of whole numbers that follow from sizes of the input."""
+        """``whole``, or a node of whole numbers that are computed from sizes of the input."""
         if not isinstance(value, fx.Node):
             return self.whole(value, name)
-        known = self.reader.numbers.get(value)
+        known = self.builder.numbers.get(value)
         if known is None or known.rank != 1:
             raise self.refuse(f"has {name} that depend on values of the input")
         return value

@@ -1,4 +1,4 @@
-"""ONNX operators that PyTorch says in other words, as functions of tensors."""
+"""ONNX operators that PyTorch does not have as such, as functions of tensors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def as_torch(begin: Sequence[int], end: Sequence[int]) -> list[int]:
 def pad_same(
     x: Tensor, kernel: list[int], stride: list[int], dilation: list[int], upper: bool
 ) -> Tensor:
-    """Zeros around images, so that a window gives ⌈size / stride⌉ results."""
+    """Pads images with zeros, so that a window gives ⌈size / stride⌉ results."""
     begin, end = _edges(x, kernel, stride, dilation, None, upper)
     return F.pad(x, as_torch(begin, end))
 
@@ -45,9 +45,14 @@ def _edges(x, kernel, stride, dilation, pads, upper) -> tuple[list[int], list[in
 
 
 def average_pool(
-    x: Tensor, kernel: list[int], stride: list[int], pads: list[int] | None, upper: bool,
-    ceil: bool, with_padding: bool,
-) -> Tensor:  # fmt: skip
+    x: Tensor,
+    kernel: list[int],
+    stride: list[int],
+    pads: list[int] | None,
+    upper: bool,
+    ceil: bool,
+    with_padding: bool,
+) -> Tensor:
     pool: Any = _AVERAGE[len(kernel)]
     begin, end = _edges(x, kernel, stride, [1] * len(kernel), pads, upper)
     if begin == end and all(2 * b <= k for b, k in zip(begin, kernel, strict=True)):
@@ -62,9 +67,14 @@ def average_pool(
 
 
 def max_pool(
-    x: Tensor, kernel: list[int], stride: list[int], pads: list[int] | None, upper: bool,
-    ceil: bool, dilation: list[int],
-) -> Tensor:  # fmt: skip
+    x: Tensor,
+    kernel: list[int],
+    stride: list[int],
+    pads: list[int] | None,
+    upper: bool,
+    ceil: bool,
+    dilation: list[int],
+) -> Tensor:
     pool: Any = _LARGEST[len(kernel)]
     begin, end = _edges(x, kernel, stride, dilation, pads, upper)
     if begin == end and all(2 * b <= k for b, k in zip(begin, kernel, strict=True)):
@@ -113,7 +123,7 @@ def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor
 
 
 def layer_norm(x: Tensor, axis: int, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
-    """Over all dimensions from ``axis`` on; factor and shift are spread over them."""
+    """Over all dimensions from ``axis`` on; factor and shift are broadcast over them."""
     out = F.layer_norm(x, x.shape[axis:], None, None, eps) * weight
     return out if bias is None else out + bias
 
@@ -144,7 +154,7 @@ def pad(x: Tensor, edges: list[int], mode: str, value: float, dims: list[int] | 
 
 
 def _outside(size: int, before: int, behind: int, mode: str) -> Tensor:
-    """Which of ``size`` pixels stand along an axis that goes on at both ends."""
+    """The indices of an axis of ``size`` pixels that is padded at both ends by its own pixels."""
     at = torch.arange(-before, size + behind)
     if mode == "replicate":
         return at.clamp(0, size - 1)
@@ -163,14 +173,15 @@ def prelu(x: Tensor, slope: Tensor) -> Tensor:
 
 
 def divide(a: Any, b: Any) -> Any:
-    """A quotient; that of whole numbers is a whole number."""
-    real = any(isinstance(x, float) or (isinstance(x, Tensor) and x.is_floating_point())
-               for x in (a, b))  # fmt: skip
+    """A quotient; of whole numbers it is a whole number, rounded towards zero."""
+    real = any(
+        isinstance(x, float) or (isinstance(x, Tensor) and x.is_floating_point()) for x in (a, b)
+    )
     return a / b if real else torch.div(a, b, rounding_mode="trunc")
 
 
 def power(x: Tensor, exponent: Any) -> Tensor:
-    """A power, of the type of what is raised."""
+    """A power, in the type of the base."""
     return torch.pow(x, exponent).to(x.dtype)
 
 
@@ -180,19 +191,19 @@ def softmax_of_all_behind(x: Tensor, axis: int) -> Tensor:
 
 
 def reshape(x: Tensor, shape: list[int], zeros: bool) -> Tensor:
-    """Sizes of 0 stay as they are, unless ``zeros`` are meant."""
+    """A reshape in which a size of 0 is the input's own, unless ``zeros`` says that it is meant."""
     sizes = [x.shape[i] if n == 0 and not zeros else n for i, n in enumerate(shape)]
     return x.reshape(sizes)
 
 
 def flatten(x: Tensor, axis: int) -> Tensor:
-    """Two dimensions: those before ``axis``, and the others."""
+    """Two dimensions: the product of those before ``axis``, and of the others."""
     if axis == 1 and x.dim() > 1:
         return torch.flatten(x, 1)
     return x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
 
 
-def turned(x: Tensor) -> Tensor:
+def reversed_dimensions(x: Tensor) -> Tensor:
     return x.permute(tuple(reversed(range(x.dim()))))
 
 

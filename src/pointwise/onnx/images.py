@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from pointwise.onnx import functions as onnx_functions
-from pointwise.onnx import resize as onnx_resize
+from pointwise.onnx import functions
+from pointwise.onnx import resize as resizing
 from pointwise.onnx.call import Call, are_constant, padding
 
 _MODES = {"constant": "constant", "reflect": "reflect", "edge": "replicate"}
@@ -19,7 +19,7 @@ def average_pool(call: Call, x: Any) -> Any:
     if any(each != 1 for each in call.get("dilations", [])):
         raise call.refuse("has gaps in its windows")
     with_padding = bool(call.get("count_include_pad", 0))
-    return call(onnx_functions.average_pool, x, kernel, *rest, with_padding)
+    return call(functions.average_pool, x, kernel, *rest, with_padding)
 
 
 def max_pool(call: Call, x: Any) -> Any:
@@ -29,7 +29,7 @@ def max_pool(call: Call, x: Any) -> Any:
     if rest[1] is None and any(each != 1 for each in dilation):
         # ONNX gives ⌈size / stride⌉ results here and ONNX Runtime another number of them.
         raise call.refuse(f"has auto_pad {call.get('auto_pad')!r} with dilations {dilation}")
-    return call(onnx_functions.max_pool, x, kernel, *rest, dilation)
+    return call(functions.max_pool, x, kernel, *rest, dilation)
 
 
 def _pool(call: Call) -> tuple:
@@ -63,47 +63,47 @@ def pad(call: Call, x: Any, pads: Any = None, value: Any = None, axes: Any = Non
     number = call.get("value", 0.0 if value is None else value.item())
     if not edges or not any(edges):
         return x
-    return call(onnx_functions.pad, x, edges, mode, number, dims)
+    return call(functions.pad, x, edges, mode, number, dims)
 
 
 def resize(call: Call, x: Any, region: Any = None, scales: Any = None, sizes: Any = None) -> Any:
     if call.version < 11:
         region, scales = None, region
-    way = _way(call)
+    method = _method(call)
     axes = call.get("axes")
     call.without_effect("cubic_coeff_a", "extrapolation_value")
     call.one_of("antialias", 0)
     call.one_of("exclude_outside", 0)
     if scales is not None and not isinstance(scales, Tensor):
         raise call.refuse("has scales that are computed")
-    _check_ties(call, way, scales)
+    _check_ties(call, method, scales)
     if scales is not None and scales.numel():
         call.without_effect("keep_aspect_ratio_policy")
-        return call(onnx_resize.by_factors, x, scales.tolist(), axes, *way)
+        return call(resizing.by_factors, x, scales.tolist(), axes, *method)
     call.one_of("keep_aspect_ratio_policy", "stretch")
     wanted = call.sizes(sizes, "sizes")
     if wanted is None:
         raise call.refuse("has neither scales nor sizes")
-    return call(onnx_resize.to_sizes, x, wanted, axes, *way)
+    return call(resizing.to_sizes, x, wanted, axes, *method)
 
 
-def _way(call: Call) -> onnx_resize.Way:
+def _method(call: Call) -> resizing.Method:
     mode = call.one_of("mode", "nearest", "linear")
     if call.version < 11:
-        return onnx_resize.Way(mode, "asymmetric", "simple")
-    rule = call.one_of("coordinate_transformation_mode", *onnx_resize.COORDINATES)
-    return onnx_resize.Way(mode, rule, call.one_of("nearest_mode", *onnx_resize.NEAREST))
+        return resizing.Method(mode, "asymmetric", "simple")
+    rule = call.one_of("coordinate_transformation_mode", *resizing.COORDINATES)
+    return resizing.Method(mode, rule, call.one_of("nearest_mode", *resizing.NEAREST))
 
 
-def _check_ties(call: Call, way: onnx_resize.Way, scales: Tensor | None) -> None:
+def _check_ties(call: Call, method: resizing.Method, scales: Tensor | None) -> None:
     """ONNX Runtime's own roundings, which decide ties here, are not known for these."""
     whole = scales is not None and scales.numel() > 0 and bool((scales == scales.round()).all())
-    ceil = way.rounded == "round_prefer_ceil" and not whole
-    symmetric = way.coordinate == "half_pixel_symmetric" and not (
-        whole and way.rounded.startswith("round")
+    ceil = method.rounded == "round_prefer_ceil" and not whole
+    symmetric = method.coordinate == "half_pixel_symmetric" and not (
+        whole and method.rounded.startswith("round")
     )
-    if way.mode == "nearest" and (ceil or symmetric):
+    if method.mode == "nearest" and (ceil or symmetric):
         raise call.refuse(
-            f"has nearest_mode {way.rounded!r} with coordinate_transformation_mode "
-            f"{way.coordinate!r}, which is read for scales that are whole numbers only"
+            f"has nearest_mode {method.rounded!r} with coordinate_transformation_mode "
+            f"{method.coordinate!r}, which is read for scales that are whole numbers only"
         )

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from pointwise.onnx import functions as onnx_functions
+from pointwise.onnx import functions
 from pointwise.onnx.call import Call, are_constant, padding
 
 _CONVS: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -20,16 +20,28 @@ def conv(call: Call, x: Any, weight: Any, bias: Any = None) -> Any:
     window = _window(call, x, weight, bias, _CONVS)
     dims, begin, end = len(window.kernel), window.begin, window.end
     if window.auto.startswith("SAME"):
-        x = call(onnx_functions.pad_same, x, window.kernel, window.stride, window.dilation,
-                 window.auto == "SAME_UPPER")  # fmt: skip
+        x = call(
+            functions.pad_same,
+            x,
+            window.kernel,
+            window.stride,
+            window.dilation,
+            window.auto == "SAME_UPPER",
+        )
     elif begin != end:
-        x, begin = call(F.pad, x, onnx_functions.as_torch(begin, end)), [0] * dims
+        x, begin = call(F.pad, x, functions.as_torch(begin, end)), [0] * dims
     groups = call.get("group", 1)
     made = _CONVS[dims](
-        weight.shape[1] * groups, weight.shape[0], tuple(window.kernel), tuple(window.stride),
-        tuple(begin), tuple(window.dilation), groups, bias is not None,
-    )  # fmt: skip
-    return call.reader.module(call, _filled(made, weight, bias), weight, x)
+        weight.shape[1] * groups,
+        weight.shape[0],
+        tuple(window.kernel),
+        tuple(window.stride),
+        tuple(begin),
+        tuple(window.dilation),
+        groups,
+        bias is not None,
+    )
+    return call.builder.module(call.name, _filled(made, weight, bias), weight, x)
 
 
 def conv_transpose(call: Call, x: Any, weight: Any, bias: Any = None) -> Any:
@@ -41,15 +53,21 @@ def conv_transpose(call: Call, x: Any, weight: Any, bias: Any = None) -> Any:
         raise call.refuse("has padding that is not the same on both sides")
     groups = call.get("group", 1)
     made = _TRANSPOSED[dims](
-        weight.shape[0], weight.shape[1] * groups, tuple(window.kernel), tuple(window.stride),
-        tuple(window.begin), tuple(call.get("output_padding", [0] * dims)), groups,
-        bias is not None, tuple(window.dilation),
-    )  # fmt: skip
-    return call.reader.module(call, _filled(made, weight, bias), weight, x)
+        weight.shape[0],
+        weight.shape[1] * groups,
+        tuple(window.kernel),
+        tuple(window.stride),
+        tuple(window.begin),
+        tuple(call.get("output_padding", [0] * dims)),
+        groups,
+        bias is not None,
+        tuple(window.dilation),
+    )
+    return call.builder.module(call.name, _filled(made, weight, bias), weight, x)
 
 
 class _Window(NamedTuple):
-    """What a convolution sees, along each axis of an image."""
+    """The window of a convolution, along each axis of an image."""
 
     kernel: list[int]
     stride: list[int]
@@ -72,22 +90,28 @@ def _window(call: Call, x: Any, weight: Any, bias: Any, known: dict[int, Any]) -
         raise call.refuse(f"has kernel_shape {call.get('kernel_shape')} and a kernel of {kernel}")
     pads, auto = padding(call, dims)
     ones = [1] * dims
-    return _Window(kernel, list(call.get("strides", ones)), list(call.get("dilations", ones)),
-                   pads[:dims], pads[dims:], auto)  # fmt: skip
+    return _Window(
+        kernel,
+        list(call.get("strides", ones)),
+        list(call.get("dilations", ones)),
+        pads[:dims],
+        pads[dims:],
+        auto,
+    )
 
 
 def gemm(call: Call, a: Any, b: Any, c: Any = None) -> Any:
     call.without_effect("broadcast")  # of what could not be added without
     alpha, beta = call.get("alpha", 1.0), call.get("beta", 1.0)
-    turned = call.get("transB")
+    transposed = call.get("transB")
     if call.get("transA"):
         a = call(torch.t, a)
     plain = alpha == beta == 1 and isinstance(a, fx.Node) and are_constant(b, c)
     if plain and (c is None or c.dim() == 1):
-        weight = b if turned else b.t()
+        weight = b if transposed else b.t()
         if c is None or len(c) == len(weight):
             return _linear(call, a, b, weight, c)
-    b = call(torch.t, b) if turned else b
+    b = call(torch.t, b) if transposed else b
     out = call(torch.matmul, a, b)
     out = out if alpha == 1 else call(torch.mul, out, alpha)
     if c is None:
@@ -103,7 +127,7 @@ def matmul(call: Call, a: Any, b: Any) -> Any:
 
 def _linear(call: Call, x: fx.Node, named: Tensor, weight: Tensor, bias: Tensor | None) -> fx.Node:
     made = nn.Linear(weight.shape[1], weight.shape[0], bias is not None)
-    return call.reader.module(call, _filled(made, weight.contiguous(), bias), named, x)
+    return call.builder.module(call.name, _filled(made, weight.contiguous(), bias), named, x)
 
 
 def _filled(made: Any, weight: Tensor, bias: Tensor | None) -> nn.Module:
@@ -118,7 +142,11 @@ def add(call: Call, a: Any, b: Any) -> Any:
     call.one_of("broadcast", 0)
     for x, bias in ((a, b), (b, a)):
         layer = _layer_of(call, x)
-        if not isinstance(layer, nn.Linear) or layer.bias is not None or _uses(call, x) != 1:
+        if (
+            not isinstance(layer, nn.Linear)
+            or layer.bias is not None
+            or call.builder.uses_of(x) != 1
+        ):
             continue
         if isinstance(bias, Tensor) and bias.shape == (layer.out_features,):
             layer.bias = nn.Parameter(bias, requires_grad=False)
@@ -129,12 +157,7 @@ def add(call: Call, a: Any, b: Any) -> Any:
 def _layer_of(call: Call, x: Any) -> Any:
     """The layer that makes a value, if one does."""
     is_layer = isinstance(x, fx.Node) and x.op == "call_module"
-    return call.reader.root.get_submodule(str(x.target)) if is_layer else None
-
-
-def _uses(call: Call, x: fx.Node) -> int:
-    """How often a value is read in the file, under all the names that it has there."""
-    return sum(call.reader.uses[name] for name, value in call.reader.values.items() if value is x)
+    return call.builder.root.get_submodule(str(x.target)) if is_layer else None
 
 
 # --- norms ----------------------------------------------------------------------------------------
@@ -153,7 +176,7 @@ def batch_norm(call: Call, x: Any, *rows: Any) -> Any:
         made = nn.BatchNorm2d(len(weight), eps)
         _filled(made, weight, bias)
         made.running_mean, made.running_var = mean, variance
-        return call.reader.module(call, made, weight, x)
+        return call.builder.module(call.name, made, weight, x)
     return call(F.batch_norm, x, mean, variance, weight, bias, False, 0.0, eps)
 
 
@@ -165,16 +188,22 @@ def layer_norm(call: Call, x: Any, weight: Any, bias: Any = None) -> Any:
     whole = axis == -weight.dim() and 1 not in weight.shape
     if whole and (bias is None or bias.shape == weight.shape):
         return call(F.layer_norm, x, tuple(weight.shape), weight, bias, eps)
-    return call(onnx_functions.layer_norm, x, axis, weight, bias, eps)
+    return call(functions.layer_norm, x, axis, weight, bias, eps)
 
 
 def instance_norm(call: Call, x: Any, weight: Any, bias: Any) -> Any:
-    return call(onnx_functions.instance_norm, x, weight, bias, call.get("epsilon", 1e-5))
+    return call(functions.instance_norm, x, weight, bias, call.get("epsilon", 1e-5))
 
 
 def local_response_norm(call: Call, x: Any) -> Any:
     size = call.get("size")
     if size % 2 == 0:
         raise call.refuse(f"has a size of {size}, and no middle")
-    return call(F.local_response_norm, x, size, call.get("alpha", 1e-4), call.get("beta", 0.75),
-                call.get("bias", 1.0))  # fmt: skip
+    return call(
+        F.local_response_norm,
+        x,
+        size,
+        call.get("alpha", 1e-4),
+        call.get("beta", 0.75),
+        call.get("bias", 1.0),
+    )

@@ -14,8 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-from pointwise.onnx import functions as onnx_functions
-from pointwise.onnx import numbers as onnx_numbers
+from pointwise.onnx import functions, numbers
 from pointwise.onnx.call import Call, are_constant
 from pointwise.onnx.images import (
     average_pool,
@@ -36,6 +35,7 @@ from pointwise.onnx.layers import (
     matmul,
 )
 from pointwise.onnx.numbers import Numbers
+from pointwise.onnx.protobuf import dtype_of
 
 # --- number by number -----------------------------------------------------------------------------
 
@@ -54,12 +54,12 @@ def _binary(function: Callable) -> Callable:
 
 def _pow(call: Call, x: Any, exponent: Any) -> Any:
     call.one_of("broadcast", 0)
-    return call(onnx_functions.power, x, call.scalar(exponent))
+    return call(functions.power, x, call.scalar(exponent))
 
 
 def _prelu(call: Call, x: Any, slope: Any) -> Any:
     if call.version >= 7:
-        return call(onnx_functions.prelu, x, slope)
+        return call(functions.prelu, x, slope)
     if not are_constant(slope):
         raise call.refuse("has slopes that are computed")
     return call(F.prelu, x, slope.reshape(-1))  # one of each channel, or one of all
@@ -83,7 +83,7 @@ def _hard_sigmoid(call: Call, x: Any) -> Any:
     slope, shift = call.get("alpha", 0.2), call.get("beta", 0.5)
     if abs(slope - 1 / 6) < 1e-8 and shift == 0.5:
         return call(F.hardsigmoid, x)
-    return call(onnx_functions.hard_sigmoid, x, slope, shift)
+    return call(functions.hard_sigmoid, x, slope, shift)
 
 
 def _gelu(call: Call, x: Any) -> Any:
@@ -93,12 +93,10 @@ def _gelu(call: Call, x: Any) -> Any:
 def _softmax(call: Call, x: Any) -> Any:
     if call.version >= 13:
         return call(F.softmax, x, call.get("axis", -1))
-    return call(onnx_functions.softmax_of_all_behind, x, call.get("axis", 1))
+    return call(functions.softmax_of_all_behind, x, call.get("axis", 1))
 
 
 def _cast(call: Call, x: Any) -> Any:
-    from pointwise.onnx.file import dtype_of
-
     call.without_effect("saturate", "round_mode")  # but for types that are not read
     return call(Tensor.to, x, dtype_of(call.get("to")))
 
@@ -109,30 +107,32 @@ def _cast(call: Call, x: Any) -> Any:
 def _shape(call: Call, x: Any) -> Any:
     start, end = call.get("start", 0), call.get("end")
     if isinstance(x, Tensor):
-        return torch.tensor(onnx_numbers.sizes(x, start, end), dtype=torch.int64)
-    return call.reader.sizes(onnx_numbers.sizes, (x, start, end), Numbers(1))
+        return torch.tensor(numbers.sizes(x, start, end), dtype=torch.int64)
+    return call.builder.sizes(numbers.sizes, (x, start, end), Numbers(1))
 
 
 def _reshape(call: Call, x: Any, shape: Any = None) -> Any:
     zeros = bool(call.get("allowzero", 0))
-    return call(onnx_functions.reshape, x, call.sizes(shape, "shape"), zeros)
+    return call(functions.reshape, x, call.sizes(shape, "shape"), zeros)
 
 
 def _flatten(call: Call, x: Any) -> Any:
-    return call(onnx_functions.flatten, x, call.get("axis", 1))
+    return call(functions.flatten, x, call.get("axis", 1))
 
 
 def _transpose(call: Call, x: Any) -> Any:
     order = call.get("perm")
-    return call(onnx_functions.turned, x) if order is None else call(torch.permute, x, order)
+    return (
+        call(functions.reversed_dimensions, x) if order is None else call(torch.permute, x, order)
+    )
 
 
 def _squeeze(call: Call, x: Any, axes: Any = None) -> Any:
-    return call(onnx_functions.squeeze, x, call.whole(axes, "axes") or None)
+    return call(functions.squeeze, x, call.whole(axes, "axes") or None)
 
 
 def _unsqueeze(call: Call, x: Any, axes: Any = None) -> Any:
-    return call(onnx_functions.unsqueeze, x, call.whole(axes, "axes"))
+    return call(functions.unsqueeze, x, call.whole(axes, "axes"))
 
 
 def _concat(call: Call, *xs: Any) -> Any:
@@ -145,7 +145,7 @@ def _split(call: Call, x: Any, sizes: Any = None) -> Any:
     if call.get("num_outputs", count) != count:
         raise call.refuse(f"has {count} results and num_outputs {call.get('num_outputs')}")
     if parts is None:
-        made = call(onnx_functions.split_evenly, x, count, axis, call.version >= 18)
+        made = call(functions.split_evenly, x, count, axis, call.version >= 18)
     elif len(parts) != count:
         raise call.refuse(f"has {count} results and a split into {len(parts)}")
     else:
@@ -157,18 +157,22 @@ def _slice(call: Call, x: Any, *inputs: Any) -> Any:
     names = ("starts", "ends", "axes", "steps")
     given = [*inputs, *[None] * (4 - len(inputs))]
     found = [call.sizes(value, name) for value, name in zip(given, names, strict=True)]
-    return call(onnx_functions.slices, x, *found)
+    return call(functions.slices, x, *found)
 
 
 def _gather(call: Call, x: Any, index: Any) -> Any:
     axis = call.get("axis", 0)
     if isinstance(index, Tensor) and index.dim() == 0:
         return call(torch.select, x, axis, index.item())
-    return call(onnx_functions.gather, x, index, axis)
+    return call(functions.gather, x, index, axis)
 
 
-_KINDS = {"value_float": torch.float32, "value_floats": torch.float32,
-          "value_int": torch.int64, "value_ints": torch.int64}  # fmt: skip
+_KINDS = {
+    "value_float": torch.float32,
+    "value_floats": torch.float32,
+    "value_int": torch.int64,
+    "value_ints": torch.int64,
+}
 
 
 def _constant(call: Call) -> Any:
@@ -187,15 +191,15 @@ def _constant_of_shape(call: Call, shape: Any) -> Any:
     if value.numel() != 1:
         raise call.refuse(f"has {value.numel()} values, not one")
     wanted = call.sizes(shape, "shape")
-    if isinstance(wanted, fx.Node) and wanted.target is onnx_numbers.length:
+    if isinstance(wanted, fx.Node) and wanted.target is numbers.length:
         known = Numbers(1, value.dtype)
         if value.dtype in (torch.int64, torch.int32, torch.bool):
-            return call.reader.sizes(onnx_numbers.repeat, (value.item(), wanted), known)
+            return call.builder.sizes(numbers.repeat, (value.item(), wanted), known)
     return call(torch.full, wanted, value.item(), dtype=value.dtype)
 
 
 def _expand(call: Call, x: Any, shape: Any) -> Any:
-    return call(onnx_functions.expand, x, call.sizes(shape, "shape"))
+    return call(functions.expand, x, call.sizes(shape, "shape"))
 
 
 def _same(call: Call, x: Any) -> Any:
@@ -212,9 +216,14 @@ def _dropout(call: Call, x: Any, ratio: Any = None, training: Any = None) -> Any
     return x
 
 
-TAKE_SIZES = {"Reshape": (1,), "Slice": (1, 2, 3, 4), "ConstantOfShape": (0,), "Expand": (1,),
-              "Resize": (3,)}  # fmt: skip
-"""Which inputs may be sizes that follow from the input's, and no tensors."""
+TAKE_SIZES = {
+    "Reshape": (1,),
+    "Slice": (1, 2, 3, 4),
+    "ConstantOfShape": (0,),
+    "Expand": (1,),
+    "Resize": (3,),
+}
+"""Which inputs may be sizes instead of tensors, by operator."""
 
 OPERATORS: dict[str, Callable[..., Any]] = {
     "Conv": conv,
@@ -248,16 +257,16 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Add": add,
     "Sub": _binary(operator.sub),
     "Mul": _binary(operator.mul),
-    "Div": _binary(onnx_functions.divide),
+    "Div": _binary(functions.divide),
     "Pow": _pow,
     "Equal": _binary(torch.eq),
     "Where": lambda call, *parts: call(torch.where, *parts),
-    "GlobalAveragePool": _unary(onnx_functions.global_mean),
-    "GlobalMaxPool": _unary(onnx_functions.global_max),
+    "GlobalAveragePool": _unary(functions.global_mean),
+    "GlobalMaxPool": _unary(functions.global_max),
     "AveragePool": average_pool,
     "MaxPool": max_pool,
-    "ReduceMean": reduce(onnx_functions.mean),
-    "ReduceSum": reduce(onnx_functions.total),
+    "ReduceMean": reduce(functions.mean),
+    "ReduceSum": reduce(functions.total),
     "Pad": pad,
     "Resize": resize,
     "Concat": _concat,
@@ -276,5 +285,5 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Identity": _same,
     "Dropout": _dropout,
     "Cast": _cast,
-}  # fmt: skip
+}
 """By ONNX's names."""

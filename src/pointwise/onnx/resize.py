@@ -17,13 +17,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-COORDINATES = ("half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners",
-               "asymmetric", "tf_half_pixel_for_nn")  # fmt: skip
+COORDINATES = (
+    "half_pixel",
+    "half_pixel_symmetric",
+    "pytorch_half_pixel",
+    "align_corners",
+    "asymmetric",
+    "tf_half_pixel_for_nn",
+)
 NEAREST = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 
 
-class Way(NamedTuple):
-    """How: ``nearest`` or ``linear``, which coordinate a result has, and how it is rounded.
+class Method(NamedTuple):
+    """``nearest`` or ``linear``, which coordinate a result has, and how that is rounded.
 
     ``simple`` rounds down as images grow and up as they shrink: what version 10 does.
     """
@@ -34,34 +40,34 @@ class Way(NamedTuple):
 
 
 def by_factors(x: Tensor, factors: list[float], axes: list[int] | None, *names: str) -> Tensor:
-    """``factors`` are those of ``axes``, or of all; ``names`` make up a ``Way``."""
-    way = Way(*names)
+    """``factors`` are those of ``axes``, or of all; ``names`` make up a ``Method``."""
+    method = Method(*names)
     every = _of_all(x, factors, axes, 1.0)
-    if _are_images(x) and every[:2] == [1, 1] and _is_torchs(every[2:], way):
-        chosen = {"mode": "nearest-exact"} if way.mode == "nearest" else _linear(x, way)
+    if _are_images(x) and every[:2] == [1, 1] and _is_torchs(every[2:], method):
+        chosen = {"mode": "nearest-exact"} if method.mode == "nearest" else _linear(x, method)
         return F.interpolate(x, scale_factor=every[2:], recompute_scale_factor=False, **chosen)
     for axis, factor in enumerate(every):
         if factor != 1:
-            x = _along(x, axis, _size(x.shape[axis], factor), factor, way)
+            x = _along(x, axis, _size(x.shape[axis], factor), factor, method)
     return x
 
 
 def to_sizes(x: Tensor, sizes: list[int], axes: list[int] | None, *names: str) -> Tensor:
-    """``sizes`` are those of ``axes``, or of all; ``names`` make up a ``Way``."""
-    way = Way(*names)
+    """``sizes`` are those of ``axes``, or of all; ``names`` make up a ``Method``."""
+    method = Method(*names)
     every = _of_all(x, sizes, axes, None)
     kept = all(size is None or size == own for size, own in zip(every[:2], x.shape, strict=False))
     whole = kept and None not in every[2:]
-    if whole and _are_images(x) and way.mode == "linear" and _is_smooth(way):
-        return F.interpolate(x, size=every[2:], **_linear(x, way))
+    if whole and _are_images(x) and method.mode == "linear" and _is_smooth(method):
+        return F.interpolate(x, size=every[2:], **_linear(x, method))
     for axis, size in enumerate(every):
         if size is not None:
-            x = _along(x, axis, size, None, way)
+            x = _along(x, axis, size, None, method)
     return x
 
 
 def _of_all(x: Tensor, given: list, axes: list[int] | None, other: Any) -> list:
-    """What is given for some axes, for all of them."""
+    """What is given for some axes, with ``other`` for the rest."""
     chosen = range(x.dim()) if axes is None else [axis % x.dim() for axis in axes]
     if len(given) != len(chosen):
         raise ValueError(
@@ -78,21 +84,21 @@ def _are_images(x: Tensor) -> bool:
     return x.dim() in (3, 4, 5) and x.is_floating_point()
 
 
-def _linear(x: Tensor, way: Way) -> dict[str, Any]:
+def _linear(x: Tensor, method: Method) -> dict[str, Any]:
     mode = {3: "linear", 4: "bilinear", 5: "trilinear"}[x.dim()]
-    return {"mode": mode, "align_corners": way.coordinate == "align_corners"}
+    return {"mode": mode, "align_corners": method.coordinate == "align_corners"}
 
 
-def _is_smooth(way: Way) -> bool:
-    return way.coordinate in ("half_pixel", "align_corners")
+def _is_smooth(method: Method) -> bool:
+    return method.coordinate in ("half_pixel", "align_corners")
 
 
-def _is_torchs(factors: list[float], way: Way) -> bool:
-    """Whether PyTorch takes the same pixels: each of them some times, or linear by its rule."""
-    if way.mode == "linear":
-        return _is_smooth(way) and all(map(_is_short, factors))
+def _is_torchs(factors: list[float], method: Method) -> bool:
+    """Whether PyTorch's interpolation is the same: for whole factors, or its own linear rule."""
+    if method.mode == "linear":
+        return _is_smooth(method) and all(map(_is_short, factors))
     some_times = all(factor == int(factor) >= 1 for factor in factors)
-    return some_times and (way.coordinate, way.rounded) in (
+    return some_times and (method.coordinate, method.rounded) in (
         ("half_pixel", "round_prefer_floor"),
         ("half_pixel", "round_prefer_ceil"),
         ("half_pixel_symmetric", "round_prefer_floor"),
@@ -115,18 +121,18 @@ def _size(size: int, factor: float) -> int:
     return int(np.float32(int(size)) * np.float32(factor))
 
 
-def _along(x: Tensor, axis: int, size: int, factor: float | None, way: Way) -> Tensor:
+def _along(x: Tensor, axis: int, size: int, factor: float | None, method: Method) -> Tensor:
     """One axis at ``size``."""
     own = x.shape[axis]
     if factor is None:
         scale = torch.scalar_tensor(size, dtype=torch.float32) / own
     else:
         scale = torch.scalar_tensor(factor, dtype=torch.float32)
-    at = _coordinates(own, size, scale, way.coordinate)
+    at = _coordinates(own, size, scale, method.coordinate)
     # An axis that stays as it is stays so by every rule.
     at = torch.where(scale == 1, torch.arange(size, dtype=torch.float32), at)
-    if way.mode == "nearest":
-        return x.index_select(axis, _rounded(at, scale, way.rounded).long().clamp(0, own - 1))
+    if method.mode == "nearest":
+        return x.index_select(axis, _rounded(at, scale, method.rounded).long().clamp(0, own - 1))
     if not x.is_floating_point():
         raise ValueError(f"Resize: linear mixes floating-point numbers, not those of {x.dtype}")
     at = at.clamp(0, own - 1)

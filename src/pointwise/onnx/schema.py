@@ -1,4 +1,4 @@
-"""What ONNX itself says that an operator of a file may have: checked before it is read.
+"""Operators of a file checked against ONNX's own definitions, before they are read.
 
 The definitions are those of the package ``onnx``, for the version that the file asks for.
 """
@@ -15,7 +15,7 @@ NEWEST = 28
 
 
 def fault(node: Any, version: int) -> str | None:
-    """What of an operator's inputs, results or attributes its definition does not allow."""
+    """What its definition forbids of an operator's inputs, results or attributes, if any."""
     onnx = import_extra("onnx", "bench")
     try:
         schema = onnx.defs.get_schema(node.op_type, version, "")

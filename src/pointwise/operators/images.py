@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn.grad import conv2d_input, conv2d_weight
 
 from pointwise import checks
-from pointwise.convolution import choose
 from pointwise.convolution.epilogue import ACTIVATIONS, finish
 from pointwise.convolution.problem import describe, is_depthwise
 from pointwise.convolution.window import window
+from pointwise.engine import choose
 from pointwise.engine.cpu.loops import image_gradients as conv_images_gradient
 from pointwise.engine.cpu.loops import norm_act
 from pointwise.engine.cpu.loops.images import EPILOGUES

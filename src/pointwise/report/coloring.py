@@ -114,11 +114,6 @@ def share(count: int, total: int) -> str:
     return f"{percent:.1f} %" if percent >= 0.1 or count == 0 else "< 0.1 %"
 
 
-def shorten(text: str, most: int) -> str:
-    """``text`` with an ellipsis in place of what goes beyond ``most`` letters."""
-    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
-
-
 def _name(scan: Scan, code: int) -> str:
     if code == UNLABELLED:
         return "unlabelled"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pointwise.comparison.compared import OURS, Comparison, Row
+from pointwise.comparison.compared import OURS, Comparison, VariantResult
 from pointwise.extras import import_extra
 from pointwise.report.figure import figure, save
 
@@ -46,10 +46,24 @@ def _milliseconds(axes: Any, found: Comparison) -> None:
     for number, (direction, own, color, inside, label) in enumerate(MARKS):
         times = [_times(row, direction, own) for row in found.rows]
         y = places + (number - 1.5) * 0.17
-        axes.hlines(y, [each.min for each in times], [each.percentile(95) for each in times],
-                    color=color, linewidth=1.5, alpha=0.6)  # fmt: skip
-        axes.scatter([each.median for each in times], y, s=34, color=inside, edgecolor=color,
-                     linewidth=1.5, label=label, zorder=3)  # fmt: skip
+        axes.hlines(
+            y,
+            [each.min for each in times],
+            [each.percentile(95) for each in times],
+            color=color,
+            linewidth=1.5,
+            alpha=0.6,
+        )
+        axes.scatter(
+            [each.median for each in times],
+            y,
+            s=34,
+            color=inside,
+            edgecolor=color,
+            linewidth=1.5,
+            label=label,
+            zorder=3,
+        )
     axes.set_yticks(places, [row.kind for row in found.rows])
     axes.invert_yaxis()
     axes.set_title("milliseconds: median, fastest to 95th percentile", fontsize=11, loc="left")
@@ -60,10 +74,12 @@ def _gains(axes: Any, found: Comparison) -> None:
     standard = found.row("standard")
     count = np.array([found.by_count(row) for row in found.rows])
     ours = np.array([found.by_clock(row) for row in found.rows])
-    theirs = np.array([
-        _times(standard, "forward", False).median / _times(row, "forward", False).median
-        for row in found.rows
-    ])  # fmt: skip
+    theirs = np.array(
+        [
+            _times(standard, "forward", False).median / _times(row, "forward", False).median
+            for row in found.rows
+        ]
+    )
     places = np.arange(len(found.rows))
     every = np.stack((count, ours, theirs))
     axes.hlines(places, every.min(0), every.max(0), color="#c4c8d0", linewidth=1.5)
@@ -75,7 +91,7 @@ def _gains(axes: Any, found: Comparison) -> None:
     _plain(axes, "{:g}×", columns=3)
 
 
-def _times(row: Row, direction: str, own: bool) -> Any:
+def _times(row: VariantResult, direction: str, own: bool) -> Any:
     return getattr(row, direction)[OURS] if own else row.best_of_torch(direction)
 
 
@@ -90,5 +106,11 @@ def _plain(axes: Any, numbers: str, columns: int) -> None:
     axes.grid(True, axis="x", color="#e3e5ea", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.legend(
-        fontsize=9, frameon=False, ncols=columns, loc="upper left", bbox_to_anchor=(0, -0.06),
-        handletextpad=0.2, columnspacing=1.2)  # fmt: skip
+        fontsize=9,
+        frameon=False,
+        ncols=columns,
+        loc="upper left",
+        bbox_to_anchor=(0, -0.06),
+        handletextpad=0.2,
+        columnspacing=1.2,
+    )

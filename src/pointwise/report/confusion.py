@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pointwise.extras import import_extra
-from pointwise.report.coloring import shorten
+from pointwise.messages import shortened
 from pointwise.report.figure import figure, save
 
 
@@ -26,7 +26,7 @@ def write_confusion(matrix: np.ndarray, classes: Sequence[str], path: str | Path
     many = len(classes)
     cell = 0.9 if many <= 10 else 0.55  # inches
     side = max(many * cell, 2.5)
-    letters = [shorten(name, 30) for name in classes]
+    letters = [shortened(name, 30) for name in classes]
     room = 0.11 * max(map(len, letters))  # inches that the longest name takes
     page = figure(side + room + 2.4, side + room * 0.8 + 1.6, layout="constrained")
     axes = page.add_subplot()

@@ -10,6 +10,7 @@ import numpy as np
 from pointwise.cloud.extent import find_extent
 from pointwise.cloud.scan import Scan
 from pointwise.extras import import_extra
+from pointwise.messages import shortened
 from pointwise.report.coloring import (
     Group,
     called,
@@ -18,7 +19,6 @@ from pointwise.report.coloring import (
     groups,
     number,
     share,
-    shorten,
     shown,
     size,
     stretch,
@@ -56,7 +56,7 @@ def write_picture(scan: Scan, path: str | Path, *, by: str | None = None) -> Non
     page.text(
         0.5,
         1 - 30 / HEIGHT,
-        shorten(called(scan), 90),
+        shortened(called(scan), 90),
         ha="center",
         va="center",
         size=17,
@@ -153,7 +153,7 @@ def _legend(page: Any, classes: list[Group], total: int) -> None:
     entries = [
         patches.Patch(
             color=group.color,
-            label=f"{shorten(group.name, 30)} {share(int(group.mask.sum()), total)}",
+            label=f"{shortened(group.name, 30)} {share(int(group.mask.sum()), total)}",
         )
         for group in classes
         if any(group is other for other in kept)

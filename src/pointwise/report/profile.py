@@ -9,19 +9,28 @@ from importlib.resources import files
 from pathlib import Path
 
 from pointwise.atomic import replacing
-from pointwise.costs import kinds
+from pointwise.costs import work_kinds
 from pointwise.costs.machine import threads_of
 from pointwise.costs.profiled import Profile, Row
-from pointwise.costs.tables import milliseconds, notes, short
+from pointwise.costs.tables import milliseconds, short
 from pointwise.report.roofline import drawing, legend, plotted
 
 _WIDE, _NARROW = (1040, 520), (370, 400)  # of the plot
 
 _COLUMNS = (
-    ("layer", True), ("kind", True), ("ms", False), ("% of time", False), ("parameters", False),
-    ("multiply-adds", False), ("bytes", False), ("operations per byte", False), ("GFLOP/s", False),
-    ("% of roofline", False), ("bound by", True), ("measured", True),
-)  # fmt: skip
+    ("layer", True),
+    ("kind", True),
+    ("ms", False),
+    ("% of time", False),
+    ("parameters", False),
+    ("multiply-adds", False),
+    ("bytes", False),
+    ("operations per byte", False),
+    ("GFLOP/s", False),
+    ("% of roofline", False),
+    ("bound by", True),
+    ("measured", True),
+)
 """Heads, and whether there are words below."""
 
 
@@ -134,21 +143,32 @@ def _row(number: int, row: Row, found: Profile) -> str:
         _number(count.bytes, _at_most(count.bytes, count.exact)),
         _number(count.intensity, f"{count.intensity:.3g}" if count.bytes else ""),
         _number(gflops, f"{gflops:.3g}" if gflops else ""),
-        _number(-1 if row.share is None else row.share,
-                "" if row.share is None else f"{100 * row.share:.0f}"),
+        _number(
+            -1 if row.share is None else row.share,
+            "" if row.share is None else f"{100 * row.share:.0f}",
+        ),
         _words(row.bound),
         f'<td class="reason">{html.escape(row.reason)}</td>',
-    ]  # fmt: skip
+    ]
     return f'<tr id="layer-{number}">{"".join(cells)}</tr>'
 
 
 def _total(found: Profile) -> str:
     count = found.count
     share = 100 * found.limit_ms / found.milliseconds
-    cells = ["", f"{found.milliseconds:.3g}", "", short(count.parameters),
-             _at_most(count.multiply_adds, count.exact), _at_most(count.bytes, count.exact),
-             f"{count.intensity:.3g}", f"{count.operations / (1e6 * found.milliseconds):.3g}",
-             f"{share:.0f}", "", ""]  # fmt: skip
+    cells = [
+        "",
+        f"{found.milliseconds:.3g}",
+        "",
+        short(count.parameters),
+        _at_most(count.multiply_adds, count.exact),
+        _at_most(count.bytes, count.exact),
+        f"{count.intensity:.3g}",
+        f"{count.operations / (1e6 * found.milliseconds):.3g}",
+        f"{share:.0f}",
+        "",
+        "",
+    ]
     body = "".join(f"<td>{cell}</td>" for cell in cells)
     return f'<tr class="total"><th scope="row">the whole network</th>{body}</tr>'
 
@@ -164,7 +184,7 @@ def _kinds(found: Profile) -> str:
             f"{count.intensity:.3g}",
         )
         body = "".join(f"<td>{cell}</td>" for cell in cells)
-        meaning = html.escape(kinds.MEANING[kind], quote=True)
+        meaning = html.escape(work_kinds.MEANING[kind], quote=True)
         parts.append(f'<tr><th scope="row" title="{meaning}">{kind}</th>{body}</tr>')
     return "".join(parts)
 
@@ -179,7 +199,7 @@ def _notes(found: Profile) -> str:
         "a padding are counted, but not asked of the roofline.",
         "What bounds a layer that is far from its roofline comes from more measurements: its time "
         "on one thread, with twice the batch, and when it runs a second time at once.",
-        *notes(found.cost),
+        *found.cost.notes(),
     ]
     return "".join(f"<p>{html.escape(line)}</p>" for line in lines)
 

@@ -7,20 +7,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pointwise.costs import kinds
+from pointwise.costs import work_kinds
 from pointwise.costs.profiled import Profile, Row
 
 # Okabe and Ito's colours, and a form for each: either alone tells them apart.
 _SIGNS = {
-    kinds.STANDARD: ("#d55e00", "square"),
-    kinds.SEPARABLE: ("#0072b2", "circle"),
-    kinds.INVERTED: ("#0072b2", "square"),
-    kinds.POINTWISE: ("#56b4e9", "diamond"),
-    kinds.DEPTHWISE: ("#009e73", "triangle"),
-    kinds.GROUPED: ("#e69f00", "square"),
-    kinds.CELL: ("#cc79a7", "circle"),
-    kinds.CELL_DEPTHWISE: ("#009e73", "triangle"),
-    kinds.LINEAR: ("#e69f00", "diamond"),
+    work_kinds.STANDARD: ("#d55e00", "square"),
+    work_kinds.SEPARABLE: ("#0072b2", "circle"),
+    work_kinds.INVERTED: ("#0072b2", "square"),
+    work_kinds.POINTWISE: ("#56b4e9", "diamond"),
+    work_kinds.DEPTHWISE: ("#009e73", "triangle"),
+    work_kinds.GROUPED: ("#e69f00", "square"),
+    work_kinds.CELL: ("#cc79a7", "circle"),
+    work_kinds.CELL_DEPTHWISE: ("#009e73", "triangle"),
+    work_kinds.LINEAR: ("#e69f00", "diamond"),
 }
 _OTHER = ("#8a8f98", "cross")
 _LEAST = 0.01  # operations per byte; below, numbers are only moved
@@ -77,9 +77,9 @@ def drawing(found: Profile, width: int, height: int, name: str) -> str:
 def legend(rows: Sequence[Row]) -> str:
     """An item for each kind in the plot."""
     present = {row.kind for _, row in plotted(rows)}
-    known = [kind for kind in kinds.ORDER if kind in present and kind in _SIGNS]
+    known = [kind for kind in work_kinds.ORDER if kind in present and kind in _SIGNS]
     items = [(kind, _SIGNS[kind]) for kind in known]
-    if others := [kind for kind in kinds.ORDER if kind in present and kind not in _SIGNS]:
+    if others := [kind for kind in work_kinds.ORDER if kind in present and kind not in _SIGNS]:
         items.append((", ".join(others), _OTHER))
     return "".join(
         f'<li><svg viewBox="0 0 16 16" aria-hidden="true">{_form(form, 8, 8, 6, color)}</svg>'
@@ -215,8 +215,20 @@ def _form(form: str, x: float, y: float, r: float, color: str) -> str:
         "square": [(-0.85, -0.85), (0.85, -0.85), (0.85, 0.85), (-0.85, 0.85)],
         "diamond": [(0, -1.15), (1.15, 0), (0, 1.15), (-1.15, 0)],
         "triangle": [(0, -1.1), (1.1, 0.8), (-1.1, 0.8)],
-        "cross": [(-0.35, -1), (0.35, -1), (0.35, -0.35), (1, -0.35), (1, 0.35), (0.35, 0.35),
-                  (0.35, 1), (-0.35, 1), (-0.35, 0.35), (-1, 0.35), (-1, -0.35), (-0.35, -0.35)],
-    }[form]  # fmt: skip
+        "cross": [
+            (-0.35, -1),
+            (0.35, -1),
+            (0.35, -0.35),
+            (1, -0.35),
+            (1, 0.35),
+            (0.35, 0.35),
+            (0.35, 1),
+            (-0.35, 1),
+            (-0.35, 0.35),
+            (-1, 0.35),
+            (-1, -0.35),
+            (-0.35, -0.35),
+        ],
+    }[form]
     points = " ".join(f"{x + r * dx:.1f},{y + r * dy:.1f}" for dx, dy in corners)
     return f'<polygon {style} points="{points}"/>'

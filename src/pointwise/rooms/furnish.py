@@ -8,7 +8,7 @@ import numpy as np
 
 from pointwise.rooms import shell, tables, things
 from pointwise.rooms.materials import paint
-from pointwise.rooms.plan import Piece, Plan, Pose, Site
+from pointwise.rooms.plan import FloorPlan, Furniture, Pose, Site
 from pointwise.rooms.seats import chair, sofa
 from pointwise.rooms.solids import Solid, moved
 from pointwise.rooms.storage import bookcase
@@ -16,7 +16,7 @@ from pointwise.rooms.storage import bookcase
 KINDS = ("office", "meeting", "lounge", "open")
 
 
-def furnished(seed: int) -> tuple[Plan, list[Solid]]:
+def furnished(seed: int) -> tuple[FloorPlan, list[Solid]]:
     """The room of number ``seed``: its plan with what floor is left free, and all its solids.
 
     Of the things that not every room has, each third room is sure to get a column, a sofa or a
@@ -131,7 +131,7 @@ def _spare_chairs(site: Site, count: int) -> None:
     model = chair(site.rng, swivel=False)
     for _ in range(count):
         turned = moved(model, 0.0, 0.42, turn=float(site.rng.normal(0.0, 0.15)))
-        site.against_wall(Piece(turned, 0.64, 0.72))
+        site.against_wall(Furniture(turned, 0.64, 0.72))
 
 
 def _clutter(site: Site) -> None:

@@ -15,14 +15,14 @@ CELL = 0.05  # metres, of the raster of free floor
 
 
 class Pose(NamedTuple):
-    """Where a piece stands: its origin on the floor and its turn about z (radians)."""
+    """Where furniture stands: its origin on the floor and its rotation about z (radians)."""
 
     x: float
     y: float
     turn: float
 
 
-class Piece(NamedTuple):
+class Furniture(NamedTuple):
     """Furniture with its back at y = 0, looking to +y, over [-width/2, width/2] × [0, depth]."""
 
     solids: list[Solid]
@@ -57,7 +57,7 @@ class Wall:
 
 
 @dataclass
-class Plan:
+class FloorPlan:
     """A room over [0, width] × [0, depth], for an L without the rectangle ``notch`` at a corner."""
 
     width: float
@@ -139,14 +139,14 @@ class Plan:
 class Site:
     """A room being furnished."""
 
-    plan: Plan
+    plan: FloorPlan
     rng: np.random.Generator
     solids: list[Solid] = field(default_factory=list)
 
     def put(self, solids: list[Solid], pose: Pose, z: float = 0.0) -> None:
         self.solids += moved(solids, pose.x, pose.y, z, pose.turn)
 
-    def against_wall(self, piece: Piece, tall: bool = False, tries: int = 40) -> Pose | None:
+    def against_wall(self, piece: Furniture, tall: bool = False, tries: int = 40) -> Pose | None:
         """Places the piece with its back to a wall, where it fits; None if it fits nowhere.
 
         What is ``tall`` does not stand before a board or a door, and keeps them from coming later.
@@ -171,7 +171,7 @@ class Site:
         return None
 
     def on_floor(
-        self, piece: Piece, clearance: float = 0.0, square: bool = False, tries: int = 40
+        self, piece: Furniture, clearance: float = 0.0, square: bool = False, tries: int = 40
     ) -> Pose | None:
         """Places the piece anywhere with ``clearance`` metres around it; ``square`` to the walls
         or turned at random."""

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from pointwise.rooms.cast import MAX_JITTER, cast, normals
-from pointwise.rooms.plan import Plan, Pose
+from pointwise.rooms.plan import FloorPlan, Pose
 from pointwise.rooms.solids import Solids
 
 LOWEST = math.radians(-62.0)  # below, the tripod is in the way
@@ -15,7 +15,7 @@ STEPS_UP = math.pi / 2 - LOWEST
 MAX_RANGE_SIGMA = 0.01  # metres
 
 
-def stations(rng: np.random.Generator, plan: Plan, count: int) -> np.ndarray:
+def stations(rng: np.random.Generator, plan: FloorPlan, count: int) -> np.ndarray:
     """Places for the tripod on free floor, away from each other: [count, 3], metres."""
     off = min(0.8, 0.2 * min(plan.width, plan.depth))  # metres from the walls
     floor: list[tuple[float, float]] = []

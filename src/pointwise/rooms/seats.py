@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from pointwise.rooms.materials import CHAIR, SOFA, paint
-from pointwise.rooms.plan import Piece
+from pointwise.rooms.plan import Furniture
 from pointwise.rooms.solids import Solid, ball, box, moved, tube
 
 CHAIR_SPACE = 0.62  # metres, the side of the square of floor that a chair needs
@@ -66,7 +66,7 @@ def _star(rng: np.random.Generator, frame, seat: float) -> list[Solid]:
     return solids
 
 
-def sofa(rng: np.random.Generator, seats: int) -> Piece:
+def sofa(rng: np.random.Generator, seats: int) -> Furniture:
     """An armchair or a sofa of ``seats`` with arms, a back, and cushions that lie on it."""
     cover = paint(rng, "fabric", "leather")
     seat = float(rng.uniform(0.55, 0.7))
@@ -97,7 +97,7 @@ def sofa(rng: np.random.Generator, seats: int) -> Piece:
             loose, spin = paint(rng, "fabric", "paper"), float(rng.normal(0.0, 0.4))
             at = (x + float(rng.normal(0.0, 0.1)), back + 0.27, sits + 0.19)
             solids.append(ball(SOFA, loose, at, (0.22, 0.08, 0.2), turn=spin, tilt=0.35))
-    return Piece(solids, width, depth)
+    return Furniture(solids, width, depth)
 
 
 def chairs_along(

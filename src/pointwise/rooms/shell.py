@@ -17,13 +17,13 @@ from pointwise.rooms.materials import (
     Paint,
     paint,
 )
-from pointwise.rooms.plan import Piece, Plan, Pose, Site, Wall
+from pointwise.rooms.plan import FloorPlan, Furniture, Pose, Site, Wall
 from pointwise.rooms.solids import Solid, box, moved, tube
 
 Opening = tuple[Wall, float, float, float]  # the wall, the middle along it, width, height
 
 
-def floor_plan(rng: np.random.Generator, kind: str) -> Plan:
+def floor_plan(rng: np.random.Generator, kind: str) -> FloorPlan:
     """A plan of a size usual for the ``kind`` of room; about a third of the larger ones are L's."""
     low, high = {
         "office": ((3.0, 3.0), (4.8, 4.5)),
@@ -41,7 +41,7 @@ def floor_plan(rng: np.random.Generator, kind: str) -> Plan:
         y0 = 0.0 if rng.random() < 0.5 else depth - d
         notch = (x0, y0, w if x0 == 0.0 else width, d if y0 == 0.0 else depth)
     height = float(rng.uniform(2.5, 3.0 if kind == "office" else 3.5))
-    return Plan(width, depth, height, float(rng.uniform(0.1, 0.25)), notch)
+    return FloorPlan(width, depth, height, float(rng.uniform(0.1, 0.25)), notch)
 
 
 def add_shell(site: Site) -> Paint:
@@ -66,7 +66,7 @@ def add_shell(site: Site) -> Paint:
     return wall_paint
 
 
-def _wall(wall: Wall, holes: list[Opening], plan: Plan, color: Paint) -> list[Solid]:
+def _wall(wall: Wall, holes: list[Opening], plan: FloorPlan, color: Paint) -> list[Solid]:
     """The wall in its own frame: along x, the room at y > 0, with its doors left out."""
     t, solids = plan.thickness, []
 
@@ -148,7 +148,7 @@ def add_columns(site: Site, wall_paint: Paint) -> None:
         width, out = float(rng.uniform(0.25, 0.5)), float(rng.uniform(0.12, 0.35))
         # It reaches into the wall, across the gap that furniture keeps.
         pillar = box(COLUMN, color, (0.0, out / 2 - 0.05, 0.0), (width, out + 0.1, plan.height))
-        site.against_wall(Piece([pillar], width, out), tall=True)
+        site.against_wall(Furniture([pillar], width, out), tall=True)
 
 
 def _column(site: Site, color: Paint, x: float, y: float, size: float, round_: bool) -> bool:

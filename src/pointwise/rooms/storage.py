@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from pointwise.rooms.materials import BOOKCASE, Paint, paint
-from pointwise.rooms.plan import Piece
+from pointwise.rooms.plan import Furniture
 from pointwise.rooms.solids import Solid, box, moved
 
 
-def bookcase(rng: np.random.Generator, units: int) -> Piece:
+def bookcase(rng: np.random.Generator, units: int) -> Furniture:
     """``units`` of one model side by side."""
     width, depth = (float(value) for value in rng.uniform((0.6, 0.28), (1.0, 0.42)))
     height = float(rng.uniform(1.6, 2.2) if rng.random() < 0.7 else rng.uniform(0.8, 1.4))
@@ -19,7 +19,7 @@ def bookcase(rng: np.random.Generator, units: int) -> Piece:
     for i in range(units):
         unit = _unit(rng, width, depth, height, color, backed, doors)
         solids += moved(unit, (i - (units - 1) / 2) * width, 0.0)
-    return Piece(solids, units * width, depth)
+    return Furniture(solids, units * width, depth)
 
 
 def _unit(

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from pointwise.rooms.materials import CLUTTER, TABLE, Paint, paint
-from pointwise.rooms.plan import Piece
+from pointwise.rooms.plan import Furniture
 from pointwise.rooms.seats import CHAIR_SPACE, chairs_along
 from pointwise.rooms.solids import Solid, box, moved, tube
 from pointwise.rooms.things import desk_things, table_things
@@ -47,14 +47,16 @@ def table(
     return solids
 
 
-def desk(rng: np.random.Generator, seat: list[Solid], color: Paint) -> Piece:
+def desk(rng: np.random.Generator, seat: list[Solid], color: Paint) -> Furniture:
     """A desk for one person, who looks at the wall behind it."""
     width, depth = (float(value) for value in rng.uniform((1.2, 0.65), (1.8, 0.8)))
     solids = _workplace(rng, seat, color, width, depth, float(rng.uniform(0.71, 0.76)))
-    return Piece(solids, width, depth + CHAIR_ROOM)
+    return Furniture(solids, width, depth + CHAIR_ROOM)
 
 
-def desk_cluster(rng: np.random.Generator, seat: list[Solid], color: Paint, pairs: int) -> Piece:
+def desk_cluster(
+    rng: np.random.Generator, seat: list[Solid], color: Paint, pairs: int
+) -> Furniture:
     """Desks back to back, ``pairs`` of them in a row, often with a screen between."""
     width, depth = (float(value) for value in rng.uniform((1.2, 0.65), (1.6, 0.8)))
     height, middle = float(rng.uniform(0.71, 0.76)), depth + CHAIR_ROOM
@@ -69,7 +71,7 @@ def desk_cluster(rng: np.random.Generator, seat: list[Solid], color: Paint, pair
     if rng.random() < 0.4:
         cloth = paint(rng, "fabric", "laminate", "cork")
         solids.append(box(CLUTTER, cloth, (0.0, middle, 0.5), (long - 0.1, 0.025, 0.7)))
-    return Piece(solids, long, 2 * middle)
+    return Furniture(solids, long, 2 * middle)
 
 
 def _workplace(
@@ -91,7 +93,9 @@ def _workplace(
     return solids
 
 
-def meeting_table(rng: np.random.Generator, seat: list[Solid], long: float, deep: float) -> Piece:
+def meeting_table(
+    rng: np.random.Generator, seat: list[Solid], long: float, deep: float
+) -> Furniture:
     """A table with chairs all around that needs at most ``long`` × ``deep`` metres of floor."""
     color = paint(rng, "wood", "laminate")
     width = min(float(rng.uniform(1.6, 4.5)), long - 2 * CHAIR_ROOM)
@@ -106,10 +110,10 @@ def meeting_table(rng: np.random.Generator, seat: list[Solid], long: float, deep
             solids += moved(head, 0.0, 0.0, turn=turn + math.pi / 2)
     solids += moved(table_things(rng, width, depth), 0.0, 0.0, height)
     deep_all = depth + 2 * CHAIR_ROOM
-    return Piece(moved(solids, 0.0, deep_all / 2), width + 2 * CHAIR_ROOM, deep_all)
+    return Furniture(moved(solids, 0.0, deep_all / 2), width + 2 * CHAIR_ROOM, deep_all)
 
 
-def round_table(rng: np.random.Generator, seat: list[Solid]) -> Piece:
+def round_table(rng: np.random.Generator, seat: list[Solid]) -> Furniture:
     """A round table on one foot with two to five chairs."""
     radius, height = float(rng.uniform(0.4, 0.65)), float(rng.uniform(0.7, 0.76))
     color, metal = paint(rng, "wood", "laminate"), paint(rng, "metal")
@@ -125,13 +129,13 @@ def round_table(rng: np.random.Generator, seat: list[Solid]) -> Piece:
         solids += moved(place, 0.0, 0.0, turn=first + i * 2 * math.pi / count)
     solids += moved(table_things(rng, radius, radius), 0.0, 0.0, height)
     size = 2 * (radius + CHAIR_ROOM)
-    return Piece(moved(solids, 0.0, size / 2), size, size)
+    return Furniture(moved(solids, 0.0, size / 2), size, size)
 
 
-def coffee_table(rng: np.random.Generator) -> Piece:
+def coffee_table(rng: np.random.Generator) -> Furniture:
     """A low table, as it stands before a sofa."""
     width, depth = (float(value) for value in rng.uniform((0.6, 0.5), (1.2, 0.7)))
     height = float(rng.uniform(0.38, 0.5))
     solids = table(rng, width, depth, height, paint(rng, "wood", "laminate", "metal"))
     solids += moved(table_things(rng, width, depth), 0.0, 0.0, height)
-    return Piece(moved(solids, 0.0, depth / 2), width, depth)
+    return Furniture(moved(solids, 0.0, depth / 2), width, depth)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from pointwise.rooms.materials import CLUTTER, paint
-from pointwise.rooms.plan import Piece
+from pointwise.rooms.plan import Furniture
 from pointwise.rooms.solids import Solid, ball, box, moved, tube
 
 
@@ -118,7 +118,7 @@ def _plant(rng: np.random.Generator, tall: float, pot: float) -> tuple[list[Soli
     return solids, reach
 
 
-def floor_thing(rng: np.random.Generator) -> Piece:
+def floor_thing(rng: np.random.Generator) -> Furniture:
     """A bin, cardboard boxes, a bag, a plant, a computer or a printer on a stand."""
     kind = rng.integers(6)
     if kind == 0:
@@ -126,7 +126,7 @@ def floor_thing(rng: np.random.Generator) -> Piece:
         bin_ = tube(
             CLUTTER, paint(rng, "plastic", "metal"), (0, radius, 0), (0, radius, height), radius
         )
-        return Piece([bin_], 2 * radius, 2 * radius)
+        return Furniture([bin_], 2 * radius, 2 * radius)
     if kind == 1:
         width, depth, height = (float(value) for value in rng.uniform(0.25, 0.55, 3))
         solids, z = [], 0.0
@@ -135,21 +135,21 @@ def floor_thing(rng: np.random.Generator) -> Piece:
             solids.append(box(CLUTTER, color, (0.0, 0.3, z), (width, depth, height), turn))
             z, height = z + height, 0.7 * height
             width, depth = 0.9 * width, 0.9 * depth
-        return Piece(solids, 0.64, 0.6)
+        return Furniture(solids, 0.64, 0.6)
     if kind == 2:
         cloth, lean = paint(rng, "fabric", "leather"), float(rng.uniform(0.1, 0.3))
         bag = ball(CLUTTER, cloth, (0.0, 0.16, 0.23), (0.17, 0.12, 0.23), tilt=lean)
         pocket = ball(CLUTTER, cloth, (0.0, 0.26, 0.15), (0.12, 0.07, 0.13), tilt=lean)
-        return Piece([bag, pocket], 0.36, 0.34)
+        return Furniture([bag, pocket], 0.36, 0.34)
     if kind == 3:
         size = float(rng.uniform(0.7, 1.7)), float(rng.uniform(0.13, 0.2))
         green, reach = _plant(rng, *size)
-        return Piece(moved(green, 0.0, reach), 2 * reach, 2 * reach)
+        return Furniture(moved(green, 0.0, reach), 2 * reach, 2 * reach)
     if kind == 4:
         color = paint(rng, "plastic", "metal")
-        return Piece([box(CLUTTER, color, (0.0, 0.22, 0.0), (0.19, 0.42, 0.42))], 0.2, 0.44)
+        return Furniture([box(CLUTTER, color, (0.0, 0.22, 0.0), (0.19, 0.42, 0.42))], 0.2, 0.44)
     stand, case = paint(rng, "wood", "laminate"), paint(rng, "plastic", "laminate")
-    return Piece(
+    return Furniture(
         [
             box(CLUTTER, stand, (0.0, 0.27, 0.0), (0.55, 0.5, 0.55)),
             box(CLUTTER, case, (0.0, 0.27, 0.55), (0.48, 0.42, 0.3)),

@@ -1,4 +1,4 @@
-"""The pointwise half fitted to images: what the network's own data leave of a convolution.
+"""The pointwise half of a separable convolution, fitted to what the layer reads on images.
 
 The decomposition of a weight treats all inputs as equally likely. But neighbouring pixels and
 related channels say nearly the same, and what a dropped filter saw, others can tell. So with images
@@ -56,8 +56,8 @@ def batches_of(calibration: Tensor | Iterable[Any]) -> list[Tensor]:
     return [part for batch in batches for part in batch.split(32)]
 
 
-class Moments:
-    """Sums over samples, all that least squares of ``y [T, o]`` by ``z [T, n]`` needs."""
+class NormalEquations:
+    """Sums over samples for least squares of ``y [T, o]`` by ``z [T, n]``."""
 
     def __init__(self) -> None:
         self.zz: Tensor | float = 0.0
@@ -87,7 +87,7 @@ class Moments:
 class Fit:
     """Least squares over several numbers of columns, with one decomposition of the matrix."""
 
-    def __init__(self, moments: Moments) -> None:
+    def __init__(self, moments: NormalEquations) -> None:
         self.moments = moments
         assert isinstance(moments.zz, Tensor)
         diagonal = moments.zz.diagonal()
@@ -167,12 +167,16 @@ def _prior(expansion: Expansion, rank: int, group: int) -> Tensor:
     return own.transpose(0, 1).flatten(0, 1)
 
 
-def _moments_of(network, conv, expansion, most) -> tuple[list[Moments], list[Moments]]:
-    return [Moments() for _ in range(conv.groups)], [Moments() for _ in range(conv.groups)]
+def _moments_of(
+    network, conv, expansion, most
+) -> tuple[list[NormalEquations], list[NormalEquations]]:
+    return [NormalEquations() for _ in range(conv.groups)], [
+        NormalEquations() for _ in range(conv.groups)
+    ]
 
 
 def _add(
-    moments: list[Moments],
+    moments: list[NormalEquations],
     conv: nn.Conv2d,
     expansion: Expansion,
     rank: int,
@@ -210,15 +214,16 @@ def patches(x: Tensor, conv: nn.Conv2d, places: Tensor) -> Tensor:
 
 
 def _edges(x: Tensor, conv: nn.Conv2d) -> list[int]:
-    return resolve("separate", conv.padding, x.shape[2:], conv.kernel_size, conv.stride,
-                   conv.dilation)  # fmt: skip
+    return resolve(
+        "separate", conv.padding, x.shape[2:], conv.kernel_size, conv.stride, conv.dilation
+    )
 
 
 def _sizes(x: Tensor, conv: nn.Conv2d, edges: Sequence[int]) -> list[int]:
     """Height and width of the result."""
     return [
-        (size + sum(edges[2 * i : 2 * i + 2]) - (k - 1) * spread - 1) // step + 1
-        for i, (size, k, spread, step) in enumerate(
+        (size + sum(edges[2 * i : 2 * i + 2]) - (k - 1) * dilation - 1) // stride + 1
+        for i, (size, k, dilation, stride) in enumerate(
             zip(x.shape[2:], conv.kernel_size, conv.dilation, conv.stride, strict=True)
         )
     ]
@@ -243,13 +248,13 @@ def _per_image(conv: nn.Conv2d, rank: int, batches: Sequence[Tensor]) -> int:
 
 
 class _Enough(Exception):
-    """What was wanted of a run is there."""
+    """Ends a run of a network as soon as the input that was wanted is known."""
 
 
 def inputs_of(
     layers: Sequence[tuple[nn.Module, nn.Module]], batches: Sequence[Tensor]
 ) -> Iterator[tuple[Tensor, ...]]:
-    """For each batch, what a layer of each network is first called with."""
+    """For each batch, the first input of each layer, one in each network."""
     for batch in batches:
         yield tuple(_input_of(network, layer, batch) for network, layer in layers)
 

@@ -21,17 +21,17 @@ from pointwise.separation.probe import (
 from pointwise.separation.ranks import choices, for_error, within
 
 Progress = Callable[[str, int, int], object]
-"""Called with what is being done, how many of them are, and of how many."""
+"""Called with a name for the work, how much of it is done, and how much there is."""
 
 
 @dataclass
 class Candidate:
-    """A convolution of the given network, what is known of it, and what is to become of it."""
+    """A convolution of the given network, and the rank that was chosen for it."""
 
     name: str
-    conv: nn.Conv2d  # or, of what is left alone, any other convolution
+    conv: nn.Conv2d  # or any other convolution, where ``why`` says so
     points: int  # results of each channel for one image; 0 where nobody counted
-    why: str = ""  # it is left alone
+    why: str = ""  # the convolution is left as it is; empty where it is not
     rank: int | None = None
     expanded: Expansion | None = None
 
@@ -104,7 +104,7 @@ def by_budget(
     whole: int,
     errors: Mapping[str, Sequence[float]],
 ) -> None:
-    """Ranks with which a network, which now has ``whole`` of ``of``, keeps to the budget."""
+    """Chooses ranks within the budget; ``whole`` is what the network has of ``of`` now."""
     options = {}
     for name, layer in _open(layers).items():
         times = layer.points if of == "multiply_adds" else 1
@@ -132,9 +132,9 @@ def errors_of(
     batches: Sequence[Tensor] | None,
     progress: Progress,
 ) -> dict[str, list[float]]:
-    """The errors of ranks 1, 2, … of every layer that is still open, as far as they save anything.
+    """The errors of ranks 1, 2, … of every layer that has none yet, up to the last that saves work.
 
-    Layers for which rank 1 saves nothing are closed.
+    Layers for which rank 1 saves nothing are left as they are.
     """
     for layer in _open(layers).values():
         if most_ranks(layer.conv) == 0:

@@ -40,12 +40,12 @@ class Expansion:
         return self.filters[:, :rank].reshape(-1, 1, *self.kernel)
 
     def pointwise(self, rank: int) -> Tensor:
-        """What they count ``[C_out, C_in/groups·rank, 1, 1]``."""
+        """The filters' weights in each result, ``[C_out, C_in/groups·rank, 1, 1]``."""
         own = self.shares[:, :rank].unflatten(0, (self.groups, -1))  # [g, C/g, rank, C_out/g]
         return own.permute(0, 3, 1, 2).flatten(2).flatten(0, 1)[:, :, None, None]
 
     def error(self, rank: int) -> float:
-        """``‖W − W_rank‖ / ‖W‖``, from what is left out; 0 of a weight that is 0."""
+        """``‖W − W_rank‖ / ‖W‖``, from the terms left out; 0 for a weight of zeros."""
         squares = self.shares.square().sum((0, 2))  # [R]: squared singular values, of all channels
         total = float(squares.sum())
         return math.sqrt(float(squares[rank:].sum()) / total) if total else 0.0
@@ -61,7 +61,7 @@ def expand(weight: Tensor, groups: int = 1) -> Expansion:
 
 
 def composed(depthwise: Tensor, pointwise: Tensor, rank: int, groups: int = 1) -> Tensor:
-    """The weight ``[C_out, C_in/groups, kh, kw]`` of the one convolution that does what both do."""
+    """The weight ``[C_out, C_in/groups, kh, kw]`` of the convolution that equals both halves."""
     filters = depthwise.flatten(1).unflatten(0, (groups, -1, rank))  # [g, C_in/g, rank, K]
     shares = pointwise.flatten(1).unflatten(1, (-1, rank)).unflatten(0, (groups, -1))
     found = torch.einsum("gcrk,gocr->gock", filters, shares)

@@ -71,22 +71,22 @@ def inference(*modules: nn.Module) -> Iterator[None]:
 
 
 def standard_weights(conv: nn.Conv2d) -> int:
-    """Of the convolution as it is, without its bias."""
+    """How many weights a convolution has, without its bias."""
     return conv.out_channels * (conv.in_channels // conv.groups) * math.prod(conv.kernel_size)
 
 
 def separable_weights(conv: nn.Conv2d, rank: int) -> int:
-    """Of both halves that stand in for it; each is used once for every point of the result."""
+    """How many weights its depthwise and pointwise halves have; each is used once per result."""
     own = math.prod(conv.kernel_size) + conv.out_channels // conv.groups
     return conv.in_channels * rank * own
 
 
 def most_ranks(conv: nn.Conv2d) -> int:
-    """The highest rank that multiplies less than the convolution itself; 0 where none does."""
+    """The highest rank that takes fewer multiplications than the convolution; 0 where none does."""
     once = separable_weights(conv, 1)
     return min((standard_weights(conv) - 1) // once, full_rank(conv))
 
 
 def full_rank(conv: nn.Conv2d) -> int:
-    """From which on the separable convolution can do all that this one can."""
+    """The rank from which on a separable convolution can equal this one."""
     return min(conv.out_channels // conv.groups, math.prod(conv.kernel_size))

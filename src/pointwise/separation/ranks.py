@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Choice:
-    """What a layer can be: its cost, its squared relative error, its rank (None: as it is)."""
+    """A rank of a layer (None: as it is) with its cost and its squared relative error."""
 
     cost: int
     error: float
@@ -21,11 +21,11 @@ def for_error(errors: Sequence[float], error: float) -> int | None:
 
 
 def choices(errors: Sequence[float], once: int, standard: int) -> list[Choice]:
-    """What is worth choosing of a layer, costs rising: each step saves less error for its price.
+    """The choices of a layer that are worth their cost, by rising cost.
 
     ``once`` is the cost of rank 1, ``standard`` of the convolution as it is, which has no error.
-    Whatever lies above a line between two other choices is left out (the lower convex hull), so
-    that taking the best step anywhere, again and again, is best on the whole.
+    They are the lower convex hull of error over cost, so that a greedy search, which takes the best
+    step of any layer again and again, finds the best choices.
     """
     every = [
         Choice(once * rank, error**2, rank)

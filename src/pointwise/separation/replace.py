@@ -19,7 +19,7 @@ def separate_as(module: nn.Module, ranks: Mapping[str, int], *, inplace: bool = 
     """The network as ``separate`` leaves it where it chose these ranks, with first values.
 
     For weights of a separated network, which fit no other: ``ranks`` are by the name of the
-    convolution, as ``Report.ranks`` has them.
+    convolution, as ``SeparationReport.ranks`` has them.
 
     >>> from pointwise.separation import separate_as
     >>> network = separate_as(Conv2d(8, 16, 3), {"": 2})
@@ -48,10 +48,18 @@ def separate_as(module: nn.Module, ranks: Mapping[str, int], *, inplace: bool = 
 def stand_in(conv: nn.Conv2d, rank: int) -> DepthwiseSeparableConv2d:
     """A separable convolution that takes and gives what ``conv`` does, with its bias."""
     made = DepthwiseSeparableConv2d(
-        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding,
-        conv.dilation, depth_multiplier=rank, groups=conv.groups, bias=conv.bias is not None,
-        activation=getattr(conv, "activation", None), between=False,
-    )  # fmt: skip
+        conv.in_channels,
+        conv.out_channels,
+        conv.kernel_size,
+        conv.stride,
+        conv.padding,
+        conv.dilation,
+        depth_multiplier=rank,
+        groups=conv.groups,
+        bias=conv.bias is not None,
+        activation=getattr(conv, "activation", None),
+        between=False,
+    )
     made.to(conv.weight.device, conv.weight.dtype).train(conv.training)
     for half in (made.depthwise.conv, made.pointwise.conv):
         half.weight.requires_grad_(conv.weight.requires_grad)
@@ -72,7 +80,7 @@ def fill(made: DepthwiseSeparableConv2d, depthwise: Tensor, pointwise: Tensor) -
 
 
 def put(module: M, made: Mapping[nn.Module, nn.Module]) -> M | nn.Module:
-    """Puts modules in the places of others, wherever those are; returns what is then the whole."""
+    """Replaces modules wherever they occur; returns the network, which may be one of them."""
     for part in list(module.modules()):
         for name, child in part._modules.items():
             if child is not None and child in made:

@@ -1,4 +1,4 @@
-"""What a separation did: layer by layer, counted, measured, and in all."""
+"""What a separation did, layer by layer and in all: counted and measured."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Pair = tuple[float, float]  # before and after
 
 
 @dataclass(frozen=True)
-class Layer:
+class SeparatedLayer:
     """A convolution: what it was, and what became of it.
 
     ``rank`` is None where it was left alone, and ``why`` then says why. Pairs are before and after;
@@ -42,14 +42,14 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Report:
+class SeparationReport:
     """All convolutions in their order, and the whole network, before and after.
 
     Multiply-adds are for one image, ``milliseconds`` for a ``batch``. ``output_error`` is that of
     the network's results: ``‖ŷ − y‖ / ‖y‖``. ``print`` shows a table.
     """
 
-    layers: tuple[Layer, ...]
+    layers: tuple[SeparatedLayer, ...]
     parameters: Pair
     multiply_adds: Pair | None = None
     milliseconds: Pair | None = None
@@ -62,7 +62,7 @@ class Report:
         return {layer.name: layer.rank for layer in self.layers if layer.rank is not None}
 
     @property
-    def slower(self) -> tuple[Layer, ...]:
+    def slower(self) -> tuple[SeparatedLayer, ...]:
         """What was separated, multiplies less, and takes longer all the same."""
         return tuple(
             layer
@@ -130,7 +130,7 @@ class Report:
             )
         if self.milliseconds is not None and self.milliseconds[1] >= self.milliseconds[0]:
             yield "The whole network is not faster than it was."
-        why: dict[str, list[Layer]] = {}
+        why: dict[str, list[SeparatedLayer]] = {}
         for layer in self.layers:
             if layer.rank is None:
                 why.setdefault(layer.why, []).append(layer)
@@ -155,7 +155,7 @@ class Report:
         return capture.get().rstrip()
 
 
-def _names(layers: Sequence[Layer], most: int = 4) -> str:
+def _names(layers: Sequence[SeparatedLayer], most: int = 4) -> str:
     shown = ", ".join(layer.name or "(itself)" for layer in layers[:most])
     return shown + (f" and {len(layers) - most} more" if len(layers) > most else "")
 

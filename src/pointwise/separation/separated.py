@@ -27,7 +27,7 @@ from pointwise.separation.choose import (
 from pointwise.separation.expand import composed
 from pointwise.separation.probe import Calls, full_rank, probe, separable_weights, standard_weights
 from pointwise.separation.replace import fill, put, stand_in
-from pointwise.separation.report import Layer, Report
+from pointwise.separation.report import SeparatedLayer, SeparationReport
 
 OF = ("multiply_adds", "parameters")
 Made = dict[str, DepthwiseSeparableConv2d]
@@ -39,7 +39,7 @@ class Separated(NamedTuple):
     """The network with separable convolutions, and what was done."""
 
     module: nn.Module
-    report: Report
+    report: SeparationReport
 
 
 def separate(
@@ -130,8 +130,11 @@ def separate(
 def _check(module, error, budget, rank, of, batch) -> None:
     if not isinstance(module, nn.Module):
         raise TypeError(f"separate: module must be a torch.nn.Module, got {type(module).__name__}")
-    given = [name for name, value in (("error", error), ("budget", budget), ("rank", rank))
-             if value is not None]  # fmt: skip
+    given = [
+        name
+        for name, value in (("error", error), ("budget", budget), ("rank", rank))
+        if value is not None
+    ]
     if len(given) != 1:
         raise ValueError(
             "separate: give one of error, budget and rank, such as budget=0.5 for half the"
@@ -226,8 +229,9 @@ def _build(
         if batches is None:
             pointwise = expansion.pointwise(rank)
         else:
-            pointwise = calibrate.fitted_pointwise((old, conv), (new, place), expansion, rank,
-                                                   batches)  # fmt: skip
+            pointwise = calibrate.fitted_pointwise(
+                (old, conv), (new, place), expansion, rank, batches
+            )
         made[layer.name] = stand_in(place, rank)
         fill(made[layer.name], expansion.depthwise(rank), pointwise)
         new = put(new, {place: made[layer.name]})
@@ -243,7 +247,7 @@ def _report(
     seen: Seen,
     example: Tensor | None,
     batch: int,
-) -> Report:
+) -> SeparationReport:
     off: dict[nn.Module, float] = {}
     if example is not None and made:
         every: dict[nn.Module, DepthwiseSeparableConv2d] = {
@@ -258,7 +262,7 @@ def _report(
         if times:
             milliseconds = measure.network_times(old, new, _repeated(example, batch))
     parameters = _whole(old, OF[1], example), _whole(new, OF[1], example)
-    return Report(tuple(rows), parameters, multiply_adds, milliseconds, error, batch)
+    return SeparationReport(tuple(rows), parameters, multiply_adds, milliseconds, error, batch)
 
 
 def _repeated(example: Tensor, batch: int) -> Tensor:
@@ -272,16 +276,16 @@ def _row(
     times: Times,
     off: dict[nn.Module, float],
     seen: Seen,
-) -> Layer:
+) -> SeparatedLayer:
     conv = layer.conv
     before = sum(parameter.numel() for parameter in conv.parameters())
     if made is None or layer.rank is None:
-        return Layer(layer.name, 0, why=layer.why, parameters=(before, before))
+        return SeparatedLayer(layer.name, 0, why=layer.why, parameters=(before, before))
     multiply_adds = None
     if seen is not None:
         each = standard_weights(conv), separable_weights(conv, layer.rank)
         multiply_adds = each[0] * layer.points, each[1] * layer.points
-    return Layer(
+    return SeparatedLayer(
         layer.name,
         full_rank(conv),
         layer.rank,

@@ -13,11 +13,11 @@ from pointwise.cloud.scan import Scan
 from pointwise.training.augment import Augmentation
 from pointwise.training.classes import IGNORED
 from pointwise.training.columns import blocks
-from pointwise.training.feed import Epochs, Feed, watched
+from pointwise.training.feed import Epochs, Feed, own_share
 from pointwise.training.recipe import Prepared, Recipe
 
 
-class Batch(NamedTuple):
+class CloudBatch(NamedTuple):
     """Packed clouds, and one target per row of the network's output."""
 
     points: torch.Tensor  # [N, 3] float32
@@ -34,13 +34,13 @@ FEWEST = 128  # blocks in an epoch
 Sample = tuple[np.ndarray, np.ndarray, np.ndarray]  # points, features, labels of one block or cloud
 
 
-def pack(samples: Sequence[Sample]) -> Batch:
+def pack(samples: Sequence[Sample]) -> CloudBatch:
     """Puts blocks or clouds one after the other."""
     points, features, labels = (
         torch.from_numpy(np.concatenate(part)) for part in zip(*samples, strict=True)
     )
     offsets = np.cumsum([0, *(len(sample[0]) for sample in samples)], dtype=np.int64)
-    return Batch(points, features, torch.from_numpy(offsets), labels)
+    return CloudBatch(points, features, torch.from_numpy(offsets), labels)
 
 
 class RandomBlocks(Dataset[Sample]):
@@ -48,8 +48,8 @@ class RandomBlocks(Dataset[Sample]):
 
     It has ``FEWEST`` blocks at least, since a validation follows each.
 
-    Every scan has its turns in each epoch, and the class of the point in the middle is drawn evenly
-    from the scan's classes, so that rare classes are seen. Item ``n`` depends on the seed and on
+    Every scan has blocks in each epoch, and the class of the point in the middle is drawn evenly
+    from the scan's classes, so that rare classes occur. Item ``n`` depends on the seed and on
     ``n`` alone, whichever worker makes it.
     """
 
@@ -63,16 +63,16 @@ class RandomBlocks(Dataset[Sample]):
             _by_class(np.where(prepared.stray, IGNORED, labels))  # no block is about a stray
             for prepared, labels in zip(self.scans, self.labels, strict=True)
         ]
-        turns = np.repeat(np.arange(len(scans)), [self._turns(i) for i in range(len(scans))])
-        self.turns = np.tile(turns, -(-FEWEST // len(turns)))
+        blocks = np.repeat(np.arange(len(scans)), [self._count(i) for i in range(len(scans))])
+        self.scan_of_block = np.tile(blocks, -(-FEWEST // len(blocks)))
 
     def __len__(self) -> int:
-        return len(self.turns)
+        return len(self.scan_of_block)
 
     def __getitem__(self, n: int) -> Sample:
-        epoch, turn = divmod(n, len(self))
-        order = np.random.default_rng((self.seed, epoch)).permutation(self.turns)
-        scan, rng = int(order[turn]), np.random.default_rng((self.seed, epoch, turn))
+        epoch, block = divmod(n, len(self))
+        order = np.random.default_rng((self.seed, epoch)).permutation(self.scan_of_block)
+        scan, rng = int(order[block]), np.random.default_rng((self.seed, epoch, block))
         index = self._block(scan, rng)
         if self.augmentation is not None:
             index = index[self.augmentation.kept(len(index), rng)]
@@ -95,7 +95,8 @@ class RandomBlocks(Dataset[Sample]):
                 return rng.permutation(index)[:most]
             side *= min(0.9, (most / len(index)) ** 0.5)
 
-    def _turns(self, scan: int) -> int:
+    def _count(self, scan: int) -> int:
+        """How many blocks hold about as many points as a scan has."""
         rng = np.random.default_rng(self.seed)
         held = np.median([len(self._block(scan, rng)) for _ in range(5)])
         return int(np.ceil(len(self.labels[scan]) / held))
@@ -146,17 +147,17 @@ class Clouds(Dataset[Sample]):
         return len(self.scans)
 
     def __getitem__(self, n: int) -> Sample:
-        epoch, turn = divmod(n, len(self))
-        rng = np.random.default_rng((self.seed, epoch, turn))
+        epoch, item = divmod(n, len(self))
+        rng = np.random.default_rng((self.seed, epoch, item))
         if self.augmentation is not None:
-            turn = int(np.random.default_rng((self.seed, epoch)).permutation(len(self))[turn])
-        prepared = self.scans[turn]
+            item = int(np.random.default_rng((self.seed, epoch)).permutation(len(self))[item])
+        prepared = self.scans[item]
         index = np.arange(len(prepared.scan))
         if self.augmentation is not None:
             index = index[self.augmentation.kept(len(index), rng)]
         index = self.recipe.thin(index, rng)
         points, features = self.recipe.sample(prepared, index, self.augmentation, rng)
-        return points, features, self.labels[turn]
+        return points, features, self.labels[item]
 
 
 def feed(
@@ -223,4 +224,4 @@ def validation_loader(
         data: Dataset[Sample] = Tiles(recipe, scans)
     else:
         data = Clouds(recipe, scans, None, seed=0)
-    return DataLoader(watched(data), batch_size=batch, collate_fn=pack, num_workers=workers)
+    return DataLoader(own_share(data), batch_size=batch, collate_fn=pack, num_workers=workers)

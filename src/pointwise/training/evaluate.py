@@ -13,11 +13,11 @@ from pointwise.atomic import replacing
 from pointwise.cloud.scan import UNLABELLED, Scan
 from pointwise.training.classes import IGNORED
 from pointwise.training.feed import share
+from pointwise.training.image_recipe import ImageRecipe
 from pointwise.training.images.classify import classify_pictures
-from pointwise.training.images.picture import Picture
-from pointwise.training.images.recipe import ImageRecipe
 from pointwise.training.label import classify_scans, label_scan
 from pointwise.training.metrics import Scores, scores
+from pointwise.training.picture import Picture
 from pointwise.training.processes import total
 from pointwise.training.run import Run
 

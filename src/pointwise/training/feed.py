@@ -30,7 +30,7 @@ class Batch(Protocol):
 
 @dataclass(frozen=True)
 class Feed:
-    """Batches to train on, batches to watch it by (if any), and the labels of each class [K]."""
+    """Batches to train and (if any) to validate on, and the number of labels of each class [K]."""
 
     train: DataLoader
     validation: DataLoader | None
@@ -43,10 +43,10 @@ class Feed:
 
 
 class Epochs(Sampler[int]):
-    """Numbers that go on from epoch to epoch, so that no epoch repeats another's random draws.
+    """Indices that go on from epoch to epoch, so that no epoch repeats another's random draws.
 
-    Of several processes, each has every so manieth number, and all have equally many: what is left
-    over is left out, in each epoch something else. Raises ValueError where there are fewer.
+    Of P processes each has every P-th number, and all have equally many: the remainder is left out,
+    in each epoch another. Raises ValueError for a ``length`` below P.
     """
 
     def __init__(self, length: int) -> None:
@@ -71,12 +71,12 @@ class Epochs(Sampler[int]):
 
 
 def share(items: Sequence[T]) -> Sequence[T]:
-    """Every so manieth item: all processes together have each one once, without repetition."""
+    """This process's share, every P-th item: the P processes together have each item once."""
     return items[processes.rank() :: processes.count()]
 
 
-def watched(data: Dataset[T]) -> Dataset[T]:
-    """What of ``data`` this process validates on.
+def own_share(data: Dataset[T]) -> Dataset[T]:
+    """The part of ``data`` that this process validates on.
 
     All of it where there is less than a sample for each: Lightning takes no empty share, and
     counts that are all multiplied by the same number have the same scores.

@@ -13,7 +13,10 @@ from torch import nn
 from pointwise.atomic import replacing
 from pointwise.separation.replace import separate_as
 from pointwise.training.classes import Classes
-from pointwise.training.described import (
+from pointwise.training.features import Features
+from pointwise.training.image_recipe import IMAGES, ImageRecipe
+from pointwise.training.recipe import TASKS, Recipe
+from pointwise.training.run_schema import (
     MAY_RUN,
     RUN,
     check,
@@ -21,9 +24,6 @@ from pointwise.training.described import (
     check_recipe,
     read_json,
 )
-from pointwise.training.features import Features
-from pointwise.training.images.recipe import IMAGES, ImageRecipe
-from pointwise.training.recipe import TASKS, Recipe
 
 R = TypeVar("R", Recipe, ImageRecipe)
 
@@ -119,14 +119,14 @@ def read_run(folder: str | Path) -> Run:
         if separated:
             network = separate_as(network, separated, inplace=True)
     except Exception as error:  # whatever a network makes of arguments that it was never given
-        raise ValueError(f"{path}: {_line(error)}") from None
+        raise ValueError(f"{path}: {_on_one_line(error)}") from None
     return Run(
         loaded, network, arguments, described["options"], separated, described.get("notes", [])
     )
 
 
-def _line(error: Exception) -> str:
-    """What an error says, on one line."""
+def _on_one_line(error: Exception) -> str:
+    """All that an error says, its lines joined."""
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
@@ -164,7 +164,7 @@ def load_run(folder: str | Path, device: str = "cpu") -> Run:
     try:
         run.network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
     except Exception as error:  # pickle, zip and torch raise a dozen types for a broken file
-        raise ValueError(f"{path} cannot be loaded: {_line(error)}; train again") from None
+        raise ValueError(f"{path} cannot be loaded: {_on_one_line(error)}; train again") from None
     for name, value in run.network.state_dict().items():
         if not bool(torch.isfinite(value).all()):
             raise ValueError(f"{path}: {name} has values that are not finite; train again")

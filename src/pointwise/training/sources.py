@@ -13,9 +13,9 @@ from pointwise.cloud.extent import set_aside
 from pointwise.cloud.scan import Scan
 from pointwise.training.classes import codes_of
 from pointwise.training.conventions import conventions
-from pointwise.training.parts import PARTS, part_of
 from pointwise.training.recipe import TASKS, Task
 from pointwise.training.split import HOWS, hold_out
+from pointwise.training.split_names import SPLITS, split_of
 
 SURFACE_POINTS = 4096  # drawn on a mesh
 MOST_LINES = 5  # said of single clouds
@@ -24,7 +24,7 @@ VALIDATION = 0.15  # of what is left for training; never of the test part
 
 @dataclass(frozen=True)
 class Data:
-    """What a training learns from, what it watches meanwhile, and what it is tested on."""
+    """What a training learns from, what it is validated on, and what it is tested on."""
 
     task: Task
     train: list[Scan]
@@ -159,7 +159,7 @@ def _read_all(
         if progress is not None:
             progress(str(file))
         scans = [scan for scan in read_clouds(file, columns) if len(scan)]
-        found[part_of(file, path)] += [(file, scan) for scan in scans]
+        found[split_of(file, path)] += [(file, scan) for scan in scans]
     everything = [pair for pairs in found.values() for pair in pairs]
     if not any(scan.label is not None or len(codes_of(scan)) for _, scan in everything):
         names = _folder_classes(path, files)
@@ -176,7 +176,7 @@ def _read_all(
 def _folder_of(file: Path, root: Path) -> str | None:
     """The folder below ``root`` that names the file's class: the first that is no part's name."""
     folders = file.relative_to(root).parts[:-1] if file != root else ()
-    return next((name for name in folders if name.lower() not in PARTS), None)
+    return next((name for name in folders if name.lower() not in SPLITS), None)
 
 
 def _folder_classes(root: Path, files: Sequence[Path]) -> list[str]:

@@ -30,7 +30,7 @@ from pointwise.training import processes
 from pointwise.training.bar import Bar
 from pointwise.training.classes import class_weights
 from pointwise.training.feed import Feed
-from pointwise.training.images.recipe import IMAGES
+from pointwise.training.image_recipe import IMAGES
 from pointwise.training.module import TrainingModule
 from pointwise.training.run import Run, save_run, save_weights
 
@@ -68,7 +68,7 @@ class Clock(Callback):
 
     def __init__(self, settings: Settings) -> None:
         self.minutes, self.epochs = settings.minutes, settings.epochs
-        self.before = 0.0  # seconds, in earlier sittings
+        self.before = 0.0  # seconds, before a resumption
         self.start: float | None = None
         self.agreed: float | None = None
         self.trainer: lightning.Trainer | None = None
@@ -167,8 +167,8 @@ def train(
     """Trains the run's network on ``feed``; leaves the best weights in it and in ``folder``.
 
     Writes ``run.json``, ``last.ckpt``, ``best.ckpt``, TensorBoard's ``logs`` and ``weights.pt``;
-    returns the seconds spent, earlier sittings included. An interruption leaves a ``last.ckpt``
-    that ``resume=True`` continues from. Raises ValueError where nothing is left to do.
+    returns the seconds spent, those before a resumption included. An interruption leaves a
+    ``last.ckpt`` that ``resume=True`` continues from. Raises ValueError where nothing is left.
 
     Of several processes (``training/processes.py``), each calls this with its own share of the data
     in ``feed``; the first one writes, and all have the same weights afterwards.
@@ -206,17 +206,17 @@ def train(
         bar.append(Bar(clock.progress, shown))
     if processes.count() > 1:
         bar.append(StopTogether())
-    watched = feed.validation is not None
+    validated = feed.validation is not None
     with _quiet(), _interruptible():
         if resume:
             _load(module, last)  # said in one line here, where it does not fit
         callbacks = [*bar, clock, *callbacks]
-        trainer = processes.together(lambda: _trainer(run, folder, settings, callbacks, watched))
+        trainer = processes.together(lambda: _trainer(run, folder, settings, callbacks, validated))
         checkpoint = last if resume else None
         trainer.fit(module, feed.train, feed.validation, ckpt_path=checkpoint, weights_only=True)
     seconds = clock.seconds
     best = folder / "best.ckpt"
-    if trainer.is_global_zero and watched and best.exists():
+    if trainer.is_global_zero and validated and best.exists():
         _load(module, best)
     run.network.load_state_dict(module.average.module.state_dict())
     processes.copy_first(run.network)
@@ -286,10 +286,10 @@ def _load(module: TrainingModule, path: Path) -> None:
 
 
 def _trainer(
-    run: Run, folder: Path, settings: Settings, callbacks: list[Callback], watched: bool
+    run: Run, folder: Path, settings: Settings, callbacks: list[Callback], validated: bool
 ) -> lightning.Trainer:
     gpu = torch.cuda.is_available()
-    monitor = ("iou" if run.recipe.task == "segmentation" else "accuracy") if watched else None
+    monitor = ("iou" if run.recipe.task == "segmentation" else "accuracy") if validated else None
     callbacks = [
         *callbacks,
         LearningRateMonitor("step"),
@@ -299,7 +299,7 @@ def _trainer(
             monitor=monitor,
             mode="max",
             save_last=True,
-            save_on_train_epoch_end=not watched,
+            save_on_train_epoch_end=not validated,
             enable_version_counter=False,
         ),
         SaveLast(folder),

@@ -11,10 +11,10 @@ from pointwise.training.images import data as image_data
 from pointwise.training.images.augment import ImageAugmentation
 from pointwise.training.images.classify import classify_pictures
 from pointwise.training.images.data import Pictures, feed, label_counts, loader
-from pointwise.training.images.picture import Picture
 from pointwise.training.images.plan import plan_images
 from pointwise.training.images.sources import ImageData
 from pointwise.training.metrics import scores
+from pointwise.training.picture import Picture
 from pointwise.training.run import load_run
 from pointwise.training.train import Settings, train
 

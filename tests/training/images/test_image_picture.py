@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pointwise.training.images import picture
-from pointwise.training.images.picture import Picture, image_shape, read_image
+from pointwise.training import picture
+from pointwise.training.picture import Picture, image_shape, read_image
 
 COLOUR = np.random.default_rng(0).integers(0, 256, size=(5, 7, 3), dtype=np.uint8)
 GREY = COLOUR[:, :, 0]

@@ -10,10 +10,10 @@ from PIL import Image
 from toys import pictures, stripes
 
 from pointwise.training.classes import Classes
-from pointwise.training.images.picture import Picture
+from pointwise.training.image_recipe import ImageRecipe, fit
 from pointwise.training.images.plan import default_size, normalisation, plan_images
-from pointwise.training.images.recipe import ImageRecipe, fit
 from pointwise.training.images.sources import ImageData
+from pointwise.training.picture import Picture
 from pointwise.training.run import load_run, read_run, save_run, save_weights
 
 CLASSES = Classes((0, 1), ("lying", "standing"))

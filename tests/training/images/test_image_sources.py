@@ -10,6 +10,7 @@ from PIL import Image
 from toys import pictures, scene, stripes
 
 from pointwise.cloud.files import write_scan
+from pointwise.training.data_kind import kind_of
 from pointwise.training.images.sources import (
     digits,
     hold_out_images,
@@ -18,7 +19,6 @@ from pointwise.training.images.sources import (
     read_npz,
     read_pictures,
 )
-from pointwise.training.kind import kind_of
 
 
 def write(path: Path, label: int = 0, seed: int = 0) -> None:

@@ -7,9 +7,9 @@ from toys import pictures
 
 from pointwise.networks import MobileNetV1
 from pointwise.training.images.classify import classify_pictures
-from pointwise.training.images.picture import Picture
 from pointwise.training.images.pretrained import CROP, IMAGENET, pretrained
 from pointwise.training.images.sources import read_pictures
+from pointwise.training.picture import Picture
 
 
 @pytest.fixture

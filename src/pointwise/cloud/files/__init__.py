@@ -15,6 +15,7 @@ import numpy as np
 from pointwise.cloud.files import e57, hdf5, kitti, las, mesh, npz, pcd, ply, s3dis, text
 from pointwise.cloud.files.columns import columns_named, scan_from_columns
 from pointwise.cloud.scan import UNLABELLED, Scan
+from pointwise.messages import first_line
 
 __all__ = [
     "SUFFIXES",
@@ -293,19 +294,13 @@ def _naming(path: Path) -> Iterator[None]:
             f"{path}: damaged, has bytes that are no text where text belongs"
         ) from error
     except ValueError as error:
-        raise ValueError(f"{path}: {_line(error)}") from error
+        raise ValueError(f"{path}: {first_line(error)}") from error
     except OSError as error:
-        raise OSError(f"{path}: {_line(error)}") from error
+        raise OSError(f"{path}: {first_line(error)}") from error
     except Exception as error:  # every library has its own
         kind = path.suffix.lower().removeprefix(".").upper()
-        raise ValueError(f"{path}: not a readable {kind} file ({_line(error)})") from error
+        raise ValueError(f"{path}: not a readable {kind} file ({first_line(error)})") from error
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # of lazrs, which is written in Rust
             raise
-        raise ValueError(f"{path}: not a readable LAZ file ({_line(error)})") from error
-
-
-def _line(error: BaseException) -> str:
-    """The first line of what a library says, or the name of its error where it says nothing."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+        raise ValueError(f"{path}: not a readable LAZ file ({first_line(error)})") from error

@@ -12,11 +12,8 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
-from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 
@@ -28,7 +25,14 @@ from pointwise.cloud.files.columns import (
     named,
     scan_from_columns,
 )
-from pointwise.cloud.files.unpack import check_unpacked
+from pointwise.cloud.files.npz_archive import (
+    ArrayKind,
+    array_of,
+    kind_of,
+    kinds_of,
+    native,
+    open_npz,
+)
 from pointwise.cloud.scan import Scan
 
 _KEYS = ("points", "columns", "labels", "classes", "class_codes", "label", "group", "offsets")
@@ -46,19 +50,14 @@ _POINT_LABELS = ("labels", *LABELS, "y", "segment", "semantic_gt")
 _MOST_COLUMNS = 16  # [3, N] with more is three rows of coordinates
 
 
-class _Kind(NamedTuple):
-    shape: tuple[int, ...]
-    dtype: np.dtype
-
-
 def read_npy(path: Path) -> list[Scan]:
     """The one cloud of an NPY file ``[N, 3 + F]``; columns beyond z are ``feature0``, …
 
     Of a structured array the names are those of columns.
     """
     with open(path, "rb") as stream:
-        _kind(stream, path.stat().st_size)
-    table = _native(np.load(path, allow_pickle=False))
+        kind_of(stream, path.stat().st_size)
+    table = native(np.load(path, allow_pickle=False))
     if table.dtype.names:
         table = table.reshape(-1)
         columns = {name: table[name] for name in table.dtype.names or ()}
@@ -98,9 +97,7 @@ def read(path: Path, window: int, stride: int) -> list[Scan]:
         three_rows = "columns" not in kinds and _is_three_rows(kinds[place].shape)
         n = kinds[place].shape[1 if three_rows else 0] if kinds[place].shape else 0
         wanted = [name for name, kind in kinds.items() if _is_used(name, kind, n)]
-        arrays = {
-            name: _native(array_of(archive, name)) for name in dict.fromkeys((place, *wanted))
-        }
+        arrays = {name: native(array_of(archive, name)) for name in dict.fromkeys((place, *wanted))}
     if place == "x":
         arrays["points"] = np.stack([arrays.pop(axis) for axis in "xyz"], axis=1)
     else:
@@ -117,7 +114,7 @@ def read(path: Path, window: int, stride: int) -> list[Scan]:
     fields = {
         name: as_field(name, values)
         for name, values in arrays.items()
-        if name not in _KEYS and _is_field(name, _Kind(values.shape, values.dtype), len(whole))
+        if name not in _KEYS and _is_field(name, ArrayKind(values.shape, values.dtype), len(whole))
     }
     _add(path, whole, fields, labels)
     whole.classes = _classes(arrays)
@@ -132,7 +129,7 @@ def read(path: Path, window: int, stride: int) -> list[Scan]:
     return [whole]
 
 
-def _points_name(kinds: dict[str, _Kind]) -> str:
+def _points_name(kinds: dict[str, ArrayKind]) -> str:
     """The array with the positions, or ``x`` where each axis has its own."""
     if "points" in kinds:
         return "points"
@@ -144,11 +141,11 @@ def _points_name(kinds: dict[str, _Kind]) -> str:
     return found[0] if found else "x"
 
 
-def _is_field(name: str, kind: _Kind, n: int) -> bool:
+def _is_field(name: str, kind: ArrayKind, n: int) -> bool:
     return kind.dtype.kind in "buif" and len(kind.shape) in (1, 2) and kind.shape[0] == n
 
 
-def _is_used(name: str, kind: _Kind, n: int) -> bool:
+def _is_used(name: str, kind: ArrayKind, n: int) -> bool:
     return name in (*_KEYS, "recording_name") or _is_field(name, kind, n)
 
 
@@ -250,59 +247,6 @@ def write_labels(source: Path, scan: Scan, labels: np.ndarray, path: Path) -> No
         for name, values in new.items():
             with written.open(f"{name}.npy", "w", force_zip64=True) as stream:
                 np.lib.format.write_array(stream, values, allow_pickle=False)
-
-
-@contextmanager
-def open_npz(path: Path) -> Iterator[ZipFile]:
-    """The archive of an NPZ file; raises ValueError where it is none."""
-    with open(path, "rb") as stream:
-        if stream.read(2) != b"PK":
-            raise ValueError("not an NPZ file, which is a ZIP of arrays")
-    try:
-        with ZipFile(path) as archive:
-            yield archive
-    except BadZipFile as error:
-        raise ValueError(f"damaged: {error}") from error
-
-
-def kinds_of(archive: ZipFile) -> dict[str, _Kind]:
-    """Shape and type of each array, without unpacking it."""
-    kinds = {}
-    for member in archive.infolist():
-        if member.filename.endswith(".npy"):
-            name = member.filename.removesuffix(".npy")
-            if name in kinds:
-                raise ValueError(f"two arrays are named {name!r}")
-            with archive.open(member) as stream:
-                kinds[name] = _kind(stream, member.file_size)
-    return kinds
-
-
-def _kind(stream: Any, size: int) -> _Kind:
-    """What the header of an NPY says; raises where it says more than the ``size`` it has."""
-    version = np.lib.format.read_magic(stream)
-    header = (
-        np.lib.format.read_array_header_1_0
-        if version == (1, 0)
-        else (np.lib.format.read_array_header_2_0)
-    )
-    shape, _, dtype = header(stream)
-    said, held = int(np.prod(shape, dtype=object)) * dtype.itemsize, size - stream.tell()
-    if not dtype.hasobject and said > held:
-        raise ValueError(f"truncated: the header says {said} bytes of numbers, {held} follow")
-    return _Kind(shape, dtype)
-
-
-def array_of(archive: ZipFile, name: str) -> np.ndarray:
-    """One array, unpacked; raises ValueError where that would be gigabytes of a small file."""
-    member = archive.getinfo(f"{name}.npy")
-    check_unpacked(f"array {name!r}", member.file_size, member.compress_size)
-    with archive.open(member) as stream:
-        return np.lib.format.read_array(stream, allow_pickle=False)
-
-
-def _native(values: np.ndarray) -> np.ndarray:
-    return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
 def _save(arrays: dict[str, np.ndarray], path: Path) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from pointwise.training.images.picture import Picture
-from pointwise.training.images.recipe import ImageRecipe
+from pointwise.training.image_recipe import ImageRecipe
+from pointwise.training.picture import Picture
 from pointwise.training.run import Run
 
 

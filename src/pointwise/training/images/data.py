@@ -12,10 +12,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from pointwise.training.classes import IGNORED
-from pointwise.training.feed import Epochs, Feed, watched
+from pointwise.training.feed import Epochs, Feed, own_share
+from pointwise.training.image_recipe import ImageRecipe
 from pointwise.training.images.augment import ImageAugmentation, apply
-from pointwise.training.images.picture import Picture
-from pointwise.training.images.recipe import ImageRecipe
+from pointwise.training.picture import Picture
 
 BATCH = 16  # steps are worth more than their size: there are hundreds of them, not millions
 MEMORY = 2 * 2**30  # bytes of pixels that are kept; of more, files are read again each time
@@ -138,7 +138,7 @@ def loader(
     recipe: ImageRecipe, pictures: Sequence[Picture], *, batch: int = BATCH, workers: int = 0
 ) -> DataLoader:
     """The pictures once, in their order and as they are."""
-    data = watched(Pictures(recipe, pictures))
+    data = own_share(Pictures(recipe, pictures))
     return DataLoader(data, batch_size=batch, collate_fn=Collate(recipe), num_workers=workers)
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from pointwise.training.classes import Classes
-from pointwise.training.images.picture import Picture
-from pointwise.training.images.recipe import ImageRecipe
+from pointwise.training.image_recipe import ImageRecipe
 from pointwise.training.images.sources import ImageData
+from pointwise.training.picture import Picture
 from pointwise.training.plan import with_arguments
 from pointwise.training.run import Run, build_network, network_class
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pointwise.training.classes import Classes
-from pointwise.training.images.recipe import ImageRecipe
+from pointwise.training.image_recipe import ImageRecipe
 from pointwise.training.run import Run, build_network, network_class
 
 WIDTHS = (1.0, 0.75, 0.5, 0.35, 0.25, 1.25, 1.3, 1.4, 1.5, 2.0)  # the authors' multipliers
@@ -51,8 +51,13 @@ def pretrained(
     side = size or _size_in(path.name) or SIZE
     names = _names(labels, made["classes"])
     recipe = ImageRecipe(
-        Classes(tuple(range(len(names))), names), (side, side), mean, std, crop=CROP,
-        antialias=not tensorflow)  # fmt: skip
+        Classes(tuple(range(len(names))), names),
+        (side, side),
+        mean,
+        std,
+        crop=CROP,
+        antialias=not tensorflow,
+    )
     return Run(recipe, network.to(device).eval(), made)
 
 

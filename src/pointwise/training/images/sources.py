@@ -10,18 +10,19 @@ from zipfile import ZipFile, is_zipfile
 
 import numpy as np
 
-from pointwise.cloud.files.npz import array_of, kinds_of, open_npz
+from pointwise.cloud.files.npz_archive import array_of, kinds_of, open_npz
 from pointwise.extras import import_extra
-from pointwise.training.images.picture import SUFFIXES, Picture
-from pointwise.training.parts import PARTS, part_of
+from pointwise.messages import first_line
+from pointwise.training.picture import SUFFIXES, Picture
 from pointwise.training.split import of_each_class
+from pointwise.training.split_names import SPLITS, split_of
 
 VALIDATION = 0.15  # of what is left for training; never of the test part
 
 
 @dataclass(frozen=True)
 class ImageData:
-    """What a training learns from, what it watches meanwhile, and what it is tested on."""
+    """What a training learns from, what it is validated on, and what it is tested on."""
 
     train: list[Picture]
     validation: list[Picture]
@@ -97,9 +98,13 @@ def hold_out_images(
 
 def in_order(names: set[str]) -> list[str]:
     """Names sorted, runs of digits by their value: 2 before 10."""
-    return sorted(names, key=lambda name: [
-        (0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)
-    ])  # fmt: skip
+    return sorted(
+        names,
+        key=lambda name: [
+            (0, int(part), "") if part.isdigit() else (1, 0, part)
+            for part in re.split(r"(\d+)", name)
+        ],
+    )
 
 
 def read_pictures(path: Path) -> list[Picture]:
@@ -121,7 +126,7 @@ def _pictures(name: str, progress: Callable[[str], object] | None) -> list[tuple
         if is_npz(file):
             if progress is not None:
                 progress(str(file))
-            part = part_of(file, path)
+            part = split_of(file, path)
             found += [(part, picture) for picture in read_npz(file)]
             continue
         inner = file.relative_to(path).parts if file != path else (file.name,)
@@ -133,15 +138,15 @@ def _pictures(name: str, progress: Callable[[str], object] | None) -> list[tuple
 def _is_flat(root: Path, files: Sequence[Path]) -> bool:
     """Whether some of the folders in ``root`` are classes, and not parts."""
     tops = {file.relative_to(root).parts[0] for file in files if root not in (file, file.parent)}
-    return any(top.lower() not in PARTS for top in tops)
+    return any(top.lower() not in SPLITS for top in tops)
 
 
 def _part_and_class(folders: Sequence[str], flat: bool) -> tuple[str, str | None]:
     """The part that the folders of an image name, and the first of them that is no such name."""
-    names = [name for name in folders if name.lower() not in PARTS]
+    names = [name for name in folders if name.lower() not in SPLITS]
     if flat and folders and not names:
         return "train", folders[0]  # a class called "train" among others, such as of locomotives
-    part = next((PARTS[name.lower()] for name in folders if name.lower() in PARTS), "train")
+    part = next((SPLITS[name.lower()] for name in folders if name.lower() in SPLITS), "train")
     return part, names[0] if names else None
 
 
@@ -201,8 +206,7 @@ def read_npz(path: Path) -> list[Picture]:
     except MemoryError:
         raise ValueError(f"{path}: asks for more memory than there is; is it damaged?") from None
     except Exception as error:  # zip, zlib and NumPy raise a dozen types for a damaged file
-        lines = str(error).splitlines() or [type(error).__name__]
-        raise ValueError(f"{path}: {lines[0][:200]}") from error
+        raise ValueError(f"{path}: {first_line(error)}") from error
     return [
         Picture(
             f"{path.stem}[{i}]",

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from pointwise.extras import import_extra
 from pointwise.training.classes import IGNORED, Classes
-from pointwise.training.images.picture import Picture
+from pointwise.training.picture import Picture
 
 IMAGES = "images"  # the task of such a recipe, as run.json has it
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as Pillow has it

@@ -9,17 +9,19 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-SHOWN = 60  # letters of a wrong value
+from pointwise.messages import shortened
 
 
-class Kind(NamedTuple):
+class Requirement(NamedTuple):
     """What the value of a key must be: a test of it, and words for it."""
 
     holds: Callable[[Any], bool]
     words: str
 
-    def or_null(self) -> Kind:
-        return Kind(lambda value: value is None or self.holds(value), f"{self.words}, or null")
+    def or_null(self) -> Requirement:
+        return Requirement(
+            lambda value: value is None or self.holds(value), f"{self.words}, or null"
+        )
 
 
 def _is_whole(value: Any) -> bool:
@@ -35,37 +37,47 @@ def _is_number(value: Any) -> bool:
         return False
 
 
-def _list_of(holds: Callable[[Any], bool], words: str) -> Kind:
-    return Kind(lambda value: isinstance(value, list) and all(map(holds, value)), words)
+def _list_of(holds: Callable[[Any], bool], words: str) -> Requirement:
+    return Requirement(lambda value: isinstance(value, list) and all(map(holds, value)), words)
 
 
-OBJECT = Kind(lambda value: isinstance(value, dict), "an object of keys and values")
-TEXT = Kind(lambda value: isinstance(value, str) and bool(value), "a text")
-TRUTH = Kind(lambda value: isinstance(value, bool), "true or false")
-NUMBER = Kind(_is_number, "a finite number")
-POSITIVE = Kind(lambda value: _is_number(value) and value > 0, "a finite number greater than 0")
-NOT_NEGATIVE = Kind(lambda value: _is_number(value) and value >= 0, "a finite number, 0 or more")
-WHOLE = Kind(lambda value: _is_whole(value) and 0 <= value < 2**63, "a whole number, 0 or more")
-COUNT = Kind(lambda value: _is_whole(value) and 0 < value < 2**63, "a whole number, 1 or more")
-SHARE = Kind(lambda value: _is_number(value) and 0 < value <= 1, "a number above 0, up to 1")
+OBJECT = Requirement(lambda value: isinstance(value, dict), "an object of keys and values")
+TEXT = Requirement(lambda value: isinstance(value, str) and bool(value), "a text")
+TRUTH = Requirement(lambda value: isinstance(value, bool), "true or false")
+NUMBER = Requirement(_is_number, "a finite number")
+POSITIVE = Requirement(
+    lambda value: _is_number(value) and value > 0, "a finite number greater than 0"
+)
+NOT_NEGATIVE = Requirement(
+    lambda value: _is_number(value) and value >= 0, "a finite number, 0 or more"
+)
+WHOLE = Requirement(
+    lambda value: _is_whole(value) and 0 <= value < 2**63, "a whole number, 0 or more"
+)
+COUNT = Requirement(
+    lambda value: _is_whole(value) and 0 < value < 2**63, "a whole number, 1 or more"
+)
+SHARE = Requirement(lambda value: _is_number(value) and 0 < value <= 1, "a number above 0, up to 1")
 TEXTS = _list_of(TEXT.holds, "a list of texts")
-SOME_TEXTS = Kind(lambda value: TEXTS.holds(value) and bool(value), "a list of texts, not empty")
+SOME_TEXTS = Requirement(
+    lambda value: TEXTS.holds(value) and bool(value), "a list of texts, not empty"
+)
 NUMBERS = _list_of(_is_number, "a list of finite numbers")
 POSITIVES = _list_of(POSITIVE.holds, "a list of finite numbers greater than 0")
 COUNTS = _list_of(COUNT.holds, "a list of whole numbers, 1 or more")
-CODES = Kind(
+CODES = Requirement(
     lambda value: (
         _list_of(lambda code: _is_whole(code) and abs(code) < 2**63, "").holds(value)
         and all(a < b for a, b in pairwise(value))
     ),
     "a list of whole numbers, ascending",
 )
-NAMES = Kind(
+NAMES = Requirement(
     lambda value: TEXTS.holds(value) and len(value) > 0 and len(set(value)) == len(value),
     "a list of texts, no two of them the same",
 )
-PIXELS = Kind(lambda value: COUNTS.holds(value) and len(value) == 2, "a height and a width")
-RANKS = Kind(
+PIXELS = Requirement(lambda value: COUNTS.holds(value) and len(value) == 2, "a height and a width")
+RANKS = Requirement(
     lambda value: isinstance(value, dict) and all(map(COUNT.holds, value.values())),
     "an object of ranks, 1 or more",
 )
@@ -121,14 +133,14 @@ def read_json(path: Path) -> dict[str, Any]:
     except RecursionError:
         raise ValueError("it is nested too deeply to be a run's") from None
     if not isinstance(described, dict):
-        raise ValueError(f"it must be an object of keys and values, got {shown(described)}")
+        raise ValueError(f"it must be an object of keys and values, got {_as_json(described)}")
     return described
 
 
 def check(
     described: Mapping[str, Any],
-    must: Mapping[str, Kind],
-    may: Mapping[str, Kind] | None = None,
+    must: Mapping[str, Requirement],
+    may: Mapping[str, Requirement] | None = None,
     *,
     under: str = "",
 ) -> None:
@@ -148,7 +160,7 @@ def check(
                 f"it has {key!r}{place}, which this version does not know; is it a later one's?"
             )
         if not known[key].holds(value):
-            raise ValueError(f"{under + key} must be {known[key].words}, got {shown(value)}")
+            raise ValueError(f"{under + key} must be {known[key].words}, got {_as_json(value)}")
 
 
 def check_lengths(under: str, described: Mapping[str, Sequence], **wanted: int) -> None:
@@ -187,9 +199,11 @@ def check_arguments(arguments: Mapping[str, Any], **decided: int) -> None:
     for name, value in decided.items():
         given = arguments.get(name, value)
         if not _is_whole(given) or given != value:
-            raise ValueError(f"arguments.{name} must be {value} by the recipe, got {shown(given)}")
+            raise ValueError(
+                f"arguments.{name} must be {value} by the recipe, got {_as_json(given)}"
+            )
     if "cell_size" in arguments and not POSITIVE.holds(arguments["cell_size"]):
-        given = shown(arguments["cell_size"])
+        given = _as_json(arguments["cell_size"])
         raise ValueError(f"arguments.cell_size must be {POSITIVE.words}, got {given}")
 
 
@@ -202,10 +216,9 @@ def check_options(path: Path, options: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
-def shown(value: Any) -> str:
-    """A wrong value on one line, as JSON has it."""
+def _as_json(value: Any) -> str:
+    """A wrong value as JSON has it."""
     try:
-        text = json.dumps(value)
+        return shortened(json.dumps(value))
     except (TypeError, ValueError):
-        text = repr(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+        return shortened(repr(value))

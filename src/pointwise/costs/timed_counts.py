@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from pointwise.costs import kinds
-from pointwise.costs.clock import Key, Launch
+from pointwise.costs import work_kinds
+from pointwise.costs.clock import FusedLaunch, Key
 from pointwise.costs.convolutions import join
 from pointwise.costs.count import Count, total
-from pointwise.costs.measure import Times
-from pointwise.costs.network import Cost, Layer
+from pointwise.costs.layer import Layer
+from pointwise.costs.measure import ModuleTimes
+from pointwise.costs.network import Cost
 
 BETWEEN = "(between layers)"
-"""The row of what is spent in modules that compute nothing themselves."""
+"""The row for time in modules that compute nothing themselves."""
 
 Grouped = dict[Key, tuple[Count, dict[str, Count]]]
 
 
-def counts_of_parts(counted: Cost, times: Times) -> Grouped:
+def counts_of_parts(counted: Cost, times: ModuleTimes) -> Grouped:
     """For every part that was timed, the layers that ran in it: their count, whole and by kind."""
     layers = {layer.path: layer for layer in counted.layers}
     found: dict[Key, dict[str, Count]] = {key: {} for key in times.parts}
@@ -40,7 +41,7 @@ def counts_of_parts(counted: Cost, times: Times) -> Grouped:
 
 
 def _around(path: str, timed: set[str]) -> str:
-    """The timed module that a module ran in: itself, or the next one around it."""
+    """The innermost timed module around a module, or the module itself."""
     while path and path not in timed:
         path = path.rpartition(".")[0]
     return path
@@ -52,9 +53,9 @@ def _into(parts: dict[str, Count], more: dict[str, Count]) -> None:
 
 
 def _of_launch(
-    launch: Launch, layers: dict[str, Layer], taken: dict[str, dict[str, Count]]
+    launch: FusedLaunch, layers: dict[str, Layer], taken: dict[str, dict[str, Count]]
 ) -> dict[str, Count]:
-    """Convolutions in one launch; norms are in their weights, and activations on the way.
+    """The work of a fused launch: convolutions with norms folded and activations in the epilogue.
 
     What the module around them was counted for (activations, a residual) goes to ``taken``.
     """
@@ -65,24 +66,25 @@ def _of_launch(
         _into(found, {layer.kind: count})
     for path in launch.norms:
         if path in layers:
-            _into(found, {kinds.NORM: Count(parameters=layers[path].count.parameters)})
+            _into(found, {work_kinds.NORM: Count(parameters=layers[path].count.parameters)})
     for layer, count in zip(works, counts, strict=True):
         around = taken.setdefault(layer.path.rpartition(".")[0], {})
         numbers, size = count.outputs, count.bytes_written
         if layer.path in launch.activated:
-            _into(found, {kinds.ACTIVATION: Count(others=numbers)})
+            _into(found, {work_kinds.ACTIVATION: Count(others=numbers)})
             apart = Count(others=numbers, outputs=numbers, bytes_read=size, bytes_written=size)
-            _into(around, {kinds.ACTIVATION: apart})
+            _into(around, {work_kinds.ACTIVATION: apart})
         if launch.residual and layer is works[-1]:
-            _into(found, {kinds.ELEMENTWISE: Count(additions=numbers, bytes_read=size)})
-            apart = Count(additions=numbers, outputs=numbers, bytes_read=2 * size,
-                          bytes_written=size)  # fmt: skip
-            _into(around, {kinds.ELEMENTWISE: apart})
+            _into(found, {work_kinds.ELEMENTWISE: Count(additions=numbers, bytes_read=size)})
+            apart = Count(
+                additions=numbers, outputs=numbers, bytes_read=2 * size, bytes_written=size
+            )
+            _into(around, {work_kinds.ELEMENTWISE: apart})
     return found
 
 
 def _without(layer: Layer, taken: dict[str, dict[str, Count]]) -> dict[str, Count]:
-    """What is left of a layer when launches have done some of its activations and residuals."""
+    """The work of a layer without the activations and residuals that launches have done for it."""
     left = dict(layer.parts)
     for kind, count in taken.get(layer.path, {}).items():
         if kind in left:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pointwise.training.images.picture import SUFFIXES as IMAGES
 from pointwise.training.images.sources import is_image_npz
+from pointwise.training.picture import SUFFIXES as IMAGES
 
 Kind = Literal["clouds", "images"]
 # Formats that hold clouds, and as often notes or tables that lie beside images.

@@ -1,4 +1,4 @@
-"""What formulas of operators give back, and what they all ask of tensors."""
+"""What formulas of operators' costs return, and what they need to know of tensors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pointwise.costs.count import Count
 
 
 @dataclass(frozen=True)
-class Part:
+class Work:
     """Work of one kind, and the tensors that are its weights."""
 
     kind: str
@@ -21,7 +21,7 @@ class Part:
     weights: tuple[Tensor | None, ...] = ()
 
 
-Formula = Callable[[dict[str, Any], Any], list[Part]]
+Formula = Callable[[dict[str, Any], Any], list[Work]]
 
 
 def size_of(tensor: Tensor) -> int:
@@ -32,9 +32,9 @@ def size_of(tensor: Tensor) -> int:
     return distinct * tensor.element_size()
 
 
-def applied(kind: str, count: Count, *weights: Tensor | None) -> Part:
-    """A part whose parameters are counted where they are kept, in modules, and not in each call."""
-    return Part(kind, replace(count, parameters=0), weights)
+def applied(kind: str, count: Count, *weights: Tensor | None) -> Work:
+    """Work whose parameters are counted once in their module, and not in each call."""
+    return Work(kind, replace(count, parameters=0), weights)
 
 
 def arguments(operator: torch._ops.OpOverload, args, kwargs) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What operators cost that work number by number, patch by patch, or only move numbers."""
+"""Costs of operators that work element by element or window by window, or only move numbers."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from typing import Any
 
 from torch import Tensor
 
-from pointwise.costs import kinds
+from pointwise.costs import work_kinds
 from pointwise.costs.count import Count
-from pointwise.costs.parts import Formula, Part, size_of
+from pointwise.costs.formula import Formula, Work, size_of
 
-Work = tuple[int, int, int]
+PerElement = tuple[int, int, int]
 """Multiplications, additions and others."""
 
-_EACH: dict[str, tuple[str, Work]] = {
-    **dict.fromkeys(("add", "sub", "rsub"), (kinds.ELEMENTWISE, (0, 1, 0))),
-    **dict.fromkeys(("mul", "square"), (kinds.ELEMENTWISE, (1, 0, 0))),
-    **dict.fromkeys(("addcmul", "lerp"), (kinds.ELEMENTWISE, (1, 1, 0))),
+_EACH: dict[str, tuple[str, PerElement]] = {
+    **dict.fromkeys(("add", "sub", "rsub"), (work_kinds.ELEMENTWISE, (0, 1, 0))),
+    **dict.fromkeys(("mul", "square"), (work_kinds.ELEMENTWISE, (1, 0, 0))),
+    **dict.fromkeys(("addcmul", "lerp"), (work_kinds.ELEMENTWISE, (1, 1, 0))),
     **dict.fromkeys(
         ("relu", "hardtanh", "clamp", "clamp_min", "clamp_max", "leaky_relu", "elu", "celu", "selu",
          "silu", "gelu", "mish", "hardswish", "hardsigmoid", "sigmoid", "log_sigmoid_forward",
          "tanh", "softplus", "threshold", "_prelu_kernel", "relu6"),
-        (kinds.ACTIVATION, (0, 0, 1)),
+        (work_kinds.ACTIVATION, (0, 0, 1)),
     ),
-    "glu": (kinds.ACTIVATION, (1, 0, 1)),
-    "native_dropout": (kinds.ELEMENTWISE, (1, 0, 1)),
+    "glu": (work_kinds.ACTIVATION, (1, 0, 1)),
+    "native_dropout": (work_kinds.ELEMENTWISE, (1, 0, 1)),
 }  # fmt: skip
 """For each number of the result."""
 
-_OVER: dict[str, Work] = {
+_OVER: dict[str, PerElement] = {
     **dict.fromkeys(("sum", "nansum", "cumsum"), (0, 1, 0)),
     "mean": (0, 1, 0),
     **dict.fromkeys(("prod", "cumprod"), (1, 0, 0)),
@@ -69,7 +69,7 @@ _LOOKUPS = (
     "_unsafe_index",
     "masked_select",
 )
-"""They read what they give back, not all of what they choose from."""
+"""They read as many numbers as they give back, not the whole tensor that they choose from."""
 
 FREE = (
     "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "detach", "alias",
@@ -99,11 +99,11 @@ def formula_of(name: str, is_elementwise: bool) -> Formula | None:
     if known in _LOOKUPS:
         return _lookup
     if known in _MOVES:
-        return _each(kinds.MOVING, (0, 0, 0))
-    return _each(kinds.ELEMENTWISE, (0, 0, 1)) if is_elementwise else None
+        return _each(work_kinds.MOVING, (0, 0, 0))
+    return _each(work_kinds.ELEMENTWISE, (0, 0, 1)) if is_elementwise else None
 
 
-def moved(given: dict[str, Any], out: Any, kind: str = kinds.NOT_COUNTED) -> Part:
+def moved(given: dict[str, Any], out: Any, kind: str = work_kinds.NOT_COUNTED) -> Work:
     """What every operator does, known or not: it reads its tensors and writes its results."""
     results, read = _tensors(out), _tensors(list(given.values()))
     count = Count(
@@ -111,7 +111,7 @@ def moved(given: dict[str, Any], out: Any, kind: str = kinds.NOT_COUNTED) -> Par
         bytes_read=sum(map(size_of, read)),
         bytes_written=sum(map(size_of, results)),
     )
-    return Part(kind, count, tuple(read))
+    return Work(kind, count, tuple(read))
 
 
 def _tensors(value: Any) -> list[Tensor]:
@@ -123,30 +123,30 @@ def _tensors(value: Any) -> list[Tensor]:
 
 
 def _times(
-    part: Part, work: Work, numbers: int, weights: tuple = (), more: Count | None = None
-) -> list[Part]:
+    part: Work, work: PerElement, numbers: int, weights: tuple = (), more: Count | None = None
+) -> list[Work]:
     products, sums, others = (each * numbers for each in work)
     count = replace(part.count, multiplications=products, additions=sums, others=others)
-    return [Part(part.kind, count if more is None else count + more, weights)]
+    return [Work(part.kind, count if more is None else count + more, weights)]
 
 
-def _each(kind: str, work: Work) -> Formula:
-    def formula(given, out) -> list[Part]:
+def _each(kind: str, work: PerElement) -> Formula:
+    def formula(given, out) -> list[Work]:
         part = moved(given, out, kind)
         more = Count()
         for name in ("alpha", "value"):  # a + alpha·b
             factor = given.get(name)
-            if kind == kinds.ELEMENTWISE and isinstance(factor, (int, float)) and factor != 1:
+            if kind == work_kinds.ELEMENTWISE and isinstance(factor, (int, float)) and factor != 1:
                 more = Count(multiplications=part.count.outputs)
-        weights = tuple(_tensors(list(given.values()))) if kind != kinds.MOVING else ()
+        weights = tuple(_tensors(list(given.values()))) if kind != work_kinds.MOVING else ()
         return _times(part, work, part.count.outputs, weights, more)
 
     return formula
 
 
 def _over(name: str) -> Formula:
-    def formula(given, out) -> list[Part]:
-        part = moved(given, out, kinds.REDUCTION)
+    def formula(given, out) -> list[Work]:
+        part = moved(given, out, work_kinds.REDUCTION)
         (first, *_) = _tensors(list(given.values()))
         results = _tensors(out)[0].numel()
         more = Count()
@@ -157,7 +157,7 @@ def _over(name: str) -> Formula:
     return formula
 
 
-def _norm(given, out) -> list[Part]:
+def _norm(given, out) -> list[Work]:
     """With fixed statistics a factor and a shift for each number; else mean and variance first.
 
     What is computed once for each channel, from its mean and variance, is not counted.
@@ -166,7 +166,7 @@ def _norm(given, out) -> list[Part]:
     inputs = _tensors(list(given.values()))
     moving = [given[name] for name in ("weight", "bias") if isinstance(given.get(name), Tensor)]
     fixed = given.get("running_mean") is not None and not given.get("training", False)
-    work: Work = (1, 1, 0) if fixed else (2 + len(moving[:1]), 3 + len(moving[1:]), 0)
+    work: PerElement = (1, 1, 0) if fixed else (2 + len(moving[:1]), 3 + len(moving[1:]), 0)
     count = Count(
         multiplications=work[0] * result.numel(),
         additions=work[1] * result.numel(),
@@ -174,22 +174,22 @@ def _norm(given, out) -> list[Part]:
         bytes_read=sum(map(size_of, inputs)),
         bytes_written=size_of(result),
     )
-    return [Part(kinds.NORM, count, tuple(moving))]
+    return [Work(work_kinds.NORM, count, tuple(moving))]
 
 
-def _softmax(given, out) -> list[Part]:
+def _softmax(given, out) -> list[Work]:
     """A maximum, a difference, an exponential, a sum and a division for each number."""
-    part = moved(given, out, kinds.SOFTMAX)
+    part = moved(given, out, work_kinds.SOFTMAX)
     return _times(part, (0, 2, 3), part.count.outputs)
 
 
 def _pooled(
-    work: Work, last: Work, patch: Callable[[dict[str, Any], Tensor, Tensor], int]
+    work: PerElement, last: PerElement, patch: Callable[[dict[str, Any], Tensor, Tensor], int]
 ) -> Formula:
     """``work`` for each number of a patch but the first, ``last`` for each result."""
 
-    def formula(given, out) -> list[Part]:
-        part = moved(given, out, kinds.POOLING)
+    def formula(given, out) -> list[Work]:
+        part = moved(given, out, work_kinds.POOLING)
         result = _tensors(out)[0]
         taken = patch(given, given["self"], result) - result.numel()
         products, sums, others = (
@@ -214,7 +214,7 @@ def _whole_patch(given: dict[str, Any], x: Tensor, result: Tensor) -> int:
 def _resampled(taps: int) -> Formula:
     """A weighted sum of ``taps`` numbers for each result."""
     return lambda given, out: _times(
-        moved(given, out, kinds.POOLING), (taps, taps - 1, 0), _tensors(out)[0].numel()
+        moved(given, out, work_kinds.POOLING), (taps, taps - 1, 0), _tensors(out)[0].numel()
     )
 
 
@@ -239,7 +239,7 @@ _POOLS: dict[str, Formula] = {
 }
 
 
-def _lookup(given, out) -> list[Part]:
+def _lookup(given, out) -> list[Work]:
     """Reads the numbers that it gives back, and the indices."""
     results = _tensors(out)
     indices = _tensors([given.get(name) for name in ("indices", "index", "mask")])
@@ -250,4 +250,4 @@ def _lookup(given, out) -> list[Part]:
         bytes_written=size,
     )
     table = given.get("weight")
-    return [Part(kinds.MOVING, count, (table,) if isinstance(table, Tensor) else ())]
+    return [Work(work_kinds.MOVING, count, (table,) if isinstance(table, Tensor) else ())]

@@ -1,11 +1,11 @@
-"""The names of files and folders that say which part of the data they are."""
+"""The split of the data, train, validation or test, that files and folders are named by."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-PARTS = {
+SPLITS = {
     "train": "train",
     "training": "train",
     "val": "validation",
@@ -13,14 +13,14 @@ PARTS = {
     "validation": "validation",
     "test": "test",
     "testing": "test",
-}  # words in a path -> the part they mean
+}  # words in a path -> the split they mean
 
 
-def part_of(file: Path, root: Path) -> str:
-    """The part that a path below ``root`` names, as in ``test/chair_1.off`` or ``train_0.h5``."""
+def split_of(file: Path, root: Path) -> str:
+    """The split that a path below ``root`` names, as in ``test/chair_1.off`` or ``train_0.h5``."""
     inner = file.relative_to(root) if file != root else Path(file.name)
     for name in (*inner.parts[:-1], inner.stem):
         for word in re.split(r"[^a-z]+", name.lower()):
-            if word in PARTS:
-                return PARTS[word]
+            if word in SPLITS:
+                return SPLITS[word]
     return "train"

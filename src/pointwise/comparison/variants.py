@@ -22,7 +22,7 @@ NARROW = 4  # a bottleneck's inner convolution has a quarter of the channels, as
 
 @dataclass(frozen=True)
 class Job:
-    """What comes in, and what is to come out."""
+    """The sizes of the input and of the result."""
 
     height: int
     width: int
@@ -64,8 +64,8 @@ Part = tuple[int, int, int, int, int, str | None]
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A way to do the job; ``parts`` are its convolutions, or why there are none."""
+class Variant:
+    """A way to do the job; ``parts`` gives its convolutions, or why it cannot do it."""
 
     name: str
     parts: Callable[[Job, int, int], list[Part] | str]
@@ -121,14 +121,14 @@ def _inverted(job: Job, groups: int, expand: int) -> list[Part] | str:
     ]
 
 
-KINDS = (
-    Kind("standard", _standard),
-    Kind("depthwise", _depthwise),
-    Kind("pointwise", _pointwise),
-    Kind("separable", _separable),
-    Kind("grouped", _grouped),
-    Kind("bottleneck", _bottleneck),
-    Kind("inverted residual", _inverted),
+VARIANTS = (
+    Variant("standard", _standard),
+    Variant("depthwise", _depthwise),
+    Variant("pointwise", _pointwise),
+    Variant("separable", _separable),
+    Variant("grouped", _grouped),
+    Variant("bottleneck", _bottleneck),
+    Variant("inverted residual", _inverted),
 )
 MEANING = {
     "standard": "every result sees all channels of a patch",
@@ -146,8 +146,16 @@ def made(parts: Iterable[Part], norm: bool) -> tuple[Ours, nn.Sequential]:
     torch.manual_seed(0)
     ours, plain = Ours(), nn.Sequential()
     for c_in, c_out, kernel, stride, groups, activation in parts:
-        own = ConvNormAct(c_in, c_out, kernel, stride, groups=groups, bias=False,
-                          norm=nn.BatchNorm2d if norm else None, activation=activation)  # fmt: skip
+        own = ConvNormAct(
+            c_in,
+            c_out,
+            kernel,
+            stride,
+            groups=groups,
+            bias=False,
+            norm=nn.BatchNorm2d if norm else None,
+            activation=activation,
+        )
         conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False)
         conv.load_state_dict(own.conv.state_dict())
         ours.append(own)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pointwise.extras import import_extra
+from pointwise.messages import first_line
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 MOST_PIXELS = 100_000_000  # a 100-megapixel image is 300 MB, and a bomb may claim far more
@@ -117,8 +118,7 @@ def _opened(path: Path) -> Iterator:
     except module.DecompressionBombError as error:
         raise ValueError(f"{path}: {error}") from None
     except Exception as error:  # Pillow's readers raise a dozen types for a damaged file
-        line = str(error).strip().splitlines()
-        raise ValueError(f"{path}: {line[0][:200] if line else type(error).__name__}") from error
+        raise ValueError(f"{path}: {first_line(error)}") from error
 
 
 def _unreadable(path: Path) -> str:

@@ -1,0 +1,156 @@
+"""``pointwise.accelerate(model, example)``: the model traced, and the trace tried.
+
+What a trace cannot guard is tried (``holds.py``), and where the trace gives something else than the
+model, torch.compile takes over.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as hooks
+from torch.utils import _pytree as pytree
+
+from pointwise.acceleration import holds
+from pointwise.acceleration.compiled import Compiled
+from pointwise.acceleration.module import Accelerated
+from pointwise.acceleration.precision import to_int8
+from pointwise.acceleration.trace import traced
+from pointwise.messages import first_line
+
+
+def accelerate(
+    model: nn.Module,
+    example: Any,
+    precision: str | None = None,
+    calibration: Iterable[Any] | None = None,
+) -> Accelerated | Compiled:
+    """A module that gives what ``model`` gives, in inference, and takes less time for it.
+
+    ``example`` is an input, or a tuple of all of them: what the model is traced with. The values of
+    its tensors do not matter, their types do, and their shapes where the model depends on them:
+    batches and images of other sizes are fine wherever the model itself does not fix them. Numbers,
+    strings, booleans and None among the inputs are part of the trace. What the trace does not hold
+    for is refused with a ValueError when it comes. The result is made of copies of the weights:
+    what happens to the model later does not change it. It can be called from several threads,
+    pickled and saved, and read again where the model's class is not known.
+
+    Models that torch.export cannot trace (such as those that decide by values) are compiled with
+    ``torch.compile(model, backend="pointwise")`` instead, which runs what it can; a warning says
+    so.
+
+    ``precision="int8"`` makes convolutions in bytes where that pays, several times as fast as in
+    float32 on machines with AVX512-VNNI, and not quite the same: ``calibration`` is a DataLoader or
+    a list of batches of data such as the model will see (some hundred samples do; with labels
+    behind the inputs, if there are any), which tells how large the numbers between layers become.
+    It is run once as it is and once in bytes, and ``cost`` of the result says how far apart they
+    were. On machines without VNNI the results are the same, and slower than float32.
+
+    Raises ValueError for a model in training mode, or one that ``precision`` does not suit,
+    TypeError for what is not a module.
+
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU()).eval()
+    >>> faster = accelerate(model, torch.rand(1, 3, 32, 32))
+    >>> faster(torch.rand(4, 3, 48, 40)).shape
+    torch.Size([4, 8, 46, 38])
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"accelerate: model must be an nn.Module, got {type(model).__name__}")
+    if any(part.training for part in model.modules()):
+        raise ValueError(
+            "accelerate: the model, or a part of it, is in training mode; call model.eval() first"
+        )
+    if precision not in (None, "int8"):
+        raise ValueError(
+            f"accelerate: precision must be 'int8', or None for the model's own, got {precision!r}"
+        )
+    if (precision is None) != (calibration is None):
+        given = "without" if calibration is None else "with"
+        raise ValueError(
+            f"accelerate: precision={precision!r} {given} calibration; int8 needs calibration "
+            "data, and nothing else does"
+        )
+    _warn_of_hooks(model)
+    args = tuple(example) if isinstance(example, (tuple, list)) else (example,)
+    with torch.autocast("cpu", enabled=False):  # whether it is on is asked at every call
+        found = _accelerated(model, args)
+        if calibration is None:
+            return found
+        if isinstance(found, Compiled):
+            raise ValueError(
+                "accelerate: precision='int8' needs a model that torch.export can trace; it said: "
+                f"{found.why}"
+            )
+        return to_int8(found, calibration, len(args))
+
+
+def _warn_of_hooks(model: nn.Module) -> None:
+    """Says that hooks run no more, but for PyTorch's own, which make weights."""
+    named = [name or "the model" for name, part in model.named_modules() if _has_hooks(part)]
+    if hooks._global_forward_hooks or hooks._global_forward_pre_hooks:
+        named.append("all modules")
+    if named:
+        some = ", ".join(named[:3]) + (", …" if len(named) > 3 else "")
+        warnings.warn(
+            f"accelerate: hooks on {some} run while the model is traced, and not again: what they "
+            "do to results is kept, what they collect is not. torch.compile(model, "
+            "backend='pointwise') runs them",
+            stacklevel=3,
+        )
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    found = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    return any(not _module_of(hook).startswith("torch.nn.utils") for hook in found)
+
+
+def _module_of(hook: Any) -> str:
+    return str(getattr(hook, "__module__", ""))  # of objects with __call__, that of their class
+
+
+def _accelerated(model: nn.Module, args: tuple) -> Accelerated | Compiled:
+    reasons = []
+    args = _apart(args)
+    for given in (_widened(args), args):
+        if given is None:
+            continue
+        try:
+            trace = traced(model, given)
+            trace.found.check(pytree.tree_leaves(args))
+            why = holds.why_not(model, trace.found, args) or holds.tried(model, trace, given)
+        except Exception as error:  # torch.export has many kinds
+            why = _said_by(error)
+        if not why:
+            return trace.found
+        reasons.append(why)
+    warnings.warn(
+        "accelerate: torch.export cannot trace this model, which is compiled in pieces with "
+        f"torch.compile instead; it said: {reasons[-1]}",
+        stacklevel=3,
+    )
+    return Compiled(model, reasons[-1])
+
+
+def _apart(args: tuple) -> tuple:
+    """Tensors that are not each other's: a trace takes one that is given twice for one input."""
+    return pytree.tree_map(
+        lambda x: x.detach().clone() if type(x) in (Tensor, nn.Parameter) else x, args
+    )
+
+
+def _widened(args: tuple) -> tuple | None:
+    """Batches of one as batches of two: torch.export takes a size of 1 for always 1."""
+    tensors = [x for x in pytree.tree_leaves(args) if isinstance(x, Tensor)]
+    if not tensors or not all(x.dim() and x.shape[0] == 1 for x in tensors):
+        return None
+    return pytree.tree_map(lambda x: torch.cat((x, x)) if isinstance(x, Tensor) else x, args)
+
+
+def _said_by(error: Exception) -> str:
+    name, line = type(error).__name__, first_line(error)
+    return name if line == name else f"{name}: {line}"

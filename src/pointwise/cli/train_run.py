@@ -1,0 +1,160 @@
+"""What ``pointwise train`` does once it knows what to do: it reads, trains, tests and tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rich import box
+from rich.table import Table
+
+from pointwise.cli.network_arguments import network_arguments
+from pointwise.cli.progress import bar
+from pointwise.cli.train_clouds import CloudTraining
+from pointwise.cli.train_images import ImageTraining
+from pointwise.terminal import shown
+from pointwise.training import processes
+from pointwise.training.data_kind import kind_of
+from pointwise.training.evaluate import write_metrics
+from pointwise.training.options import Options
+from pointwise.training.run import Run, read_run
+from pointwise.training.train import Settings, check_resumable
+from pointwise.training.train import train as fit
+
+if TYPE_CHECKING:
+    import numpy as np
+    from rich.console import Console
+
+    from pointwise.training.feed import Feed
+    from pointwise.training.metrics import Scores
+
+
+class Training(Protocol):
+    """What differs between clouds and images: the data, the network, and what is said of them."""
+
+    counted: str  # what the classes are of: "points", "clouds" or "images"
+
+    def plan(self, arguments: dict[str, Any]) -> Run: ...
+
+    def feed(self, run: Run) -> Feed: ...
+
+    def evaluate(self, run: Run, progress: Callable[[int, int], object]) -> np.ndarray: ...
+
+    def not_counted(self, run: Run) -> dict[str, int]: ...
+
+    def describe(self, run: Run) -> list[tuple[str, str]]: ...
+
+    def next_step(self, folder: Path) -> tuple[str, str]: ...
+
+
+def run(folder: Path, options: Options, console: Console, *, resume: bool) -> None:
+    """Reads the data, trains or goes on, tests, and says what came of it."""
+    settings = processes.together(lambda: _settings(options))
+    if resume:
+        # Before the data are read, which takes a while.
+        processes.first(lambda: check_resumable(folder, settings))
+
+    def read() -> tuple[Training, Run, Feed]:
+        training = _training(options, lambda file: status.update(f"reading {shown(file)}"))
+        planned = read_run(folder) if resume else training.plan(network_arguments(options.set))
+        return training, planned, training.feed(planned)
+
+    with console.status("reading data") as status:
+        training, planned, feed = processes.together(read)
+    console.print(_description(training, planned, folder))
+    try:
+        seconds = fit(planned, feed, folder, settings, resume=resume)
+    except KeyboardInterrupt:
+        console.print(f"\nContinue with: pointwise train --resume {shown(folder)}", soft_wrap=True)
+        raise
+    with bar(console, "testing") as advance:
+        matrix = training.evaluate(planned, advance)
+    if processes.rank() > 0:
+        return
+    rest = training.not_counted(planned)
+    result = write_metrics(planned, matrix, folder, seconds=seconds, not_counted=rest)
+    console.print(_table(planned, result, training.counted))
+    if rest:
+        each = "; ".join(f"{count:,} {why}" for why, count in rest.items())
+        console.print(f"Of the test part, not counted among these {training.counted}: {each}")
+    # Commands to copy are not wrapped.
+    purpose, command = training.next_step(folder)
+    console.print(f"{seconds:.0f} s of training. {purpose}")
+    console.print(f"  {shown(command)}", soft_wrap=True)
+
+
+def _settings(options: Options) -> Settings:
+    return Settings(
+        minutes=options.minutes,
+        epochs=options.epochs or 100,
+        learning_rate=options.learning_rate,
+        patience=options.patience,
+        devices=options.devices,
+        precision=options.precision,
+        seed=options.seed,
+    )
+
+
+_OF_CLOUDS = ("split", "rooms", "columns", "features", "cell_size", "block")
+_OF_IMAGES = ("size", "width", "flip")
+
+
+def _training(options: Options, progress: Callable[[str], object]) -> Training:
+    """The training on clouds or on images, with its data read.
+
+    Raises ValueError for an option of the other kind.
+    """
+    kind = kind_of([*options.data, *(options.test or ())])
+    others = _OF_CLOUDS if kind == "images" else _OF_IMAGES
+    for name in others:
+        if getattr(options, name):
+            raise ValueError(
+                f"train: --{name.replace('_', '-')} is not for {kind}, and these are {kind}"
+            )
+    if kind == "images":
+        return ImageTraining(options, progress)
+    return CloudTraining(options, progress)
+
+
+def _description(training: Training, run: Run, folder: Path) -> Table:
+    parameters = sum(p.numel() for p in run.network.parameters())
+    table = Table.grid(padding=(0, 2))
+    for row in training.describe(run):
+        table.add_row(*map(shown, row))
+    table.add_row("network", f"{type(run.network).__name__}, {parameters:,} parameters")
+    table.add_row("run", shown(folder))
+    return table
+
+
+def _table(run: Run, result: Scores, counted: str) -> Table:
+    areas = counted != "images"  # whose overlap can be measured
+
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title="On the test part, which was not learned from",
+        title_justify="left",
+        title_style="bold",
+        show_footer=True,
+    )
+    table.add_column("class", "all", overflow="fold")
+    table.add_column(counted, f"{result.counts.sum():,}", justify="right")
+    table.add_column("accuracy", f"{_percent(result.overall_accuracy)}", justify="right")
+    if areas:
+        table.add_column("IoU", "", justify="right")
+    for name, count, accuracy, iou in zip(
+        run.recipe.classes.names, result.counts, result.class_accuracy, result.iou, strict=True
+    ):
+        row = shown(name), f"{count:,}", _percent(accuracy), _percent(iou)
+        table.add_row(*row[: len(table.columns)])
+    table.columns[0].footer = "all\nmean over classes"
+    table.columns[
+        2
+    ].footer = f"{_percent(result.overall_accuracy)}\n{_percent(result.mean_class_accuracy)}"
+    if areas:
+        table.columns[3].footer = f"\n{_percent(result.mean_iou)}"
+    return table
+
+
+def _percent(share: float) -> str:
+    return "–" if share != share else f"{100 * share:.1f} %"

@@ -1,0 +1,47 @@
+"""Whether kernels may run on tensors here and now, or only PyTorch's own calls."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+
+def why_not_eager(*tensors: Tensor) -> str | None:
+    """Why kernels cannot run on these tensors at the moment; None where they can.
+
+    Kernels read memory, and nobody sees them do so: no tracer, no mode, no transform.
+    """
+    return why_not_now() or next(filter(None, map(why_not_plain, tensors)), None)
+
+
+def why_not_now() -> str | None:
+    """Why nothing can run as kernels at the moment, whatever the tensors are.
+
+    torch.compile asks for itself what its graphs depend on, and calls them in modes of its own.
+    """
+    if torch.is_autocast_enabled("cpu"):
+        return "autocast is on, and kernels compute in the types that a model has"
+    if torch.jit.is_tracing() or torch.onnx.is_in_onnx_export():
+        return "it is being traced"
+    if torch._C._len_torch_dispatch_stack():
+        return "a TorchDispatchMode is on, which kernels would not show themselves to"
+    if forward_ad._current_level >= 0:
+        return "gradients are wanted, in forward mode"
+    return None
+
+
+def why_not_plain(x: Tensor) -> str | None:
+    """Why a tensor is not an ordinary one, in memory with strides; None where it is."""
+    if is_wrapped(x):
+        return "one of torch.func's transforms is at work"
+    if type(x) not in (Tensor, torch.nn.Parameter):
+        return f"{type(x).__name__} is no plain tensor"
+    if x.device.type != "cpu" or x.layout != torch.strided:
+        return f"an input on {x.device} with layout {x.layout}"
+    return None
+
+
+def is_wrapped(x: Tensor) -> bool:
+    """Whether a tensor is that of one of torch.func's transforms, and has no memory to look at."""
+    return torch._C._functorch.is_functorch_wrapped_tensor(x)  # type: ignore[attr-defined]
