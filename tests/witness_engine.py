@@ -14,7 +14,7 @@ import re
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,19 +104,28 @@ def emulate_vnni() -> None:
 
     def call(builder: ir.IRBuilder, function: Any, args: Any, *rest: Any, **options: Any) -> Any:
         name = getattr(function, "name", "")
-        if name.startswith("llvm.x86.avx512.vpdpbusd."):
-            return dot_bytes(builder, *args)
-        if name in _HALVES:
-            return in_halves(builder, name, function.ftype.return_type, args)
+        body = next((body for start, body in _BODIES.items() if name.startswith(start)), None)
+        if body is not None:
+            function = _apart(builder.module, f"witness.{name}", function.ftype, body)
         return given(builder, function, args, *rest, **options)
 
     ir.IRBuilder.call = call
 
 
-def dot_bytes(
-    builder: ir.IRBuilder, sums: ir.Value, unsigned: ir.Value, signed: ir.Value
-) -> ir.Value:
-    """``sums`` of int32, plus in each lane four products of a uint8 and an int8 (``vpdpbusd``)."""
+def _apart(module: ir.Module, name: str, kind: ir.FunctionType, body: Callable) -> ir.Function:
+    """A function of its own for an instruction, so that kernels stay quick to compile."""
+    found = module.globals.get(name)
+    if found is None:
+        found = ir.Function(module, kind, name)
+        found.linkage = "internal"
+        found.attributes.add("noinline")
+        body(ir.IRBuilder(found.append_basic_block()), found.args)
+    return found
+
+
+def _dot_bytes(builder: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+    """``vpdpbusd``: sums of int32, plus in each lane four products of a uint8 and an int8."""
+    sums, unsigned, signed = args
     lanes = sums.type.count
     bytes_of, products_of = ir.VectorType(_I8, 4 * lanes), ir.VectorType(_I32, 4 * lanes)
     products = builder.mul(
@@ -125,39 +134,96 @@ def dot_bytes(
     )
     for number in range(4):
         sums = builder.add(sums, _lanes(builder, products, range(number, 4 * lanes, 4)))
-    return sums
+    builder.ret(sums)
 
 
-_HALVES = {
-    "llvm.x86.avx512.mask.cvtps2dq.512": ("llvm.x86.avx.cvt.ps2dq.256", 1),
-    "llvm.x86.avx512.packssdw.512": ("llvm.x86.avx2.packssdw", 2),
-    "llvm.x86.avx512.packuswb.512": ("llvm.x86.avx2.packuswb", 2),
-}
-"""Instructions on 512 bits, the same on 256, and how many of the operands are vectors of them."""
-
-
-def in_halves(
-    builder: ir.IRBuilder, name: str, result: ir.VectorType, args: list[ir.Value]
-) -> ir.Value:
+def _in_halves(narrow: str, operands: int) -> Callable:
     """An instruction on 512 bits as two on 256; it works on 128 bits at a time in any case."""
-    narrow, operands = _HALVES[name]
-    half = ir.VectorType(result.element, result.count // 2)
-    parts = []
-    for first in (0, 1):
-        given = []
-        for arg in args[:operands]:
-            count = arg.type.count // 2
-            given.append(_lanes(builder, arg, range(first * count, (first + 1) * count)))
-        kind = ir.FunctionType(half, [arg.type for arg in given])
-        function = builder.module.globals.get(narrow) or ir.Function(builder.module, kind, narrow)
-        parts.append(builder.call(function, given))
-    order = ir.Constant(ir.VectorType(_I32, result.count), list(range(result.count)))
-    return builder.shuffle_vector(*parts, order)
+
+    def body(builder: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        result = builder.function.ftype.return_type
+        half = ir.VectorType(result.element, result.count // 2)
+        parts = []
+        for first in (0, 1):
+            given = []
+            for arg in args[:operands]:
+                count = arg.type.count // 2
+                given.append(_lanes(builder, arg, range(first * count, (first + 1) * count)))
+            kind = ir.FunctionType(half, [arg.type for arg in given])
+            found = builder.module.globals.get(narrow) or ir.Function(builder.module, kind, narrow)
+            parts.append(builder.call(found, given))
+        order = ir.Constant(ir.VectorType(_I32, result.count), list(range(result.count)))
+        builder.ret(builder.shuffle_vector(*parts, order))
+
+    return body
+
+
+def _masked_load(builder: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+    """The bytes of the mask one by one, and those of the last operand elsewhere."""
+    pointer, _, mask, rest = args
+    place = builder.bitcast(pointer, _I8.as_pointer())
+    room = builder.alloca(rest.type)
+    builder.store(rest, room)
+    target = builder.bitcast(room, _I8.as_pointer())
+
+    def one(lane: ir.Value) -> None:
+        builder.store(builder.load(builder.gep(place, [lane])), builder.gep(target, [lane]))
+
+    _for_lanes(builder, mask, one)
+    builder.ret(builder.load(room))
+
+
+def _masked_store(builder: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+    """The bytes of the mask one by one."""
+    value, pointer, _, mask = args
+    place = builder.bitcast(pointer, _I8.as_pointer())
+    room = builder.alloca(value.type)
+    builder.store(value, room)
+    source = builder.bitcast(room, _I8.as_pointer())
+
+    def one(lane: ir.Value) -> None:
+        builder.store(builder.load(builder.gep(source, [lane])), builder.gep(place, [lane]))
+
+    _for_lanes(builder, mask, one)
+    builder.ret_void()
+
+
+def _for_lanes(builder: ir.IRBuilder, mask: ir.Value, one: Callable[[ir.Value], None]) -> None:
+    count = mask.type.count
+    wide = builder.alloca(ir.VectorType(_I8, count))
+    builder.store(builder.zext(mask, ir.VectorType(_I8, count)), wide)
+    bits = builder.bitcast(wide, _I8.as_pointer())
+    before, loop = builder.block, builder.append_basic_block("loop")
+    done = builder.append_basic_block("done")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    lane = builder.phi(_I32)
+    lane.add_incoming(_I32(0), before)
+    with builder.if_then(
+        builder.icmp_unsigned("!=", builder.load(builder.gep(bits, [lane])), _I8(0))
+    ):
+        one(lane)
+    after = builder.add(lane, _I32(1))
+    lane.add_incoming(after, builder.block)
+    builder.cbranch(builder.icmp_unsigned("<", after, _I32(count)), loop, done)
+    builder.position_at_end(done)
 
 
 def _lanes(builder: ir.IRBuilder, vector: ir.Value, which: range) -> ir.Value:
     mask = ir.Constant(ir.VectorType(_I32, len(which)), list(which))
     return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), mask)
+
+
+_BODIES: dict[str, Callable] = {
+    "llvm.x86.avx512.vpdpbusd.": _dot_bytes,
+    "llvm.x86.avx512.mask.cvtps2dq.512": _in_halves("llvm.x86.avx.cvt.ps2dq.256", 1),
+    "llvm.x86.avx512.packssdw.512": _in_halves("llvm.x86.avx2.packssdw", 2),
+    "llvm.x86.avx512.packuswb.512": _in_halves("llvm.x86.avx2.packuswb", 2),
+    # What AVX2 has no instruction for LLVM writes out lane by lane, which takes minutes to compile.
+    **{f"llvm.masked.load.v{n}i8": _masked_load for n in (16, 32, 64)},
+    **{f"llvm.masked.store.v{n}i8": _masked_store for n in (16, 32, 64)},
+}
+"""How a call begins that is written in other words, and those words."""
 
 
 # --- finding --------------------------------------------------------------------------------------

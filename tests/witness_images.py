@@ -89,7 +89,8 @@ POINTWISE: tuple[tuple, ...] = (
     (16, 8, 1, (6, 5), (2, 1), "same", 2),
 )
 
-# Channels in and out, batch, (height, width), kernel, stride, padding, dilation, groups, multiplier.
+# Channels in and out, batch, (height, width), kernel, stride, padding, dilation, groups,
+# depth multiplier.
 SEPARABLE: tuple[tuple, ...] = (
     (3, 5, 1, (9, 8), 3, 1, 1, 1, 1, 1),
     (32, 64, 1, (28, 28), 3, 1, 1, 1, 1, 1),
@@ -125,8 +126,9 @@ def _functions() -> Iterator[Entry]:
             channels, batch, size, kernel, stride, padding, dilation, multiplier = row
             call = partial(pw.depthwise_conv2d, stride=stride, padding=padding, dilation=dilation)
             weight = (channels * multiplier, 1, *_pair(kernel))
-            yield _function(f"depthwise {row} {kind}", call, (batch, channels, *size), weight,
-                            dtype)  # fmt: skip
+            yield _function(
+                f"depthwise {row} {kind}", call, (batch, channels, *size), weight, dtype
+            )
         for row in STANDARD:
             channels, out, batch, size, kernel, stride, padding, dilation, groups = row
             call = partial(
@@ -137,8 +139,13 @@ def _functions() -> Iterator[Entry]:
         for row in POINTWISE:
             channels, out, batch, size, stride, padding, groups = row
             call = partial(pw.pointwise_conv2d, stride=stride, padding=padding, groups=groups)
-            yield _function(f"pointwise {row} {kind}", call, (batch, channels, *size),
-                            (out, channels // groups), dtype)  # fmt: skip
+            yield _function(
+                f"pointwise {row} {kind}",
+                call,
+                (batch, channels, *size),
+                (out, channels // groups),
+                dtype,
+            )
         for row in SEPARABLE:
             yield f"separable {row} {kind}", partial(_separable, row, dtype)
 
@@ -176,8 +183,13 @@ def _separable(row: tuple, dtype: torch.dtype, draw: Draw) -> dict[str, Any]:
         "depthwise_bias": draw.normal(inner, dtype=dtype),
         "bias": draw.normal(out, dtype=dtype),
     }
-    call = partial(pw.depthwise_separable_conv2d, stride=stride, padding=padding,
-                   dilation=dilation, groups=groups)  # fmt: skip
+    call = partial(
+        pw.depthwise_separable_conv2d,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+    )
     with_activations = partial(call, depthwise_activation="relu6", activation="silu")
     plain = call(*list(tensors.values())[:3])
     residual = draw.image(*plain.shape, dtype=dtype)
@@ -206,8 +218,9 @@ def _activation(name: str | None, dtype: torch.dtype, draw: Draw) -> dict[str, A
         "pointwise": pw.pointwise_conv2d(x, mix, activation=name),
         "pointwise with residual": pw.pointwise_conv2d(x, mix, activation=name, residual=far),
         "standard": pw.conv2d(x, whole, **same),
-        "separable": pw.depthwise_separable_conv2d(x, stencil, mix, padding=1, activation=name,
-                                                   depthwise_activation=name),  # fmt: skip
+        "separable": pw.depthwise_separable_conv2d(
+            x, stencil, mix, padding=1, activation=name, depthwise_activation=name
+        ),
         "gradients": draw.gradients(partial(pw.conv2d, **same), {"input": x, "weight": whole}),
     }
 
@@ -329,26 +342,46 @@ def modules() -> Iterator[tuple[str, Callable[[], nn.Module], tuple[int, ...]]]:
     yield "large weight", lambda: block(512, 1100, 1), (1, 512, 5, 5)
     for k, s in ((3, 1), (3, 2), (5, 1), (5, 2), (7, 1), (7, 2), (4, 2), (9, 1)):
         yield f"depthwise {k} {s}", partial(block, 33, 33, k, s, groups=33), (2, 33, 12, 13)
-        yield (f"separable {k} {s}", partial(separable, 33, 24, k, s, norm=nn.BatchNorm2d,
-               activation="relu6"), (3, 33, 12, 13))  # fmt: skip
-        yield (f"inverted {k} {s}", partial(pw.InvertedResidual, 16, 16 * s, 72, k, s),
-               (2, 16, 14, 13))  # fmt: skip
+        yield (
+            f"separable {k} {s}",
+            partial(separable, 33, 24, k, s, norm=nn.BatchNorm2d, activation="relu6"),
+            (3, 33, 12, 13),
+        )
+        yield (
+            f"inverted {k} {s}",
+            partial(pw.InvertedResidual, 16, 16 * s, 72, k, s),
+            (2, 16, 14, 13),
+        )
     yield "depthwise dilated", lambda: block(17, 17, 3, dilation=2, groups=17), (2, 17, 12, 13)
-    yield "depthwise sigmoid", lambda: block(17, 17, 3, groups=17, activation="sigmoid"), (
-        1, 17, 12, 13)  # fmt: skip
-    yield "multiplier", lambda: separable(12, 8, depth_multiplier=3, norm=nn.BatchNorm2d), (
-        2, 12, 9, 8)  # fmt: skip
+    yield (
+        "depthwise sigmoid",
+        lambda: block(17, 17, 3, groups=17, activation="sigmoid"),
+        (1, 17, 12, 13),
+    )
+    yield (
+        "multiplier",
+        lambda: separable(12, 8, depth_multiplier=3, norm=nn.BatchNorm2d),
+        (2, 12, 9, 8),
+    )
     yield "xception", lambda: separable(32, 48, norm=nn.BatchNorm2d, between=False), (1, 32, 14, 14)
-    yield "silu between", lambda: separable(32, 48, norm=nn.BatchNorm2d, activation="silu"), (
-        2, 32, 14, 14)  # fmt: skip
+    yield (
+        "silu between",
+        lambda: separable(32, 48, norm=nn.BatchNorm2d, activation="silu"),
+        (2, 32, 14, 14),
+    )
     yield "separable too large", lambda: separable(512, 1100, norm=nn.BatchNorm2d), (1, 512, 5, 5)
     yield "separable groups", lambda: separable(12, 24, groups=3), (1, 12, 9, 9)
     yield "separable dilated", lambda: separable(17, 24, dilation=2), (1, 17, 12, 13)
     yield "inverted dilated lines", lambda: pw.InvertedResidual(24, 24, 96, (3, 5)), (4, 24, 20, 9)
     yield "inverted large", lambda: pw.InvertedResidual(16, 24, 96, 3, 2), (1, 16, 64, 66)
     yield "inverted without expansion", lambda: pw.InvertedResidual(24, 16, 24), (2, 24, 9, 8)
-    yield "inverted excited", lambda: pw.InvertedResidual(
-        24, 24, 64, 5, squeezed=8, gate="hardsigmoid", activation="hardswish"), (2, 24, 14, 14)
+    yield (
+        "inverted excited",
+        lambda: pw.InvertedResidual(
+            24, 24, 64, 5, squeezed=8, gate="hardsigmoid", activation="hardswish"
+        ),
+        (2, 24, 14, 14),
+    )
     yield "bottleneck", lambda: pw.Bottleneck(64, 16), (2, 64, 9, 8)
     yield "bottleneck stride", lambda: pw.Bottleneck(48, 16, 2), (2, 48, 9, 8)
     yield "bottleneck grouped", lambda: pw.Bottleneck(48, 16, 1, 2, 4), (1, 48, 9, 8)
@@ -364,8 +397,9 @@ def modules() -> Iterator[tuple[str, Callable[[], nn.Module], tuple[int, ...]]]:
 def stem_form() -> nn.Module:
     """A stem, a depthwise and a pointwise convolution, as networks begin with them."""
     first = pw.ConvNormAct(3, 32, 3, 2, activation="relu6")
-    return _Sequence(first, pw.DepthwiseSeparableConv2d(32, 16, norm=nn.BatchNorm2d,
-                                                        activation="relu6"))  # fmt: skip
+    return _Sequence(
+        first, pw.DepthwiseSeparableConv2d(32, 16, norm=nn.BatchNorm2d, activation="relu6")
+    )
 
 
 class _Sequence(nn.Module):
@@ -373,12 +407,15 @@ class _Sequence(nn.Module):
 
     def __init__(self, *blocks: nn.Module) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(blocks or (
-            pw.DepthwiseSeparableConv2d(16, 32, 3, 2, norm=nn.BatchNorm2d, activation="relu"),
-            pw.ConvNormAct(32, 96, 1, activation="hardswish"),
-            pw.ConvNormAct(96, 96, 5, groups=96, activation="silu"),
-            pw.ConvNormAct(96, 24, 1, activation=None),
-        ))  # fmt: skip
+        self.blocks = nn.ModuleList(
+            blocks
+            or (
+                pw.DepthwiseSeparableConv2d(16, 32, 3, 2, norm=nn.BatchNorm2d, activation="relu"),
+                pw.ConvNormAct(32, 96, 1, activation="hardswish"),
+                pw.ConvNormAct(96, 96, 5, groups=96, activation="silu"),
+                pw.ConvNormAct(96, 24, 1, activation=None),
+            )
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return layers.in_sequence(x, self.blocks)

@@ -99,9 +99,7 @@ def _without_chance(model: nn.Module) -> None:
             module.drop = 0.0
 
 
-def _cloud_network(
-    make: Callable[[], nn.Module], dtype: torch.dtype, draw: Draw
-) -> dict[str, Any]:
+def _cloud_network(make: Callable[[], nn.Module], dtype: torch.dtype, draw: Draw) -> dict[str, Any]:
     model = draw.fill(make(), dtype).eval()
     points, offsets = draw.uniform(700, 3, dtype=dtype), torch.tensor([0, 300, 700])
     features = draw.normal(700, 6, dtype=dtype)
@@ -174,66 +172,174 @@ def _depthwise(channels: int, kernel: int, stride: int, *activation: nn.Module) 
 
 
 def _inverted(kernel: int, stride: int) -> nn.Module:
-    return nn.Sequential(_conv(16, 64, 1, nn.ReLU6()), _depthwise(64, kernel, stride, nn.ReLU6()),
-                         _conv(64, 16, 1))  # fmt: skip
+    return nn.Sequential(
+        _conv(16, 64, 1, nn.ReLU6()), _depthwise(64, kernel, stride, nn.ReLU6()), _conv(64, 16, 1)
+    )
 
 
 def models() -> Iterator[tuple[str, Callable[[], nn.Module], tuple[int, ...]]]:
     """Models of PyTorch's own modules: name, how to make it, and the shape of its input."""
-    yield "stencils", lambda: nn.Sequential(
-        *(nn.Sequential(_depthwise(33, k, s, nn.ReLU()), nn.Tanh())
-          for k, s in ((3, 1), (3, 2), (5, 1), (5, 2), (7, 1), (7, 2)))), (2, 33, 60, 61)
-    yield "separable", lambda: nn.Sequential(
-        *(nn.Sequential(_depthwise(32, k, s, nn.ReLU6()), _conv(32, 32, 1, nn.SiLU()))
-          for k, s in ((3, 1), (3, 2), (5, 1), (5, 2), (7, 1), (9, 1)))), (1, 32, 50, 49)
-    yield "inverted", lambda: nn.Sequential(
-        *(nn.Sequential(_inverted(k, s), nn.Tanh())
-          for k, s in ((3, 1), (3, 2), (5, 1), (5, 2), (7, 1), (9, 1)))), (2, 16, 60, 61)
+    yield (
+        "stencils",
+        lambda: nn.Sequential(
+            *(
+                nn.Sequential(_depthwise(33, k, s, nn.ReLU()), nn.Tanh())
+                for k, s in ((3, 1), (3, 2), (5, 1), (5, 2), (7, 1), (7, 2))
+            )
+        ),
+        (2, 33, 60, 61),
+    )
+    yield (
+        "separable",
+        lambda: nn.Sequential(
+            *(
+                nn.Sequential(_depthwise(32, k, s, nn.ReLU6()), _conv(32, 32, 1, nn.SiLU()))
+                for k, s in ((3, 1), (3, 2), (5, 1), (5, 2), (7, 1), (9, 1))
+            )
+        ),
+        (1, 32, 50, 49),
+    )
+    yield (
+        "inverted",
+        lambda: nn.Sequential(
+            *(
+                nn.Sequential(_inverted(k, s), nn.Tanh())
+                for k, s in ((3, 1), (3, 2), (5, 1), (5, 2), (7, 1), (9, 1))
+            )
+        ),
+        (2, 16, 60, 61),
+    )
     yield "inverted with residual", lambda: Residual(torch.add, _inverted(3, 1)), (1, 16, 14, 14)
-    yield "two of three", lambda: nn.Sequential(
-        _conv(3, 32, 3, nn.ReLU(), stride=2), _depthwise(32, 3, 1, nn.ReLU()), nn.Tanh()), (
-        1, 3, 64, 64)  # fmt: skip
-    yield "stem of three", lambda: nn.Sequential(
-        _conv(3, 32, 3, nn.ReLU(), stride=2), _depthwise(32, 3, 1, nn.ReLU()),
-        _conv(32, 16, 1)), (2, 3, 65, 64)  # fmt: skip
-    yield "Winograd 2", lambda: nn.Sequential(_conv(64, 64, 3, nn.ReLU()), nn.Conv2d(
-        64, 64, 3, padding=1)), (1, 64, 14, 14)  # fmt: skip
-    yield "Winograd 4", lambda: nn.Sequential(
-        _conv(32, 64, 3, nn.ReLU6()),
-        Residual(lambda x, y: F.relu(x + y), nn.Conv2d(64, 64, 3, padding=1))), (2, 32, 40, 37)
-    yield "Winograd of a large weight", lambda: nn.Sequential(
-        _conv(192, 192, 3, nn.ReLU()), nn.Conv2d(192, 192, 3, padding=1)), (1, 192, 26, 26)
-    yield "multiplier", lambda: nn.Sequential(
-        nn.Conv2d(12, 36, 3, padding=1, groups=12), nn.ReLU(), nn.Conv2d(36, 8, 1)), (2, 12, 9, 10)
-    yield "standard", lambda: nn.Sequential(
-        nn.Conv2d(3, 17, 7, 2, 3), nn.GELU(), nn.Conv2d(17, 33, 3, padding=2, dilation=2),
-        nn.Hardswish(), nn.Conv2d(33, 24, 3, padding="same"), nn.Hardsigmoid(),
-        nn.Conv2d(24, 24, 3, padding=1, groups=4), nn.Sigmoid(), nn.Conv2d(24, 8, 1, 2),
-        nn.ReLU()), (2, 3, 33, 32)  # fmt: skip
-    yield "activations", lambda: nn.Sequential(
-        nn.Conv2d(8, 8, 1), *(Residual(torch.add, kind()) for kind in (
-            nn.ReLU, nn.ReLU6, nn.Hardswish, nn.SiLU, nn.Sigmoid, nn.GELU, nn.Hardsigmoid,
-            nn.Tanh))), (1, 8, 9, 9)  # fmt: skip
-    yield "arithmetic", lambda: nn.Sequential(
-        nn.Conv2d(8, 8, 1), Residual(torch.mul, nn.SiLU()), Residual(torch.add, nn.BatchNorm2d(8)),
-        Residual(lambda x, y: F.relu(x + y), nn.Conv2d(8, 8, 3, padding=1, groups=8)),
-        Then(lambda x: x * 0.5 + 0.1), Residual(
-            lambda x, y: y * torch.sigmoid(x.mean((2, 3), keepdim=True)), nn.Identity())), (
-        2, 8, 9, 9)  # fmt: skip
-    yield "pools", lambda: nn.Sequential(
-        nn.MaxPool2d(3, 2, 1), nn.AvgPool2d(3, 1, 1), nn.MaxPool2d(2, ceil_mode=True),
-        nn.AvgPool2d(3, 2, 1, count_include_pad=False), nn.MaxPool2d(3, 1, 2, dilation=2),
-        nn.AvgPool2d(2, 1, divisor_override=3), nn.AdaptiveAvgPool2d(1)), (2, 17, 31, 30)
-    yield "branches", lambda: nn.Sequential(
-        Branches(_conv(8, 5, 1, nn.ReLU()), _conv(8, 12, 3), nn.MaxPool2d(3, 1, 1)),
-        _conv(25, 8, 1)), (2, 8, 9, 9)  # fmt: skip
-    yield "excite", lambda: nn.Sequential(
-        _conv(16, 48, 1, nn.SiLU()), pw.SqueezeExcite(48, 12, "silu"), _conv(48, 16, 1),
-        pw.SqueezeExcite(16, 4, gate="hardsigmoid")), (2, 16, 9, 8)  # fmt: skip
+    yield (
+        "two of three",
+        lambda: nn.Sequential(
+            _conv(3, 32, 3, nn.ReLU(), stride=2), _depthwise(32, 3, 1, nn.ReLU()), nn.Tanh()
+        ),
+        (1, 3, 64, 64),
+    )
+    yield (
+        "stem of three",
+        lambda: nn.Sequential(
+            _conv(3, 32, 3, nn.ReLU(), stride=2), _depthwise(32, 3, 1, nn.ReLU()), _conv(32, 16, 1)
+        ),
+        (2, 3, 65, 64),
+    )
+    yield (
+        "Winograd 2",
+        lambda: nn.Sequential(_conv(64, 64, 3, nn.ReLU()), nn.Conv2d(64, 64, 3, padding=1)),
+        (1, 64, 14, 14),
+    )
+    yield (
+        "Winograd 4",
+        lambda: nn.Sequential(
+            _conv(32, 64, 3, nn.ReLU6()),
+            Residual(lambda x, y: F.relu(x + y), nn.Conv2d(64, 64, 3, padding=1)),
+        ),
+        (2, 32, 40, 37),
+    )
+    yield (
+        "Winograd of a large weight",
+        lambda: nn.Sequential(_conv(192, 192, 3, nn.ReLU()), nn.Conv2d(192, 192, 3, padding=1)),
+        (1, 192, 26, 26),
+    )
+    yield (
+        "multiplier",
+        lambda: nn.Sequential(
+            nn.Conv2d(12, 36, 3, padding=1, groups=12), nn.ReLU(), nn.Conv2d(36, 8, 1)
+        ),
+        (2, 12, 9, 10),
+    )
+    yield (
+        "standard",
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 17, 7, 2, 3),
+            nn.GELU(),
+            nn.Conv2d(17, 33, 3, padding=2, dilation=2),
+            nn.Hardswish(),
+            nn.Conv2d(33, 24, 3, padding="same"),
+            nn.Hardsigmoid(),
+            nn.Conv2d(24, 24, 3, padding=1, groups=4),
+            nn.Sigmoid(),
+            nn.Conv2d(24, 8, 1, 2),
+            nn.ReLU(),
+        ),
+        (2, 3, 33, 32),
+    )
+    yield (
+        "activations",
+        lambda: nn.Sequential(
+            nn.Conv2d(8, 8, 1),
+            *(
+                Residual(torch.add, kind())
+                for kind in (
+                    nn.ReLU,
+                    nn.ReLU6,
+                    nn.Hardswish,
+                    nn.SiLU,
+                    nn.Sigmoid,
+                    nn.GELU,
+                    nn.Hardsigmoid,
+                    nn.Tanh,
+                )
+            ),
+        ),
+        (1, 8, 9, 9),
+    )
+    yield (
+        "arithmetic",
+        lambda: nn.Sequential(
+            nn.Conv2d(8, 8, 1),
+            Residual(torch.mul, nn.SiLU()),
+            Residual(torch.add, nn.BatchNorm2d(8)),
+            Residual(lambda x, y: F.relu(x + y), nn.Conv2d(8, 8, 3, padding=1, groups=8)),
+            Then(lambda x: x * 0.5 + 0.1),
+            Residual(lambda x, y: y * torch.sigmoid(x.mean((2, 3), keepdim=True)), nn.Identity()),
+        ),
+        (2, 8, 9, 9),
+    )
+    yield (
+        "pools",
+        lambda: nn.Sequential(
+            nn.MaxPool2d(3, 2, 1),
+            nn.AvgPool2d(3, 1, 1),
+            nn.MaxPool2d(2, ceil_mode=True),
+            nn.AvgPool2d(3, 2, 1, count_include_pad=False),
+            nn.MaxPool2d(3, 1, 2, dilation=2),
+            nn.AvgPool2d(2, 1, divisor_override=3),
+            nn.AdaptiveAvgPool2d(1),
+        ),
+        (2, 17, 31, 30),
+    )
+    yield (
+        "branches",
+        lambda: nn.Sequential(
+            Branches(_conv(8, 5, 1, nn.ReLU()), _conv(8, 12, 3), nn.MaxPool2d(3, 1, 1)),
+            _conv(25, 8, 1),
+        ),
+        (2, 8, 9, 9),
+    )
+    yield (
+        "excite",
+        lambda: nn.Sequential(
+            _conv(16, 48, 1, nn.SiLU()),
+            pw.SqueezeExcite(48, 12, "silu"),
+            _conv(48, 16, 1),
+            pw.SqueezeExcite(16, 4, gate="hardsigmoid"),
+        ),
+        (2, 16, 9, 8),
+    )
     yield "ConvNeXt", lambda: ConvNeXt(24), (2, 24, 9, 8)
-    yield "linear", lambda: nn.Sequential(
-        nn.Linear(33, 64), nn.ReLU(), nn.LayerNorm(64), Residual(torch.add, nn.Linear(64, 64)),
-        nn.Linear(64, 10)), (5, 33)  # fmt: skip
+    yield (
+        "linear",
+        lambda: nn.Sequential(
+            nn.Linear(33, 64),
+            nn.ReLU(),
+            nn.LayerNorm(64),
+            Residual(torch.add, nn.Linear(64, 64)),
+            nn.Linear(64, 10),
+        ),
+        (5, 33),
+    )
 
 
 def _accelerated(
@@ -261,15 +367,21 @@ def _accelerated_layers(draw: Draw) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, make, shape in modules():
         if name in ("stem 7", "separable 5 2", "inverted 3 1", "bottleneck", "inverted excited"):
-            found |= {f"{name} {k}": v for k, v in
-                      _accelerated(make, shape, torch.float32, draw).items()}  # fmt: skip
+            found |= {
+                f"{name} {k}": v for k, v in _accelerated(make, shape, torch.float32, draw).items()
+            }
     return found
 
 
 def _compiled(draw: Draw) -> dict[str, Any]:
     torch._dynamo.reset()
-    model = nn.Sequential(_conv(3, 16, 3, nn.SiLU()), _depthwise(16, 3, 2, nn.ReLU()),
-                          _conv(16, 8, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())  # fmt: skip
+    model = nn.Sequential(
+        _conv(3, 16, 3, nn.SiLU()),
+        _depthwise(16, 3, 2, nn.ReLU()),
+        _conv(16, 8, 1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    )
     fast: Any = torch.compile(draw.fill(model).eval(), backend="pointwise")
     with torch.no_grad():
         return {"one": fast(draw.image(1, 3, 20, 20)), "more": fast(draw.image(3, 3, 25, 24))}
@@ -302,17 +414,40 @@ class BranchesOfBytes(nn.Module):
 def models_in_bytes() -> Iterator[tuple[str, Callable[[], nn.Module], tuple[int, ...]]]:
     """Models whose convolutions run in bytes: name, how to make it, and the shape of its input."""
     for k, s in ((3, 1), (3, 2), (5, 1), (5, 2), (7, 1)):
-        yield f"separable {k} {s}", lambda k=k, s=s: nn.Sequential(
-            _conv(3, 72, 3, nn.ReLU(), stride=2), _depthwise(72, k, s, nn.ReLU6()),
-            _conv(72, 40, 1, nn.ReLU()), _conv(40, 100, 1)), (2, 3, 33, 34)  # fmt: skip
-        yield f"depthwise {k} {s}", lambda k=k, s=s: nn.Sequential(
-            _conv(3, 100, 1, nn.ReLU()), _depthwise(100, k, s, nn.ReLU()),
-            _conv(100, 33, 3, nn.ReLU())), (1, 3, 17, 18)  # fmt: skip
-    yield "standard", lambda: nn.Sequential(
-        _conv(3, 17, 7, nn.ReLU(), stride=2), _conv(17, 33, 3, nn.ReLU6(), stride=2),
-        Residual(torch.add, _conv(33, 33, 3)), _conv(33, 130, 1)), (3, 3, 40, 41)  # fmt: skip
-    yield "wide", lambda: nn.Sequential(_conv(24, 300, 1, nn.ReLU()), _conv(300, 64, 1)), (
-        1, 24, 1, 2)  # fmt: skip
+        yield (
+            f"separable {k} {s}",
+            lambda k=k, s=s: nn.Sequential(
+                _conv(3, 72, 3, nn.ReLU(), stride=2),
+                _depthwise(72, k, s, nn.ReLU6()),
+                _conv(72, 40, 1, nn.ReLU()),
+                _conv(40, 100, 1),
+            ),
+            (2, 3, 33, 34),
+        )
+        yield (
+            f"depthwise {k} {s}",
+            lambda k=k, s=s: nn.Sequential(
+                _conv(3, 100, 1, nn.ReLU()),
+                _depthwise(100, k, s, nn.ReLU()),
+                _conv(100, 33, 3, nn.ReLU()),
+            ),
+            (1, 3, 17, 18),
+        )
+    yield (
+        "standard",
+        lambda: nn.Sequential(
+            _conv(3, 17, 7, nn.ReLU(), stride=2),
+            _conv(17, 33, 3, nn.ReLU6(), stride=2),
+            Residual(torch.add, _conv(33, 33, 3)),
+            _conv(33, 130, 1),
+        ),
+        (3, 3, 40, 41),
+    )
+    yield (
+        "wide",
+        lambda: nn.Sequential(_conv(24, 300, 1, nn.ReLU()), _conv(300, 64, 1)),
+        (1, 24, 1, 2),
+    )
     yield "branches", BranchesOfBytes, (2, 3, 33, 33)
 
 
@@ -330,8 +465,9 @@ def _in_bytes(make: Callable[[], nn.Module], shape: tuple[int, ...], draw: Draw)
     batches = [draw.image(*shape) for _ in range(3)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        fast = pw.accelerate(model, batches[0], precision="int8",
-                             calibration=copy.deepcopy(batches))  # fmt: skip
+        fast = pw.accelerate(
+            model, batches[0], precision="int8", calibration=copy.deepcopy(batches)
+        )
     more = draw.image(shape[0] + 1, *shape[1:])
     found = {"one": fast(batches[0]), "more": fast(more), "calls": _calls(fast)}
     with _Plainly():
