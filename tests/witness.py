@@ -11,7 +11,7 @@ launches than before; the exit status is 1 if anything does. Both files have to 
 machine and the same PyTorch. Only public names are used, so that one witness serves every checkout
 (``PYTHONPATH`` says which).
 
-Everything runs on one thread and on two, and must agree. Where the machine has no AVX512-VNNI, its
+Everything runs on one thread and on two, and must agree (but for ``PER_TEAM``). Where the machine has no AVX512-VNNI, its
 one instruction is written in others, so that int8 runs as kernels all the same (``--no-emulation``
 leaves it). ``--only PATTERN`` (a regular expression) takes some entries, ``--list`` names them,
 ``--coverage`` names the kernels that none of them launches. All of it takes some minutes, and
@@ -42,6 +42,9 @@ import witness_engine
 from torch import Tensor
 
 PARTS = ("witness_images", "witness_clouds", "witness_models")
+PER_TEAM = {"calls", "training of a network"}
+"""What may depend on the number of threads: which loops a graph is cut into, and the gradients of
+PyTorch's own linear layers."""
 Record = dict[str, Any]
 """``digests`` by the name of the result, and ``launches``."""
 
@@ -119,7 +122,7 @@ def record(run: Callable[[], Any], launches: witness_engine.Launches) -> Record:
         if threads == 2:
             after = launches.total
     two, one = found
-    differ = sorted(key for key in {*two, *one} - {"calls"} if two.get(key) != one.get(key))
+    differ = sorted(key for key in {*two, *one} - PER_TEAM if two.get(key) != one.get(key))
     return {"digests": two, "launches": after - before, "threads differ": differ}
 
 

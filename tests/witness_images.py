@@ -211,7 +211,7 @@ def _activation(name: str | None, dtype: torch.dtype, draw: Draw) -> dict[str, A
     stencil, mix = draw.normal(19, 1, 3, 3, dtype=dtype), draw.normal(35, 19, dtype=dtype)
     whole = draw.normal(18, 19, 3, 3, dtype=dtype)
     near, far = (draw.image(2, n, 9, 10, dtype=dtype) for n in (19, 35))
-    same = {"padding": 1, "activation": name}
+    same: dict[str, Any] = {"padding": 1, "activation": name}
     return {
         "depthwise": pw.depthwise_conv2d(x, stencil, **same),
         "depthwise with residual": pw.depthwise_conv2d(x, stencil, residual=near, **same),

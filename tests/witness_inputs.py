@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from zlib import crc32
 
@@ -46,7 +46,7 @@ class Draw:
         return module
 
     def gradients(
-        self, function: Callable[..., Any], tensors: dict[str, Tensor | None]
+        self, function: Callable[..., Any], tensors: Mapping[str, Tensor | None]
     ) -> dict[str, Tensor | None]:
         """The result and the gradients of every tensor, for a random gradient of the result."""
         leaves = {
