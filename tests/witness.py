@@ -11,11 +11,11 @@ launches than before; the exit status is 1 if anything does. Both files have to 
 machine and the same PyTorch. Only public names are used, so that one witness serves every checkout
 (``PYTHONPATH`` says which).
 
-Everything runs on one thread and on two, and must agree (but for ``PER_TEAM``). Where the machine has no AVX512-VNNI, its
-one instruction is written in others, so that int8 runs as kernels all the same (``--no-emulation``
-leaves it). ``--only PATTERN`` (a regular expression) takes some entries, ``--list`` names them,
-``--coverage`` names the kernels that none of them launches. All of it takes some minutes, and
-longer where kernels have to be compiled first.
+Everything runs on one thread and on two, and must agree (but for ``PER_TEAM``). Where the machine
+has no AVX512-VNNI, the instructions that kernels of bytes need are written in others, so that int8
+runs as kernels all the same (``--no-emulation`` leaves them). ``--only PATTERN`` (a regular
+expression) takes some entries, ``--list`` names them, ``--coverage`` names the kernels that none of
+them launches. All of it takes some minutes, and as many more where kernels have to be compiled.
 """
 
 from __future__ import annotations
