@@ -15,6 +15,8 @@ from pointwise import layers
 
 Entry = tuple[str, Callable[[Draw], Any]]
 FLOATS = (torch.float32, torch.float64)
+PARTLY_BY_PYTORCH = ("gelu", "with bias", "multiplier")
+"""Layers whose norm is PyTorch's own in training, the gradients of which depend on threads."""
 ACTIVATIONS = (None, "relu", "relu6", "hardswish", "silu", "gelu", "sigmoid")
 
 # Channels, batch, (height, width), kernel, stride, padding, dilation, depth multiplier.
@@ -447,18 +449,17 @@ def _training() -> Iterator[Entry]:
     for dtype in FLOATS:
         for name, make, shape in modules():
             if "large" not in name:
-                yield f"training {name} {dtype}", partial(_step, make, shape, dtype)
+                by = ", partly by PyTorch" if name in PARTLY_BY_PYTORCH else ""
+                yield f"training {name} {dtype}", partial(_step, make, shape, dtype, by)
         yield f"training with residual {dtype}", partial(_with_residual, dtype)
 
 
 def _step(
-    make: Callable[[], nn.Module], shape: tuple, dtype: torch.dtype, draw: Draw
+    make: Callable[[], nn.Module], shape: tuple, dtype: torch.dtype, by: str, draw: Draw
 ) -> dict[str, Any]:
-    module = draw.fill(make(), dtype)
-    found = {"step": draw.training(module, draw.image(*shape, dtype=dtype))}
-    module.eval()
-    found["gradients in eval"] = draw.gradients(module, {"x": draw.image(*shape, dtype=dtype)})
-    return found
+    module, x = draw.fill(make(), dtype), draw.image(*shape, dtype=dtype)
+    found = {f"step{by}": draw.training(module, x)}
+    return found | {f"gradients in eval{by}": draw.gradients(module.eval(), {"x": x})}
 
 
 def _with_residual(dtype: torch.dtype, draw: Draw) -> dict[str, Any]:
@@ -467,5 +468,6 @@ def _with_residual(dtype: torch.dtype, draw: Draw) -> dict[str, Any]:
         module = draw.fill(pw.ConvNormAct(12, 20, 3, activation=activation), dtype)
         x, residual = (draw.image(2, n, 7, 8, dtype=dtype) for n in (12, 20))
         found[f"eval {activation}"] = module.eval()(x, residual).detach()
-        found[f"train {activation}"] = draw.training(module, x, residual)
+        by = ", partly by PyTorch" if activation == "gelu" else ""
+        found[f"train {activation}{by}"] = draw.training(module, x, residual)
     return found

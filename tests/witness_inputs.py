@@ -65,6 +65,8 @@ class Draw:
         return {
             "out": out,
             "d_inputs": [x.grad for x in own],
-            "d_parameters": {name: x.grad for name, x in module.named_parameters()},
-            "buffers": dict(module.named_buffers()),
+            "d_parameters": {
+                k: None if x.grad is None else x.grad.clone() for k, x in module.named_parameters()
+            },
+            "buffers": {k: x.clone() for k, x in module.named_buffers()},
         }

@@ -83,7 +83,7 @@ def _image_network(
     with torch.no_grad():
         found = {"eval": model(one), "two": model(two), "again": model(one)}
     _without_chance(model)
-    found["training of a network"] = draw.training(model, two)
+    found["training, partly by PyTorch"] = draw.training(model, two)
     with torch.no_grad():
         frozen = pw.freeze(model)
         found |= {"frozen": frozen(one), "frozen again": frozen(one)}
@@ -106,7 +106,7 @@ def _cloud_network(make: Callable[[], nn.Module], dtype: torch.dtype, draw: Draw
     with torch.no_grad():
         found: dict[str, Any] = {"eval": model(points, features, offsets)}
     _without_chance(model)
-    found["training of a network"] = draw.training(model, points, features, offsets)
+    found["training, partly by PyTorch"] = draw.training(model, points, features, offsets)
     return found
 
 
