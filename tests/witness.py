@@ -30,7 +30,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ PARTS = ("witness_images", "witness_clouds", "witness_models")
 PER_TEAM = r"^calls$|, partly by PyTorch$"
 """Results that may depend on the number of threads: which loops a graph is cut into, and what
 PyTorch's own norms and linear layers add up."""
+ON_BOTH_TEAMS = r"^(accelerated|int8|compiled)"
+"""Entries that see to both numbers of threads themselves: models are slow to trace."""
 Record = dict[str, Any]
 """``digests`` by the name of the result, and ``launches``."""
 
@@ -106,11 +108,13 @@ def entries(only: str = "") -> dict[str, Callable[[], Any]]:
     return found
 
 
-def record(run: Callable[[], Any], launches: witness_engine.Launches) -> Record:
-    """What an entry gives on two threads, and how it differs on one."""
+def record(
+    run: Callable[[], Any], launches: witness_engine.Launches, teams: Sequence[int] = (2, 1)
+) -> Record:
+    """What an entry gives on the first number of threads, and how the last one differs."""
     found: list[dict[str, str]] = []
     before = launches.total
-    for threads in (2, 1):
+    for threads in teams:
         torch.set_num_threads(threads)
         try:
             with warnings.catch_warnings():
@@ -119,20 +123,24 @@ def record(run: Callable[[], Any], launches: witness_engine.Launches) -> Record:
         except Exception as error:
             found.append({"raises": f"{type(error).__name__}: {error}"})
             traceback.print_exc()
-        if threads == 2:
+        if threads == teams[0]:
             after = launches.total
-    two, one = found
+    first, last = found[0], found[-1]
     differ = sorted(
-        key for key in {*two, *one} if two.get(key) != one.get(key) and not re.search(PER_TEAM, key)
+        key
+        for key in {*first, *last}
+        if first.get(key) != last.get(key) and not re.search(PER_TEAM, key)
     )
-    return {"digests": two, "launches": after - before, "threads differ": differ}
+    return {"digests": first, "launches": after - before, "threads differ": differ}
 
 
 def run_all(chosen: Mapping[str, Callable[[], Any]], launches: Any) -> dict[str, Record]:
     records = {}
     for number, (name, run) in enumerate(chosen.items(), 1):
         start = time.perf_counter()
-        records[name] = found = record(run, launches)
+        records[name] = found = record(
+            run, launches, (2,) if re.match(ON_BOTH_TEAMS, name) else (2, 1)
+        )
         took = time.perf_counter() - start
         if took > 3 or number % 50 == 0:
             print(f"{number:4} of {len(chosen)}  {took:5.1f} s  {name}", flush=True)

@@ -70,3 +70,15 @@ class Draw:
             },
             "buffers": {k: x.clone() for k, x in module.named_buffers()},
         }
+
+
+def on_both_teams(call: Callable[[], Tensor]) -> Tensor:
+    """What ``call`` gives on this number of threads, which is to be what it gives on one."""
+    threads, found = torch.get_num_threads(), call()
+    torch.set_num_threads(1)
+    try:
+        alone = call()
+    finally:
+        torch.set_num_threads(threads)
+    torch.testing.assert_close(found, alone, rtol=0, atol=0, equal_nan=True)
+    return found
