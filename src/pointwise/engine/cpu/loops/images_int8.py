@@ -8,8 +8,6 @@ Activations other than bounds are not known here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,85 +15,22 @@ from torch import Tensor
 from pointwise.convolution.window import Window
 from pointwise.engine.cpu.cut import cut_bands, cut_points, odd_lines
 from pointwise.engine.cpu.gathers import patches_int8, stencil_int8
-from pointwise.engine.cpu.gathers.stencil_int8 import CHANNELS, LINES, woven
-from pointwise.engine.cpu.gemm_int8 import GROUP, ROWS, multiply, pack, pad
+from pointwise.engine.cpu.gathers.stencil_int8 import LINES
+from pointwise.engine.cpu.gemm_int8 import GROUP, ROWS, multiply
 from pointwise.engine.cpu.launch import device, device_of, kernel, slot, threads
 from pointwise.engine.cpu.loops.images import Step, windowed
 from pointwise.engine.cpu.table import bits, real
+from pointwise.engine.cpu.weights import (
+    PackedWeightInt8,
+    StencilWeightInt8,
+    pack_stencil_int8,
+    pack_weight_int8,
+)
 
+# The names of before, for who has not yet been told.
+Mix, Taps, mix, taps = PackedWeightInt8, StencilWeightInt8, pack_weight_int8, pack_stencil_int8
 _INFINITY = float("inf")
 FLOAT = np.float32(0)
-
-
-@dataclass(frozen=True)
-class Mix:
-    """A weight ``[C_out, C_in, kh, kw]`` of int8, packed for the matrix product."""
-
-    packed: Tensor  # [C_out/16, K/4, 16, 4]
-    start: Tensor  # what sums begin with, int32, up to whole registers as are the next two
-    factor: Tensor  # float32
-    shift: Tensor  # float32
-    columns: int  # C_out
-    zero: int  # the byte that stands for zero in the input
-
-    @property
-    def depth(self) -> int:
-        """Groups of four steps."""
-        return self.packed.shape[1]
-
-
-@dataclass(frozen=True)
-class Taps:
-    """A depthwise weight ``[C, 1, kh, kw]`` of int8, as the stencil reads it."""
-
-    packed: Tensor  # [C/64, lines/4, kw, 4, 16, 4]
-    start: Tensor
-    factor: Tensor
-    shift: Tensor
-    blank: Tensor  # a pixel of what stands for zero, as int8
-
-
-def starts(weight: Tensor, zero: int) -> Tensor:
-    """What sums begin with, so that they are those of ``x - zero``: int32 ``[C_out]``."""
-    return -zero * weight.flatten(1).sum(1, dtype=torch.int32)
-
-
-def mix(weight: Tensor, factor: Tensor, shift: Tensor, zero: int) -> Mix:
-    """Packs an int8 weight, tap by tap and channel by channel, as the gathers order them."""
-    matrix = weight.permute(0, 2, 3, 1).reshape(len(weight), -1)
-    start, factor, shift = (pad(row) for row in (starts(weight, zero), factor, shift))
-    return Mix(pack(matrix), start, factor, shift, len(weight), zero)
-
-
-def taps(weight: Tensor, factor: Tensor, shift: Tensor, zero: int) -> Taps:
-    """Orders a depthwise int8 weight as the stencil reads it."""
-    channels, _, high, wide = weight.shape
-    lines = -(-high // LINES) * LINES
-    whole = -(-channels // CHANNELS) * CHANNELS
-    full = torch.zeros(whole, lines, wide, dtype=torch.int8)
-    full[:channels, :high] = weight[:, 0]
-    order = _order(channels)
-    # [blocks, groups, taps, places, lines]
-    blocks = full[order].view(-1, CHANNELS, lines // LINES, LINES, wide).permute(0, 2, 4, 1, 3)
-    packed = blocks.contiguous()
-    rest = channels % CHANNELS
-    if 0 < rest <= CHANNELS // 2:  # half registers, close together
-        half = packed[-1, :, :, : CHANNELS // 2].contiguous()
-        packed.view(len(packed), -1)[-1, : half.numel()] = half.flatten()
-    begin = starts(weight, zero)
-    start, factor, shift = (pad(row, CHANNELS)[order] for row in (begin, factor, shift))
-    blank = torch.full((whole,), zero, dtype=torch.uint8).view(torch.int8)
-    return Taps(packed, start, factor, shift, blank)
-
-
-def _order(channels: int) -> Tensor:
-    """Which channel stands at each place: whole registers, then a half or another whole one."""
-    order = []
-    for first in range(0, channels, CHANNELS):
-        half = channels - first <= CHANNELS // 2
-        places = woven(CHANNELS // 2) + list(range(32, 64)) if half else woven()
-        order += [first + place for place in places]
-    return torch.tensor(order)
 
 
 # --- argument tables ------------------------------------------------------------------------------
@@ -227,9 +162,9 @@ _DEPTHWISE = {shape: _depthwise_of(fill, *shape) for shape, fill in stencil_int8
 _SEPARABLE = {shape: _separable_of(fill, *shape) for shape, fill in stencil_int8.ROWS.items()}
 
 
-def has_rows(taps: int, step: int) -> bool:
-    """Whether there is a stencil for kernels ``taps`` wide with this step."""
-    return (taps, step) in stencil_int8.ROWS
+def has_rows(width: int, step: int) -> bool:
+    """Whether there is a stencil for kernels ``width`` wide with this step."""
+    return (width, step) in stencil_int8.ROWS
 
 
 # --- steps ----------------------------------------------------------------------------------------

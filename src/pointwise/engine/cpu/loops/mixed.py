@@ -20,7 +20,7 @@ from pointwise.engine.cpu.gemm import (
 from pointwise.engine.cpu.launch import device, slot, threads
 from pointwise.engine.cpu.loops.moments import Behind
 from pointwise.engine.cpu.loops.shared import _OWN, Step, empty, stencil_arguments, windowed
-from pointwise.engine.cpu.mix import MIX_SLOTS, mix_tile, mixing
+from pointwise.engine.cpu.mix_slots import MIX_SLOTS, mix_tile, mixing
 from pointwise.engine.cpu.table import Table
 from pointwise.engine.cpu.vector import bytes_of
 from pointwise.engine.cpu.weights import Filtered, Mix, Taps, Weights, is_stencil, mix, taps  # noqa: F401

@@ -25,7 +25,7 @@ from pointwise.engine.cpu.loops.shared import (
     windowed,
 )
 from pointwise.engine.cpu.loops.stencil_rows import stencil_rows_of
-from pointwise.engine.cpu.mix import MIX_SLOTS, mix_tile, mixing
+from pointwise.engine.cpu.mix_slots import MIX_SLOTS, mix_tile, mixing
 from pointwise.engine.cpu.weights import Filtered, Mix, Taps, Weights, is_stencil, mix, taps  # noqa: F401
 
 
