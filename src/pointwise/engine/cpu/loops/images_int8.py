@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from pointwise.convolution.window import Window
-from pointwise.engine.cpu.cut import cut_bands, cut_points, odd_lines
+from pointwise.engine.cpu.cut import cut_points, odd_lines
 from pointwise.engine.cpu.gathers import patches_int8, stencil_int8
 from pointwise.engine.cpu.gathers.stencil_int8 import LINES
 from pointwise.engine.cpu.gemm_int8 import GROUP, ROWS, multiply
-from pointwise.engine.cpu.launch import device, device_of, kernel, slot, threads
+from pointwise.engine.cpu.launch import device, kernel, slot, threads
+from pointwise.engine.cpu.loops.depthwise import depthwise_step  # noqa: F401
 from pointwise.engine.cpu.loops.images import Step, windowed
+from pointwise.engine.cpu.loops.separable import separable_int8_step as separable_step  # noqa: F401
 from pointwise.engine.cpu.table import bits, real
 from pointwise.engine.cpu.weights import (
     PackedWeightInt8,
@@ -110,58 +112,6 @@ def mixed_int8(arguments, program, thread):
         _mix_tile(arguments, a, scratch_row, first, rows, column, columns)
 
 
-def _stencil_rows_of(fill, *shape):
-    @device_of("int8", *shape)
-    def stencil_rows(arguments, thread, image, first, rows, out, out_pixel, out_line):
-        """Some rows of the stencil on one image, as bytes."""
-        pixel, height, width = slot(arguments, 1), slot(arguments, 3), slot(arguments, 4)
-        table = slot(arguments, _TAPS + 5) + thread * slot(arguments, _TAPS + 6)
-        fill(out, out_pixel, out_line, first, rows,
-             slot(arguments, 0) + image * height * width * pixel, pixel, slot(arguments, 2),
-             height, width, slot(arguments, 6), slot(arguments, 7), slot(arguments, 9),
-             slot(arguments, 11), slot(arguments, 12), slot(arguments, _TAPS),
-             slot(arguments, _TAPS + 1), slot(arguments, _TAPS + 2), slot(arguments, _TAPS + 3),
-             slot(arguments, _TAPS + 4), table)  # fmt: skip
-
-    return stencil_rows
-
-
-def _depthwise_of(fill, *shape) -> kernel:
-    stencil_rows = _stencil_rows_of(fill, "alone", *shape)
-
-    def depthwise(arguments, program, thread):
-        band, bands = slot(arguments, _OWN + 1), slot(arguments, _OWN + 2)
-        out_image, out_line = slot(arguments, _OWN + 3), slot(arguments, _OWN + 4)
-        image, first = program // bands, program % bands * band
-        stencil_rows(arguments, thread, image, first, min(band, slot(arguments, 5) - first),
-                     slot(arguments, _OWN) + image * out_image + first * out_line,
-                     slot(arguments, _OWN + 5), out_line)  # fmt: skip
-
-    return kernel(depthwise, f"depthwise_int8_{shape[0]}_{shape[1]}")
-
-
-def _separable_of(fill, *shape) -> kernel:
-    stencil_rows = _stencil_rows_of(fill, "joined", *shape)
-
-    def separable(arguments, program, thread):
-        band, bands = slot(arguments, _BEHIND), slot(arguments, _BEHIND + 1)
-        a_row, team = slot(arguments, _BEHIND + 2), slot(arguments, _BEHIND + 3)
-        lines, points = slot(arguments, 5), slot(arguments, 6)
-        image, first = program // bands, program % bands * band
-        rows = min(band, lines - first)
-        room = slot(arguments, _TAPS + 5) + team * slot(arguments, _TAPS + 6)
-        a = room + thread * band * points * a_row
-        stencil_rows(arguments, thread, image, first, rows, a, a_row, points * a_row)
-        _mix_tile(arguments, a, a_row, (image * lines + first) * points, rows * points, 0,
-                  slot(arguments, _OWN + 5))  # fmt: skip
-
-    return kernel(separable, f"separable_int8_{shape[0]}_{shape[1]}")
-
-
-_DEPTHWISE = {shape: _depthwise_of(fill, *shape) for shape, fill in stencil_int8.ROWS.items()}
-_SEPARABLE = {shape: _separable_of(fill, *shape) for shape, fill in stencil_int8.ROWS.items()}
-
-
 def has_rows(width: int, step: int) -> bool:
     """Whether there is a stencil for kernels ``width`` wide with this step."""
     return (width, step) in stencil_int8.ROWS
@@ -204,39 +154,3 @@ def mixed_step(
                   weights.zero]  # fmt: skip
     programs = row_blocks * blocks if out.numel() else 0
     return Step(mixed_int8, arguments, programs, out, _OWN + 7, (weights, scratch))
-
-
-def depthwise_step(x: Tensor, weights: Taps, window: Window, out: Tensor) -> Step:
-    """Each channel by its own stencil, bytes to bytes; ``x`` and ``out`` are channels_last."""
-    band, bands = cut_bands(window, window.x.points * x.shape[1], 64 * 1024)
-    scratch = torch.empty(threads() * _table_bytes(window), dtype=torch.uint8)
-    arguments = windowed(x, window, x.shape[1]) + _stencil_arguments(weights, window, scratch)
-    arguments += [out.data_ptr(), band, bands, *(out.stride(i) for i in (0, 2, 3))]
-    compiled = _DEPTHWISE[window.x.taps, window.x.stride]
-    programs = window.images * bands if out.numel() else 0
-    return Step(compiled, arguments, programs, out, _OWN, (weights, scratch))
-
-
-def separable_step(
-    x: Tensor,
-    weights: Taps,
-    then: Mix,
-    window: Window,
-    out: Tensor,
-    residual: Tensor | None = None,
-    times: float = 0.0,
-    low: float = -_INFINITY,
-    high: float = _INFINITY,
-) -> Step:
-    """A stencil and the pointwise convolution of its bytes, which never leave the cache."""
-    row_bytes = odd_lines(x.shape[1])
-    points = window.x.points
-    band, bands = cut_bands(window, points * row_bytes, 256 * 1024)
-    size = threads() * (_table_bytes(window) + band * points * row_bytes)
-    scratch = torch.empty(size, dtype=torch.uint8)
-    arguments = windowed(x, window, x.shape[1]) + _stencil_arguments(weights, window, scratch)
-    arguments += _mix_arguments(then, out, residual, times, low, high)
-    arguments += [band, bands, row_bytes, threads()]
-    compiled = _SEPARABLE[window.x.taps, window.x.stride]
-    programs = window.images * bands if out.numel() else 0
-    return Step(compiled, arguments, programs, out, _OWN + 7, (weights, then, scratch))
