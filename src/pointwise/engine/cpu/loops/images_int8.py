@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from pointwise.convolution.window import Window
-from pointwise.engine.cpu.cut import cut_bands, cut_points, odd_lines
-from pointwise.engine.cpu.gathers import patches_int8, stencil_int8
+from pointwise.engine.cpu.cut import cut_bands, odd_lines
+from pointwise.engine.cpu.gathers import stencil_int8
 from pointwise.engine.cpu.gathers.stencil_int8 import LINES
-from pointwise.engine.cpu.gemm_int8 import GROUP, ROWS, multiply
+from pointwise.engine.cpu.gemm_int8 import GROUP, multiply
 from pointwise.engine.cpu.launch import device, device_of, kernel, slot, threads
 from pointwise.engine.cpu.loops.images import Step, windowed
+from pointwise.engine.cpu.loops.mixed import mixed_int8_step as mixed_step  # noqa: F401
 from pointwise.engine.cpu.table import bits, real
 from pointwise.engine.cpu.weights import (
     PackedWeightInt8,
@@ -83,33 +84,6 @@ def _mix_tile(arguments, a, a_row, first, rows, column, columns):
 # --- tile loops -----------------------------------------------------------------------------------
 
 
-@kernel
-def mixed_int8(arguments, program, thread):
-    """Pixels or patches, then the matrix product."""
-    tile, row_blocks = slot(arguments, _BEHIND), slot(arguments, _BEHIND + 1)
-    block, blocks = slot(arguments, _BEHIND + 2), slot(arguments, _BEHIND + 3)
-    direct, scratch_row = slot(arguments, _BEHIND + 4), slot(arguments, _BEHIND + 5)
-    span, total = slot(arguments, _BEHIND + 7), slot(arguments, _BEHIND + 8)
-    x, pixel, channels = slot(arguments, 0), slot(arguments, 1), slot(arguments, 2)
-    column = program % blocks * block
-    columns = min(block, slot(arguments, _OWN + 5) - column)
-    begin = program // blocks % row_blocks * span
-    end = min(begin + span, total)
-    for first in range(begin, end, tile):
-        rows = min(tile, end - first)
-        if direct != 0:
-            _mix_tile(arguments, x + first * pixel, pixel, first, rows, column, columns)
-            continue
-        a = slot(arguments, _BEHIND + 6) + thread * tile * scratch_row
-        patches_int8.fill(a, scratch_row, first, rows, x, pixel, channels, slot(arguments, 3),
-                          slot(arguments, 4), slot(arguments, 5), slot(arguments, 6),
-                          slot(arguments, 7), slot(arguments, 8), slot(arguments, 9),
-                          slot(arguments, 10), slot(arguments, 11), slot(arguments, 12),
-                          slot(arguments, 13), slot(arguments, 14),
-                          slot(arguments, _BEHIND + 9))  # fmt: skip
-        _mix_tile(arguments, a, scratch_row, first, rows, column, columns)
-
-
 def _stencil_rows_of(fill, *shape):
     @device_of("int8", *shape)
     def stencil_rows(arguments, thread, image, first, rows, out, out_pixel, out_line):
@@ -168,42 +142,6 @@ def has_rows(width: int, step: int) -> bool:
 
 
 # --- steps ----------------------------------------------------------------------------------------
-
-
-def mixed_step(
-    x: Tensor,
-    weights: Mix,
-    window: Window,
-    out: Tensor,
-    residual: Tensor | None = None,
-    times: float = 0.0,
-    low: float = -_INFINITY,
-    high: float = _INFINITY,
-) -> Step:
-    """``finish(patches(x) · weight)`` into ``out``, bytes or float32; all are channels_last.
-
-    ``residual`` are bytes, each of which adds ``times`` its value. ``low`` and ``high`` are bounds
-    of a result in float32.
-    """
-    points = window.points
-    depth = x.shape[1] * window.taps
-    identity = window.is_identity
-    direct = identity and depth % GROUP == 0 and depth % 4096 != 0
-    span, block = cut_points(points, depth, weights.columns, 1, 1, identity, threads())
-    row_blocks, blocks = -(-points // span), -(-weights.columns // block)
-    row_bytes = odd_lines(depth)
-    room = (256 if identity else 48) * 1024
-    tile = span if direct else min(span, ROWS * max(1, min(8, room // (ROWS * row_bytes))))
-    scratch = None
-    if not direct:
-        scratch = torch.empty(threads() * tile * row_bytes, dtype=torch.uint8)
-    arguments = windowed(x, window, x.shape[1]) + _stencil_arguments(None, window, None)
-    arguments += _mix_arguments(weights, out, residual, times, low, high)
-    arguments += [tile, row_blocks, block, blocks, int(direct), row_bytes,
-                  0 if scratch is None else scratch.data_ptr(), span, points,
-                  weights.zero]  # fmt: skip
-    programs = row_blocks * blocks if out.numel() else 0
-    return Step(mixed_int8, arguments, programs, out, _OWN + 7, (weights, scratch))
 
 
 def depthwise_step(x: Tensor, weights: Taps, window: Window, out: Tensor) -> Step:
