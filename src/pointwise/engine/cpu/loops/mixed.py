@@ -123,11 +123,11 @@ def mixed_step(
     arguments += [tile, row_blocks, block, blocks, int(direct), row_bytes,
                   0 if scratch is None else scratch.data_ptr(), span, points,
                   0 if how is None else how.address]  # fmt: skip
-    left = 0
+    left = None
     if behind is not None:
         counts = np.full(row_blocks, span, dtype=np.int64)
         counts[-1] = points - (row_blocks - 1) * span
         left = behind.begin(out, counts)
-    arguments.append(left)
+    arguments.append(0 if left is None else left.address)
     programs = weights.groups * row_blocks * blocks
-    return Step(compiled, arguments, programs, out, place, (weights, scratch, how, behind))
+    return Step(compiled, arguments, programs, out, place, (weights, scratch, how, left))
