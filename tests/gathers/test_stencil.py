@@ -11,8 +11,8 @@ from image_oracle import activate, assert_close
 from test_patches import image, looks
 
 from pointwise.engine.cpu.gathers import stencil
-from pointwise.engine.cpu.loops import depthwise_gradient
 from pointwise.engine.cpu.loops import depthwise as loop
+from pointwise.engine.cpu.loops import depthwise_gradient
 from pointwise.engine.cpu.loops.depthwise import depthwise, depthwise_step
 from pointwise.engine.cpu.loops.shared import EPILOGUES, empty
 from pointwise.engine.cpu.weights import pack_stencil

@@ -47,11 +47,9 @@ def _depthwise_of(name: str, layout: Layout, normed: bool = False):
                 x = own.x + image * window.height * window.width * window.pixel
                 y, read = first, window
             fill(out, own.out_pixel, own.out_line, y, rows, x, read, own.stencil, scratch, like)
-            if normed:
-                if own.moments != 0:  # points follow one another
-                    add_moments(own.moments, out, own.out_pixel, rows * window.points,
-                                window.channels, 0, window.channels, program, True,
-                                like)  # fmt: skip
+            if normed and own.moments != 0:  # points follow one another
+                add_moments(own.moments, out, own.out_pixel, rows * window.points, window.channels,
+                            0, window.channels, program, True, like)  # fmt: skip
 
         return depthwise
 
@@ -149,7 +147,7 @@ def normed_depthwise(
     prologue: Arguments | None,
     reduction: Reduction | None,
 ) -> Tensor:
-    """``depthwise`` of ``x`` as it is read through a prologue; each band adds to a ``reduction``."""
+    """``depthwise`` of ``x`` as a ``prologue`` has it; each band is a slab of the ``reduction``."""
     channels = x.shape[1]
     out, pixel = empty(x, window, channels), channels * x.element_size()
     band, bands = fixed_bands(window.y.points, window.images, window.x.points * pixel)

@@ -21,11 +21,11 @@ from pointwise.engine.cpu.gathers.patches import (
     fill_floats,
     patches_arguments,
 )
-from pointwise.engine.cpu.gathers.transfer import CORRECT
+from pointwise.engine.cpu.gathers.prologue import other_image
 from pointwise.engine.cpu.gemm import GENERAL, ROWS, TILE, TILE_ROW
-from pointwise.engine.cpu.launch import Launch, device_of, kernel, slot, threads
+from pointwise.engine.cpu.launch import Launch, device_of, kernel, threads
 from pointwise.engine.cpu.layout import Arguments, Layout
-from pointwise.engine.cpu.loops.moments import Behind
+from pointwise.engine.cpu.loops.moments import Reduction
 from pointwise.engine.cpu.loops.shared import empty
 from pointwise.engine.cpu.mix import (
     MIX,
@@ -35,7 +35,6 @@ from pointwise.engine.cpu.mix import (
     mix_tile,
     mix_tile_int8,
 )
-from pointwise.engine.cpu.table import Table
 from pointwise.engine.cpu.weights import PackedWeight, PackedWeightInt8
 
 _INFINITY = float("inf")
@@ -65,10 +64,7 @@ def mixed_of(name: str, gather: Layout, fill, mix: Layout, mix_tile):
         group = program // own.blocks // own.row_blocks
         channel = group * own.group_bytes
         x = own.x + channel
-        # What else the pixels of a tile are made of lies so far from them.
-        apart = 0
-        if own.prologue != 0 and slot(own.prologue, 0) == CORRECT:
-            apart = slot(own.prologue, 5)
+        apart = other_image(own.prologue)
         begin = slab * own.span
         end = min(begin + own.span, own.rows)
         for first in range(begin, end, own.tile):
@@ -144,8 +140,8 @@ def mixed_launch(
     gather: Arguments,
     mix: Arguments,
     residual: Tensor | None = None,
-    prologue: Table | None = None,
-    moments: Table | None = None,
+    prologue: Arguments | None = None,
+    moments: Arguments | None = None,
     is_in_order: bool = False,
 ) -> Launch:
     """The launch of a loop of ``mixed_of``.
@@ -175,8 +171,8 @@ def mixed_step(
     out: Tensor,
     residual: Tensor | None = None,
     activation: str = "none",
-    prologue: Table | None = None,
-    moments: Behind | None = None,
+    prologue: Arguments | None = None,
+    moments: Reduction | None = None,
 ) -> Launch:
     """Pixels or patches times the weight, into ``out``; all images are channels_last.
 
@@ -192,10 +188,11 @@ def mixed_step(
     cut = tiling(window, weights.depth, weights.columns, groups, size,
                  row_stride(weights.depth * size), direct, ROWS,
                  threads() if moments is None else TEAM)  # fmt: skip
+    sums = None
     if moments is not None:
         counts = np.full(cut.row_blocks, cut.span, dtype=np.int64)
         counts[-1] = cut.rows - (cut.row_blocks - 1) * cut.span
-        moments.begin(out, counts)
+        sums = moments.begin(out, counts)
     one_tap = window.taps * window.y.stride * window.x.stride == 1
     return mixed_launch(
         compiled,
@@ -207,7 +204,7 @@ def mixed_step(
         mix_arguments(weights, out.shape[1] * size, activation),
         residual,
         prologue,
-        None if moments is None else moments.table,
+        sums,
         is_in_order=one_tap and groups == 1,
     )
 
@@ -252,8 +249,8 @@ def mixed(
     window: Window,
     residual: Tensor | None = None,
     activation: str = "none",
-    how: Table | None = None,
-    behind: Behind | None = None,
+    how: Arguments | None = None,
+    behind: Reduction | None = None,
 ) -> Tensor:
     """``mixed_step`` into a new image."""
     out = empty(x, window, weights.groups * weights.columns)
