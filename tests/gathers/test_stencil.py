@@ -11,7 +11,7 @@ from image_oracle import activate, assert_close
 from test_patches import image, looks
 
 from pointwise.engine.cpu.gathers import stencil
-from pointwise.engine.cpu.loops import image_gradients as conv_images_gradient
+from pointwise.engine.cpu.loops import depthwise_gradient
 from pointwise.engine.cpu.loops import images as conv_images
 
 STENCILS = [case for case in CASES if case.batch and case.is_depthwise
@@ -55,7 +55,7 @@ def test_rows_of_their_own_are_the_general_ones(case, dtype, monkeypatch):
     grad, x = image(case.tensor("grad", dtype)), image(case.tensor("input", dtype))
 
     def both():
-        slope = conv_images_gradient.depthwise_weight(grad, x, looks(case), case.kernel)
+        slope = depthwise_gradient.stencil_weight_gradient(grad, x, looks(case), case.kernel)
         case.check_gradient("weight", slope)
         return run(case, dtype), slope
 
@@ -63,7 +63,7 @@ def test_rows_of_their_own_are_the_general_ones(case, dtype, monkeypatch):
     monkeypatch.setattr(
         conv_images, "row_kernel", lambda kernels, seen, dtype: kernels[0, 0, dtype]
     )
-    monkeypatch.setattr(conv_images_gradient, "row_kernel", conv_images.row_kernel)
+    monkeypatch.setattr(depthwise_gradient, "row_kernel", conv_images.row_kernel)
     eps = torch.finfo(dtype).eps
     for a, b in zip(found, both(), strict=True):
         torch.testing.assert_close(a, b, rtol=16 * eps, atol=64 * eps)

@@ -13,7 +13,6 @@ from pointwise.engine.cpu.loops.shared import (  # noqa: F401
     stencil_arguments,
     windowed,
 )
-from pointwise.engine.cpu.loops.stencil_rows import stencil_rows_of  # noqa: F401
-from pointwise.engine.cpu.mix import MIX_SLOTS, mix_tile, mixing  # noqa: F401
+from pointwise.engine.cpu.mix_slots import MIX_SLOTS, mix_tile, mixing  # noqa: F401
 from pointwise.engine.cpu.table import bits  # noqa: F401
 from pointwise.engine.cpu.weights import Filtered, Mix, Taps, Weights, is_stencil, mix, taps  # noqa: F401

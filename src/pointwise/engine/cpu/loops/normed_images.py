@@ -21,17 +21,19 @@ from pointwise.convolution.window import Window
 from pointwise.engine.cpu.gathers import stencil
 from pointwise.engine.cpu.gathers.band import band_of, fixed_bands, window_bytes
 from pointwise.engine.cpu.gathers.prologue import Correction, normalisation
+from pointwise.engine.cpu.gathers.stencil import STENCIL
 from pointwise.engine.cpu.launch import Launch, device_of, threads
 from pointwise.engine.cpu.layout import Arguments, Layout
+from pointwise.engine.cpu.loops.depthwise import stencil_arguments
 from pointwise.engine.cpu.loops.depthwise_backward import backward_kernel, depthwise_backward
-from pointwise.engine.cpu.loops.depthwise_gradient import depthwise_weight_gradient
-from pointwise.engine.cpu.loops.images import mixed
+from pointwise.engine.cpu.loops.depthwise_gradient import stencil_weight_gradient
 from pointwise.engine.cpu.loops.input_gradient import (
     depthwise_input_gradient,
     mixed_input_gradient,
     phase_of,
     phases,
 )
+from pointwise.engine.cpu.loops.mixed import mixed
 from pointwise.engine.cpu.loops.moments import (
     Moments,
     NormGradient,
@@ -39,11 +41,11 @@ from pointwise.engine.cpu.loops.moments import (
     add_moments,
     pass_over,
 )
-from pointwise.engine.cpu.loops.shared import empty, over_rows, row_kernel
+from pointwise.engine.cpu.loops.row_kernels import row_kernel, row_kernels
+from pointwise.engine.cpu.loops.shared import empty
 from pointwise.engine.cpu.loops.weight_gradient import mixed_weight_gradient
 from pointwise.engine.cpu.norm import NORM
-from pointwise.engine.cpu.vector import bytes_of, number
-from pointwise.engine.cpu.weights import Taps, is_stencil, mix, taps
+from pointwise.engine.cpu.weights import StencilWeight, is_stencil, pack_stencil, pack_weight
 from pointwise.engine.cpu.window import WINDOW, window_arguments
 
 
@@ -94,8 +96,9 @@ class NormalisedImage:
 
 _DEPTHWISE = Layout(
     "NormedDepthwise",
-    "*x *out *scratch *prologue *moments *weight *bias band bands scratch_bytes",
+    "*x *out *scratch *prologue *moments band bands scratch_bytes",
     window=WINDOW,
+    stencil=STENCIL,
 )
 
 
@@ -106,30 +109,25 @@ def _depthwise_of(fill, *shape):
         own = _DEPTHWISE(arguments)
         window = own.window
         pixel, channels = window.pixel, window.channels
-        image, first = program // own.bands, program % own.bands * own.band
-        rows = min(own.band, window.lines - first)
+        image, line = program // own.bands, program % own.bands * own.band
+        lines = min(own.band, window.lines - line)
         scratch = own.scratch + thread * own.scratch_bytes
-        x, y, within = band_of(own.x, image, first, rows, window, own.prologue, scratch, like)
-        out = own.out + (image * window.lines + first) * window.points * pixel
-        low, high = number(-np.inf, like), number(np.inf, like)
-        fill(out, pixel, window.points * pixel, y, rows, x, pixel, channels, within.height,
-             within.width, window.points, window.stride_y, window.stride_x, window.taps_y,
-             window.taps_x, -within.padding_y, -within.padding_x, window.dilation_y,
-             window.dilation_x, own.weight, channels * bytes_of(like), own.bias, low, high,
-             like)  # fmt: skip
+        x, first, over = band_of(own.x, image, line, lines, window, own.prologue, scratch, like)
+        out = own.out + (image * window.lines + line) * window.points * pixel
+        fill(out, pixel, window.points * pixel, first, lines, x, over, own.stencil, 0, like)
         if own.moments != 0:
-            add_moments(own.moments, out, pixel, rows * window.points, channels, 0, channels,
+            add_moments(own.moments, out, pixel, lines * window.points, channels, 0, channels,
                         program, True, like)  # fmt: skip
 
     return normed_depthwise
 
 
-_KERNELS = over_rows(_depthwise_of, stencil.ROWS, "normed")
+_KERNELS = row_kernels(_depthwise_of, stencil.ROWS, "normed")
 
 
 def _depthwise(
     x: Tensor,
-    weight: Taps,
+    weight: StencilWeight,
     window: Window,
     prologue: Arguments | None,
     reduction: Reduction | None,
@@ -149,12 +147,11 @@ def _depthwise(
         scratch=torch.empty(threads() * room, dtype=torch.uint8),
         prologue=prologue,
         moments=moments,
-        weight=weight.weight,
-        bias=weight.bias,
         band=band,
         bands=bands,
         scratch_bytes=room,
         window=window_arguments(window, pixel, channels),
+        stencil=stencil_arguments(weight),
     )
     return Launch(
         row_kernel(_KERNELS, window, x.dtype), arguments, window.images * bands, out
@@ -170,9 +167,9 @@ def forward(
     """(the convolution of a normalised image, its mean, its biased variance)."""
     moments = Moments()
     if is_stencil(weight.shape, groups):
-        out = _depthwise(image.z, taps(weight, None), window, image.prologue(), moments)
+        out = _depthwise(image.z, pack_stencil(weight, None), window, image.prologue(), moments)
     else:
-        packed = mix(weight, None, groups)
+        packed = pack_weight(weight, None, groups)
         out = mixed(image.z, packed, window, how=image.prologue(), behind=moments)
     return out, *moments.result()
 
@@ -208,7 +205,7 @@ def backward(
     prologue, kernel = image.prologue(), weight.shape[2:]
     given = grad, image.z, window, kernel
     if depthwise:
-        d_weight = depthwise_weight_gradient(*given, prologue, correction.prologue)
+        d_weight = stencil_weight_gradient(*given, prologue, correction.prologue)
     else:
         d_weight = mixed_weight_gradient(*given, groups, prologue, correction.prologue)
     if not wanted:
@@ -228,7 +225,9 @@ def _depthwise_input_gradient(
     found = phases(window)
     if len(found) == 1:
         flipped, own = phase_of(weight, window, *found[0])
-        return _depthwise(correction.grad, taps(flipped, None), own, correction.prologue, reduction)
+        return _depthwise(
+            correction.grad, pack_stencil(flipped, None), own, correction.prologue, reduction
+        )
     # A strided result is small beside its input: the corrected gradient may as well be written.
     d_z = depthwise_input_gradient(correction.corrected(), weight, window)
     if reduction is not None:

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from pointwise.convolution.window import Window
 from pointwise.engine.cpu.activation import HARDSWISH, NONE, SIGMOID, SILU
-from pointwise.engine.cpu.by_dtype import by_dtype
 from pointwise.engine.cpu.launch import kernel, launch
+from pointwise.engine.cpu.loops.row_kernels import row_kernel  # noqa: F401
+from pointwise.engine.cpu.loops.row_kernels import row_kernels as over_rows  # noqa: F401
 from pointwise.engine.cpu.memory import empty_image
 from pointwise.engine.cpu.table import bits
 from pointwise.engine.cpu.weights import Filtered, Mix, Taps, Weights, is_stencil, mix, taps  # noqa: F401
@@ -47,21 +48,6 @@ def stencil_arguments(weights: Taps | None, activation: str) -> list[int]:
         return [0, 0, 0, bits(low), bits(high), kind]
     tap = weights.weight.shape[1] * weights.weight.element_size()
     return [weights.weight.data_ptr(), tap, weights.bias.data_ptr(), bits(low), bits(high), kind]
-
-
-def over_rows(make, rows, name: str) -> dict[tuple, kernel]:
-    """A kernel of ``make(fill, taps, step)`` for each kind of rows and each precision."""
-    return {
-        (*shape, dtype): compiled
-        for shape, fill in rows.items()
-        for dtype, compiled in by_dtype(make(fill, *shape), f"{name}_{shape[0]}_{shape[1]}").items()
-    }
-
-
-def row_kernel(kernels: dict[tuple, kernel], window: Window, dtype: torch.dtype) -> kernel:
-    x = window.x
-    special = (x.taps, x.stride, dtype)
-    return kernels[special if x.dilation == 1 and special in kernels else (0, 0, dtype)]
 
 
 def empty(like: Tensor, window: Window, channels: int) -> Tensor:
