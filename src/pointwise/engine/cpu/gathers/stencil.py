@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from llvmlite import ir
 from numba import types
-from numba.core.cgutils import unpack_tuple
 from numba.extending import intrinsic
 
 from pointwise.convolution.window import Window
 from pointwise.engine.cpu.activation import NONE, activate
-from pointwise.engine.cpu.gathers.stencil_rows import choose_block, over_channels, repeat, rows_of
+from pointwise.engine.cpu.gathers.stencil_rows import (
+    choose_block,
+    entries_of,
+    over_channels,
+    repeat,
+    rows_of,
+)
 from pointwise.engine.cpu.launch import device, device_of
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.vector import (
@@ -45,8 +50,8 @@ class _Block:
     def __init__(self, builder, vector: Vector, taps: int, stride: int, arguments) -> None:
         self.builder, self.taps, self.stride = builder, taps, stride
         self.x, self.lines, self.weight, self.first, self.out, self.out_pixel = arguments[:6]
-        window, stencil = (unpack_tuple(builder, part) for part in arguments[6:8])
-        self.window, self.stencil = WINDOW.tuple(*window), STENCIL.tuple(*stencil)
+        self.window = entries_of(builder, arguments[6], WINDOW)
+        self.stencil = entries_of(builder, arguments[7], STENCIL)
         self.count, self.size = vector.count, vector.dtype.bitwidth // 8
         self.scalar = ir.FloatType() if self.size == 4 else ir.DoubleType()
         self.shape = ir.VectorType(self.scalar, self.count)

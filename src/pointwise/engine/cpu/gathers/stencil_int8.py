@@ -13,11 +13,16 @@ from __future__ import annotations
 
 from llvmlite import ir
 from numba import types
-from numba.core.cgutils import unpack_tuple
 from numba.extending import intrinsic
 
 from pointwise.convolution.window import Window
-from pointwise.engine.cpu.gathers.stencil_rows import choose_block, over_channels, repeat, rows_of
+from pointwise.engine.cpu.gathers.stencil_rows import (
+    choose_block,
+    entries_of,
+    over_channels,
+    repeat,
+    rows_of,
+)
 from pointwise.engine.cpu.gemm_int8 import dot_bytes
 from pointwise.engine.cpu.launch import device
 from pointwise.engine.cpu.layout import Layout
@@ -48,8 +53,8 @@ class _Block:
     def __init__(self, builder, taps: int, stride: int, arguments) -> None:
         self.builder, self.taps, self.stride = builder, taps, stride
         self.rows, self.groups, self.weight, self.first, self.out, self.out_pixel = arguments[:6]
-        window, stencil = (unpack_tuple(builder, part) for part in arguments[6:8])
-        self.window, self.stencil = WINDOW.tuple(*window), STENCIL_INT8.tuple(*stencil)
+        self.window = entries_of(builder, arguments[6], WINDOW)
+        self.stencil = entries_of(builder, arguments[7], STENCIL_INT8)
 
     def plus(self, a, b):
         return self.builder.add(a, _I64(b) if isinstance(b, int) else b)

@@ -8,10 +8,13 @@ points of the row from them, over all channels. The latter is LLVM, written with
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from llvmlite import ir
+from numba.core.cgutils import unpack_tuple
 
 from pointwise.engine.cpu.launch import device_of
+from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.vector import first_lanes
 
 _I64 = ir.IntType(64)
@@ -42,6 +45,11 @@ def rows_of(taps_of, block, points_of_block, *name):
                 p += count
 
     return fill
+
+
+def entries_of(builder, part, layout: Layout) -> Any:
+    """The entries of a part of an argument table by name, as LLVM's values."""
+    return layout.tuple(*unpack_tuple(builder, part, layout.size))
 
 
 def choose_block(builder, count, at_edge, sizes: Sequence[int], block: Callable) -> None:

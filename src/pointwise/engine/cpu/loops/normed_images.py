@@ -18,13 +18,9 @@ import torch
 from torch import Tensor
 
 from pointwise.convolution.window import Window
-from pointwise.engine.cpu.gathers import stencil
-from pointwise.engine.cpu.gathers.band import band_of, fixed_bands, window_bytes
 from pointwise.engine.cpu.gathers.prologue import Correction, normalisation
-from pointwise.engine.cpu.gathers.stencil import STENCIL
-from pointwise.engine.cpu.launch import Launch, device_of, threads
-from pointwise.engine.cpu.layout import Arguments, Layout
-from pointwise.engine.cpu.loops.depthwise import stencil_arguments
+from pointwise.engine.cpu.layout import Arguments
+from pointwise.engine.cpu.loops.depthwise import normed_depthwise
 from pointwise.engine.cpu.loops.depthwise_backward import backward_kernel, depthwise_backward
 from pointwise.engine.cpu.loops.depthwise_gradient import stencil_weight_gradient
 from pointwise.engine.cpu.loops.input_gradient import (
@@ -38,15 +34,11 @@ from pointwise.engine.cpu.loops.moments import (
     Moments,
     NormGradient,
     Reduction,
-    add_moments,
     pass_over,
 )
-from pointwise.engine.cpu.loops.row_kernels import row_kernel, row_kernels
-from pointwise.engine.cpu.loops.shared import empty
 from pointwise.engine.cpu.loops.weight_gradient import mixed_weight_gradient
 from pointwise.engine.cpu.norm import NORM
-from pointwise.engine.cpu.weights import StencilWeight, is_stencil, pack_stencil, pack_weight
-from pointwise.engine.cpu.window import WINDOW, window_arguments
+from pointwise.engine.cpu.weights import is_stencil, pack_stencil, pack_weight
 
 
 @dataclass(frozen=True)
@@ -92,72 +84,6 @@ class NormalisedImage:
         return NORM(mean=mean, scale=scale, shift=shift, low=self.low, high=self.high)
 
 
-# --- a stencil with a prologue and moments --------------------------------------------------------
-
-_DEPTHWISE = Layout(
-    "NormedDepthwise",
-    "*x *out *scratch *prologue *moments band bands scratch_bytes",
-    window=WINDOW,
-    stencil=STENCIL,
-)
-
-
-def _depthwise_of(fill, *shape):
-    @device_of(*shape)
-    def normed_depthwise(arguments, program, thread, like):
-        """A band of rows of one image, which is a slab of the moments."""
-        own = _DEPTHWISE(arguments)
-        window = own.window
-        pixel, channels = window.pixel, window.channels
-        image, line = program // own.bands, program % own.bands * own.band
-        lines = min(own.band, window.lines - line)
-        scratch = own.scratch + thread * own.scratch_bytes
-        x, first, over = band_of(own.x, image, line, lines, window, own.prologue, scratch, like)
-        out = own.out + (image * window.lines + line) * window.points * pixel
-        fill(out, pixel, window.points * pixel, first, lines, x, over, own.stencil, 0, like)
-        if own.moments != 0:
-            add_moments(own.moments, out, pixel, lines * window.points, channels, 0, channels,
-                        program, True, like)  # fmt: skip
-
-    return normed_depthwise
-
-
-_KERNELS = row_kernels(_depthwise_of, stencil.ROWS, "normed")
-
-
-def _depthwise(
-    x: Tensor,
-    weight: StencilWeight,
-    window: Window,
-    prologue: Arguments | None,
-    reduction: Reduction | None,
-) -> Tensor:
-    channels = x.shape[1]
-    out, pixel = empty(x, window, channels), channels * x.element_size()
-    band, bands = fixed_bands(window.y.points, window.images, window.x.points * pixel)
-    room = 0 if prologue is None else window_bytes(window, band, pixel)
-    moments = None
-    if reduction is not None:
-        rows = np.full(bands, band, dtype=np.int64)
-        rows[-1] = window.y.points - (bands - 1) * band
-        moments = reduction.begin(out, np.tile(rows * window.x.points, window.images))
-    arguments = _DEPTHWISE(
-        x=x,
-        out=out,
-        scratch=torch.empty(threads() * room, dtype=torch.uint8),
-        prologue=prologue,
-        moments=moments,
-        band=band,
-        bands=bands,
-        scratch_bytes=room,
-        window=window_arguments(window, pixel, channels),
-        stencil=stencil_arguments(weight),
-    )
-    return Launch(
-        row_kernel(_KERNELS, window, x.dtype), arguments, window.images * bands, out
-    ).run()
-
-
 # --- forward and backward -------------------------------------------------------------------------
 
 
@@ -167,7 +93,7 @@ def forward(
     """(the convolution of a normalised image, its mean, its biased variance)."""
     moments = Moments()
     if is_stencil(weight.shape, groups):
-        out = _depthwise(image.z, pack_stencil(weight, None), window, image.prologue(), moments)
+        out = normed_depthwise(image.z, pack_stencil(weight, None), window, image.prologue(), moments)
     else:
         packed = pack_weight(weight, None, groups)
         out = mixed(image.z, packed, window, how=image.prologue(), behind=moments)
@@ -215,8 +141,9 @@ def backward(
         d_z = _depthwise_input_gradient(weight, window, correction, reduction)
     else:
         d_z = mixed_input_gradient(grad, weight, window, groups, correction.prologue, reduction)
-    d_scale, d_shift = (None, None) if reduction is None else reduction.result()
-    return d_z, d_scale, d_shift, d_weight
+    if reduction is None:
+        return d_z, None, None, d_weight
+    return d_z, *reduction.result(), d_weight
 
 
 def _depthwise_input_gradient(
@@ -225,7 +152,7 @@ def _depthwise_input_gradient(
     found = phases(window)
     if len(found) == 1:
         flipped, own = phase_of(weight, window, *found[0])
-        return _depthwise(
+        return normed_depthwise(
             correction.grad, pack_stencil(flipped, None), own, correction.prologue, reduction
         )
     # A strided result is small beside its input: the corrected gradient may as well be written.

@@ -1,4 +1,4 @@
-"""Kernels over rows of a stencil: one for each width and stride that has an inner loop of its own."""
+"""Kernels over rows of a stencil: one for each width and stride that has inner loops of its own."""
 
 from __future__ import annotations
 

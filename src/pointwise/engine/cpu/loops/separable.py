@@ -13,7 +13,7 @@ from pointwise.engine.cpu.gathers.stencil_int8 import STENCIL_INT8
 from pointwise.engine.cpu.gemm import GENERAL, ROWS, TILE, TILE_ROW
 from pointwise.engine.cpu.launch import Launch, device_of, threads
 from pointwise.engine.cpu.layout import Arguments, Layout
-from pointwise.engine.cpu.loops.depthwise import scratch_bytes, stencil_arguments
+from pointwise.engine.cpu.loops.depthwise import stencil_arguments, stencil_bytes
 from pointwise.engine.cpu.loops.row_kernels import BYTES, FLOATS, row_kernel, row_kernels
 from pointwise.engine.cpu.loops.shared import empty
 from pointwise.engine.cpu.mix import (
@@ -148,8 +148,8 @@ def _launch(
     channels, size = x.shape[1], x.element_size()
     points = window.x.points
     band, bands = cut_bands(window, points * a_row, 256 * 1024)
-    stencil_bytes = scratch_bytes(weight, window)
-    room = stencil_bytes + band * points * a_row
+    before = stencil_bytes(weight, window)
+    room = before + band * points * a_row
     layout = _LAYOUT_INT8 if isinstance(weight, StencilWeightInt8) else _LAYOUT
     arguments = layout(
         x=x,
@@ -157,7 +157,7 @@ def _launch(
         residual=residual,
         scratch=torch.empty(threads() * room + behind, dtype=torch.uint8),
         scratch_bytes=room,
-        stencil_bytes=stencil_bytes,
+        stencil_bytes=before,
         a_row=a_row,
         band=band,
         bands=bands,
