@@ -1,12 +1,12 @@
-"""Every convolution: gather → mix, over tiles of rows that stay in cache; and its weight gradient.
+"""Convolutions of points: a gather, alone or with its mix; and the gradients of their weights.
 
-A ``Gather`` says what is read for a row. ``forward`` gathers a tile, multiplies it by the packed
-weight and stores the result; ``weight_gradient`` gathers the same tile again and multiplies its
-transpose by the output's gradient. The input gradient of a convolution is a forward pass with the
-transposed gather and the transposed weight.
+A ``Gather`` says what is read for a row. ``forward`` gathers and multiplies tile by tile, as images
+do (``mixed``); ``weight_gradient`` gathers the same tile again and multiplies its transpose by the
+output's gradient. The input gradient of a convolution is a forward pass with the transposed gather
+and the transposed weight.
 
-Results do not depend on the number of threads: a row is computed by one program from start to end,
-and the weight gradient is summed in slabs whose number follows from the shapes alone.
+Results do not depend on the number of threads: the weight gradient is summed in slabs whose number
+follows from the shapes alone.
 """
 
 from __future__ import annotations
@@ -21,18 +21,16 @@ from pointwise.engine.cpu.by_dtype import by_dtype
 from pointwise.engine.cpu.gathers import cells, cells_depthwise, identity
 from pointwise.engine.cpu.gemm import (
     ELEMENT,
-    FROM_BIAS,
-    FROM_NOTHING,
     FROM_ROWS,
-    GENERAL,
     ROWS,
-    TILE,
     TILE_ROW,
     multiply,
 )
-from pointwise.engine.cpu.launch import device, launch, threads
+from pointwise.engine.cpu.launch import Launch, device, launch, threads
 from pointwise.engine.cpu.layout import Arguments, Layout
-from pointwise.engine.cpu.pack import pack, pad_row, padded_columns
+from pointwise.engine.cpu.loops.mixed import Tiling, mixed_launch, mixed_of
+from pointwise.engine.cpu.mix import MIX, mix_arguments, mix_tile
+from pointwise.engine.cpu.pack import padded_columns
 from pointwise.engine.cpu.partial_sums import total_of
 from pointwise.engine.cpu.vector import (
     broadcast,
@@ -43,6 +41,7 @@ from pointwise.engine.cpu.vector import (
     poke,
     store,
 )
+from pointwise.engine.cpu.weights import pack_matrix
 
 IDENTITY, CELLS, CELLS_DEPTHWISE = 0, 1, 2
 
@@ -54,9 +53,7 @@ _SLAB_BYTES = 8 * 1024 * 1024
 
 
 _GATHER = Layout("Gather", "kind x_row channels rows", table=cells.CELLS)
-_FORWARD = Layout(
-    "CloudForward", "*x *out *scratch *weight *bias tile depth columns scratch_row", gather=_GATHER
-)
+_GATHERED = Layout("Gathered", "*x *out tile out_row", gather=_GATHER)
 _WEIGHT_GRADIENT = Layout(
     "CloudWeightGradient",
     "*x *out *scratch *gradient tile depth columns padded scratch_row rows_per_slab",
@@ -120,36 +117,23 @@ def _fill(target, target_row, first, rows, x, gather, like):
 
 
 @device
-def _forward(arguments, program, thread, like):
-    """One tile of rows: gather, mix, store."""
-    own = _FORWARD(arguments)
-    tile, depth, columns = own.tile, own.depth, own.columns
-    size = bytes_of(like)
-    width = lanes_of(like)
-    first = program * tile
-    rows = min(tile, own.gather.rows - first)
-    out_row = columns * size
-    out = own.out + first * out_row
-    if own.weight == 0:  # a gather without a mix
-        _fill(out, out_row, first, rows, own.x, own.gather, like)
-        return
-    stride = GENERAL
-    if own.gather.kind == IDENTITY:
-        a_row = own.gather.x_row
-        a = own.x + first * a_row
-    else:
-        a_row = own.scratch_row
-        a = own.scratch + thread * tile * a_row
-        _fill(a, a_row, first, rows, own.x, own.gather, like)
-        if a_row == TILE_ROW:
-            stride = TILE
-    start = FROM_NOTHING if own.bias == 0 else FROM_BIAS
-    multiply(a, a_row, stride, size, own.weight, width * size, depth * width * size, depth,
-             out, out_row, rows, columns, start, out, out_row, own.bias, number(-np.inf, like),
-             number(np.inf, like), 0, 0, 0, like)  # fmt: skip
+def _fill_tile(target, target_row, first, rows, x, gather, prologue, channel, like):
+    """``_fill`` as the loop of ``mixed_of`` calls it; points have no prologue."""
+    _fill(target, target_row, first, rows, x, gather, like)
 
 
-_FORWARD_KERNELS = by_dtype(_forward, "cloud_forward")
+@device
+def _gathered(arguments, program, thread, like):
+    """One tile of rows, gathered into the result: a gather without a mix."""
+    own = _GATHERED(arguments)
+    first = program * own.tile
+    rows = min(own.tile, own.gather.rows - first)
+    _fill(own.out + first * own.out_row, own.out_row, first, rows, own.x, own.gather, like)
+
+
+_MIXED, _mixed = mixed_of("cells", _GATHER, _fill_tile, MIX, mix_tile)
+_MIXED_KERNELS = by_dtype(_mixed, "mixed_cells")
+_GATHERED_KERNELS = by_dtype(_gathered, "gathered_cells")
 
 
 def _row_bytes(needed: int) -> int:
@@ -162,31 +146,27 @@ def forward(gather: Gather, weight: Tensor | None, bias: Tensor | None) -> Tenso
 
     Without a weight, the gathered rows themselves.
     """
-    dtype, size = gather.x.dtype, gather.x.element_size()
-    depth = gather.width
+    x, rows, depth = gather.x, gather.rows, gather.width
+    size = x.element_size()
     columns = depth if weight is None else weight.shape[1]
-    out = torch.empty(gather.rows, columns, dtype=dtype)
+    out = torch.empty(rows, columns, dtype=x.dtype)
     if out.numel() == 0 or depth == 0:  # nothing to add up; an empty weight has no address
         return out.zero_() if bias is None else out.copy_(bias)
-    tile = ROWS * max(1, min(8, _TILE_BYTES // (ROWS * max(1, depth) * size)))
-    row_bytes = _row_bytes(depth * size)
-    scratch = torch.empty(threads() * tile * row_bytes, dtype=torch.uint8)
-    packed = None if weight is None else pack(weight)
-    padded = None if bias is None else pad_row(bias)
-    arguments = _FORWARD(
-        x=gather.x,
-        out=out,
-        scratch=scratch,
-        weight=packed,
-        bias=padded,
-        tile=tile,
-        depth=depth,
-        columns=columns,
-        scratch_row=row_bytes,
-        gather=gather.arguments(),
-    )
-    launch(_FORWARD_KERNELS[dtype], arguments, -(-gather.rows // tile))
-    return out
+    tile = ROWS * max(1, min(8, _TILE_BYTES // (ROWS * depth * size)))
+    out_row = columns * size
+    if weight is None:
+        arguments = _GATHERED(x=x, out=out, tile=tile, out_row=out_row, gather=gather.arguments())
+        return Launch(_GATHERED_KERNELS[x.dtype], arguments, -(-rows // tile), out).run()
+    direct = gather.kind == IDENTITY
+    return mixed_launch(
+        _MIXED_KERNELS[x.dtype],
+        _MIXED,
+        x,
+        out,
+        Tiling(rows, tile, columns, tile, _row_bytes(depth * size), direct, columns),
+        gather.arguments(),
+        mix_arguments(pack_matrix(weight, bias), out_row, "none"),
+    ).run()
 
 
 @device
