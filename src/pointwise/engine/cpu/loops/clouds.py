@@ -1,17 +1,12 @@
-"""Every convolution: gather → mix, over tiles of rows that stay in cache; and its weight gradient.
+"""Convolutions of points: a gather, alone or with its mix.
 
-A ``Gather`` says what is read for a row. ``forward`` gathers a tile, multiplies it by the packed
-weight and stores the result; ``weight_gradient`` gathers the same tile again and multiplies its
-transpose by the output's gradient. The input gradient of a convolution is a forward pass with the
-transposed gather and the transposed weight.
-
-Results do not depend on the number of threads: a row is computed by one program from start to end,
-and the weight gradient is summed in slabs whose number follows from the shapes alone.
+``forward`` gathers and multiplies tile by tile, as images do (``mixed``). The input gradient of a
+convolution is a forward pass with the transposed gather and the transposed weight; the weights'
+gradients have loops of their own.
 """
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,71 +14,48 @@ from pointwise.engine.cpu.by_dtype import by_dtype
 from pointwise.engine.cpu.gathers.points import (  # noqa: F401
     CELLS,
     CELLS_DEPTHWISE,
+    GATHER,
     IDENTITY,
     Gather,
+    fill,
 )
-from pointwise.engine.cpu.gathers.points import GATHER as _GATHER
-from pointwise.engine.cpu.gathers.points import fill as _fill
-from pointwise.engine.cpu.gemm import (
-    FROM_BIAS,
-    FROM_NOTHING,
-    GENERAL,
-    ROWS,
-    TILE,
-    TILE_ROW,
-    multiply,
-)
-from pointwise.engine.cpu.launch import device, launch, threads
+from pointwise.engine.cpu.gemm import ROWS, TILE_ROW
+from pointwise.engine.cpu.launch import Launch, device
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.loops.depthwise_gradient import (  # noqa: F401
     cells_weight_gradient as depthwise_gradient,
 )
+from pointwise.engine.cpu.loops.mixed import Tiling, mixed_launch, mixed_of
 from pointwise.engine.cpu.loops.weight_gradient import (  # noqa: F401
     points_weight_gradient as weight_gradient,
 )
-from pointwise.engine.cpu.pack import pack, pad_row
-from pointwise.engine.cpu.vector import bytes_of, lanes_of, number
+from pointwise.engine.cpu.mix import MIX, mix_arguments, mix_tile
+from pointwise.engine.cpu.weights import pack_matrix
 
 # A gathered tile should stay in the first-level cache with room for the weights beside it.
 _TILE_BYTES = 24 * 1024
 
-
-_FORWARD = Layout(
-    "CloudForward", "*x *out *scratch *weight *bias tile depth columns scratch_row", gather=_GATHER
-)
+_GATHERED = Layout("Gathered", "*x *out tile out_row", gather=GATHER)
 
 
 @device
-def _forward(arguments, program, thread, like):
-    """One tile of rows: gather, mix, store."""
-    own = _FORWARD(arguments)
-    tile, depth, columns = own.tile, own.depth, own.columns
-    size = bytes_of(like)
-    width = lanes_of(like)
-    first = program * tile
-    rows = min(tile, own.gather.rows - first)
-    out_row = columns * size
-    out = own.out + first * out_row
-    if own.weight == 0:  # a gather without a mix
-        _fill(out, out_row, first, rows, own.x, own.gather, like)
-        return
-    stride = GENERAL
-    if own.gather.kind == IDENTITY:
-        a_row = own.gather.x_row
-        a = own.x + first * a_row
-    else:
-        a_row = own.scratch_row
-        a = own.scratch + thread * tile * a_row
-        _fill(a, a_row, first, rows, own.x, own.gather, like)
-        if a_row == TILE_ROW:
-            stride = TILE
-    start = FROM_NOTHING if own.bias == 0 else FROM_BIAS
-    multiply(a, a_row, stride, size, own.weight, width * size, depth * width * size, depth,
-             out, out_row, rows, columns, start, out, out_row, own.bias, number(-np.inf, like),
-             number(np.inf, like), 0, 0, 0, like)  # fmt: skip
+def _fill_tile(target, target_row, first, rows, x, gather, prologue, channel, like):
+    """``fill`` as the loop of ``mixed_of`` calls it; points have no prologue."""
+    fill(target, target_row, first, rows, x, gather, like)
 
 
-_FORWARD_KERNELS = by_dtype(_forward, "cloud_forward")
+@device
+def _gathered(arguments, program, thread, like):
+    """One tile of rows, gathered into the result: a gather without a mix."""
+    own = _GATHERED(arguments)
+    first = program * own.tile
+    rows = min(own.tile, own.gather.rows - first)
+    fill(own.out + first * own.out_row, own.out_row, first, rows, own.x, own.gather, like)
+
+
+_MIXED, _mixed = mixed_of("cells", GATHER, _fill_tile, MIX, mix_tile)
+_MIXED_KERNELS = by_dtype(_mixed, "mixed_cells")
+_GATHERED_KERNELS = by_dtype(_gathered, "gathered_cells")
 
 
 def _row_bytes(needed: int) -> int:
@@ -96,28 +68,24 @@ def forward(gather: Gather, weight: Tensor | None, bias: Tensor | None) -> Tenso
 
     Without a weight, the gathered rows themselves.
     """
-    dtype, size = gather.x.dtype, gather.x.element_size()
-    depth = gather.width
+    x, rows, depth = gather.x, gather.rows, gather.width
+    size = x.element_size()
     columns = depth if weight is None else weight.shape[1]
-    out = torch.empty(gather.rows, columns, dtype=dtype)
+    out = torch.empty(rows, columns, dtype=x.dtype)
     if out.numel() == 0 or depth == 0:  # nothing to add up; an empty weight has no address
         return out.zero_() if bias is None else out.copy_(bias)
-    tile = ROWS * max(1, min(8, _TILE_BYTES // (ROWS * max(1, depth) * size)))
-    row_bytes = _row_bytes(depth * size)
-    scratch = torch.empty(threads() * tile * row_bytes, dtype=torch.uint8)
-    packed = None if weight is None else pack(weight)
-    padded = None if bias is None else pad_row(bias)
-    arguments = _FORWARD(
-        x=gather.x,
-        out=out,
-        scratch=scratch,
-        weight=packed,
-        bias=padded,
-        tile=tile,
-        depth=depth,
-        columns=columns,
-        scratch_row=row_bytes,
-        gather=gather.arguments(),
-    )
-    launch(_FORWARD_KERNELS[dtype], arguments, -(-gather.rows // tile))
-    return out
+    tile = ROWS * max(1, min(8, _TILE_BYTES // (ROWS * depth * size)))
+    out_row = columns * size
+    if weight is None:
+        arguments = _GATHERED(x=x, out=out, tile=tile, out_row=out_row, gather=gather.arguments())
+        return Launch(_GATHERED_KERNELS[x.dtype], arguments, -(-rows // tile), out).run()
+    direct = gather.kind == IDENTITY
+    return mixed_launch(
+        _MIXED_KERNELS[x.dtype],
+        _MIXED,
+        x,
+        out,
+        Tiling(rows, tile, columns, tile, _row_bytes(depth * size), direct, columns),
+        gather.arguments(),
+        mix_arguments(pack_matrix(weight, bias), out_row, "none"),
+    ).run()

@@ -93,7 +93,8 @@ def forward(
     """(the convolution of a normalised image, its mean, its biased variance)."""
     moments = Moments()
     if is_stencil(weight.shape, groups):
-        out = normed_depthwise(image.z, pack_stencil(weight, None), window, image.prologue(), moments)
+        stencil = pack_stencil(weight, None)
+        out = normed_depthwise(image.z, stencil, window, image.prologue(), moments)
     else:
         packed = pack_weight(weight, None, groups)
         out = mixed(image.z, packed, window, how=image.prologue(), behind=moments)
