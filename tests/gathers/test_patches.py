@@ -11,8 +11,11 @@ from image_cases import CASES, DTYPES, ImageCase, each, named
 from image_oracle import TOLERANCE, reads
 
 from pointwise.convolution.window import Window, window
-from pointwise.engine.cpu.loops import image_gradients as conv_images_gradient
 from pointwise.engine.cpu.loops import images as conv_images
+from pointwise.engine.cpu.loops.input_gradient import (
+    depthwise_input_gradient,
+    mixed_input_gradient,
+)
 
 BATCHED = [case for case in CASES if case.batch and not case.is_depthwise and case.groups == 1]
 FEW = named("5 to 17 channels", "kernel 4 × 4", "stride 2, 1, same", "dilation 3 and 2, same",
@@ -64,10 +67,10 @@ def test_adjoint(case, dtype, poisoned):
     x, grad, seen = image(x), image(grad), looks(case)
     if conv_images.is_stencil(weight.shape, case.groups):
         out = conv_images.depthwise(x, conv_images.taps(weight, None), seen)
-        back = conv_images_gradient.depthwise_input(grad, weight, seen)
+        back = depthwise_input_gradient(grad, weight, seen)
     else:
         out = conv_images.mixed(x, conv_images.mix(weight, None, case.groups), seen)
-        back = conv_images_gradient.mixed_input(grad, weight, seen, case.groups)
+        back = mixed_input_gradient(grad, weight, seen, case.groups)
     forward, backward = ((a.double() * b.double()).sum() for a, b in ((out, grad), (x, back)))
     terms = case.terms + case.input_terms
     size = sum((a.double() * b.double()).abs().sum() for a, b in ((out, grad), (x, back)))

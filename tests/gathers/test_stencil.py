@@ -58,7 +58,7 @@ def test_rows_of_their_own_are_the_general_ones(case, dtype, monkeypatch):
     grad, x = image(case.tensor("grad", dtype)), image(case.tensor("input", dtype))
 
     def both():
-        gradient = depthwise_gradient.depthwise_weight_gradient(grad, x, looks(case), case.kernel)
+        gradient = depthwise_gradient.stencil_weight_gradient(grad, x, looks(case), case.kernel)
         case.check_gradient("weight", gradient)
         return run(case, dtype), gradient
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from pointwise.engine.cpu.by_dtype import by_dtype
-from pointwise.engine.cpu.launch import device, launch
+from pointwise.engine.cpu.launch import device, device_of, launch
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.vector import (
     broadcast,
@@ -27,9 +27,37 @@ _SUMS = Layout("Sums", "*sums slabs numbers")
 _BLOCK = 1024  # numbers that one program adds up
 
 
+def cut_slabs(rows: int, most: int = SLABS, least: int = 1) -> tuple[int, int]:
+    """(slabs, rows of each): at ``most`` so many slabs, of at ``least`` so many rows."""
+    span = max(least, -(-rows // most))
+    return -(-rows // span), span
+
+
+def cut_slabs_of_points(rows: int, slab_bytes: int) -> tuple[int, int]:
+    """The same for clouds, of which a row costs more: 8 to 64 slabs, as many as fit in 8 MB."""
+    return cut_slabs(rows, max(8, min(64, 8 * 1024 * 1024 // slab_bytes)), 64)
+
+
+def slab_of(layout: Layout, add, *shape):
+    """A loop whose programs write a slab of sums each: zeros, to which ``add`` adds some rows.
+
+    ``add(own, sums, begin, end, thread, like)`` for ``own``, the table of the layout, which has
+    ``sums [S, numbers]``, ``numbers``, ``rows`` and ``span``, the rows of a slab.
+    """
+
+    @device_of(layout.name, *shape)
+    def slab(arguments, program, thread, like):
+        own = layout(arguments)
+        sums = empty_slab(own.sums, program, own.numbers, like)
+        begin = program * own.span
+        add(own, sums, begin, min(begin + own.span, own.rows), thread, like)
+
+    return slab
+
+
 @device
 def empty_slab(sums, slab, numbers, like):
-    """The address of one slab of ``sums [S, numbers]``, after zeros were written to it.
+    """The address of one slab of ``sums``, after zeros were written to it.
 
     ``numbers`` are whole registers.
     """

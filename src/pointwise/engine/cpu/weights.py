@@ -14,7 +14,7 @@ from torch import Tensor
 from pointwise.engine.cpu import gemm_int8
 from pointwise.engine.cpu.gathers.stencil_int8 import CHANNELS, LINES, woven
 from pointwise.engine.cpu.gemm_int8 import pad
-from pointwise.engine.cpu.pack import pack_kernels, padded_columns
+from pointwise.engine.cpu.pack import pack, pack_kernels, pad_row, padded_columns
 
 
 def is_stencil(weight_size, groups: int) -> bool:
@@ -54,6 +54,13 @@ def pack_weight(weight: Tensor, bias: Tensor | None, groups: int = 1) -> PackedW
         row = torch.zeros(groups, padded_columns(columns, bias.dtype), dtype=bias.dtype)
         row[:, :columns] = bias.reshape(groups, columns)
     return PackedWeight(pack_kernels(weight, groups), row, groups, columns, depth)
+
+
+def pack_matrix(matrix: Tensor, bias: Tensor | None) -> PackedWeight:
+    """Packs a weight ``[K, C_out]`` of rows that are gathered in the same order."""
+    depth, columns = matrix.shape
+    row = None if bias is None else pad_row(bias)[None]
+    return PackedWeight(pack(matrix)[None], row, 1, columns, depth)
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,7 @@ from pointwise.convolution.window import Window
 from pointwise.engine.cpu.gathers.prologue import transfer_rows, zeros
 from pointwise.engine.cpu.launch import device
 from pointwise.engine.cpu.partial_sums import SLABS
-from pointwise.engine.cpu.window import WINDOW
-
-_Window = WINDOW.tuple
+from pointwise.engine.cpu.window import over_other_pixels
 
 
 @device
@@ -24,11 +22,10 @@ def band_of(images, image, first, rows, window, prologue, scratch, like):
     """
     source = images + image * window.height * window.width * window.pixel
     if prologue == 0:
-        return (
-            source,
-            first,
-            _within(window, window.height, window.width, window.padding_y, window.padding_x),
+        own = over_other_pixels(
+            window, window.channels, window.height, window.width, window.padding_y, window.padding_x
         )
+        return source, first, own
     top = first * window.stride_y - window.padding_y
     left = -window.padding_x
     lines = (rows - 1) * window.stride_y + (window.taps_y - 1) * window.dilation_y + 1
@@ -43,17 +40,8 @@ def band_of(images, image, first, rows, window, prologue, scratch, like):
             copy_line(target, columns, line, left, window.width, window.pixel, window.channels,
                       prologue, like)  # fmt: skip
     zero = np.int64(0)
-    return scratch, zero, _within(window, lines, columns, zero, zero)
-
-
-@device
-def _within(window, height, width, padding_y, padding_x):
-    """The window over an image of another size behind another padding."""
-    return _Window(
-        window.pixel, window.channels, height, width, window.lines, window.points, window.stride_y,
-        window.stride_x, window.taps_y, window.taps_x, padding_y, padding_x, window.dilation_y,
-        window.dilation_x,
-    )  # fmt: skip
+    own = over_other_pixels(window, window.channels, lines, columns, zero, zero)
+    return scratch, zero, own
 
 
 @device

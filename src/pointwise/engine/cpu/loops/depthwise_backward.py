@@ -18,20 +18,20 @@ from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.memory import empty, empty_image
 from pointwise.engine.cpu.norm import NORM
 from pointwise.engine.cpu.pack import padded_columns
-from pointwise.engine.cpu.partial_sums import SLABS, empty_slab, total_of
+from pointwise.engine.cpu.partial_sums import cut_slabs, slab_of, total_of
 from pointwise.engine.cpu.vector import bytes_of
-from pointwise.engine.cpu.weights import taps
+from pointwise.engine.cpu.weights import pack_stencil
 from pointwise.engine.cpu.window import WINDOW, window_arguments
 
 _BACKWARD = Layout(
     "DepthwiseBackward",
-    "*x *out *grad *weight *sums *scratch *correction numbers images band bands span scratch_bytes",
+    "*x *out *grad *weight *sums *scratch *correction numbers rows span band bands scratch_bytes",
     window=WINDOW,
     norm=NORM,
 )
-"""``x`` is the input before the norm, ``out`` its gradient. A slab of ``sums`` is the gradient of
-``weight [kh·kw, C]``, then Σ d·(x - mean) and Σ d of the gradient d before the norm, ``[C]`` each.
-The norm's scale and shift are those of ``x·scale + shift``."""
+"""``x`` is the input before the norm, ``out`` its gradient; ``rows`` are bands of all images. A
+slab of ``sums`` is the gradient of ``weight [kh·kw, C]``, then Σ d·(x - mean) and Σ d of the
+gradient d before the norm, ``[C]`` each. The norm's scale and shift are of ``x·scale + shift``."""
 
 
 def _backward_of(add, taps, stride, phase):
@@ -39,12 +39,9 @@ def _backward_of(add, taps, stride, phase):
     first_read, last_read = min(points), max(points)
 
     @device_of(taps, stride, phase)
-    def depthwise_backward(arguments, program, thread, like):
-        """Some bands of rows of the input, one after the other."""
-        own = _BACKWARD(arguments)
+    def add_bands(own, total, begin, end, thread, like):
         window = own.window
         pixel, channels = window.pixel, window.channels
-        total = empty_slab(own.sums, program, own.numbers, like)
         sums = total + window.taps_y * taps * channels * bytes_of(like)
         scratch = own.scratch + thread * own.scratch_bytes
         # Columns of points that the pixels of a row read, whole blocks of them.
@@ -52,9 +49,8 @@ def _backward_of(add, taps, stride, phase):
         left = zero_point + first_read
         blocks = (window.width + PIXELS - 1) // PIXELS
         columns = zero_point + (blocks - 1) * PIXELS // stride + last_read + 1 - left
-        begin = program * own.span
-        for band in range(begin, min(begin + own.span, own.images * own.bands)):
-            image, first = band // own.bands, band % own.bands * own.band
+        for number in range(begin, end):
+            image, first = number // own.bands, number % own.bands * own.band
             rows = min(own.band, window.height - first)
             # The lines of points that these rows read.
             top = max(0, -((window.taps_y - 1 - window.padding_y - first) // window.stride_y))
@@ -68,7 +64,7 @@ def _backward_of(add, taps, stride, phase):
                 own.weight, total, own.x + here, own.out + here, own.norm, window, sums,
                 like)  # fmt: skip
 
-    return depthwise_backward
+    return slab_of(_BACKWARD, add_bands, taps, stride, phase)
 
 
 _KERNELS = {
@@ -105,8 +101,7 @@ def depthwise_backward(
     out = empty_image(x.shape, x.dtype)
     y = window.y
     band, bands = fixed_bands(y.size, window.images, window.x.size * pixel)
-    span = -(-window.images * bands // SLABS)
-    slabs = -(-window.images * bands // span)
+    slabs, span = cut_slabs(window.images * bands)
     sums = empty((slabs, padded_columns((window.taps + 2) * channels, x.dtype)), x.dtype)
     # Rows and columns of points that a band can read, at most.
     room = ((band + y.taps) // y.stride + 2) * (window.x.size + 3 * PIXELS) * pixel
@@ -114,15 +109,15 @@ def depthwise_backward(
         x=x,
         out=out,
         grad=correction.grad,
-        weight=taps(weight, None).weight,
+        weight=pack_stencil(weight, None).weight,
         sums=sums,
         scratch=torch.empty(threads() * room, dtype=torch.uint8),
         correction=correction.prologue,
         numbers=sums.shape[1],
-        images=window.images,
+        rows=window.images * bands,
+        span=span,
         band=band,
         bands=bands,
-        span=span,
         scratch_bytes=room,
         window=window_arguments(window, pixel, channels),
         norm=norm,

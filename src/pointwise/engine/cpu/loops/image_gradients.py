@@ -1,7 +1,7 @@
 """The gradients of convolutions on images by their names of before."""
 
 from pointwise.engine.cpu.loops.depthwise_gradient import (  # noqa: F401
-    depthwise_weight_gradient as depthwise_weight,
+    stencil_weight_gradient as depthwise_weight,
 )
 from pointwise.engine.cpu.loops.input_gradient import (  # noqa: F401
     depthwise_input_gradient as depthwise_input,

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from pointwise.convolution.window import Phase, Window, adjoint
 from pointwise.engine.cpu.layout import Arguments
-from pointwise.engine.cpu.loops.images import depthwise_step, mixed
+from pointwise.engine.cpu.loops.depthwise import depthwise_step
+from pointwise.engine.cpu.loops.mixed import mixed
 from pointwise.engine.cpu.loops.moments import Reduction, pass_over
 from pointwise.engine.cpu.memory import empty_image
-from pointwise.engine.cpu.weights import mix, taps
+from pointwise.engine.cpu.weights import pack_stencil, pack_weight
 
 
 def phases(window: Window) -> list[tuple[Phase, Phase]]:
@@ -49,7 +50,7 @@ def depthwise_input_gradient(grad: Tensor, weight: Tensor, window: Window) -> Te
         pixels = out[:, :, y.first :: y.stride, x.first :: x.stride]
         if _has_taps(y, x):
             chosen, own = phase_of(weight, window, y, x)
-            depthwise_step(grad, taps(chosen, None), own, pixels).run()
+            depthwise_step(grad, pack_stencil(chosen, None), own, pixels).run()
         else:
             pixels.zero_()
     return out
@@ -73,7 +74,7 @@ def mixed_input_gradient(
 
     def convolved(y: Phase, x: Phase, reduction: Reduction | None = None) -> Tensor:
         chosen, own = phase_of(weight, window, y, x)
-        return mixed(grad, mix(chosen, None, groups), own, how=correction, behind=reduction)
+        return mixed(grad, pack_weight(chosen, None, groups), own, how=correction, behind=reduction)
 
     found = phases(window)
     if len(found) == 1 and _has_taps(*found[0]):

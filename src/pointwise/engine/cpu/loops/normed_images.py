@@ -22,14 +22,14 @@ from pointwise.engine.cpu.gathers.prologue import Correction, normalisation
 from pointwise.engine.cpu.layout import Arguments
 from pointwise.engine.cpu.loops.depthwise import normed_depthwise
 from pointwise.engine.cpu.loops.depthwise_backward import backward_kernel, depthwise_backward
-from pointwise.engine.cpu.loops.depthwise_gradient import depthwise_weight_gradient
-from pointwise.engine.cpu.loops.images import mixed
+from pointwise.engine.cpu.loops.depthwise_gradient import stencil_weight_gradient
 from pointwise.engine.cpu.loops.input_gradient import (
     depthwise_input_gradient,
     mixed_input_gradient,
     phase_of,
     phases,
 )
+from pointwise.engine.cpu.loops.mixed import mixed
 from pointwise.engine.cpu.loops.moments import (
     Moments,
     NormGradient,
@@ -38,7 +38,7 @@ from pointwise.engine.cpu.loops.moments import (
 )
 from pointwise.engine.cpu.loops.weight_gradient import mixed_weight_gradient
 from pointwise.engine.cpu.norm import NORM
-from pointwise.engine.cpu.weights import is_stencil, mix, taps
+from pointwise.engine.cpu.weights import is_stencil, pack_stencil, pack_weight
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,10 @@ def forward(
     """(the convolution of a normalised image, its mean, its biased variance)."""
     moments = Moments()
     if is_stencil(weight.shape, groups):
-        out = normed_depthwise(image.z, taps(weight, None), window, image.prologue(), moments)
+        stencil = pack_stencil(weight, None)
+        out = normed_depthwise(image.z, stencil, window, image.prologue(), moments)
     else:
-        packed = mix(weight, None, groups)
+        packed = pack_weight(weight, None, groups)
         out = mixed(image.z, packed, window, how=image.prologue(), behind=moments)
     return out, *moments.result()
 
@@ -131,7 +132,7 @@ def backward(
     prologue, kernel = image.prologue(), weight.shape[2:]
     given = grad, image.z, window, kernel
     if depthwise:
-        d_weight = depthwise_weight_gradient(*given, prologue, correction.prologue)
+        d_weight = stencil_weight_gradient(*given, prologue, correction.prologue)
     else:
         d_weight = mixed_weight_gradient(*given, groups, prologue, correction.prologue)
     if not wanted:
@@ -141,8 +142,9 @@ def backward(
         d_z = _depthwise_input_gradient(weight, window, correction, reduction)
     else:
         d_z = mixed_input_gradient(grad, weight, window, groups, correction.prologue, reduction)
-    d_scale, d_shift = (None, None) if reduction is None else reduction.result()
-    return d_z, d_scale, d_shift, d_weight
+    if reduction is None:
+        return d_z, None, None, d_weight
+    return d_z, *reduction.result(), d_weight
 
 
 def _depthwise_input_gradient(
@@ -152,7 +154,7 @@ def _depthwise_input_gradient(
     if len(found) == 1:
         flipped, own = phase_of(weight, window, *found[0])
         return normed_depthwise(
-            correction.grad, taps(flipped, None), own, correction.prologue, reduction
+            correction.grad, pack_stencil(flipped, None), own, correction.prologue, reduction
         )
     # A strided result is small beside its input: the corrected gradient may as well be written.
     d_z = depthwise_input_gradient(correction.corrected(), weight, window)
