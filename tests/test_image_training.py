@@ -24,7 +24,7 @@ from norm_cases import (
 from torch.autograd import gradcheck
 from torch.library import opcheck
 
-from pointwise.engine.cpu.loops.normed_images import Mask, Norm
+from pointwise.engine.cpu.loops.normed_images import NormalisedImage
 from pointwise.operators import normed
 
 POINTWISE = ImageCase("pointwise", kernel=(1, 1), padding=0)
@@ -356,16 +356,17 @@ def _origin(o, monkeypatch):
 
 
 def _norm_forgotten(o, monkeypatch):
-    monkeypatch.setattr(Norm, "table", lambda self: None)
+    monkeypatch.setattr(NormalisedImage, "prologue", lambda self: None)
 
 
-def _mask_forgotten(o, monkeypatch):
-    def open_to_all(self):
-        return Mask(self.z, self.mean, self.scale, self.shift, -float("inf"), float("inf"))
+def _bounds_forgotten(o, monkeypatch):
+    def unbounded(image):
+        return replace(image, low=-float("inf"), high=float("inf"))
 
-    rows = Norm.rows
-    monkeypatch.setattr(Norm, "behind", open_to_all)
-    monkeypatch.setattr(Norm, "rows", lambda self: (*rows(self)[:3], -float("inf"), float("inf")))
+    norm = NormalisedImage.norm
+    monkeypatch.setattr(NormalisedImage, "norm", lambda self: norm(unbounded(self)))
+    gradient = NormalisedImage.gradient
+    monkeypatch.setattr(NormalisedImage, "gradient", lambda self: gradient(unbounded(self)))
 
 
 def _variance_forgotten(o, monkeypatch):
@@ -379,7 +380,7 @@ def _one_weight_off(o, monkeypatch):
 
 @pytest.mark.parametrize("groups", [1, 9])
 @pytest.mark.parametrize(
-    "damage", [_origin, _norm_forgotten, _mask_forgotten, _variance_forgotten, _one_weight_off]
+    "damage", [_origin, _norm_forgotten, _bounds_forgotten, _variance_forgotten, _one_weight_off]
 )
 def test_a_broken_kernel_is_noticed(damage, groups, monkeypatch):
     case = ImageCase("broken on purpose", (8, 9), (9, 9), groups=groups)

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from pointwise.convolution.window import window
 from pointwise.engine.cpu.cut import cut_lines
-from pointwise.engine.cpu.loops import images as conv_images
+from pointwise.engine.cpu.loops.depthwise import depthwise
 from pointwise.engine.cpu.loops.inverted import inverted_step, is_better_in_one
+from pointwise.engine.cpu.loops.mixed import mixed
+from pointwise.engine.cpu.weights import pack_stencil, pack_weight
 from pointwise.layers import InvertedResidual, inference
 
 F32, F64 = torch.float32, torch.float64
@@ -67,20 +69,20 @@ def plain(x, weights, biases, first, seen, residual, activations):
 def run(x, weights, biases, first, seen, residual, activations):
     shape = (seen.images, len(weights[2]), seen.y.points, seen.x.points)
     out = torch.full(shape, torch.nan, dtype=x.dtype).contiguous(memory_format=torch.channels_last)
-    mixes = [conv_images.mix(weights[i], biases[i]) for i in (0, 2)]
-    stencil = conv_images.taps(weights[1], biases[1])
+    mixes = [pack_weight(weights[i], biases[i]) for i in (0, 2)]
+    stencil = pack_stencil(weights[1], biases[1])
     inverted_step(x, mixes[0], first, stencil, seen, mixes[1], out, residual, activations).run()
     return out
 
 
 def one_by_one(x, weights, biases, first, seen, residual, activations):
-    mixes = [conv_images.mix(weights[i], biases[i]) for i in (0, 2)]
-    stencil = conv_images.taps(weights[1], biases[1])
-    out = conv_images.mixed(x, mixes[0], first, None, activations[0])
-    out = conv_images.depthwise(out, stencil, seen, activations[1])
+    mixes = [pack_weight(weights[i], biases[i]) for i in (0, 2)]
+    stencil = pack_stencil(weights[1], biases[1])
+    out = mixed(x, mixes[0], first, None, activations[0])
+    out = depthwise(out, stencil, seen, activations[1])
     size = seen.y.points, seen.x.points
     pixels = window(seen.images, size, (1, 1), (1, 1), (0,) * 4, (1, 1))
-    return conv_images.mixed(out, mixes[1], pixels, residual, activations[2])
+    return mixed(out, mixes[1], pixels, residual, activations[2])
 
 
 @pytest.mark.parametrize("dtype", [F32, F64])
@@ -109,9 +111,9 @@ def test_the_same_bits_as_one_by_one_with_any_threads(name, threads):
 def test_without_the_last_one(name):
     given = problem(CASES[name], F32)
     x, weights, biases, first, seen = given
-    mix, stencil = conv_images.mix(weights[0], biases[0]), conv_images.taps(weights[1], biases[1])
-    between = conv_images.mixed(x, mix, first, None, "relu6")
-    expected = conv_images.depthwise(between, stencil, seen, "hardswish")
+    mix, stencil = pack_weight(weights[0], biases[0]), pack_stencil(weights[1], biases[1])
+    between = mixed(x, mix, first, None, "relu6")
+    expected = depthwise(between, stencil, seen, "hardswish")
     out = torch.full_like(expected, torch.nan)
     inverted_step(
         x, mix, first, stencil, seen, None, out, None, ("relu6", "hardswish", "none")

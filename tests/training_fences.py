@@ -14,7 +14,7 @@ from image_runs import BLOCKS, made
 from norm_cases import OPERATORS, TRAINED, operands
 
 from pointwise.convolution.window import window
-from pointwise.engine.cpu.loops import image_gradients as conv_images_gradient
+from pointwise.engine.cpu.loops.weight_gradient import mixed_weight_gradient
 
 # Enough channels for blocks of them that end within a register.
 WIDE = [
@@ -53,7 +53,7 @@ def weight_alone(case: ImageCase, dtype: torch.dtype, at_end: bool) -> None:
     x, grad = (image(case.tensor(role, dtype), at_end) for role in ("input", "grad"))
     stride, padding, dilation, groups = case.numbers
     seen = window(case.batch, case.sizes, case.kernel, stride, padding, dilation)
-    found = conv_images_gradient.mixed_weight(grad, x, seen, case.kernel, groups)
+    found = mixed_weight_gradient(grad, x, seen, case.kernel, groups)
     case.check_gradient("weight", found)
 
 

@@ -1,4 +1,4 @@
-"""The sums that batch norm needs, as results leave them behind: mean and variance, masks, slabs."""
+"""The sums that batch norm needs, over a result's rows: mean and variance, gradients, slabs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pointwise.engine.cpu.loops import moments
-from pointwise.engine.cpu.loops.moments import Mask, Moments, pass_over
+from pointwise.engine.cpu.loops.moments import Moments, NormGradient, pass_over
 from pointwise.engine.cpu.partial_sums import total_of
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -48,9 +48,9 @@ def check(x: Tensor, found: tuple[Tensor, Tensor]) -> None:
 
 
 def measured(x: Tensor) -> tuple[Tensor, Tensor]:
-    behind = Moments()
-    pass_over(x, behind)
-    return behind.result()
+    reduction = Moments()
+    pass_over(x, reduction)
+    return reduction.result()
 
 
 @DTYPES
@@ -108,28 +108,28 @@ def test_slabs_of_any_length(dtype):
     """``begin`` is told how results are cut: a long slab, a short one, one of a single row."""
     x = images(100, 20, dtype, mean=50)
     counts = np.array([60, 39, 1], dtype=np.int64)
-    behind = Moments()
-    behind.begin(x, counts)
+    reduction = Moments()
+    reduction.begin(x, counts)
     rows = x[0, :, :, 0].t()
     for slab, part in enumerate(rows.split(counts.tolist())):
         apart = part - part[0]
         sums = torch.stack([part[0], apart.sum(0), apart.square().sum(0)])
-        behind.sums[slab, :60] = sums.flatten()
-    check(x, behind.result())
+        reduction.sums[slab, :60] = sums.flatten()
+    check(x, reduction.result())
 
 
 @DTYPES
 def test_the_same_bits_at_any_number_of_threads(dtype, threads):
     x = images(5000, 70, dtype, mean=7)
-    mask = {"mean": 0.1, "scale": 1.3, "shift": 0.2}
-    rows = {name: torch.full((70,), value, dtype=dtype) for name, value in mask.items()}
+    norm = {"mean": 0.1, "scale": 1.3, "shift": 0.2}
+    rows = {name: torch.full((70,), value, dtype=dtype) for name, value in norm.items()}
 
     def everything():
         z = images(5000, 70, dtype, seed=3)
         out = images(5000, 70, dtype, seed=4)
-        behind = Mask(z, *rows.values(), 0.0, 6.0)
-        pass_over(out, behind)
-        return [*measured(x), *behind.result(), out]
+        reduction = NormGradient(z, *rows.values(), 0.0, 6.0)
+        pass_over(out, reduction)
+        return [*measured(x), *reduction.result(), out]
 
     threads(1)
     alone = everything()
@@ -145,14 +145,14 @@ def test_the_same_bits_at_any_number_of_threads(dtype, threads):
 @DTYPES
 @pytest.mark.parametrize("bounds", [(0.0, float("inf")), (0.0, 6.0), (-float("inf"), float("inf"))])
 @pytest.mark.parametrize("channels", CHANNELS)
-def test_mask_is_the_gradient_of_clamp(channels, bounds, dtype, poisoned):
+def test_the_gradient_of_a_norm_and_its_bounds(channels, bounds, dtype, poisoned):
     for rows in (1, 256, 300):
         z, d = images(rows, channels, dtype, 1), images(rows, channels, dtype, 2)
         parameters = np.random.default_rng(3).standard_normal((3, channels))
         mean, scale, shift = torch.from_numpy(parameters).to(dtype)
         out = d.clone(memory_format=torch.preserve_format)
-        behind = Mask(z, mean, scale, shift, *bounds)
-        pass_over(out, behind)
+        reduction = NormGradient(z, mean, scale, shift, *bounds)
+        pass_over(out, reduction)
 
         asked = [t.detach().double().requires_grad_() for t in (z, scale, shift)]
         column = (-1, 1, 1)
@@ -164,19 +164,19 @@ def test_mask_is_the_gradient_of_clamp(channels, bounds, dtype, poisoned):
         eps = torch.finfo(dtype).eps
         torch.testing.assert_close(out.double(), expected[0], rtol=2 * eps, atol=0)
         sizes = ((d.double() * away).abs().sum((0, 2, 3)), d.double().abs().sum((0, 2, 3)))
-        for a, b, size in zip(behind.result(), expected[1:], sizes, strict=True):
+        for a, b, size in zip(reduction.result(), expected[1:], sizes, strict=True):
             assert bool(((a.double() - b).abs() <= 2 * eps * rows**0.5 * size.detach()).all())
 
 
 @DTYPES
-def test_mask_at_the_bounds_and_beyond_numbers(dtype):
+def test_gradients_at_the_bounds_and_beyond_numbers(dtype):
     # Nothing comes back at a bound, as from PyTorch's relu and relu6; through NaN everything does.
     # (PyTorch's relu6 has it now so, now otherwise, by where the number stands.)
     z = torch.tensor([-1.0, 0.0, 3.0, 6.0, 7.0, float("nan")]).to(dtype).view(1, 1, -1, 1)
     one, zero = torch.ones(1, dtype=dtype), torch.zeros(1, dtype=dtype)
     for high, function in ((float("inf"), F.relu), (6.0, F.relu6)):
         out = torch.full_like(z, 2.0)
-        pass_over(out, Mask(z, zero, one, zero, 0.0, high))
+        pass_over(out, NormGradient(z, zero, one, zero, 0.0, high))
         x = z.clone().requires_grad_()
         (expected,) = torch.autograd.grad(function(x), x, torch.full_like(z, 2.0))
         assert torch.equal(out[:, :, :5], expected[:, :, :5])
@@ -207,7 +207,7 @@ def test_a_row_that_is_left_out_is_noticed(monkeypatch, poisoned):
     launch = moments.launch
 
     def short(compiled, arguments, programs):
-        launch(compiled, arguments, programs - 1 if len(arguments) == 5 else programs)
+        launch(compiled, arguments, programs - (arguments.layout.name == "Pass"))
 
     x = images(600, 17, torch.float32)
     check(x, measured(x))

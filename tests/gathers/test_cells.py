@@ -98,7 +98,7 @@ def test_reference_is_the_oracle(case):
 def test_cell_counts(case):
     (row_start, pairs), _ = tables(case)
     bits = max(1, (len(case.points) - 1).bit_length())
-    counts = operators._cell_counts(row_start, pairs, bits, case.cells)
+    counts = cells.cell_counts(row_start, pairs, bits, case.cells)
     expected = np.zeros((case.rows, case.cells), np.int32)
     np.add.at(expected, tuple(case.table[:, :2].T), 1)
     np.testing.assert_array_equal(counts, expected)
@@ -109,7 +109,7 @@ def test_cell_counts_of_more_rows_than_one_program(monkeypatch):
     neighborhood = case.neighborhood()
     assert len(case.points) > cells._COUNT_ROWS
     args = (neighborhood.row_start, neighborhood.pairs, 13, case.cells)
-    counts = operators._cell_counts(*args).numpy()
+    counts = cells.cell_counts(*args).numpy()
     query, cell, _ = (index.numpy() for index in neighborhood.decode())
     expected = np.bincount(query * case.cells + cell, minlength=counts.size)
     np.testing.assert_array_equal(counts.ravel(), expected)
@@ -121,7 +121,7 @@ def test_the_highest_bit_of_a_pair_is_no_sign():
     query, cell, point = cells.decode(torch.tensor([0, 1, 2]), pairs, 25)
     assert int(pairs[0]) < 0
     assert (query.tolist(), cell.tolist(), point.tolist()) == ([0, 1], [124, 0], [3, 5])
-    counts = operators._cell_counts(torch.tensor([0, 1, 2]), pairs, 25, 125)
+    counts = cells.cell_counts(torch.tensor([0, 1, 2]), pairs, 25, 125)
     assert counts[0].tolist() == [0] * 124 + [1]
 
 

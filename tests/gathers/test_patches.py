@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -11,8 +9,11 @@ from image_cases import CASES, DTYPES, ImageCase, each, named
 from image_oracle import TOLERANCE, reads
 
 from pointwise.convolution.window import Window, window
-from pointwise.engine.cpu.loops import image_gradients as conv_images_gradient
 from pointwise.engine.cpu.loops import images as conv_images
+from pointwise.engine.cpu.loops.input_gradient import (
+    depthwise_input_gradient,
+    mixed_input_gradient,
+)
 
 BATCHED = [case for case in CASES if case.batch and not case.is_depthwise and case.groups == 1]
 FEW = named("5 to 17 channels", "kernel 4 × 4", "stride 2, 1, same", "dilation 3 and 2, same",
@@ -64,10 +65,10 @@ def test_adjoint(case, dtype, poisoned):
     x, grad, seen = image(x), image(grad), looks(case)
     if conv_images.is_stencil(weight.shape, case.groups):
         out = conv_images.depthwise(x, conv_images.taps(weight, None), seen)
-        back = conv_images_gradient.depthwise_input(grad, weight, seen)
+        back = depthwise_input_gradient(grad, weight, seen)
     else:
         out = conv_images.mixed(x, conv_images.mix(weight, None, case.groups), seen)
-        back = conv_images_gradient.mixed_input(grad, weight, seen, case.groups)
+        back = mixed_input_gradient(grad, weight, seen, case.groups)
     forward, backward = ((a.double() * b.double()).sum() for a, b in ((out, grad), (x, back)))
     terms = case.terms + case.input_terms
     size = sum((a.double() * b.double()).abs().sum() for a, b in ((out, grad), (x, back)))
@@ -113,7 +114,7 @@ def test_a_gather_that_looks_elsewhere_is_noticed(damage, axis):
     sound = looks(case)
     check(case, gathered(case, case.tensor("input"), sound))
     old = getattr(sound, axis)
-    wrong = replace(sound, **{axis: replace(old, **damage(old))})
+    wrong = sound._replace(**{axis: old._replace(**damage(old))})
     with pytest.raises(AssertionError, match="not equal"):
         check(case, gathered(case, case.tensor("input"), wrong))
 

@@ -10,7 +10,11 @@ from test_patches import image, looks
 from test_stencil import OWN, STENCILS
 
 from pointwise.convolution.window import window
-from pointwise.engine.cpu.loops import images as conv_images
+from pointwise.engine.cpu.loops.depthwise import depthwise
+from pointwise.engine.cpu.loops.mixed import mixed
+from pointwise.engine.cpu.loops.separable import separable
+from pointwise.engine.cpu.loops.shared import EPILOGUES
+from pointwise.engine.cpu.weights import pack_stencil, pack_weight
 
 LARGE = [
     ImageCase("as in a network", (28, 29), (64, 64), groups=64, layout="channels_last"),
@@ -23,26 +27,27 @@ class Pair:
     """A depthwise convolution, a pointwise one behind it, and their halves one after the other."""
 
     def __init__(self, case: ImageCase, outputs: int, dtype, bias: bool = True) -> None:
-        self.case, self.seen = case, looks(case)
+        self.case, self.window = case, looks(case)
         x, weight, first_bias = case.tensors(dtype)
-        self.x, self.first = image(x), conv_images.taps(weight.contiguous(), first_bias)
+        self.x, self.first = image(x), pack_stencil(weight.contiguous(), first_bias)
         channels = case.channels[1]
         mix = case.values("mix", (outputs, channels, 1, 1), channels**-0.5)
         self.weight = torch.from_numpy(mix).to(dtype)
         self.bias = torch.from_numpy(case.values("mix bias", (outputs,))).to(dtype)
-        self.second = conv_images.mix(self.weight, self.bias if bias else None)
+        self.second = pack_weight(self.weight, self.bias if bias else None)
         images, _, height, width = case.result_shape
         shape = (images, outputs, height, width)
         self.residual = image(torch.from_numpy(case.values("added", shape)).to(dtype))
         self.pixels = window(images, (height, width), (1, 1), (1, 1), (0, 0, 0, 0), (1, 1))
 
     def joined(self, residual=None, between="none", activation="none") -> torch.Tensor:
-        return conv_images.separable(self.x, self.first, self.second, self.seen, residual, between,
-                                activation)  # fmt: skip
+        return separable(
+            self.x, self.first, self.second, self.window, residual, between, activation
+        )
 
     def halves(self, residual=None, between="none", activation="none") -> torch.Tensor:
-        half = conv_images.depthwise(self.x, self.first, self.seen, between)
-        return conv_images.mixed(half, self.second, self.pixels, residual, activation)
+        half = depthwise(self.x, self.first, self.window, between)
+        return mixed(half, self.second, self.pixels, residual, activation)
 
 
 def outputs_of(case: ImageCase) -> int:
@@ -76,8 +81,8 @@ def test_joined_is_the_oracle(case, dtype, poisoned):
 
 
 @DTYPES
-@pytest.mark.parametrize("between", conv_images.EPILOGUES)
-@pytest.mark.parametrize("activation", conv_images.EPILOGUES)
+@pytest.mark.parametrize("between", EPILOGUES)
+@pytest.mark.parametrize("activation", EPILOGUES)
 def test_every_pair_of_epilogues(activation, between, dtype, poisoned):
     for stride, bias in ((1, True), (2, False)):
         case = ImageCase("epilogues", (9, 8), (19, 19), stride=stride, groups=19)

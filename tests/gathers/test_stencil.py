@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from image_cases import CASES, DTYPES, ImageCase, each
@@ -11,8 +9,11 @@ from image_oracle import activate, assert_close
 from test_patches import image, looks
 
 from pointwise.engine.cpu.gathers import stencil
-from pointwise.engine.cpu.loops import image_gradients as conv_images_gradient
-from pointwise.engine.cpu.loops import images as conv_images
+from pointwise.engine.cpu.loops import depthwise as loop
+from pointwise.engine.cpu.loops import depthwise_gradient
+from pointwise.engine.cpu.loops.depthwise import depthwise, depthwise_step
+from pointwise.engine.cpu.loops.shared import EPILOGUES, empty
+from pointwise.engine.cpu.weights import pack_stencil
 
 STENCILS = [case for case in CASES if case.batch and case.is_depthwise
             and case.channels[0] == case.channels[1]]  # fmt: skip
@@ -31,8 +32,8 @@ def check(case: ImageCase, found: torch.Tensor, activation: str = "none") -> Non
 
 def run(case: ImageCase, dtype, activation: str = "none") -> torch.Tensor:
     x, weight, bias = case.tensors(dtype)
-    weights = conv_images.taps(weight.contiguous(), bias)
-    return conv_images.depthwise(image(x), weights, looks(case), activation)
+    weights = pack_stencil(weight.contiguous(), bias)
+    return depthwise(image(x), weights, looks(case), activation)
 
 
 @DTYPES
@@ -42,7 +43,7 @@ def test_gather_is_the_oracle(case, dtype, poisoned):
 
 
 @DTYPES
-@pytest.mark.parametrize("activation", conv_images.EPILOGUES)
+@pytest.mark.parametrize("activation", EPILOGUES)
 @each(STENCILS[::5])
 def test_every_epilogue(case, activation, dtype, poisoned):
     check(case, run(case, dtype, activation), activation)
@@ -55,15 +56,15 @@ def test_rows_of_their_own_are_the_general_ones(case, dtype, monkeypatch):
     grad, x = image(case.tensor("grad", dtype)), image(case.tensor("input", dtype))
 
     def both():
-        slope = conv_images_gradient.depthwise_weight(grad, x, looks(case), case.kernel)
-        case.check_gradient("weight", slope)
-        return run(case, dtype), slope
+        gradient = depthwise_gradient.stencil_weight_gradient(grad, x, looks(case), case.kernel)
+        case.check_gradient("weight", gradient)
+        return run(case, dtype), gradient
 
     found = both()
-    monkeypatch.setattr(
-        conv_images, "row_kernel", lambda kernels, seen, dtype: kernels[0, 0, dtype]
-    )
-    monkeypatch.setattr(conv_images_gradient, "row_kernel", conv_images.row_kernel)
+    for module in (loop, depthwise_gradient):
+        monkeypatch.setattr(
+            module, "row_kernel", lambda kernels, window, dtype: kernels[0, 0, dtype]
+        )
     eps = torch.finfo(dtype).eps
     for a, b in zip(found, both(), strict=True):
         torch.testing.assert_close(a, b, rtol=16 * eps, atol=64 * eps)
@@ -77,9 +78,8 @@ def test_results_with_gaps(case, dtype):
     whole = image(torch.full((images, channels, 3 * height, 2 * width), 7.0, dtype=dtype))
     part = whole[:, :, 1::3, 1::2]
     x, weight, bias = case.tensors(dtype)
-    weights = conv_images.taps(weight.contiguous(), bias)
-    x = image(x)  # to be kept: a step knows its address only
-    conv_images.depthwise_step(x, weights, looks(case), part).run()
+    weights = pack_stencil(weight.contiguous(), bias)
+    depthwise_step(image(x), weights, looks(case), part).run()
     check(case, part)
     part.fill_(7)
     assert bool((whole == 7).all())
@@ -108,20 +108,20 @@ def _no_bias(weights):
 def test_a_broken_stencil_is_noticed(damage):
     case = ImageCase("broken on purpose", (8, 9), (19, 19), groups=19)
     x, weight, bias = case.tensors()
-    weights = conv_images.taps(weight, bias)
-    check(case, conv_images.depthwise(image(x), weights, looks(case)))
+    weights = pack_stencil(weight, bias)
+    check(case, depthwise(image(x), weights, looks(case)))
     damage(weights)
     with pytest.raises(AssertionError, match=r"wrong; .* expected .* allowed error"):
-        check(case, conv_images.depthwise(image(x), weights, looks(case)))
+        check(case, depthwise(image(x), weights, looks(case)))
 
 
 def test_points_that_nobody_writes_are_noticed(poisoned):
     case = ImageCase("one row short", (8, 9), (19, 19), groups=19)
     x, weight, bias = case.tensors()
-    seen = looks(case)
-    out = conv_images.empty(x, seen, 19)
-    fewer = replace(seen, y=replace(seen.y, points=seen.y.points - 1))
-    x, weights = image(x), conv_images.taps(weight, bias)
-    conv_images.depthwise_step(x, weights, fewer, out).run()
+    window = looks(case)
+    out = empty(x, window, 19)
+    fewer = window._replace(y=window.y._replace(points=window.y.points - 1))
+    x, weights = image(x), pack_stencil(weight, bias)
+    depthwise_step(x, weights, fewer, out).run()
     with pytest.raises(AssertionError, match="wrong"):
         check(case, out)

@@ -1,4 +1,4 @@
-"""Where convolutions look, and their adjoint: every read is given back, once, by one share."""
+"""Where convolutions look, and their adjoint: every read is given back, once, by one phase."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from image_cases import CASES, ImageCase, each
 from image_oracle import reads
 
 from pointwise.convolution.window import Axis, Window, adjoint, window
-from pointwise.engine.cpu.loops import image_gradients as conv_images_gradient
+from pointwise.engine.cpu.loops.input_gradient import phase_of, phases
 
 
 def triples(axis: Axis) -> Counter:
@@ -27,58 +27,58 @@ def triples(axis: Axis) -> Counter:
 
 
 def given_back(axis: Axis) -> Counter:
-    """The same, as the shares of the adjoint find them: their pixels are the result's points."""
+    """The same, as the phases of the adjoint find them: their pixels are the result's points."""
     found = Counter()
-    for share in adjoint(axis):
-        for number in range(share.axis.points):
-            pixel = share.first + number * share.every
-            for i in range(share.axis.taps):
-                point = number * share.axis.stride - share.axis.padding + i * share.axis.dilation
-                if 0 <= point < share.axis.size:
-                    found[pixel, share.tap - i * share.between, point] += 1
+    for phase in adjoint(axis):
+        for number in range(phase.axis.points):
+            pixel = phase.first + number * phase.stride
+            for i in range(phase.axis.taps):
+                point = number * phase.axis.stride - phase.axis.padding + i * phase.axis.dilation
+                if 0 <= point < phase.axis.size:
+                    found[pixel, phase.tap - i * phase.tap_stride, point] += 1
     return found
 
 
 def check(axis: Axis) -> None:
     assert given_back(axis) == triples(axis)
-    # The shares are all the pixels of the image, each once.
+    # The phases are all the pixels of the image, each once.
     pixels = Counter(
-        share.first + n * share.every for share in adjoint(axis) for n in range(share.axis.points)
+        phase.first + n * phase.stride for phase in adjoint(axis) for n in range(phase.axis.points)
     )
     assert pixels == Counter(range(axis.size))
-    assert all(share.axis.size == axis.points for share in adjoint(axis))
-    assert all(0 <= share.tap < axis.taps for share in adjoint(axis))
+    assert all(phase.axis.size == axis.points for phase in adjoint(axis))
+    assert all(0 <= phase.tap < axis.taps for phase in adjoint(axis))
 
 
 @given(st.data())
 def test_every_read_is_given_back_once(data):
     draw = data.draw
     size, taps = draw(st.integers(1, 30)), draw(st.integers(1, 9))
-    step, spread = draw(st.integers(1, 7)), draw(st.integers(1, 6))
-    least = max(0, (taps - 1) * spread + 1 - size)  # padding, so that the kernel fits
+    stride, dilation = draw(st.integers(1, 7)), draw(st.integers(1, 6))
+    least = max(0, (taps - 1) * dilation + 1 - size)  # padding, so that the kernel fits
     before = draw(st.integers(0, least + 9))
     after = draw(st.integers(max(0, least - before), least + 9))
-    seen = window(1, (size, 1), (taps, 1), (step, 1), (before, after, 0, 0), (spread, 1))
+    seen = window(1, (size, 1), (taps, 1), (stride, 1), (before, after, 0, 0), (dilation, 1))
     assert seen.y.points >= 1
     check(seen.y)
 
 
-@pytest.mark.parametrize("step", [1, 2, 3, 4, 6])
-@pytest.mark.parametrize("spread", [1, 2, 3, 4, 6])
-def test_steps_and_spreads_with_common_factors(step, spread):
+@pytest.mark.parametrize("stride", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("dilation", [1, 2, 3, 4, 6])
+def test_strides_and_dilations_with_common_factors(stride, dilation):
     # Where they share a factor, some pixels get nothing through any tap.
     for taps in (1, 2, 3, 5):
         for size in (1, 2, 7, 12):
             for before in (0, 1, 5):
-                least = max(0, (taps - 1) * spread + 1 - size - before)
-                places = (size, 1), (taps, 1), (step, 1), (before, least, 0, 0), (spread, 1)
+                least = max(0, (taps - 1) * dilation + 1 - size - before)
+                places = (size, 1), (taps, 1), (stride, 1), (before, least, 0, 0), (dilation, 1)
                 check(window(1, *places).y)
 
 
 def test_a_pixel_between_two_points():
     # Stride 2 and a kernel of one tap: every second pixel is not read by anything.
-    shares = list(adjoint(Axis(size=5, points=3, taps=1, stride=2)))
-    assert [(share.first, share.every, share.axis.taps) for share in shares] == [
+    phases = list(adjoint(Axis(size=5, points=3, taps=1, stride=2)))
+    assert [(phase.first, phase.stride, phase.axis.taps) for phase in phases] == [
         (0, 2, 1),
         (1, 2, 0),
     ]
@@ -107,7 +107,7 @@ def test_the_window_reads_what_the_oracle_reads(case: ImageCase):
         ({"stride": (1, 2)}, False),
         ({"padding": (1, 1, 0, 0)}, False),
         ({"padding": (1, -1, 0, 0)}, False),  # as many points as pixels, one pixel apart
-        ({"dilation": (3, 2)}, True),  # there is nothing to spread
+        ({"dilation": (3, 2)}, True),  # one tap lies nowhere else
     ],
 )
 def test_only_pixels_by_themselves_are_the_identity(change, expected):
@@ -117,18 +117,18 @@ def test_only_pixels_by_themselves_are_the_identity(change, expected):
 
 
 @each([case for case in CASES if case.batch and not case.is_depthwise])
-def test_parts_of_a_weight_are_the_taps_of_their_share(case: ImageCase):
-    # The weight holds the number of each tap: what a share reads says which taps it has.
+def test_the_taps_of_a_phase(case: ImageCase):
+    # The weight holds the number of each tap: what a phase reads says which taps it has.
     stride, padding, dilation, _ = case.numbers
     seen: Window = window(case.batch, case.sizes, case.kernel, stride, padding, dilation)
     numbers = torch.arange(seen.taps, dtype=torch.float64).view(1, 1, *case.kernel)
-    for y, x in conv_images_gradient.shares(seen):
-        part, back = conv_images_gradient.part_of(numbers, seen, y, x)
+    for y, x in phases(seen):
+        taps, back = phase_of(numbers, seen, y, x)
         assert back == Window(seen.images, y.axis, x.axis)
         expected = [
-            [(y.tap - j * y.between) * case.kernel[1] + x.tap - i * x.between
+            [(y.tap - j * y.tap_stride) * case.kernel[1] + x.tap - i * x.tap_stride
              for i in range(x.axis.taps)]
             for j in range(y.axis.taps)
         ]  # fmt: skip
-        assert part.shape == (1, 1, y.axis.taps, x.axis.taps)
-        assert part[0, 0].tolist() == expected
+        assert taps.shape == (1, 1, y.axis.taps, x.axis.taps)
+        assert taps[0, 0].tolist() == expected

@@ -66,35 +66,35 @@ def window(
     return Window(images, *axes)
 
 
-class Share(NamedTuple):
-    """The part of an adjoint along one axis that reads the same taps of the kernel.
+class Phase(NamedTuple):
+    """The part of an adjoint along one axis for the pixels that read the same taps of the kernel.
 
-    The pixels ``first, first + every, …`` of the image; tap i of the axis is the kernel's tap
-    ``tap - i·between``.
+    These are the pixels ``first, first + stride, …`` of the image, the points of ``axis``; its tap
+    i is the kernel's tap ``tap - i·tap_stride``.
     """
 
     axis: Axis
     first: int
-    every: int
+    stride: int
     tap: int
-    between: int
+    tap_stride: int
 
 
-def adjoint(axis: Axis) -> Iterator[Share]:
-    """The shares whose windows over the result give back each pixel of the image.
+def adjoint(axis: Axis) -> Iterator[Phase]:
+    """The phases of a stride, whose windows over the result give back each pixel of the image.
 
     Pixel p got something from point q through tap j where ``p = q·stride - padding + j·dilation``.
     Which taps those can be depends on p modulo stride alone, and they follow one another evenly.
     """
     # Taps so far apart give the same remainder.
-    between = axis.stride // gcd(axis.stride, axis.dilation)
+    tap_stride = axis.stride // gcd(axis.stride, axis.dilation)
     for first in range(min(axis.stride, axis.size)):
         points = -(-(axis.size - first) // axis.stride)
         place = first + axis.padding
-        found = [j for j in range(axis.taps) if (place - j * axis.dilation) % axis.stride == 0]
-        last = found[-1] if found else 0
+        taps = [j for j in range(axis.taps) if (place - j * axis.dilation) % axis.stride == 0]
+        last = taps[-1] if taps else 0
         # Rising taps read falling points: from the last tap to the first, so that points rise.
         padding = -((place - last * axis.dilation) // axis.stride)
-        dilation = between * axis.dilation // axis.stride
-        share = Axis(axis.points, points, len(found), 1, padding, dilation)
-        yield Share(share, first, axis.stride, last, between)
+        dilation = tap_stride * axis.dilation // axis.stride
+        own = Axis(axis.points, points, len(taps), 1, padding, dilation)
+        yield Phase(own, first, axis.stride, last, tap_stride)

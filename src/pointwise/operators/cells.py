@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pointwise.engine.cpu.gathers import cells, cells_depthwise
-from pointwise.engine.cpu.launch import launch
 from pointwise.engine.cpu.loops import clouds as conv
 from pointwise.engine.cpu.loops.clouds import CELLS, CELLS_DEPTHWISE, IDENTITY, Gather
 from pointwise.engine.cpu.search.neighbours import grid_search, index_bits
@@ -71,15 +70,6 @@ define(
 # --- pieces that the kernels share ---------------------------------------------------------------
 
 
-def _cell_counts(row_start: Tensor, pairs: Tensor, bits: int, kernel_cells: int) -> Tensor:
-    """How many neighbours each query has in each cell, ``[N, M]`` int32."""
-    rows = len(row_start) - 1
-    counts = torch.zeros(rows, kernel_cells, dtype=torch.int32)
-    arguments = [row_start.data_ptr(), pairs.data_ptr(), bits, rows, kernel_cells]
-    launch(cells.count_cells, [*arguments, counts.data_ptr()], cells.count_programs(rows))
-    return counts
-
-
 def _gather(kind, x, row_start, pairs, kernel_cells, mean, weight=None) -> Gather:
     """The gather of ``x [Np, C]`` over a table of neighbours."""
     return Gather(
@@ -107,9 +97,7 @@ def _adjoint(kind, grad, table, transposed, kernel_cells, mean, points, weight=N
     if mean:
         gather.mode = cells.ADJOINT_OF_MEAN
         row_start, pairs = table
-        gather.counts = _cell_counts(
-            row_start.contiguous(), pairs.contiguous(), index_bits(points), kernel_cells
-        )
+        gather.counts = cells.cell_counts(row_start, pairs, index_bits(points), kernel_cells)
     return gather
 
 

@@ -12,10 +12,12 @@ ZEROS = {torch.float32: np.float32(0), torch.float64: np.float64(0)}
 
 def by_dtype(loop, name: str) -> dict[torch.dtype, kernel]:
     """Kernels of ``loop(arguments, program, thread, like)``, for ``like`` of each precision."""
-    return {dtype: _of(loop, like, f"{name}_{dtype}") for dtype, like in ZEROS.items()}
+    return {dtype: of_type(loop, like, f"{name}_{dtype}") for dtype, like in ZEROS.items()}
 
 
-def _of(loop, like, name: str) -> kernel:
+def of_type(loop, like, name: str) -> kernel:
+    """The kernel of ``loop`` for ``like`` of one type."""
+
     def run(arguments, program, thread):
         loop(arguments, program, thread, like)
 

@@ -1,4 +1,4 @@
-"""How the work of a convolution on images is cut into programs, and how tiles lie in memory."""
+"""How the work of a convolution is divided among programs, and how its tiles lie in memory."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pointwise.convolution.window import Window
 from pointwise.engine.cpu.gemm import ROWS, TILE_ROW
 from pointwise.engine.cpu.launch import threads
 from pointwise.engine.cpu.vector import REGISTER_BYTES
-from pointwise.engine.cpu.weights import Mix
+from pointwise.engine.cpu.weights import PackedWeight
 
-# Where programs leave sums behind, how the work is cut must not depend on the number of threads.
+# Where programs leave partial sums, the division must not depend on the number of threads.
 TEAM = 8
 # Beyond, the weight is better read once for many rows than once for each band.
 _JOINED_WEIGHT = 2 * 1024 * 1024
@@ -19,39 +19,38 @@ _JOINED_WEIGHT = 2 * 1024 * 1024
 def cut_bands(window: Window, bytes_of_row: int, most: int) -> tuple[int, int]:
     """(rows in a band, bands in an image): of at most ``most`` bytes, the same for each thread."""
     lines = window.y.points
-    band = _fair(lines, max(1, most // max(1, bytes_of_row)), window.images, threads())
+    band = _balanced(lines, max(1, most // max(1, bytes_of_row)), window.images, threads())
     return band, -(-lines // band)
 
 
 def cut_lines(window: Window, most: int) -> tuple[int, int]:
     """(lines of an image that one program makes, how many of them at once).
 
-    Whole images where there are enough of them for all threads; otherwise as few parts as keep all
-    threads busy, since neighbouring parts make the lines between them twice.
+    Whole images where there are enough of them for all threads; otherwise as few strips of an image
+    as keep all threads busy, since neighbouring strips make the lines between them twice.
     """
     lines, team = window.y.points, threads()
-    parts = 1 if window.images % team == 0 or window.images > 4 * team else team
-    share = max(1, -(-lines // parts))
+    strips = 1 if window.images % team == 0 or window.images > 4 * team else team
+    share = max(1, -(-lines // strips))
     return share, -(-share // -(-share // most))
 
 
 @lru_cache(maxsize=4096)
-def _fair(lines: int, most: int, copies: int, team: int) -> int:
-    """How many of ``lines`` to a program, so that the busiest thread has least to do.
+def _balanced(lines: int, most: int, images: int, team: int) -> int:
+    """How many of the ``lines`` of an image to a program, so that the busiest thread has least.
 
-    There are ``copies`` of the lines. Of several answers the largest, which reads weights least
-    often.
+    Of several answers the largest, which reads weights least often.
     """
     if lines == 0:
         return 1
     return min(
         range(1, min(lines, most) + 1),
-        key=lambda band: (-(-copies * -(-lines // band) // team) * band, -band),
+        key=lambda band: (-(-images * -(-lines // band) // team) * band, -band),
     )
 
 
 def row_stride(needed: int) -> int:
-    """What lies between the rows of a gathered tile: an odd number of cache lines in any case.
+    """The bytes from row to row of a gathered tile: an odd number of cache lines in any case.
 
     Rows that nearly fill it get the stride that is compiled into the microkernel.
     """
@@ -88,24 +87,24 @@ def cut_points(
         else:
             break
     copies = groups * -(-columns // block)
-    return ROWS * _fair(-(-points // ROWS), span // ROWS, copies, team), block
+    return ROWS * _balanced(-(-points // ROWS), span // ROWS, copies, team), block
 
 
 @lru_cache(maxsize=4096)
 def cut_tiles(total: int, columns: int, tile_bytes: int, panel: int, team: int) -> tuple[int, int]:
     """(tiles, columns) that one program of Winograd's loop computes.
 
-    Programs that share tiles transform them once each, which costs as much as some columns.
+    Programs with other columns of the same tiles transform them again.
     """
     groups = -(-total // ROWS)
     most = max(1, 512 * 1024 // (ROWS * tile_bytes))
     panels = -(-columns // panel)
-    own = 16  # columns
+    transform = 16  # columns, as long as which it takes to transform a tile
 
     def cost(cut: tuple[int, int]) -> tuple[int, int, int]:
         band, share = cut
         programs = -(-groups // band) * -(-panels // share)
-        return -(-programs // team) * band * (share * panel + own), -share, -band
+        return -(-programs // team) * band * (share * panel + transform), -share, -band
 
     shares = {-(-panels // cuts) for cuts in range(1, min(panels, team) + 1)}
     band, share = min(
@@ -114,6 +113,6 @@ def cut_tiles(total: int, columns: int, tile_bytes: int, panel: int, team: int) 
     return band * ROWS, share * panel
 
 
-def is_better_joined(then: Mix) -> bool:
+def is_better_joined(then: PackedWeight) -> bool:
     """Whether a stencil and what follows it are faster in one tile loop than one by one."""
     return then.packed.numel() * then.packed.element_size() <= _JOINED_WEIGHT

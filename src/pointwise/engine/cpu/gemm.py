@@ -178,10 +178,10 @@ def microkernel(rows: int, vectors: int, stride: int):
             results = []
             for r in range(rows):
                 value = builder.load(at(a_here, row_offsets[r], scalar), align=size)
-                spread = splat(builder, value, width)
+                lanes = splat(builder, value, width)
                 for v in range(vectors):
                     name = f"llvm.fma.v{width}f{size * 8}"
-                    arguments = [spread, b_values[v], sums[r * vectors + v]]
+                    arguments = [lanes, b_values[v], sums[r * vectors + v]]
                     results.append(call(builder, name, shape, arguments))
             k_next = builder.add(k, i64(1))
             a_next = builder.add(a_here, a_step)
@@ -248,46 +248,33 @@ def multiply(a, a_row, stride, a_step, b, b_step, b_next, depth, c, c_row, rows,
                  source_row, bias + column * size, low, high, a, 0, 0, like)  # fmt: skip
             column += 4 * width
     while column < columns:
-        b_ = b + (column // width) * b_next
         left = columns - column
         for row in range(0, rows, ROWS):
-            a_ = a + row * a_row
-            c_ = c + row * c_row + column * size
-            source_ = source + row * source_row + column * size
             valid = min(ROWS, rows - row)
-            bias_ = bias + column * size
             # Every step asks for a line of what is read next, as long as there is any.
-            line, step, far = a_, 0, 0
+            line, step, far = a + row * a_row, 0, 0
             if ahead < ahead_end:
                 line, step, far = ahead, 64, apart
                 ahead += depth * 64
+            operands = (
+                a + row * a_row, a_row, a_step, b + (column // width) * b_next, b_step, b_next,
+                depth, c + row * c_row + column * size, c_row, valid, left, start,
+                source + row * source_row + column * size, source_row, bias + column * size, low,
+                high, line, step, far, like,
+            )  # fmt: skip
             if left > width:
                 if stride == TILE:
-                    _wide_tile(a_, a_row, a_step, b_, b_step, b_next, depth, c_, c_row, valid, left,
-                               start, source_, source_row, bias_, low, high, line, step, far,
-                               like)  # fmt: skip
+                    _wide_tile(*operands)
                 elif stride == ELEMENT and valid == ROWS:
-                    _wide_element(a_, a_row, a_step, b_, b_step, b_next, depth, c_, c_row, valid,
-                                  left, start, source_, source_row, bias_, low, high, line, step,
-                                  far, like)  # fmt: skip
+                    _wide_element(*operands)
                 elif valid <= ROWS // 2:
-                    _wide_few(a_, a_row, a_step, b_, b_step, b_next, depth, c_, c_row, valid, left,
-                              start, source_, source_row, bias_, low, high, line, step, far,
-                              like)  # fmt: skip
+                    _wide_few(*operands)
                 else:
-                    _wide(a_, a_row, a_step, b_, b_step, b_next, depth, c_, c_row, valid, left,
-                          start, source_, source_row, bias_, low, high, line, step, far,
-                          like)  # fmt: skip
+                    _wide(*operands)
             elif stride == TILE:
-                _narrow_tile(a_, a_row, a_step, b_, b_step, b_next, depth, c_, c_row, valid, left,
-                             start, source_, source_row, bias_, low, high, line, step, far,
-                             like)  # fmt: skip
+                _narrow_tile(*operands)
             elif stride == ELEMENT and valid == ROWS:
-                _narrow_element(a_, a_row, a_step, b_, b_step, b_next, depth, c_, c_row, valid,
-                                left, start, source_, source_row, bias_, low, high, line, step, far,
-                                like)  # fmt: skip
+                _narrow_element(*operands)
             else:
-                _narrow(a_, a_row, a_step, b_, b_step, b_next, depth, c_, c_row, valid, left, start,
-                        source_, source_row, bias_, low, high, line, step, far,
-                        like)  # fmt: skip
+                _narrow(*operands)
         column += 2 * width if left > width else width

@@ -191,32 +191,29 @@ def multiply(a, a_row, b, depth, c, c_row, rows, columns, start, factor, shift, 
     column = 0
     while column < columns:
         left = columns - column
-        b_ = b + column // LANES * next_panel
-        parts = (start + 4 * column, factor + 4 * column, shift + 4 * column)
         wide = 4 * LANES if rows <= 2 and left >= 4 * LANES else 2 * LANES
         wide = wide if left > LANES else LANES
         row = 0
         while row < rows:
             valid = rows - row
-            a_, c_ = a + row * a_row, c + row * c_row + column * size
-            more = residual + row * residual_row + column if residual != 0 else 0
+            operands = (
+                a + row * a_row, a_row, b + column // LANES * next_panel, next_panel, depth,
+                c + row * c_row + column * size, c_row, valid, left, start + 4 * column,
+                factor + 4 * column, shift + 4 * column,
+                residual + row * residual_row + column if residual != 0 else 0, residual_row,
+                times, low, high, as_bytes,
+            )  # fmt: skip
             if wide == 4 * LANES:
-                _row(a_, a_row, b_, next_panel, depth, c_, c_row, valid, left, parts[0], parts[1],
-                     parts[2], more, residual_row, times, low, high, as_bytes)  # fmt: skip
+                _row(*operands)
                 row += 2
             elif wide == LANES:
-                _narrow(a_, a_row, b_, next_panel, depth, c_, c_row, valid, left, parts[0],
-                        parts[1], parts[2], more, residual_row, times, low, high,
-                        as_bytes)  # fmt: skip
+                _narrow(*operands)
                 row += ROWS
             elif valid <= ROWS // 2:
-                _wide_few(a_, a_row, b_, next_panel, depth, c_, c_row, valid, left, parts[0],
-                          parts[1], parts[2], more, residual_row, times, low, high,
-                          as_bytes)  # fmt: skip
+                _wide_few(*operands)
                 row += ROWS // 2
             else:
-                _wide(a_, a_row, b_, next_panel, depth, c_, c_row, valid, left, parts[0], parts[1],
-                      parts[2], more, residual_row, times, low, high, as_bytes)  # fmt: skip
+                _wide(*operands)
                 row += ROWS
         column += wide
 

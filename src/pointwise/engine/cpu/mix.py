@@ -2,74 +2,114 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from pointwise.engine.cpu.activation import NONE, activate
-from pointwise.engine.cpu.gemm import (
-    FROM_BIAS,
-    FROM_ROWS,
-    multiply,
-)
-from pointwise.engine.cpu.launch import device, slot
+from pointwise.engine.cpu.gemm import FROM_BIAS, FROM_ROWS, multiply
+from pointwise.engine.cpu.gemm_int8 import FLOAT, GROUP
+from pointwise.engine.cpu.gemm_int8 import multiply as multiply_int8
+from pointwise.engine.cpu.launch import device
+from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.loops.moments import leave
-from pointwise.engine.cpu.loops.shared import _OWN, EPILOGUES
+from pointwise.engine.cpu.loops.shared import EPILOGUES
 from pointwise.engine.cpu.pack import padded_columns
-from pointwise.engine.cpu.table import bits, real
-from pointwise.engine.cpu.vector import bytes_of, lanes_of
-from pointwise.engine.cpu.weights import Filtered, Mix, Taps, Weights, is_stencil, mix, taps  # noqa: F401
+from pointwise.engine.cpu.vector import bytes_of, lanes_of, number
+from pointwise.engine.cpu.weights import PackedWeight, PackedWeightInt8, WinogradWeight
+
+MIX = Layout("Mix", "*weight *bias depth columns padded out_row low:real high:real kind")
+"""Of each group ``depth × columns``, in panels of ``padded`` columns; results are rows ``out_row``
+bytes apart, kept within ``low … high`` and then given to the activation ``kind``."""
+
+MIX_INT8 = Layout(
+    "MixInt8",
+    "*weight *start *factor *shift depth columns out_row residual_scale:real low:real high:real "
+    "as_bytes",
+)
+"""``depth`` groups of four steps. A result in float32 is ``sum·factor + shift``, and for each byte
+of a residual ``residual_scale`` times that, kept within ``low … high``; rounded if ``as_bytes``."""
+
+
+def mix_arguments(
+    weight: PackedWeight | WinogradWeight, out_row: int, activation: str
+) -> Arguments:
+    """A mix whose results are pixels of ``out_row`` bytes."""
+    low, high, kind = EPILOGUES[activation]
+    return MIX(
+        weight=weight.packed,
+        bias=weight.bias,
+        depth=weight.depth,
+        columns=weight.columns,
+        padded=padded_columns(weight.columns, weight.dtype),
+        out_row=out_row,
+        low=low,
+        high=high,
+        kind=kind,
+    )
+
+
+def mix_int8_arguments(
+    weight: PackedWeightInt8,
+    out_row: int,
+    as_bytes: bool,
+    residual_scale: float = 0.0,
+    low: float = -float("inf"),
+    high: float = float("inf"),
+) -> Arguments:
+    """A mix of bytes whose results are pixels of ``out_row`` bytes, uint8 or float32.
+
+    The bounds are of results in float32; bytes are kept within what a byte holds.
+    """
+    return MIX_INT8(
+        weight=weight.packed,
+        start=weight.start,
+        factor=weight.factor,
+        shift=weight.shift,
+        depth=weight.depth,
+        columns=weight.columns,
+        out_row=out_row,
+        residual_scale=residual_scale,
+        low=0.0 if as_bytes else low,
+        high=255.0 if as_bytes else high,
+        as_bytes=int(as_bytes),
+    )
 
 
 @device
-def mix_tile(arguments, own, a, a_row, stride, first, rows, group, column, columns, left, begin,
-              ahead, ahead_end, apart, like):  # fmt: skip
-    """A tile of A times some columns of the weight, with its epilogue, to rows ``first …``.
+def mix_tile(mix, out, residual, a, a_row, stride, first, rows, group, column, columns, like,
+             moments=0, slab=0, begins=False, ahead=0, ahead_end=0, apart=0):  # fmt: skip
+    """Rows of A times some columns of a group's weight, with the epilogue, to rows ``first …``.
 
-    ``left`` is what it leaves behind (``moments``) in the slab of rows from ``begin`` on.
+    ``stride``, ``ahead …`` are those of ``multiply``. The results' ``moments`` are added to a slab
+    of them, which ``begins`` with these rows.
     """
     size, width = bytes_of(like), lanes_of(like)
-    weight, depth = slot(arguments, own), slot(arguments, own + 1)
-    bias, padded = slot(arguments, own + 2), slot(arguments, own + 3)
-    per_group, out_row = slot(arguments, own + 4), slot(arguments, own + 5)
-    residual, kind = slot(arguments, own + 7), slot(arguments, own + 10)
-    offset = first * out_row + (group * per_group + column) * size
-    out = slot(arguments, own + 6) + offset
+    channel = group * mix.columns + column
+    offset = first * mix.out_row + channel * size
     start = 0
     if residual != 0:
         start |= FROM_ROWS
-    if bias != 0:
+    if mix.bias != 0:
         start |= FROM_BIAS
-    panels = group * (padded // width) + column // width
-    multiply(a, a_row, stride, size, weight + panels * depth * width * size, width * size,
-             depth * width * size, depth, out, out_row, rows, columns, start, residual + offset,
-             out_row, bias + (group * padded + column) * size, real(arguments, own + 8, like),
-             real(arguments, own + 9, like), ahead, ahead_end, apart, like)  # fmt: skip
-    if kind != NONE:
-        activate(out, out_row, rows, columns, kind, like)
-    if left != 0:
-        slab = begin // slot(arguments, _OWN + MIX_SLOTS + 7)
-        leave(left, out, out_row, rows, columns, group * per_group + column, out_row // size, slab,
-              first == begin, like)  # fmt: skip
+    panel = mix.depth * width * size
+    panels = group * (mix.padded // width) + column // width
+    multiply(a, a_row, stride, size, mix.weight + panels * panel, width * size, panel, mix.depth,
+             out + offset, mix.out_row, rows, columns, start, residual + offset, mix.out_row,
+             mix.bias + (group * mix.padded + column) * size, number(mix.low, like),
+             number(mix.high, like), ahead, ahead_end, apart, like)  # fmt: skip
+    if mix.kind != NONE:
+        activate(out + offset, mix.out_row, rows, columns, mix.kind, like)
+    if moments != 0:
+        leave(moments, out + offset, mix.out_row, rows, columns, channel, mix.out_row // size, slab,
+              begins, like)  # fmt: skip
 
 
-MIX_SLOTS = 11  # slots of the mix
-
-
-def mixing(
-    weights: Mix | Filtered, out: Tensor, residual: Tensor | None, activation: str
-) -> list[int]:
-    """The part that says what the mix multiplies with, and where its results go."""
-    low, high, kind = EPILOGUES[activation]
-    size = out.element_size()
-    return [
-        weights.packed.data_ptr(),
-        weights.depth,
-        0 if weights.bias is None else weights.bias.data_ptr(),
-        padded_columns(weights.columns, out.dtype),
-        weights.columns,
-        out.shape[1] * size,
-        out.data_ptr(),
-        0 if residual is None else residual.data_ptr(),
-        bits(low),
-        bits(high),
-        kind,
-    ]
+@device
+def mix_tile_int8(mix, out, residual, a, a_row, stride, first, rows, group, column, columns, like,
+                  moments=0, slab=0, begins=False, ahead=0, ahead_end=0, apart=0):  # fmt: skip
+    """``mix_tile`` of bytes: there is one group, and neither moments nor prefetches."""
+    size = 1 if mix.as_bytes != 0 else 4
+    if residual != 0:
+        residual += first * (mix.out_row // size) + column
+    multiply_int8(a, a_row, mix.weight + column * mix.depth * GROUP, mix.depth,
+                  out + first * mix.out_row + column * size, mix.out_row, rows, columns,
+                  mix.start + 4 * column, mix.factor + 4 * column, mix.shift + 4 * column, residual,
+                  number(mix.residual_scale, FLOAT), number(mix.low, FLOAT),
+                  number(mix.high, FLOAT), mix.as_bytes)  # fmt: skip

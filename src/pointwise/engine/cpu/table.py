@@ -29,6 +29,10 @@ class Table:
         self._entries = np.array(entries, dtype=np.int64)
         self.address: int = self._entries.ctypes.data
 
+    def data_ptr(self) -> int:
+        """As of a tensor, so that a table may be an operand of a layout."""
+        return self.address
+
 
 def address(table: Table | None) -> int:
     """Where a table lies; 0 for none."""

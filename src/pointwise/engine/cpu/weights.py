@@ -1,4 +1,8 @@
-"""The weights of convolutions on images, in the order in which the kernels read them."""
+"""The weights of convolutions on images, in the order in which the kernels read them.
+
+An int8 weight has a scale for each channel of the result. Its sums are int32 and exact; they begin
+with the zero point's share of them, and become ``sum·factor + shift``, one of each for a channel.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pointwise.engine.cpu.pack import pack_kernels, padded_columns
+from pointwise.engine.cpu import gemm_int8
+from pointwise.engine.cpu.gathers.stencil_int8 import CHANNELS, LINES, woven
+from pointwise.engine.cpu.gemm_int8 import pad
+from pointwise.engine.cpu.pack import pack, pack_kernels, pad_row, padded_columns
 
 
 def is_stencil(weight_size, groups: int) -> bool:
@@ -24,7 +31,7 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Mix(Weights):
+class PackedWeight(Weights):
     """A weight ``[C_out, C_in/groups, kh, kw]`` and its bias, packed for the matrix product."""
 
     packed: Tensor  # [groups, C_out/groups/lanes, kh·kw·C_in/groups, lanes]
@@ -38,7 +45,7 @@ class Mix(Weights):
         return self.packed.dtype
 
 
-def mix(weight: Tensor, bias: Tensor | None, groups: int = 1) -> Mix:
+def pack_weight(weight: Tensor, bias: Tensor | None, groups: int = 1) -> PackedWeight:
     """Packs a weight, tap by tap and channel by channel, as the gathers order them."""
     columns = weight.shape[0] // groups
     depth = weight.shape[1] * weight.shape[2] * weight.shape[3]
@@ -46,11 +53,18 @@ def mix(weight: Tensor, bias: Tensor | None, groups: int = 1) -> Mix:
     if bias is not None:
         row = torch.zeros(groups, padded_columns(columns, bias.dtype), dtype=bias.dtype)
         row[:, :columns] = bias.reshape(groups, columns)
-    return Mix(pack_kernels(weight, groups), row, groups, columns, depth)
+    return PackedWeight(pack_kernels(weight, groups), row, groups, columns, depth)
+
+
+def pack_matrix(matrix: Tensor, bias: Tensor | None) -> PackedWeight:
+    """Packs a weight ``[K, C_out]`` of rows that are gathered in the same order."""
+    depth, columns = matrix.shape
+    row = None if bias is None else pad_row(bias)[None]
+    return PackedWeight(pack(matrix)[None], row, 1, columns, depth)
 
 
 @dataclass(frozen=True)
-class Filtered(Weights):
+class WinogradWeight(Weights):
     """A weight ``[C_out, C_in, 3, 3]`` for Winograd's loop, transformed, and its bias."""
 
     packed: Tensor  # [(m + 2)², C_out/lanes, C_in, lanes], dense but for the first
@@ -65,7 +79,7 @@ class Filtered(Weights):
 
 
 @dataclass(frozen=True)
-class Taps(Weights):
+class StencilWeight(Weights):
     """A depthwise weight ``[C, 1, kh, kw]`` and its bias, channels last."""
 
     weight: Tensor  # [kh·kw, C]
@@ -76,7 +90,87 @@ class Taps(Weights):
         return self.weight.dtype
 
 
-def taps(weight: Tensor, bias: Tensor | None) -> Taps:
+def pack_stencil(weight: Tensor, bias: Tensor | None) -> StencilWeight:
     """Orders a depthwise weight as the stencil reads it."""
     rows = weight.flatten(1).t().contiguous()
-    return Taps(rows, torch.zeros(len(weight), dtype=weight.dtype) if bias is None else bias)
+    if bias is None:
+        bias = torch.zeros(len(weight), dtype=weight.dtype)
+    return StencilWeight(rows, bias)
+
+
+@dataclass(frozen=True)
+class PackedWeightInt8:
+    """A weight ``[C_out, C_in, kh, kw]`` of int8, packed for the matrix product."""
+
+    packed: Tensor  # [C_out/16, K/4, 16, 4]
+    start: Tensor  # what sums begin with, int32, up to whole registers as are the next two
+    factor: Tensor  # float32
+    shift: Tensor  # float32
+    columns: int  # C_out
+    zero: int  # the byte that stands for zero in the input
+
+    @property
+    def depth(self) -> int:
+        """Groups of four steps."""
+        return self.packed.shape[1]
+
+
+def pack_weight_int8(weight: Tensor, factor: Tensor, shift: Tensor, zero: int) -> PackedWeightInt8:
+    """Packs an int8 weight, tap by tap and channel by channel, as the gathers order them."""
+    matrix = weight.permute(0, 2, 3, 1).reshape(len(weight), -1)
+    start, factor, shift = (pad(row) for row in (_starts(weight, zero), factor, shift))
+    return PackedWeightInt8(gemm_int8.pack(matrix), start, factor, shift, len(weight), zero)
+
+
+@dataclass(frozen=True)
+class StencilWeightInt8:
+    """A depthwise weight ``[C, 1, kh, kw]`` of int8, as the stencil reads it."""
+
+    packed: Tensor  # [C/64, lines/4, kw, 4, 16, 4]
+    start: Tensor
+    factor: Tensor
+    shift: Tensor
+    blank: Tensor  # a pixel of what stands for zero, as int8
+
+
+def pack_stencil_int8(
+    weight: Tensor, factor: Tensor, shift: Tensor, zero: int
+) -> StencilWeightInt8:
+    """Orders a depthwise int8 weight as the stencil reads it."""
+    channels, _, height, width = weight.shape
+    lines = -(-height // LINES) * LINES
+    padded = -(-channels // CHANNELS) * CHANNELS
+    full = torch.zeros(padded, lines, width, dtype=torch.int8)
+    full[:channels, :height] = weight[:, 0]
+    order = _order(channels)
+    # [blocks, groups, taps, places, lines]
+    blocks = full[order].view(-1, CHANNELS, lines // LINES, LINES, width).permute(0, 2, 4, 1, 3)
+    packed = blocks.contiguous()
+    rest = channels % CHANNELS
+    if 0 < rest <= CHANNELS // 2:  # half registers, close together
+        half = packed[-1, :, :, : CHANNELS // 2].contiguous()
+        packed.view(len(packed), -1)[-1, : half.numel()] = half.flatten()
+    begin = _starts(weight, zero)
+    start, factor, shift = (pad(row, CHANNELS)[order] for row in (begin, factor, shift))
+    blank = torch.full((padded,), zero, dtype=torch.uint8).view(torch.int8)
+    return StencilWeightInt8(packed, start, factor, shift, blank)
+
+
+def _starts(weight: Tensor, zero: int) -> Tensor:
+    """What sums begin with, so that they are those of ``x - zero``: int32 ``[C_out]``."""
+    return -zero * weight.flatten(1).sum(1, dtype=torch.int32)
+
+
+def _order(channels: int) -> Tensor:
+    """Which channel stands at each place: whole registers, then a half or another whole one."""
+    order = []
+    for first in range(0, channels, CHANNELS):
+        half = channels - first <= CHANNELS // 2
+        places = woven(CHANNELS // 2) + list(range(32, 64)) if half else woven()
+        order += [first + place for place in places]
+    return torch.tensor(order)
+
+
+# The names of before, for who has not yet been told.
+Mix, Taps, Filtered = PackedWeight, StencilWeight, WinogradWeight
+mix, taps = pack_weight, pack_stencil

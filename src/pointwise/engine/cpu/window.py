@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pointwise.convolution.window import Window
+from pointwise.engine.cpu.launch import device
 from pointwise.engine.cpu.layout import Arguments, Layout
 
 WINDOW = Layout(
@@ -20,4 +21,17 @@ def window_arguments(window: Window, pixel: int, channels: int) -> Arguments:
         pixel=pixel, channels=channels, height=y.size, width=x.size, lines=y.points,
         points=x.points, stride_y=y.stride, stride_x=x.stride, taps_y=y.taps, taps_x=x.taps,
         padding_y=y.padding, padding_x=x.padding, dilation_y=y.dilation, dilation_x=x.dilation,
+    )  # fmt: skip
+
+
+_Window = WINDOW.tuple
+
+
+@device
+def over_other_pixels(window, channels, height, width, padding_y, padding_x):
+    """The window over an image of other sizes, whose pixels lie as far apart."""
+    return _Window(
+        window.pixel, channels, height, width, window.lines, window.points, window.stride_y,
+        window.stride_x, window.taps_y, window.taps_x, padding_y, padding_x, window.dilation_y,
+        window.dilation_x,
     )  # fmt: skip

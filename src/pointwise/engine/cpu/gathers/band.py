@@ -1,58 +1,74 @@
-"""The part of an image that a band of a stencil's rows sees, copied into the cache.
+"""The pixels that a band of a stencil's rows reads, copied into the cache through a prologue.
 
-So that what becomes of a pixel on the way is done once, and its zero borders need no thought.
+So that a prologue is applied once to each pixel, and the zeros around the image need no thought.
 """
 
 from __future__ import annotations
 
+import numpy as np
+
 from pointwise.convolution.window import Window
-from pointwise.engine.cpu.gathers.transfer import transfer_rows, zeros
-from pointwise.engine.cpu.launch import device, slot
+from pointwise.engine.cpu.gathers.prologue import transfer_rows, zeros
+from pointwise.engine.cpu.launch import device
+from pointwise.engine.cpu.partial_sums import SLABS
+from pointwise.engine.cpu.window import over_other_pixels
 
 
 @device
-def copy_band(arguments, target, image, first, rows, how, like):
-    """The part of an image that some rows of a stencil see, with zeros where it ends.
+def band_of(images, image, first, rows, window, prologue, scratch, like):
+    """(image, its first row, its window) for rows ``first … first + rows`` of a result.
 
-    Returns how many lines and columns it has.
+    The image itself or, where there is a prologue, the pixels that the rows read, at ``scratch``.
     """
-    pixel, channels = slot(arguments, 1), slot(arguments, 2)
-    height, width, points = slot(arguments, 3), slot(arguments, 4), slot(arguments, 6)
-    top = first * slot(arguments, 7) + slot(arguments, 11)
-    left = slot(arguments, 12)
-    lines = (rows - 1) * slot(arguments, 7) + (slot(arguments, 9) - 1) * slot(arguments, 13) + 1
-    columns = (
-        (points - 1) * slot(arguments, 8) + (slot(arguments, 10) - 1) * slot(arguments, 14) + 1
-    )
-    source = slot(arguments, 0) + image * height * width * pixel
+    source = images + image * window.height * window.width * window.pixel
+    if prologue == 0:
+        own = over_other_pixels(
+            window, window.channels, window.height, window.width, window.padding_y, window.padding_x
+        )
+        return source, first, own
+    top = first * window.stride_y - window.padding_y
+    left = -window.padding_x
+    lines = (rows - 1) * window.stride_y + (window.taps_y - 1) * window.dilation_y + 1
+    columns = (window.points - 1) * window.stride_x + (window.taps_x - 1) * window.dilation_x + 1
     for j in range(lines):
         y = top + j
-        place = target + j * columns * pixel
-        if y < 0 or y >= height:
-            zeros(place, columns * channels, like)
-            continue
-        # The columns that lie in the image, and zeros on both sides.
-        begin = min(columns, max(0, -left))
-        end = max(begin, min(columns, width - left))
-        zeros(place, begin * channels, like)
-        transfer_rows(place + begin * pixel, pixel, source + (y * width + left + begin) * pixel,
-                      pixel, end - begin, channels, how, 0, like)  # fmt: skip
-        zeros(place + end * pixel, (columns - end) * channels, like)
-    return lines, columns
+        target = scratch + j * columns * window.pixel
+        if y < 0 or y >= window.height:
+            zeros(target, columns * window.channels, like)
+        else:
+            line = source + y * window.width * window.pixel
+            copy_line(target, columns, line, left, window.width, window.pixel, window.channels,
+                      prologue, like)  # fmt: skip
+    zero = np.int64(0)
+    own = over_other_pixels(window, window.channels, lines, columns, zero, zero)
+    return scratch, zero, own
 
 
-def fixed_bands(seen: Window, row_bytes: int) -> tuple[int, int]:
-    """(rows in a band, bands in an image), from the shapes alone."""
-    lines = seen.y.points
-    band = max(1, min(lines, 64 * 1024 // row_bytes))
-    while band > 1 and seen.images * -(-lines // band) < 16:
+@device
+def copy_line(target, columns, line, left, width, pixel, channels, prologue, like):
+    """Copies pixels ``left … left + columns`` of a ``line`` of ``width``, zeros outside of it."""
+    begin = min(columns, max(0, -left))
+    end = max(begin, min(columns, width - left))
+    zeros(target, begin * channels, like)
+    transfer_rows(target + begin * pixel, pixel, line + (left + begin) * pixel, pixel, end - begin,
+                  channels, prologue, 0, like)  # fmt: skip
+    zeros(target + end * pixel, (columns - end) * channels, like)
+
+
+def fixed_bands(lines: int, images: int, line_bytes: int) -> tuple[int, int]:
+    """(lines in a band, bands in an image): of at most 64 KB, and enough of them.
+
+    From the shapes alone: sums over bands must not depend on the number of threads.
+    """
+    band = max(1, min(lines, 64 * 1024 // line_bytes))
+    while band > 1 and images * -(-lines // band) < SLABS:
         band = -(-band // 2)
     return band, -(-lines // band)
 
 
-def window_bytes(seen: Window, band: int, row_bytes: int) -> int:
-    """Bytes of the part of an image that a band sees."""
-    y, x = seen.y, seen.x
+def window_bytes(window: Window, band: int, pixel: int) -> int:
+    """Bytes of the pixels that a band of rows reads."""
+    y, x = window.y, window.x
     lines = (band - 1) * y.stride + (y.taps - 1) * y.dilation + 1
     columns = (x.points - 1) * x.stride + (x.taps - 1) * x.dilation + 1
-    return lines * columns * row_bytes
+    return lines * columns * pixel

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pointwise.engine.cpu.launch import array, device, kernel, slot
+from pointwise.engine.cpu.launch import array, device, kernel, launch
+from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.vector import (
     broadcast,
     bytes_of,
@@ -29,6 +30,14 @@ from pointwise.engine.cpu.vector import (
 # How a cell's features are reduced: summed; divided by their number; or each multiplied by one over
 # the number of points in the cell it came from, which is the adjoint of the second.
 SUM, MEAN, ADJOINT_OF_MEAN = 0, 1, 2
+
+CELLS = Layout("Cells", "*row_start *pairs *counts *weight bits mode cells mirrored")
+"""A table of neighbours, and how its cells are reduced.
+
+``row_start [rows + 1]`` int64; ``pairs [P]`` of ``cell << bits | point``; ``counts [N, M]`` int32
+of the points in each of M ``cells``, for ADJOINT_OF_MEAN; ``weight [M, C]`` of a depthwise gather.
+``mirrored`` reads the table as its own transpose: cell m stands for cell M-1-m.
+"""
 
 
 def decode(row_start: Tensor, pairs: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -69,23 +78,34 @@ def reference(
 
 
 @device
-def fill(target, target_row, first, rows, x, x_row, channels, row_start, pairs, bits, mode, counts,
-         cells, mirrored, like):  # fmt: skip
+def pairs_of(table, i):
+    """The first pair of row i of a table, and the first of the next row."""
+    at = table.row_start + 8 * i
+    return peek(at, np.int64(0)), peek(at + 8, np.int64(0))
+
+
+@device
+def entry_of(table, p):
+    """Pair p of a table: ``cell << bits | point``, as a number that is never negative."""
+    return np.int64(peek(table.pairs + 4 * p, np.uint32(0)))
+
+
+@device
+def fill(target, target_row, first, rows, x, x_row, channels, table, like):
     """Writes rows ``first … first + rows`` of A to ``target``; strides and addresses in bytes.
 
-    Each row has room up to the next whole register. ``mirrored`` reads the table as its own
-    transpose: cell m stands for cell M-1-m.
+    Each row has room up to the next whole register.
     """
     size = bytes_of(like)
     width = lanes_of(like)
+    bits, mode, cells, mirrored = table.bits, table.mode, table.cells, table.mirrored
     mask = (1 << bits) - 1
     zero = broadcast(number(0, like))
     for r in range(rows):
         row = target + r * target_row
         for k in range(0, cells * channels, width):
             store(row + k * size, zero)
-        begin = slot(row_start, first + r)
-        end = slot(row_start, first + r + 1)
+        begin, end = pairs_of(table, first + r)
         for c in range(0, channels, 4 * width):
             # Up to four registers of channels at a time; lanes past the last channel stay zero.
             left = channels - c
@@ -95,7 +115,7 @@ def fill(target, target_row, first, rows, x, x_row, channels, row_start, pairs, 
             for p in range(begin, end):
                 # Neighbours come cell by cell. Where a cell ends cannot be predicted, so there is
                 # no branch: every neighbour writes its cell's mean so far, and the last one stays.
-                entry = np.int64(peek(pairs + 4 * p, np.uint32(0)))
+                entry = entry_of(table, p)
                 key = entry >> bits
                 same = key == before
                 before = key
@@ -107,8 +127,7 @@ def fill(target, target_row, first, rows, x, x_row, channels, row_start, pairs, 
                 if mode == MEAN:
                     outward = reciprocal(run, like)
                 elif mode == ADJOINT_OF_MEAN:
-                    count = peek(counts + 4 * ((entry & mask) * cells + cell), np.int32(0))
-                    inward = reciprocal(count, like)
+                    inward = reciprocal(count_of(table, entry & mask, cell), like)
                 scale, weight = broadcast(outward), broadcast(inward)
                 s0 = fma(load_first(source, left, like), weight, keep(same, s0))
                 store_first(place, s0 * scale, left)
@@ -134,6 +153,12 @@ def fill(target, target_row, first, rows, x, x_row, channels, row_start, pairs, 
 
 
 @device
+def count_of(table, point, cell):
+    """How many points are in a cell of a query: of the forward table's, for ADJOINT_OF_MEAN."""
+    return peek(table.counts + 4 * (point * table.cells + cell), np.int32(0))
+
+
+@device
 def reciprocal(count, like):
     """1 / count in the kernel's own precision."""
     return number(1, like) / number(count, like)
@@ -142,17 +167,31 @@ def reciprocal(count, like):
 _COUNT_ROWS = 4096
 
 
+_COUNTS = Layout("CellCounts", "*row_start *pairs *counts bits rows cells")
+
+
 @kernel
-def count_cells(arguments, program, thread):
-    """How many neighbours each query has in each cell: counts ``[N, M]`` int32, zeroed before."""
-    row_start, pairs, bits = slot(arguments, 0), slot(arguments, 1), slot(arguments, 2)
-    rows, cells = slot(arguments, 3), slot(arguments, 4)
-    counts = array(slot(arguments, 5), rows * cells, np.int32)
-    for i in range(program * _COUNT_ROWS, min((program + 1) * _COUNT_ROWS, rows)):
-        for p in range(slot(row_start, i), slot(row_start, i + 1)):
-            counts[i * cells + (np.int64(peek(pairs + 4 * p, np.uint32(0))) >> bits)] += 1
+def _count_cells(arguments, program, thread):
+    """How many neighbours some of the queries have in each cell."""
+    own = _COUNTS(arguments)
+    counts = array(own.counts, own.rows * own.cells, np.int32)
+    for i in range(program * _COUNT_ROWS, min((program + 1) * _COUNT_ROWS, own.rows)):
+        begin, end = pairs_of(own, i)
+        for p in range(begin, end):
+            counts[i * own.cells + (entry_of(own, p) >> own.bits)] += 1
 
 
-def count_programs(rows: int) -> int:
-    """How many programs ``count_cells`` is launched with."""
-    return -(-rows // _COUNT_ROWS)
+def cell_counts(row_start: Tensor, pairs: Tensor, bits: int, cells: int) -> Tensor:
+    """How many neighbours each query has in each cell, ``[N, M]`` int32."""
+    rows = len(row_start) - 1
+    counts = torch.zeros(rows, cells, dtype=torch.int32)
+    arguments = _COUNTS(
+        row_start=row_start.contiguous(),
+        pairs=pairs.contiguous(),
+        counts=counts,
+        bits=bits,
+        rows=rows,
+        cells=cells,
+    )
+    launch(_count_cells, arguments, -(-rows // _COUNT_ROWS))
+    return counts

@@ -6,12 +6,18 @@ its own this is the depthwise convolution; followed by a mix it is the separable
 
 from __future__ import annotations
 
-import numpy as np
 from torch import Tensor
 
 from pointwise.engine.cpu.gathers import cells
-from pointwise.engine.cpu.gathers.cells import ADJOINT_OF_MEAN, MEAN, reciprocal
-from pointwise.engine.cpu.launch import device, slot
+from pointwise.engine.cpu.gathers.cells import (
+    ADJOINT_OF_MEAN,
+    MEAN,
+    count_of,
+    entry_of,
+    pairs_of,
+    reciprocal,
+)
+from pointwise.engine.cpu.launch import device
 from pointwise.engine.cpu.vector import (
     broadcast,
     bytes_of,
@@ -19,7 +25,6 @@ from pointwise.engine.cpu.vector import (
     lanes_of,
     load_first,
     number,
-    peek,
     store_first,
 )
 
@@ -34,34 +39,32 @@ def reference(
 
 
 @device
-def fill(target, target_row, first, rows, x, x_row, channels, row_start, pairs, bits, mode, counts,
-         cells, mirrored, weight, like):  # fmt: skip
-    """Writes rows ``first … first + rows`` to ``target``; ``weight`` is ``[M, C]``."""
+def fill(target, target_row, first, rows, x, x_row, channels, table, like):
+    """Writes rows ``first … first + rows`` to ``target``; strides and addresses in bytes."""
     size = bytes_of(like)
     width = lanes_of(like)
+    bits, mode, weight = table.bits, table.mode, table.weight
     mask = (1 << bits) - 1
-    packed = np.uint32(0)
     zero = broadcast(number(0, like))
     for r in range(rows):
-        begin = slot(row_start, first + r)
-        end = slot(row_start, first + r + 1)
+        begin, end = pairs_of(table, first + r)
         for c in range(0, channels, 2 * width):
             left = channels - c
             two = left > width
             t0, t1 = zero, zero
             p = begin
             while p < end:
-                key = np.int64(peek(pairs + 4 * p, packed)) >> bits
-                cell = cells - 1 - key if mirrored else key
+                key = entry_of(table, p) >> bits
+                cell = table.cells - 1 - key if table.mirrored else key
                 run = p
                 s0, s1 = zero, zero
                 while p < end:
-                    entry = np.int64(peek(pairs + 4 * p, packed))
+                    entry = entry_of(table, p)
                     if entry >> bits != key:
                         break
                     source = x + (entry & mask) * x_row + c * size
                     if mode == ADJOINT_OF_MEAN:
-                        count = peek(counts + 4 * ((entry & mask) * cells + cell), np.int32(0))
+                        count = count_of(table, entry & mask, cell)
                         scale = broadcast(reciprocal(count, like))
                         s0 = s0 + scale * load_first(source, left, like)
                         if two:
@@ -85,26 +88,27 @@ def fill(target, target_row, first, rows, x, x_row, channels, row_start, pairs, 
 
 
 @device
-def add_weight_gradient(total, first, rows, x, x_row, channels, row_start, pairs, bits, mode, cells,
-                        gradient, gradient_row, like):  # fmt: skip
+def add_weight_gradient(
+    total, first, rows, x, x_row, channels, table, gradient, gradient_row, like
+):
     """Adds Σ_i (reduced features of cell m) ⊙ gradient_i over some rows to ``total [M, C]``."""
     size = bytes_of(like)
     width = lanes_of(like)
+    bits, mode = table.bits, table.mode
     mask = (1 << bits) - 1
-    packed = np.uint32(0)
     zero = broadcast(number(0, like))
     for i in range(first, first + rows):
-        begin, end = slot(row_start, i), slot(row_start, i + 1)
+        begin, end = pairs_of(table, i)
         for c in range(0, channels, width):
             left = channels - c
             slope = load_first(gradient + i * gradient_row + c * size, left, like)
             p = begin
             while p < end:
-                cell = np.int64(peek(pairs + 4 * p, packed)) >> bits
+                cell = entry_of(table, p) >> bits
                 run = p
                 reduced = zero
                 while p < end:
-                    entry = np.int64(peek(pairs + 4 * p, packed))
+                    entry = entry_of(table, p)
                     if entry >> bits != cell:
                         break
                     source = x + (entry & mask) * x_row + c * size

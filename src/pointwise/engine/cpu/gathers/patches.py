@@ -1,62 +1,120 @@
 """The gather of the standard convolution on an image: the k×k patch around each point.
 
-Row r of the gathered matrix A ``[points, taps·C]`` holds the pixels that point r reads, tap by tap;
-zeros where a tap lies outside the image.
+Row r of the gathered matrix A ``[points, taps·C]`` holds the pixels that point r reads, tap by tap.
+Where a tap lies outside the image it holds zeros, or in an image of bytes what stands for zero.
 """
 
 from __future__ import annotations
 
-from pointwise.engine.cpu.gathers.transfer import copy, transfer, transfer_rows, zeros
-from pointwise.engine.cpu.launch import device
-from pointwise.engine.cpu.vector import bytes_of
+from pointwise.convolution.window import Window
+from pointwise.engine.cpu.gathers.transfer import copy, transfer, transfer_rows
+from pointwise.engine.cpu.launch import device, device_of
+from pointwise.engine.cpu.layout import Arguments, Layout
+from pointwise.engine.cpu.vector import broadcast, bytes_of, lanes_of, number, store, store_first
+from pointwise.engine.cpu.window import WINDOW, window_arguments
+
+PATCHES = Layout("Patches", "pad", window=WINDOW)
+"""``pad`` is the whole number that every channel has outside of the image."""
+
+
+def patches_arguments(window: Window, pixel: int, channels: int, pad: int = 0) -> Arguments:
+    """Patches of ``channels`` of pixels that lie ``pixel`` bytes apart."""
+    return PATCHES(pad=pad, window=window_arguments(window, pixel, channels))
+
+
+@device
+def _repeat(target, value, count, like):
+    """Writes ``count`` times ``value``."""
+    size, width = bytes_of(like), lanes_of(like)
+    register = broadcast(number(value, like))
+    whole = count // width * width
+    for k in range(0, whole, width):
+        store(target + k * size, register)
+    if whole < count:
+        store_first(target + whole * size, register, count - whole)
+
+
+@device
+def _copy(target, source, count, prologue, channel, like):
+    """``transfer`` of bytes, which have no prologue."""
+    copy(target, source, count, like)
+
+
+@device
+def _copy_rows(target, target_row, source, source_row, count, columns, prologue, channel, like):
+    for r in range(count):
+        copy(target + r * target_row, source + r * source_row, columns, like)
+
+
+def _fill_of(element: str, transfer, transfer_rows):
+    @device_of(element)
+    def fill(target, target_row, first, rows, x, patches, prologue, channel, like):
+        """Writes rows ``first … first + rows`` of A to ``target``; addresses, strides in bytes.
+
+        ``prologue`` says what becomes of a pixel on the way (``transfer``), of which the first
+        channel that is read here lies ``channel`` bytes from its beginning.
+        """
+        window, pad = patches.window, patches.pad
+        pixel, channels = window.pixel, window.channels
+        height, width, lines, points = window.height, window.width, window.lines, window.points
+        tap_bytes = channels * bytes_of(like)
+        # Neighbouring taps of a row lie side by side, unless something has to be done to them.
+        joined = window.dilation_x == 1 and pixel == tap_bytes and prologue == 0
+        one_tap = window.taps_y * window.taps_x * window.stride_y * window.stride_x == 1
+        unpadded = window.padding_y == 0 and window.padding_x == 0
+        if one_tap and unpadded and points == width and lines == height:  # each point's own pixel
+            transfer_rows(target, target_row, x + first * pixel, pixel, rows, channels, prologue,
+                          channel, like)  # fmt: skip
+            return
+        point = first % points
+        line = first // points % lines
+        image = x + first // (points * lines) * height * width * pixel
+        for r in range(rows):
+            place = target + r * target_row
+            left = point * window.stride_x - window.padding_x
+            inside = joined and left >= 0 and left + window.taps_x <= width
+            for j in range(window.taps_y):
+                row = line * window.stride_y - window.padding_y + j * window.dilation_y
+                if row < 0 or row >= height:
+                    _repeat(place, pad, window.taps_x * channels, like)
+                    place += window.taps_x * tap_bytes
+                elif inside:
+                    copy(place, image + (row * width + left) * pixel, window.taps_x * channels,
+                         like)  # fmt: skip
+                    place += window.taps_x * tap_bytes
+                else:
+                    for i in range(window.taps_x):
+                        column = left + i * window.dilation_x
+                        if column < 0 or column >= width:
+                            _repeat(place, pad, channels, like)
+                        else:
+                            transfer(place, image + (row * width + column) * pixel, channels,
+                                     prologue, channel, like)  # fmt: skip
+                        place += tap_bytes
+            point += 1
+            if point == points:
+                point = 0
+                line += 1
+                if line == lines:
+                    line = 0
+                    image += height * width * pixel
+
+    return fill
+
+
+fill_floats = _fill_of("floats", transfer, transfer_rows)
+fill_bytes = _fill_of("bytes", _copy, _copy_rows)
+
+
+# --- for loops that have no named layout yet ------------------------------------------------------
+
+_Patches, _Window = PATCHES.tuple, WINDOW.tuple
 
 
 @device
 def fill(target, target_row, first, rows, images, pixel, channels, height, width, lines, points,
          step_y, step_x, taps_y, taps_x, origin_y, origin_x, spread_y, spread_x, how, channel,
          like):  # fmt: skip
-    """Writes rows ``first … first + rows`` of A to ``target``; addresses and strides in bytes.
-
-    ``how`` says what becomes of a pixel on the way (``transfer``), of which the first channel that
-    is read here lies ``channel`` bytes from its beginning.
-    """
-    size = bytes_of(like)
-    tap_bytes = channels * size
-    # Neighbouring taps of a row lie side by side, unless something has to be done to them.
-    joined = spread_x == 1 and pixel == tap_bytes and how == 0
-    same = taps_y * taps_x == 1 and step_y * step_x == 1 and origin_y == 0 and origin_x == 0
-    if same and points == width and lines == height:  # each point's own pixel
-        transfer_rows(target, target_row, images + first * pixel, pixel, rows, channels, how,
-                      channel, like)  # fmt: skip
-        return
-    x = first % points
-    y = first // points % lines
-    image = images + first // (points * lines) * height * width * pixel
-    for r in range(rows):
-        place = target + r * target_row
-        left = x * step_x + origin_x
-        inside = joined and left >= 0 and left + taps_x <= width
-        for j in range(taps_y):
-            line = y * step_y + origin_y + j * spread_y
-            if line < 0 or line >= height:
-                zeros(place, taps_x * channels, like)
-                place += taps_x * tap_bytes
-            elif inside:
-                copy(place, image + (line * width + left) * pixel, taps_x * channels, like)
-                place += taps_x * tap_bytes
-            else:
-                for i in range(taps_x):
-                    column = left + i * spread_x
-                    if column < 0 or column >= width:
-                        zeros(place, channels, like)
-                    else:
-                        transfer(place, image + (line * width + column) * pixel, channels, how,
-                                 channel, like)  # fmt: skip
-                    place += tap_bytes
-        x += 1
-        if x == points:
-            x = 0
-            y += 1
-            if y == lines:
-                y = 0
-                image += height * width * pixel
+    window = _Window(pixel, channels, height, width, lines, points, step_y, step_x, taps_y, taps_x,
+                     -origin_y, -origin_x, spread_y, spread_x)  # fmt: skip
+    fill_floats(target, target_row, first, rows, images, _Patches(0, window), how, channel, like)

@@ -1,8 +1,7 @@
 """The depthwise gather on an image: a stencil, each channel with weights of its own.
 
-``stencil`` makes the inner function through LLVM: some neighbouring points of a row at once, so
-that each pixel is loaded once for all the points and taps that read it, one register of channels
-after the other.
+The inner function is LLVM: some neighbouring points of a row at once, so that each pixel is loaded
+once for all the points and taps that read it, one register of channels after the other.
 """
 
 from __future__ import annotations
@@ -11,284 +10,211 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from pointwise.engine.cpu.launch import device, device_of
+from pointwise.convolution.window import Window
+from pointwise.engine.cpu.activation import NONE, activate
+from pointwise.engine.cpu.gathers.stencil_rows import (
+    choose_block,
+    entries_of,
+    over_channels,
+    repeat,
+    rows_of,
+)
+from pointwise.engine.cpu.launch import device
+from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.vector import (
+    Vector,
+    bytes_of,
     call,
     clamp,
-    first_lanes,
     masked_load,
     masked_store,
     splat,
     vector_of,
 )
+from pointwise.engine.cpu.window import WINDOW
+
+STENCIL = Layout("Stencil", "*weight *bias low:real high:real kind")
+"""``weight [taps_y, taps_x, C]``, ``bias [C]``; results are kept within ``low … high``, then comes
+the activation ``kind``."""
+
+BLOCKS = (8, 7, 4, 1)
+"""Points that are made at once."""
 
 
-def stencil(points: int, taps: int, step: int, edge: bool):
-    """``points`` neighbouring results of one row, over all channels.
+class _Block:
+    """The LLVM of a block of points, for kernels ``taps`` wide, ``stride`` apart, dilation 1.
 
-    For kernels ``taps`` wide with ``step`` pixels from result to result and spread 1. ``taps=0``
-    makes the general form, which is told taps, step and spread when it runs. With ``edge``, pixels
-    outside ``0 … width`` are zero and not touched.
+    ``taps=0`` makes the general form, which takes all three from the window when it runs.
+    """
+
+    def __init__(self, builder, vector: Vector, taps: int, stride: int, arguments) -> None:
+        self.builder, self.taps, self.stride = builder, taps, stride
+        self.x, self.lines, self.weight, self.first, self.out, self.out_pixel = arguments[:6]
+        self.window = entries_of(builder, arguments[6], WINDOW)
+        self.stencil = entries_of(builder, arguments[7], STENCIL)
+        self.count, self.size = vector.count, vector.dtype.bitwidth // 8
+        self.scalar = ir.FloatType() if self.size == 4 else ir.DoubleType()
+        self.shape = ir.VectorType(self.scalar, self.count)
+        self.low, self.high = (
+            builder.fptrunc(bound, self.scalar) if self.size == 4 else bound
+            for bound in (self.stencil.low, self.stencil.high)
+        )
+        pitch = self.multiple(self.window.width, self.window.pixel)
+        self.next_line = self.multiple(self.window.dilation_y, pitch)
+        self.tap = self.multiple(self.window.channels, self.size)
+        self.tap_line = self.multiple(self.window.taps_x, self.tap)
+
+    # --- numbers and registers ---
+
+    def plus(self, a, b):
+        return self.builder.add(a, b)
+
+    def multiple(self, a, b):
+        a, b = (ir.IntType(64)(x) if isinstance(x, int) else x for x in (a, b))
+        return self.builder.mul(a, b)
+
+    def load(self, address, lanes):
+        if lanes is not None:
+            return masked_load(self.builder, address, lanes, self.shape)
+        pointer = self.builder.inttoptr(address, self.shape.as_pointer())
+        return self.builder.load(pointer, align=self.size)
+
+    def store(self, address, value, lanes) -> None:
+        if lanes is not None:
+            masked_store(self.builder, address, value, lanes)
+            return
+        pointer = self.builder.inttoptr(address, self.shape.as_pointer())
+        self.builder.store(value, pointer, align=self.size)
+
+    def fma(self, a, b, c):
+        name = f"llvm.fma.v{self.count}f{self.size * 8}"
+        return call(self.builder, name, self.shape, [a, b, c])
+
+    def is_inside(self, column):
+        """Whether a column, counted from the first, lies in the image."""
+        return self.builder.icmp_unsigned("<", self.plus(self.first, column), self.window.width)
+
+    def both(self, lanes, inside):
+        """The lanes that are read: all (None), or none of a pixel that is not ``inside``."""
+        if inside is None:
+            return lanes
+        everywhere = splat(self.builder, inside, self.count)
+        return everywhere if lanes is None else self.builder.and_(lanes, everywhere)
+
+    # --- the sums ---
+
+    def make(self, points: int, edge: bool) -> None:
+        """``points`` results over all channels; with ``edge``, pixels outside the image are zero.
+
+        They are not touched.
+        """
+        columns = range((points - 1) * self.stride + self.taps) if self.taps else ()
+        # Whether each column that is read lies in the image, once for all channels.
+        inside = {c: self.is_inside(ir.IntType(64)(c)) if edge else None for c in columns}
+
+        def body(channel, lanes) -> None:
+            def line(x, weight, *sums):
+                if self.taps:
+                    results = self.add_line(x, weight, sums, lanes, inside)
+                else:
+                    results = self.add_any_line(x, weight, sums, lanes, edge)
+                return self.plus(x, self.next_line), self.plus(weight, self.tap_line), *results
+
+            begin = self.plus(self.x, self.multiple(self.first, self.window.pixel))
+            places = [self.plus(place, channel) for place in (begin, self.weight)]
+            bias = self.load(self.plus(self.stencil.bias, channel), lanes)
+            results = repeat(self.builder, self.lines, [*places, *[bias] * points], line)[2:]
+            for p, result in enumerate(results):
+                result = clamp(self.builder, result, self.low, self.high, self.count)
+                place = self.plus(self.out, self.multiple(p, self.out_pixel))
+                self.store(self.plus(place, channel), result, lanes)
+
+        over_channels(self.builder, self.builder.block, self.window.channels, self.count, self.size,
+                      body)  # fmt: skip
+
+    def add_line(self, x, weight, sums, lanes, inside) -> list:
+        """``sums`` plus what one row of taps gives, each column loaded once."""
+        weights = [
+            self.load(self.plus(weight, self.multiple(t, self.tap)), lanes)
+            for t in range(self.taps)
+        ]
+        results = list(sums)
+        for c in inside:
+            place = self.plus(x, self.multiple(c, self.window.pixel))
+            value = self.load(place, self.both(lanes, inside[c]))
+            for p, result in enumerate(results):
+                tap = c - p * self.stride
+                if 0 <= tap < self.taps:
+                    results[p] = self.fma(value, weights[tap], result)
+        return results
+
+    def add_any_line(self, x, weight, sums, lanes, edge: bool) -> list:
+        """The same for any number of taps, with any stride and dilation."""
+        window = self.window
+
+        def tap(offset, weight, *sums):
+            value = self.load(weight, lanes)
+            results = []
+            for p, sum_ in enumerate(sums):
+                column = self.plus(self.multiple(p, window.stride_x), offset)
+                mask = self.both(lanes, self.is_inside(column) if edge else None)
+                pixel = self.load(self.plus(x, self.multiple(column, window.pixel)), mask)
+                results.append(self.fma(pixel, value, sum_))
+            return self.plus(offset, window.dilation_x), self.plus(weight, self.tap), *results
+
+        return repeat(self.builder, window.taps_x, [ir.IntType(64)(0), weight, *sums], tap)[2:]
+
+
+def block_of(taps: int, stride: int):
+    """A function that makes one block of neighbouring results of a row, over all channels.
+
+    For kernels ``taps`` wide with this ``stride`` and dilation 1; (0, 0) is for any other.
     """
 
     @intrinsic
-    def run(
+    def block(
         typingctx,
-        x,  # address of the first tap's pixel for the first point, inside the image or not
-        pixel,  # bytes from pixel to pixel
-        line,  # bytes from one row of taps to the next
+        points,  # one of BLOCKS
+        at_edge,  # whether some of the columns may lie outside the image
+        x,  # the pixel in column 0 that the first row of taps reads
         lines,  # rows of taps
-        weight,  # [lines, taps, channels] of the first row of taps
-        weight_tap,  # bytes from tap to tap
-        weight_line,  # bytes from one row of taps to the next
-        bias,  # [channels]
-        low,  # results are kept within low … high
-        high,
+        weight,  # of the first row of taps
+        first,  # the column of the first tap of the first point, inside the image or not
         out,
         out_pixel,  # bytes from point to point
-        channels,
-        first,  # the column of x
-        width,
-        geometry,  # general form: a UniTuple(int64, 3) of taps, step, spread
+        window,
+        stencil,
         like,
     ):
         vector = vector_of(like)
-        size = vector.dtype.bitwidth // 8
-        count = vector.count
 
         def codegen(context, builder, signature, arguments):
-            (x, pixel, line, lines, weight, weight_tap, weight_line, bias, low, high, out) = (
-                arguments[:11]
-            )
-            out_pixel, channels, first, width, geometry = arguments[11:16]
-            i64 = ir.IntType(64)
-            scalar = ir.FloatType() if size == 4 else ir.DoubleType()
-            shape = ir.VectorType(scalar, count)
-            general = taps == 0
-            entry = builder.block
-            if general:
-                wide, stride, spread = (builder.extract_value(geometry, i) for i in range(3))
-
-            def masked(address, mask):
-                return masked_load(builder, address, mask, shape)
-
-            def loaded(address, mask):
-                if mask is not None:
-                    return masked(address, mask)
-                return builder.load(builder.inttoptr(address, shape.as_pointer()), align=size)
-
-            def within(column):
-                return builder.icmp_unsigned("<", column, width)
-
-            def both(lanes, inside):
-                if inside is None:
-                    return lanes
-                everywhere = splat(builder, inside, count)
-                return everywhere if lanes is None else builder.and_(lanes, everywhere)
-
-            # Whether each column that is read lies in the image, once for all channels.
-            columns = [] if general else list(range((points - 1) * step + taps))
-            inside = {c: within(builder.add(first, i64(c))) if edge else None for c in columns}
-
-            def body(channel, lanes):
-                """All ``points`` for one register of channels (``lanes``: the last, in part)."""
-                here, weights = builder.add(x, channel), builder.add(weight, channel)
-                start = loaded(builder.add(bias, channel), lanes)
-                block = builder.block
-                loop = builder.append_basic_block("line")
-                done = builder.append_basic_block("lines_done")
-                builder.cbranch(builder.icmp_signed(">", lines, i64(0)), loop, done)
-                builder.position_at_end(loop)
-                j = builder.phi(i64)
-                j.add_incoming(i64(0), block)
-                x_line = builder.phi(i64)
-                x_line.add_incoming(here, block)
-                w_line = builder.phi(i64)
-                w_line.add_incoming(weights, block)
-                sums = []
-                for _ in range(points):
-                    total = builder.phi(shape)
-                    total.add_incoming(start, block)
-                    sums.append(total)
-                if general:
-                    results = general_line(x_line, w_line, sums, lanes)
-                else:
-                    results = line_of(x_line, w_line, sums, lanes)
-                end = builder.block
-                after = builder.add(j, i64(1))
-                j.add_incoming(after, end)
-                x_line.add_incoming(builder.add(x_line, line), end)
-                w_line.add_incoming(builder.add(w_line, weight_line), end)
-                for total, result in zip(sums, results, strict=True):
-                    total.add_incoming(result, end)
-                builder.cbranch(builder.icmp_signed("<", after, lines), loop, done)
-                builder.position_at_end(done)
-                for p in range(points):
-                    final = builder.phi(shape)
-                    final.add_incoming(start, block)
-                    final.add_incoming(results[p], end)
-                    results[p] = final
-                for p in range(points):
-                    kept = clamp(builder, results[p], low, high, count)
-                    where = builder.add(builder.add(out, builder.mul(i64(p), out_pixel)), channel)
-                    if lanes is None:
-                        pointer = builder.inttoptr(where, shape.as_pointer())
-                        builder.store(kept, pointer, align=size)
-                    else:
-                        masked_store(builder, where, kept, lanes)
-
-            def add_product(sum_, a, b):
-                return call(builder, f"llvm.fma.v{count}f{size * 8}", shape, [a, b, sum_])
-
-            def line_of(x_line, w_line, sums, lanes):
-                weights = [
-                    loaded(builder.add(w_line, builder.mul(i64(t), weight_tap)), lanes)
-                    for t in range(taps)
-                ]
-                results = list(sums)
-                for c in columns:
-                    address = builder.add(x_line, builder.mul(i64(c), pixel))
-                    value = loaded(address, both(lanes, inside[c]))
-                    for p in range(points):
-                        if 0 <= c - p * step < taps:
-                            results[p] = add_product(results[p], value, weights[c - p * step])
-                return results
-
-            def general_line(x_line, w_line, sums, lanes):
-                block = builder.block
-                loop = builder.append_basic_block("tap")
-                done = builder.append_basic_block("taps_done")
-                builder.branch(loop)  # there is at least one tap
-                builder.position_at_end(loop)
-                t = builder.phi(i64)
-                t.add_incoming(i64(0), block)
-                totals = []
-                for given in sums:
-                    total = builder.phi(shape)
-                    total.add_incoming(given, block)
-                    totals.append(total)
-                value = loaded(builder.add(w_line, builder.mul(t, weight_tap)), lanes)
-                results = []
-                for p in range(points):
-                    column = builder.add(builder.mul(i64(p), stride), builder.mul(t, spread))
-                    mask = both(lanes, within(builder.add(first, column)) if edge else None)
-                    address = builder.add(x_line, builder.mul(column, pixel))
-                    results.append(add_product(totals[p], loaded(address, mask), value))
-                after = builder.add(t, i64(1))
-                t.add_incoming(after, loop)
-                for total, result in zip(totals, results, strict=True):
-                    total.add_incoming(result, loop)
-                builder.cbranch(builder.icmp_signed("<", after, wide), loop, done)
-                builder.position_at_end(done)
-                return results
-
-            over_channels(builder, entry, channels, count, size, body)
+            points, at_edge, *rest = arguments
+            block = _Block(builder, vector, taps, stride, rest)
+            choose_block(builder, points, at_edge, BLOCKS, block.make)
             return context.get_dummy_value()
 
-        numbers = [types.int64] * 8 + [like, like] + [types.int64] * 5
-        return types.void(*numbers, types.UniTuple(types.int64, 3), like), codegen
+        numbers = [types.int64] * 6
+        signature = types.void(types.int64, types.boolean, *numbers, window, stencil, like)
+        return signature, codegen
 
-    return run
-
-
-def over_channels(builder, entry, channels, count: int, size: int, body) -> None:
-    """``body(offset, lanes)`` for whole registers of channels (lanes None), then for the rest."""
-    i64 = ir.IntType(64)
-    whole = builder.mul(builder.sdiv(channels, i64(count)), i64(count * size))
-    left = builder.srem(channels, i64(count))
-    loop = builder.append_basic_block("channels")
-    rest = builder.append_basic_block("rest")
-    builder.cbranch(builder.icmp_signed(">", whole, i64(0)), loop, rest)
-    builder.position_at_end(loop)
-    channel = builder.phi(i64)
-    channel.add_incoming(i64(0), entry)
-    body(channel, None)
-    after = builder.add(channel, i64(count * size))
-    channel.add_incoming(after, builder.block)
-    builder.cbranch(builder.icmp_signed("<", after, whole), loop, rest)
-    builder.position_at_end(rest)
-    with builder.if_then(builder.icmp_signed(">", left, i64(0))):
-        body(whole, first_lanes(builder, left, count))
-
-
-def rows_of(taps: int, step: int):
-    """A function that makes rows of results, for kernels ``taps`` wide with this step.
-
-    The row is cut into blocks of 8, 7 or 4 points, whichever fits it best; the last block begins
-    early enough to end with the row, and makes some results a second time.
-    """
-    eight, eight_edge = stencil(8, taps, step, False), stencil(8, taps, step, True)
-    seven, seven_edge = stencil(7, taps, step, False), stencil(7, taps, step, True)
-    four, four_edge = stencil(4, taps, step, False), stencil(4, taps, step, True)
-    one_edge = stencil(1, taps, step, True)
-
-    @device_of(taps, step)
-    def row(x, pixel, line, lines, weight, weight_tap, weight_line, bias, low, high, out,
-            out_pixel, channels, origin, width, points, step, wide, spread, like):  # fmt: skip
-        geometry = (wide, step, spread)
-        block = _block(points)
-        p = 0
-        while p < points:
-            p = min(p, max(0, points - block))
-            first = origin + p * step
-            here = x + first * pixel
-            place = out + p * out_pixel
-            last = first + (block - 1) * step + (wide - 1) * spread
-            edge = first < 0 or last >= width
-            if block == 8:
-                if edge:
-                    eight_edge(here, pixel, line, lines, weight, weight_tap, weight_line, bias, low,
-                               high, place, out_pixel, channels, first, width, geometry,
-                               like)  # fmt: skip
-                else:
-                    eight(here, pixel, line, lines, weight, weight_tap, weight_line, bias, low,
-                          high, place, out_pixel, channels, first, width, geometry,
-                          like)  # fmt: skip
-            elif block == 7:
-                if edge:
-                    seven_edge(here, pixel, line, lines, weight, weight_tap, weight_line, bias, low,
-                               high, place, out_pixel, channels, first, width, geometry,
-                               like)  # fmt: skip
-                else:
-                    seven(here, pixel, line, lines, weight, weight_tap, weight_line, bias, low,
-                          high, place, out_pixel, channels, first, width, geometry,
-                          like)  # fmt: skip
-            elif block == 4:
-                if edge:
-                    four_edge(here, pixel, line, lines, weight, weight_tap, weight_line, bias, low,
-                              high, place, out_pixel, channels, first, width, geometry,
-                              like)  # fmt: skip
-                else:
-                    four(here, pixel, line, lines, weight, weight_tap, weight_line, bias, low,
-                         high, place, out_pixel, channels, first, width, geometry,
-                         like)  # fmt: skip
-            else:
-                one_edge(here, pixel, line, lines, weight, weight_tap, weight_line, bias, low,
-                         high, place, out_pixel, channels, first, width, geometry,
-                         like)  # fmt: skip
-            p += block
-
-    @device_of(taps, step)
-    def fill(out, out_pixel, out_line, first, rows, image, pixel, channels, height, width, points,
-             step_y, step_x, taps_y, taps_x, origin_y, origin_x, spread_y, spread_x, weight,
-             weight_tap, bias, low, high, like):  # fmt: skip
-        """Rows ``first … first + rows`` of one image's results."""
-        line = width * pixel
-        for y in range(first, first + rows):
-            top = y * step_y + origin_y
-            # The taps whose row lies in the image: top + j·spread within 0 … height.
-            begin = max(0, -(top // spread_y))
-            end = min(taps_y, (height - 1 - top) // spread_y + 1)
-            row(image + (top + begin * spread_y) * line, pixel, spread_y * line, end - begin,
-                weight + begin * taps_x * weight_tap, weight_tap, taps_x * weight_tap, bias, low,
-                high, out + (y - first) * out_line, out_pixel, channels, origin_x, width, points,
-                step_x, taps_x, spread_x, like)  # fmt: skip
-
-    return fill
+    return block
 
 
 @device
-def _block(points):
+def _taps_of(y, image, window, stencil, scratch, like):
+    """(first pixel, rows, weight) of the rows of taps that lie in the image, for result row y."""
+    top = y * window.stride_y - window.padding_y
+    # top + j·dilation within 0 … height.
+    begin = max(0, -(top // window.dilation_y))
+    end = min(window.taps_y, (window.height - 1 - top) // window.dilation_y + 1)
+    x = image + (top + begin * window.dilation_y) * window.width * window.pixel
+    weight = stencil.weight + begin * window.taps_x * window.channels * bytes_of(like)
+    return x, end - begin, weight
+
+
+@device
+def _points_of_block(points):
     """How many points at once: what computes the fewest of them twice."""
     if points < 4:
         return 1
@@ -299,5 +225,20 @@ def _block(points):
     return best
 
 
+@device
+def _finish(out, out_pixel, count, window, stencil, like):
+    """Applies the activation, if there is one; then points have to follow one another."""
+    if stencil.kind != NONE:
+        activate(out, out_pixel, count, window.channels, stencil.kind, like)
+
+
 # The shapes that networks use have rows of their own; (0, 0) is any other.
-ROWS = {shape: rows_of(*shape) for shape in ((3, 1), (3, 2), (5, 1), (5, 2), (7, 1), (0, 0))}
+ROWS = {
+    shape: rows_of(_taps_of, block_of(*shape), _points_of_block, _finish, *shape)
+    for shape in ((3, 1), (3, 2), (5, 1), (5, 2), (7, 1), (0, 0))
+}
+
+
+def scratch_bytes(window: Window) -> int:
+    """Memory that each thread needs: none."""
+    return 0

@@ -1,6 +1,6 @@
 """The depthwise stencil backwards: gradients of input and weight in one walk over the input.
 
-Point p reads pixel q through tap t where ``q = p·step + origin + t``. So backwards pixel q reads
+Point p reads pixel q through tap t where ``q = p·stride - padding + t``. So backwards pixel q reads
 ``grad[p]`` for each of its taps, and has two uses for it: ``Σ_t w[t]·grad[p]`` is its own gradient,
 and ``a[q]·grad[p]`` is what it gives to the weight's. On the way, the norm and the activation
 before the convolution are applied to the pixel, ``a = clamp(z·scale + shift)``, and undone in its
@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from llvmlite import ir
 from numba import types
+from numba.core.cgutils import unpack_tuple
 from numba.extending import intrinsic
 
 from pointwise.engine.cpu.gathers.stencil import over_channels
 from pointwise.engine.cpu.launch import device_of
+from pointwise.engine.cpu.norm import NORM
 from pointwise.engine.cpu.vector import (
     bytes_of,
     call,
@@ -24,12 +26,13 @@ from pointwise.engine.cpu.vector import (
     splat,
     vector_of,
 )
+from pointwise.engine.cpu.window import WINDOW
 
 PIXELS = 8
 """Neighbouring pixels that are worked off together; each gradient is loaded once for all."""
 
 
-def reach(taps: int, step: int, phase: int) -> dict[int, list[tuple[int, int]]]:
+def reach(taps: int, stride: int, phase: int) -> dict[int, list[tuple[int, int]]]:
     """The points that ``PIXELS`` pixels read, and for each the (pixel, tap) that read it.
 
     ``phase`` is how far the first pixel lies behind what point 0 reads first.
@@ -37,18 +40,18 @@ def reach(taps: int, step: int, phase: int) -> dict[int, list[tuple[int, int]]]:
     found: dict[int, list[tuple[int, int]]] = {}
     for pixel in range(PIXELS):
         for tap in range(taps):
-            point, apart = divmod(pixel + phase - tap, step)
-            if apart == 0:
+            point, rest = divmod(pixel + phase - tap, stride)
+            if rest == 0:
                 found.setdefault(point, []).append((pixel, tap))
     return dict(sorted(found.items()))
 
 
-def stencil_backward(taps: int, step: int, phase: int, part: bool):
-    """``PIXELS`` neighbouring pixels of one row, over all channels; with ``part``, the first few.
+def stencil_backward(taps: int, stride: int, phase: int, partial: bool):
+    """``PIXELS`` neighbouring pixels of one row, over all channels; if ``partial``, only some.
 
-    Kernels are ``taps`` wide, with ``step`` pixels from point to point and spread 1.
+    Kernels are ``taps`` wide, with ``stride`` pixels from point to point and dilation 1.
     """
-    readers = reach(taps, step, phase)
+    readers = reach(taps, stride, phase)
 
     @intrinsic
     def run(
@@ -56,19 +59,14 @@ def stencil_backward(taps: int, step: int, phase: int, part: bool):
         grad,  # address of point 0 in the row that the first row of taps reads
         line,  # bytes from there to the row that the next one reads
         lines,  # rows of taps that read anything
-        pixel,  # bytes from pixel to pixel, and from point to point
         weight,  # [lines, taps, channels] of the first row of taps
         total,  # the weight's gradient, which is added to; the same
-        tap,  # bytes from tap to tap
-        tap_line,  # bytes from one row of taps to the next
         z,
         out,  # the gradient of z
-        norm,  # mean, scale, shift: a UniTuple of three addresses of [channels]
-        low,  # (z·scale + shift) is kept within low … high
-        high,
         sums,  # Σ d·(z - mean) and Σ d of the gradient d before the norm: [2, channels], added to
-        channels,
         valid,  # how many pixels there are
+        norm,  # of NORM: (z·scale + shift) is kept within low … high, and the mean
+        window,
         like,
     ):
         vector = vector_of(like)
@@ -76,19 +74,23 @@ def stencil_backward(taps: int, step: int, phase: int, part: bool):
         count = vector.count
 
         def codegen(context, builder, signature, arguments):
-            grad, line, lines, pixel, weight, total, tap, tap_line, z, out = arguments[:10]
-            norm, low, high, sums, channels, valid = arguments[10:16]
-            mean, scale, shift = (builder.extract_value(norm, i) for i in range(3))
+            grad, line, lines, weight, total, z, out, sums, valid = arguments[:9]
+            norm = NORM.tuple(*unpack_tuple(builder, arguments[9]))
+            window = WINDOW.tuple(*unpack_tuple(builder, arguments[10]))
             i64 = ir.IntType(64)
             scalar = ir.FloatType() if size == 4 else ir.DoubleType()
             shape = ir.VectorType(scalar, count)
             zero = ir.Constant(shape, [0.0] * count)
-            row = builder.mul(channels, i64(size))
+            low, high = norm.low, norm.high
+            if size == 4:
+                low, high = (builder.fptrunc(bound, scalar) for bound in (low, high))
+            tap = builder.mul(window.channels, i64(size))
+            tap_line = builder.mul(builder.mul(window.stride_y, i64(taps)), tap)
             here = [builder.icmp_signed("<", i64(i), valid) for i in range(PIXELS)]
 
             def masked(lanes, i):
                 """The lanes of pixel ``i``, None for all."""
-                if not part:
+                if not partial:
                     return lanes
                 there = splat(builder, here[i], count)
                 return there if lanes is None else builder.and_(there, lanes)
@@ -105,8 +107,8 @@ def stencil_backward(taps: int, step: int, phase: int, part: bool):
                     pointer = builder.inttoptr(address, shape.as_pointer())
                     builder.store(value, pointer, align=size)
 
-            def times(address, number):
-                return builder.add(address, builder.mul(i64(number), pixel))
+            def pixel(address, number):
+                return builder.add(address, builder.mul(i64(number), window.pixel))
 
             def fma(a, b, c):
                 return call(builder, f"llvm.fma.v{count}f{size * 8}", shape, [a, b, c])
@@ -115,12 +117,12 @@ def stencil_backward(taps: int, step: int, phase: int, part: bool):
                 def at(address):
                     return builder.add(address, channel)
 
-                factor, added = load(at(scale), lanes), load(at(shift), lanes)
+                factor, added = load(at(norm.scale), lanes), load(at(norm.shift), lanes)
                 read = []
                 for i in range(PIXELS):
-                    value = fma(load(times(at(z), i), masked(lanes, i)), factor, added)
+                    value = fma(load(pixel(at(z), i), masked(lanes, i)), factor, added)
                     value = clamp(builder, value, low, high, count)
-                    if part:  # a pixel that is not there gives nothing to the weight
+                    if partial:  # a pixel that is not there gives nothing to the weight
                         value = builder.select(splat(builder, here[i], count), value, zero)
                     read.append(value)
                 starts = (i64(0), at(grad), at(weight), at(total))
@@ -142,7 +144,7 @@ def stencil_backward(taps: int, step: int, phase: int, part: bool):
                 totals = [load(place, lanes) for place in places]
                 results = list(grads)
                 for point, pairs in readers.items():
-                    value = load(times(grad_line, point), lanes)
+                    value = load(pixel(grad_line, point), lanes)
                     for i, t in pairs:
                         results[i] = fma(value, weights[t], results[i])
                         totals[t] = fma(value, read[i], totals[t])
@@ -167,8 +169,8 @@ def stencil_backward(taps: int, step: int, phase: int, part: bool):
                     d.add_incoming(zero, before)
                     d.add_incoming(results[i], end)
                     results[i] = d
-                middle = load(at(mean), lanes)
-                first, second = at(sums), builder.add(at(sums), row)
+                middle = load(at(norm.mean), lanes)
+                first, second = at(sums), builder.add(at(sums), tap)
                 weighted, plain = load(first, lanes), load(second, lanes)
                 floor, ceiling = splat(builder, low, count), splat(builder, high, count)
                 for i in range(PIXELS):
@@ -177,71 +179,68 @@ def stencil_backward(taps: int, step: int, phase: int, part: bool):
                         builder.fcmp_ordered("<=", read[i], floor),
                         builder.fcmp_ordered("<=", ceiling, read[i]),
                     )
-                    if part:
+                    if partial:
                         there = splat(builder, here[i], count)
                         outside = builder.or_(outside, builder.not_(there))
                     d = builder.select(outside, zero, results[i])
-                    away = builder.fsub(load(times(at(z), i), masked(lanes, i)), middle)
+                    away = builder.fsub(load(pixel(at(z), i), masked(lanes, i)), middle)
                     weighted = fma(d, away, weighted)
                     plain = builder.fadd(plain, d)
-                    store(times(at(out), i), builder.fmul(d, factor), masked(lanes, i))
+                    store(pixel(at(out), i), builder.fmul(d, factor), masked(lanes, i))
                 store(first, weighted, lanes)
                 store(second, plain, lanes)
 
-            over_channels(builder, builder.block, channels, count, size, body)
+            over_channels(builder, builder.block, window.channels, count, size, body)
             return context.get_dummy_value()
 
-        numbers = [types.int64] * 10
-        return types.void(*numbers, types.UniTuple(types.int64, 3), like, like, *[types.int64] * 3,
-                          like), codegen  # fmt: skip
+        return types.void(*[types.int64] * 9, norm, window, like), codegen
 
     return run
 
 
-def rows_backward_of(taps: int, step: int, phase: int):
-    """A function for rows of pixels, for kernels ``taps`` wide with this step and phase."""
-    whole = stencil_backward(taps, step, phase, False)
-    some = stencil_backward(taps, step, phase, True)
+def rows_backward_of(taps: int, stride: int, phase: int):
+    """A function for rows of pixels, for kernels ``taps`` wide with this stride and phase."""
+    whole = stencil_backward(taps, stride, phase, False)
+    rest = stencil_backward(taps, stride, phase, True)
 
-    @device_of(taps, step, phase)
-    def add(y, rows, width, grad, grad_line, grad_first, points_y, taps_y, origin_y, step_y,
-            pixel, weight, total, z, out, norm, low, high, sums, channels, like):  # fmt: skip
+    @device_of(taps, stride, phase)
+    def add(y, rows, grad, grad_line, grad_first, weight, total, z, out, norm, window, sums,
+            like):  # fmt: skip
         """Rows ``y … y + rows`` of an image, at ``z`` and ``out``.
 
         ``grad`` is what the first pixels of a row take for point 0, in row ``grad_first`` of the
-        points. ``weight``, ``total`` ``[taps_y, taps, channels]``.
+        points; its rows are ``grad_line`` bytes apart. ``weight``, ``total`` ``[taps_y, taps, C]``.
         """
-        tap = channels * bytes_of(like)
+        taps_y, stride_y = window.taps_y, window.stride_y
+        tap_line = taps * window.channels * bytes_of(like)
         for q in range(y, y + rows):
-            j = (q - origin_y) % step_y
-            p = (q - origin_y - j) // step_y
-            # Taps whose point lies in the result: j, j + step, … for p, p - 1, …
-            skipped = max(0, p - (points_y - 1))
-            j += skipped * step_y
+            j = (q + window.padding_y) % stride_y
+            p = (q + window.padding_y - j) // stride_y
+            # Taps whose point lies in the result: j, j + stride, … for p, p - 1, …
+            skipped = max(0, p - (window.lines - 1))
+            j += skipped * stride_y
             p -= skipped
-            lines = max(0, min((taps_y - 1 - j) // step_y, p) + 1) if j < taps_y else 0
+            lines = max(0, min((taps_y - 1 - j) // stride_y, p) + 1) if j < taps_y else 0
             here = grad + (p - grad_first) * grad_line
-            first = j * taps * tap
-            row = (q - y) * width * pixel
-            for x in range(0, width, PIXELS):
-                at = row + x * pixel
-                point = here + x // step * pixel
-                if x + PIXELS <= width:
-                    whole(point, -grad_line, lines, pixel, weight + first, total + first, tap,
-                          step_y * taps * tap, z + at, out + at, norm, low, high, sums, channels,
-                          PIXELS, like)  # fmt: skip
+            weights, totals = weight + j * tap_line, total + j * tap_line
+            row = (q - y) * window.width * window.pixel
+            for x in range(0, window.width, PIXELS):
+                at = row + x * window.pixel
+                point = here + x // stride * window.pixel
+                if x + PIXELS <= window.width:
+                    whole(point, -grad_line, lines, weights, totals, z + at, out + at, sums, PIXELS,
+                          norm, window, like)  # fmt: skip
                 else:
-                    some(point, -grad_line, lines, pixel, weight + first, total + first, tap,
-                         step_y * taps * tap, z + at, out + at, norm, low, high, sums, channels,
-                         width - x, like)  # fmt: skip
+                    rest(point, -grad_line, lines, weights, totals, z + at, out + at, sums,
+                         window.width - x, norm, window, like)  # fmt: skip
 
     return add
 
 
-# (taps, step, phase); others go the way of the general gradients.
 BACKWARD_ROWS = {
-    (taps, step, phase): rows_backward_of(taps, step, phase)
+    (taps, stride, phase): rows_backward_of(taps, stride, phase)
     for taps in (3, 5)
-    for step in (1, 2)
-    for phase in range(step)
+    for stride in (1, 2)
+    for phase in range(stride)
 }
+"""By (taps, stride, phase); others go the way of the general gradients."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 from numba import types
+from numba.core.cgutils import unpack_tuple
 from numba.extending import intrinsic
 
 from pointwise.engine.cpu.gathers.stencil import over_channels
@@ -16,31 +17,39 @@ from pointwise.engine.cpu.vector import (
     splat,
     vector_of,
 )
+from pointwise.engine.cpu.window import WINDOW
 
 
-def stencil_gradient(points: int, taps: int, step: int, edge: bool):
+def stencil_gradient(points: int, taps: int, stride: int, edge: bool):
     """Adds to the weights' gradient of one row of taps what ``points`` neighbouring results give.
 
-    For every channel and tap t: Σ_p x[p·step + t]·grad[p]. Arguments as of ``stencil``, where
-    ``total [taps, channels]`` takes the place of the weight.
+    For every channel and tap t: Σ_p x[p·stride + t]·grad[p], for kernels ``taps`` wide with this
+    stride and dilation 1. ``taps=0`` makes the general form, which reads all three from the window.
+    With ``edge``, pixels outside the image are zero and not touched.
     """
 
     @intrinsic
-    def run(typingctx, x, pixel, grad, grad_pixel, total, total_tap, channels, first, width,
-            geometry, like):  # fmt: skip
+    def run(
+        typingctx,
+        x,  # address of the first tap's pixel for the first point, inside the image or not
+        column,  # where that is in its row
+        grad,  # of the first point
+        total,  # [taps, channels], added to
+        window,
+        like,
+    ):
         vector = vector_of(like)
         size = vector.dtype.bitwidth // 8
         count = vector.count
 
         def codegen(context, builder, signature, arguments):
-            x, pixel, grad, grad_pixel, total, total_tap, channels, first, width, geometry = (
-                arguments[:10]
-            )
+            x, column, grad, total = arguments[:4]
+            window = WINDOW.tuple(*unpack_tuple(builder, arguments[4]))
             i64 = ir.IntType(64)
             scalar = ir.FloatType() if size == 4 else ir.DoubleType()
             shape = ir.VectorType(scalar, count)
             entry = builder.block
-            wide, stride, spread = (builder.extract_value(geometry, i) for i in range(3))
+            tap = builder.mul(window.channels, i64(size))  # bytes, as from point to point
 
             def loaded(address, mask):
                 if mask is not None:
@@ -53,10 +62,10 @@ def stencil_gradient(points: int, taps: int, step: int, edge: bool):
                 pointer = builder.inttoptr(address, shape.as_pointer())
                 return builder.store(value, pointer, align=size)
 
-            def within(column):
+            def within(offset):
                 if not edge:
                     return None
-                return builder.icmp_unsigned("<", builder.add(first, column), width)
+                return builder.icmp_unsigned("<", builder.add(column, offset), window.width)
 
             def both(lanes, inside):
                 if inside is None:
@@ -67,31 +76,30 @@ def stencil_gradient(points: int, taps: int, step: int, edge: bool):
             def add_product(sum_, a, b):
                 return call(builder, f"llvm.fma.v{count}f{size * 8}", shape, [a, b, sum_])
 
-            columns = [] if taps == 0 else list(range((points - 1) * step + taps))
+            columns = [] if taps == 0 else list(range((points - 1) * stride + taps))
             inside = {c: within(i64(c)) for c in columns}
 
             def body(channel, lanes):
                 here, above = builder.add(x, channel), builder.add(grad, channel)
                 slopes = [
-                    loaded(builder.add(above, builder.mul(i64(p), grad_pixel)), lanes)
+                    loaded(builder.add(above, builder.mul(i64(p), tap)), lanes)
                     for p in range(points)
                 ]
                 sums = builder.add(total, channel)
                 if taps == 0:
                     return general(here, slopes, sums, lanes)
                 results = [
-                    loaded(builder.add(sums, builder.mul(i64(t), total_tap)), lanes)
-                    for t in range(taps)
+                    loaded(builder.add(sums, builder.mul(i64(t), tap)), lanes) for t in range(taps)
                 ]
                 for c in columns:
-                    address = builder.add(here, builder.mul(i64(c), pixel))
+                    address = builder.add(here, builder.mul(i64(c), window.pixel))
                     value = loaded(address, both(lanes, inside[c]))
                     for t in range(taps):
-                        p, apart = divmod(c - t, step)
-                        if apart == 0 and 0 <= p < points:
+                        p, rest = divmod(c - t, stride)
+                        if rest == 0 and 0 <= p < points:
                             results[t] = add_product(results[t], value, slopes[p])
                 for t in range(taps):
-                    stored(builder.add(sums, builder.mul(i64(t), total_tap)), results[t], lanes)
+                    stored(builder.add(sums, builder.mul(i64(t), tap)), results[t], lanes)
 
             def general(here, slopes, sums, lanes):
                 block = builder.block
@@ -101,93 +109,84 @@ def stencil_gradient(points: int, taps: int, step: int, edge: bool):
                 builder.position_at_end(loop)
                 t = builder.phi(i64)
                 t.add_incoming(i64(0), block)
-                place = builder.add(sums, builder.mul(t, total_tap))
+                place = builder.add(sums, builder.mul(t, tap))
                 result = loaded(place, lanes)
                 for p in range(points):
-                    column = builder.add(builder.mul(i64(p), stride), builder.mul(t, spread))
-                    address = builder.add(here, builder.mul(column, pixel))
-                    value = loaded(address, both(lanes, within(column)))
+                    offset = builder.add(
+                        builder.mul(i64(p), window.stride_x), builder.mul(t, window.dilation_x)
+                    )
+                    address = builder.add(here, builder.mul(offset, window.pixel))
+                    value = loaded(address, both(lanes, within(offset)))
                     result = add_product(result, value, slopes[p])
                 stored(place, result, lanes)
                 after = builder.add(t, i64(1))
                 t.add_incoming(after, loop)
-                builder.cbranch(builder.icmp_signed("<", after, wide), loop, done)
+                builder.cbranch(builder.icmp_signed("<", after, window.taps_x), loop, done)
                 builder.position_at_end(done)
 
-            over_channels(builder, entry, channels, count, size, body)
+            over_channels(builder, entry, window.channels, count, size, body)
             return context.get_dummy_value()
 
-        numbers = [types.int64] * 9
-        return types.void(*numbers, types.UniTuple(types.int64, 3), like), codegen
+        return types.void(*[types.int64] * 4, window, like), codegen
 
     return run
 
 
-def rows_gradient_of(taps: int, step: int):
+def rows_gradient_of(taps: int, stride: int):
     """A function that adds what rows of results give to the gradient of the taps."""
-    eight, eight_edge = (
-        stencil_gradient(8, taps, step, False),
-        stencil_gradient(8, taps, step, True),
-    )
-    seven, seven_edge = (
-        stencil_gradient(7, taps, step, False),
-        stencil_gradient(7, taps, step, True),
-    )
-    one_edge = stencil_gradient(1, taps, step, True)
+    eight = stencil_gradient(8, taps, stride, False)
+    eight_edge = stencil_gradient(8, taps, stride, True)
+    seven = stencil_gradient(7, taps, stride, False)
+    seven_edge = stencil_gradient(7, taps, stride, True)
+    one_edge = stencil_gradient(1, taps, stride, True)
 
-    @device_of(taps, step)
-    def row(x, pixel, grad, grad_pixel, total, total_tap, channels, origin, width, points, step,
-            wide, spread, like):  # fmt: skip
-        geometry = (wide, step, spread)
+    @device_of(taps, stride)
+    def row(x, grad, total, window, like):
+        """A row of results, for the row of pixels at ``x`` that a row of taps reads."""
+        point = window.channels * bytes_of(like)
         p = 0
-        while p < points:
-            left = points - p
+        while p < window.points:
+            left = window.points - p
             block = 1
             if left >= 8 and left != 14 and left != 7:
                 block = 8
             elif left >= 7:
                 block = 7
-            first = origin + p * step
-            here = x + first * pixel
-            above = grad + p * grad_pixel
-            last = first + (block - 1) * step + (wide - 1) * spread
-            edge = first < 0 or last >= width
+            first = p * window.stride_x - window.padding_x
+            last = first + (block - 1) * window.stride_x + (window.taps_x - 1) * window.dilation_x
+            edge = first < 0 or last >= window.width
+            here, above = x + first * window.pixel, grad + p * point
             if block == 8:
                 if edge:
-                    eight_edge(here, pixel, above, grad_pixel, total, total_tap, channels, first,
-                               width, geometry, like)  # fmt: skip
+                    eight_edge(here, first, above, total, window, like)
                 else:
-                    eight(here, pixel, above, grad_pixel, total, total_tap, channels, first, width,
-                          geometry, like)  # fmt: skip
+                    eight(here, first, above, total, window, like)
             elif block == 7:
                 if edge:
-                    seven_edge(here, pixel, above, grad_pixel, total, total_tap, channels, first,
-                               width, geometry, like)  # fmt: skip
+                    seven_edge(here, first, above, total, window, like)
                 else:
-                    seven(here, pixel, above, grad_pixel, total, total_tap, channels, first, width,
-                          geometry, like)  # fmt: skip
+                    seven(here, first, above, total, window, like)
             else:
-                one_edge(here, pixel, above, grad_pixel, total, total_tap, channels, first, width,
-                         geometry, like)  # fmt: skip
+                one_edge(here, first, above, total, window, like)
             p += block
 
-    @device_of(taps, step)
-    def add(total, grad, first, rows, image, pixel, channels, height, width,
-                            points, step_y, step_x, taps_y, taps_x, origin_y, origin_x, spread_y,
-                            spread_x, like):  # fmt: skip
+    @device_of(taps, stride)
+    def add(total, grad, first, rows, image, window, like):
         """Adds what rows ``first … first + rows`` of one image's results give to ``total``.
 
-        ``total`` is ``[taps, channels]``.
+        ``total`` is ``[taps, channels]``, ``grad`` the gradient of the first of the rows.
         """
-        tap = channels * bytes_of(like)
+        tap = window.channels * bytes_of(like)
+        line = window.width * window.pixel
         for y in range(first, first + rows):
-            top = y * step_y + origin_y
-            begin = max(0, -(top // spread_y))
-            end = min(taps_y, (height - 1 - top) // spread_y + 1)
+            top = y * window.stride_y - window.padding_y
+            # The taps whose row lies in the image: top + j·dilation within 0 … height.
+            begin = max(0, -(top // window.dilation_y))
+            end = min(window.taps_y, (window.height - 1 - top) // window.dilation_y + 1)
+            above = grad + (y - first) * window.points * tap
             for j in range(begin, end):
-                row(image + (top + j * spread_y) * width * pixel, pixel,
-                    grad + (y - first) * points * tap, tap, total + j * taps_x * tap, tap, channels,
-                    origin_x, width, points, step_x, taps_x, spread_x, like)  # fmt: skip
+                x = image + (top + j * window.dilation_y) * line
+                row(x, above, total + j * window.taps_x * tap, window, like)
 
     return add
 
@@ -195,3 +194,4 @@ def rows_gradient_of(taps: int, step: int):
 GRADIENT_ROWS = {
     shape: rows_gradient_of(*shape) for shape in ((3, 1), (3, 2), (5, 1), (5, 2), (0, 0))
 }
+"""By (taps, stride); (0, 0) is any other."""

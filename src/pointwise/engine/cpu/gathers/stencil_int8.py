@@ -4,6 +4,9 @@ Four rows of taps at a time: the bytes of four pixels above one another are wove
 one instruction multiplies and adds four taps of a channel. What is woven serves all points of the
 row that read it. Weaving mixes up channels within a register, and packing the sums into bytes puts
 them back; factors and weights are stored in the order that lies between.
+
+So a block of points differs from that of floats in all its arithmetic. What surrounds it, the rows
+and their blocks, edges, and loops over channels and taps, is the same.
 """
 
 from __future__ import annotations
@@ -12,14 +15,30 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from pointwise.convolution.window import Window
+from pointwise.engine.cpu.gathers.stencil_rows import (
+    choose_block,
+    entries_of,
+    over_channels,
+    repeat,
+    rows_of,
+)
 from pointwise.engine.cpu.gemm_int8 import dot_bytes
-from pointwise.engine.cpu.launch import device_of
+from pointwise.engine.cpu.launch import device
+from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.vector import call, first_lanes, masked_load, masked_store, poke
+from pointwise.engine.cpu.window import WINDOW
+
+STENCIL_INT8 = Layout("StencilInt8", "*weight *start *factor *shift *blank")
+"""``weight [C/64, groups, taps, 4, 16, 4]``; ``start`` (int32), ``factor`` and ``shift`` (float32)
+``[C/64, 4, 16]``, in the order of ``woven``; ``blank [C]`` is a pixel of what stands for zero."""
 
 _I8, _I16, _I32, _I64 = (ir.IntType(n) for n in (8, 16, 32, 64))
 _F32 = ir.FloatType()
 LINES = 4  # rows of taps that are multiplied at once
 CHANNELS = 64  # in the order of a whole register, channels are stored
+BLOCKS = (4, 1)
+"""Points that are made at once."""
 
 
 def woven(count: int = CHANNELS) -> list[int]:
@@ -28,122 +47,144 @@ def woven(count: int = CHANNELS) -> list[int]:
     return [16 * lane + 4 * r + i for r in range(4) for lane in range(lanes) for i in range(4)]
 
 
-def stencil(points: int, taps: int, step: int, edge: bool):
-    """``points`` neighbouring results of one row, over all channels, as uint8.
+class _Block:
+    """The LLVM of a block of points, for kernels ``taps`` wide, ``stride`` apart."""
 
-    ``table`` has, for each of ``4·groups`` rows of taps, the address of the pixel in column 0 of
-    that row and the bytes from pixel to pixel. ``weight [C/64, groups, taps, 4, 16, 4]``; ``start``
-    (int32), ``factor`` and ``shift`` (float32) ``[C/64, 4, 16]``, in the order of ``woven``. With
-    ``edge``, columns outside ``0 … width`` are read from ``blank``.
-    """
+    def __init__(self, builder, taps: int, stride: int, arguments) -> None:
+        self.builder, self.taps, self.stride = builder, taps, stride
+        self.rows, self.groups, self.weight, self.first, self.out, self.out_pixel = arguments[:6]
+        self.window = entries_of(builder, arguments[6], WINDOW)
+        self.stencil = entries_of(builder, arguments[7], STENCIL_INT8)
+
+    def plus(self, a, b):
+        return self.builder.add(a, _I64(b) if isinstance(b, int) else b)
+
+    def multiple(self, a, number: int):
+        return self.builder.mul(a, _I64(number))
+
+    def load(self, address, shape, lanes=None):
+        if lanes is not None:
+            return masked_load(self.builder, address, lanes, shape)
+        return self.builder.load(self.builder.inttoptr(address, shape.as_pointer()), align=1)
+
+    def quarters(self, address, shape, count: int) -> list:
+        """What is stored for ``count`` channels: four registers of 32-bit lanes."""
+        return [self.load(self.plus(address, count * r), shape) for r in range(4)]
+
+    def make(self, points: int, edge: bool) -> None:
+        """``points`` results over all channels; with ``edge``, columns outside are ``blank``."""
+        columns = range((points - 1) * self.stride + self.taps)
+        places = [self.plus(self.first, c) for c in columns]
+        inside = None
+        if edge:
+            width = self.window.width
+            inside = [self.builder.icmp_unsigned("<", place, width) for place in places]
+
+        def body(channel, lanes) -> None:
+            if lanes is None:
+                self.registers(channel, None, CHANNELS, points, places, inside)
+                return
+            # The last channels: up to half a register, or more.
+            left = self.builder.sub(self.window.channels, channel)
+            few = self.builder.icmp_signed("<=", left, _I64(CHANNELS // 2))
+            with self.builder.if_else(few) as (half, whole):
+                with half:
+                    some = first_lanes(self.builder, left, CHANNELS // 2)
+                    self.registers(channel, some, CHANNELS // 2, points, places, inside)
+                with whole:
+                    self.registers(channel, lanes, CHANNELS, points, places, inside)
+
+        over_channels(self.builder, self.builder.block, self.window.channels, CHANNELS, 1, body)
+
+    def registers(self, channel, lanes, count: int, points: int, places, inside) -> None:
+        """``count`` channels (``lanes``: some of them) of all ``points``.
+
+        Weights and factors of 32 channels are those of the first half of each register.
+        """
+        builder, taps = self.builder, self.taps
+        dots = count // 4
+        sums_of, floats_of = ir.VectorType(_I32, dots), ir.VectorType(_F32, dots)
+        bytes_of = ir.VectorType(_I8, count)
+        offset = self.multiple(channel, 4)
+        start = self.quarters(self.plus(self.stencil.start, offset), sums_of, count)
+        first_weight = self.plus(
+            self.weight, builder.mul(channel, self.multiple(self.groups, 4 * taps))
+        )
+
+        def group(weights, rows, *sums):
+            """``sums`` plus what four rows of taps give."""
+            lines = []
+            for j in range(LINES):
+                entry = builder.inttoptr(self.plus(rows, 16 * j), _I64.as_pointer())
+                lines.append((builder.load(entry), builder.load(builder.gep(entry, [_I64(1)]))))
+            results = list(sums)
+            for c, place in enumerate(places):
+                pixels = []
+                for line, pixel in lines:
+                    here = self.plus(line, builder.mul(place, pixel))
+                    if inside is not None:
+                        here = builder.select(inside[c], here, self.stencil.blank)
+                    pixels.append(self.load(self.plus(here, channel), bytes_of, lanes))
+                quads = _weave(builder, pixels, count)
+                for p in range(points):
+                    tap = c - p * self.stride
+                    if not 0 <= tap < taps:
+                        continue
+                    for r in range(4):
+                        weight = self.load(self.plus(weights, (tap * 4 + r) * count), sums_of)
+                        results[4 * p + r] = dot_bytes(
+                            builder, results[4 * p + r], quads[r], weight, dots
+                        )
+            return self.plus(weights, 4 * taps * count), self.plus(rows, 16 * LINES), *results
+
+        state = [first_weight, self.rows, *start * points]
+        sums = repeat(builder, self.groups, state, group)[2:]
+        factors = self.quarters(self.plus(self.stencil.factor, offset), floats_of, count)
+        shifts = self.quarters(self.plus(self.stencil.shift, offset), floats_of, count)
+        most = ir.Constant(floats_of, [255.0] * dots)
+        for p in range(points):
+            numbers = []
+            for r in range(4):
+                value = builder.sitofp(sums[4 * p + r], floats_of)
+                value = builder.fadd(builder.fmul(value, factors[r]), shifts[r])
+                small = builder.fcmp_ordered("<", value, most)
+                numbers.append(_to_int(builder, builder.select(small, value, most), dots))
+            result = _pack(builder, numbers, count)
+            place = self.plus(self.plus(self.out, self.multiple(self.out_pixel, p)), channel)
+            if lanes is None:
+                builder.store(result, builder.inttoptr(place, bytes_of.as_pointer()), align=1)
+            else:
+                masked_store(builder, place, result, lanes)
+
+
+def _block_of(taps: int, stride: int):
+    """A function that makes one block of neighbouring results of a row, over all channels."""
 
     @intrinsic
-    def run(typingctx, table, groups, weight, start, factor, shift, out, out_pixel, channels, first,
-            width, blank):  # fmt: skip
+    def block(
+        typingctx,
+        points,  # one of BLOCKS
+        at_edge,  # whether some of the columns may lie outside the image
+        rows,  # for each row of taps the address of its pixel in column 0, and bytes to the next
+        groups,  # of four rows of taps
+        weight,
+        first,  # the column of the first tap of the first point, inside the image or not
+        out,
+        out_pixel,  # bytes from point to point
+        window,
+        stencil,
+        like,
+    ):
         def codegen(context, builder, signature, arguments):
-            table, groups, weight, start, factor, shift = arguments[:6]
-            out, out_pixel, channels, first, width, blank = arguments[6:]
-            columns = range((points - 1) * step + taps)
-            entry_of = _I64.as_pointer()
-
-            def add(a, b):
-                return builder.add(a, b if isinstance(b, ir.Value) else _I64(b))
-
-            def load(address, shape):
-                return builder.load(builder.inttoptr(address, shape.as_pointer()), align=1)
-
-            inside = [
-                builder.icmp_unsigned("<", add(first, c), width) if edge else None for c in columns
-            ]
-            places = [add(first, c) for c in columns]
-
-            def body(channel, lanes, count):
-                """All ``points`` for ``count`` channels (``lanes``: some of them).
-
-                Weights and factors of 32 channels are those of the first half of each register.
-                """
-                dots = count // 4
-                sums_of = ir.VectorType(_I32, dots)
-                floats_of = ir.VectorType(_F32, dots)
-                pixel_of = ir.VectorType(_I8, count)
-                wide = builder.mul(channel, _I64(4))
-                begins = [load(add(add(start, wide), 4 * dots * r), sums_of) for r in range(4)]
-                of_channel = builder.mul(channel, builder.mul(groups, _I64(4 * taps)))
-                first_weight = add(weight, of_channel)
-                block = builder.block
-                loop = builder.append_basic_block("group")
-                done = builder.append_basic_block("groups_done")
-                builder.branch(loop)
-                builder.position_at_end(loop)
-                g, weights, rows = (builder.phi(_I64) for _ in range(3))
-                g.add_incoming(_I64(0), block)
-                weights.add_incoming(first_weight, block)
-                rows.add_incoming(table, block)
-                sums = [[builder.phi(sums_of) for _ in range(4)] for _ in range(points)]
-                for phis in sums:
-                    for phi, begin in zip(phis, begins, strict=True):
-                        phi.add_incoming(begin, block)
-                lines = []
-                for j in range(LINES):
-                    place = builder.inttoptr(add(rows, 16 * j), entry_of)
-                    lines.append((builder.load(place), builder.load(builder.gep(place, [_I64(1)]))))
-                results = [list(phis) for phis in sums]
-                for c in columns:
-                    pixels = []
-                    for address, between in lines:
-                        here = add(address, builder.mul(places[c], between))
-                        if edge:
-                            here = builder.select(inside[c], here, blank)
-                        here = add(here, channel)
-                        if lanes is None:
-                            pixels.append(load(here, pixel_of))
-                        else:
-                            pixels.append(masked_load(builder, here, lanes, pixel_of))
-                    quads = _weave(builder, pixels, count)
-                    for p in range(points):
-                        tap = c - p * step
-                        if not 0 <= tap < taps:
-                            continue
-                        for r in range(4):
-                            place = add(weights, (tap * 4 + r) * count)
-                            results[p][r] = dot_bytes(
-                                builder, results[p][r], quads[r], load(place, sums_of), dots
-                            )
-                end = builder.block
-                after = add(g, 1)
-                g.add_incoming(after, end)
-                weights.add_incoming(add(weights, 4 * taps * count), end)
-                rows.add_incoming(add(rows, 16 * LINES), end)
-                for phis, values in zip(sums, results, strict=True):
-                    for phi, value in zip(phis, values, strict=True):
-                        phi.add_incoming(value, end)
-                builder.cbranch(builder.icmp_signed("<", after, groups), loop, done)
-                builder.position_at_end(done)
-                factors = [load(add(add(factor, wide), 4 * dots * r), floats_of) for r in range(4)]
-                shifts = [load(add(add(shift, wide), 4 * dots * r), floats_of) for r in range(4)]
-                most = ir.Constant(floats_of, [255.0] * dots)
-                for p in range(points):
-                    wholes = []
-                    for r in range(4):
-                        value = builder.sitofp(results[p][r], floats_of)
-                        value = builder.fadd(builder.fmul(value, factors[r]), shifts[r])
-                        small = builder.fcmp_ordered("<", value, most)
-                        wholes.append(_to_int(builder, builder.select(small, value, most), dots))
-                    value = _pack(builder, wholes, count)
-                    where = add(add(out, builder.mul(_I64(p), out_pixel)), channel)
-                    if lanes is None:
-                        builder.store(
-                            value, builder.inttoptr(where, pixel_of.as_pointer()), align=1
-                        )
-                    else:
-                        masked_store(builder, where, value, lanes)
-
-            _over_channels(builder, channels, body)
+            points, at_edge, *rest = arguments
+            choose_block(builder, points, at_edge, BLOCKS, _Block(builder, taps, stride, rest).make)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 12), codegen
+        numbers = [types.int64] * 6
+        signature = types.void(types.int64, types.boolean, *numbers, window, stencil, like)
+        return signature, codegen
 
-    return run
+    return block
 
 
 def _weave(builder, rows, count: int):
@@ -193,76 +234,42 @@ def _pack(builder, wholes, count: int):
     return call(builder, whole, bytes_of, [low, high])
 
 
-def _over_channels(builder, channels, body) -> None:
-    """Whole registers of 64 channels, then the rest of them: up to 32, or more."""
-    entry = builder.block
-    whole = builder.and_(channels, _I64(-CHANNELS))
-    left = builder.and_(channels, _I64(CHANNELS - 1))
-    loop = builder.append_basic_block("channels")
-    rest = builder.append_basic_block("rest")
-    builder.cbranch(builder.icmp_signed(">", whole, _I64(0)), loop, rest)
-    builder.position_at_end(loop)
-    channel = builder.phi(_I64)
-    channel.add_incoming(_I64(0), entry)
-    body(channel, None, CHANNELS)
-    after = builder.add(channel, _I64(CHANNELS))
-    channel.add_incoming(after, builder.block)
-    builder.cbranch(builder.icmp_signed("<", after, whole), loop, rest)
-    builder.position_at_end(rest)
-    with builder.if_then(builder.icmp_signed(">", left, _I64(CHANNELS // 2))):
-        body(whole, first_lanes(builder, left, CHANNELS), CHANNELS)
-    few = builder.and_(
-        builder.icmp_signed(">", left, _I64(0)),
-        builder.icmp_signed("<=", left, _I64(CHANNELS // 2)),
-    )
-    with builder.if_then(few):
-        body(whole, first_lanes(builder, left, CHANNELS // 2), CHANNELS // 2)
+@device
+def _taps_of(y, image, window, stencil, scratch, like):
+    """Notes in ``scratch`` where the rows of taps of result row ``y`` lie.
+
+    They are filled up to a multiple of four by rows of the one pixel ``blank``, as are those that
+    lie outside the image. Returns (scratch, groups of four rows, weight).
+    """
+    groups = (window.taps_y + LINES - 1) // LINES
+    for j in range(groups * LINES):
+        line = y * window.stride_y - window.padding_y + j
+        if j < window.taps_y and line >= 0 and line < window.height:
+            poke(scratch + 16 * j, image + line * window.width * window.pixel)
+            poke(scratch + 16 * j + 8, window.pixel)
+        else:
+            poke(scratch + 16 * j, stencil.blank)
+            poke(scratch + 16 * j + 8, 0)
+    return scratch, groups, stencil.weight
 
 
-def rows_of(taps: int, step: int):
-    """A function that makes rows of results, for kernels ``taps`` wide with this step."""
-    four, four_edge = stencil(4, taps, step, False), stencil(4, taps, step, True)
-    one_edge = stencil(1, taps, step, True)
-
-    @device_of("int8", taps, step)
-    def fill(out, out_pixel, out_line, first, rows, image, pixel, channels, height, width, points,
-             step_y, taps_y, origin_y, origin_x, weight, start, factor, shift, blank,
-             table):  # fmt: skip
-        """Rows ``first … first + rows`` of one image's results.
-
-        ``blank`` is a pixel of what stands for zero, ``table`` has room for 16 bytes for each row
-        of taps, up to a multiple of four.
-        """
-        groups = (taps_y + LINES - 1) // LINES
-        for y in range(first, first + rows):
-            for j in range(groups * LINES):
-                line = y * step_y + origin_y + j
-                if j < taps_y and line >= 0 and line < height:
-                    poke(table + 16 * j, image + line * width * pixel)
-                    poke(table + 16 * j + 8, pixel)
-                else:
-                    poke(table + 16 * j, blank)
-                    poke(table + 16 * j + 8, 0)
-            line = out + (y - first) * out_line
-            block = 4 if points >= 4 else 1
-            p = 0
-            while p < points:
-                p = min(p, points - block)
-                column = origin_x + p * step
-                place = line + p * out_pixel
-                if block == 1:
-                    one_edge(table, groups, weight, start, factor, shift, place, out_pixel,
-                             channels, column, width, blank)  # fmt: skip
-                elif column < 0 or column + 3 * step + taps > width:
-                    four_edge(table, groups, weight, start, factor, shift, place, out_pixel,
-                              channels, column, width, blank)  # fmt: skip
-                else:
-                    four(table, groups, weight, start, factor, shift, place, out_pixel, channels,
-                         column, width, blank)  # fmt: skip
-                p += block
-
-    return fill
+@device
+def _points_of_block(points):
+    return 4 if points >= 4 else 1
 
 
-# The shapes that have rows: taps and step. Others stay float32.
-ROWS = {shape: rows_of(*shape) for shape in ((3, 1), (3, 2), (5, 1), (5, 2), (7, 1))}
+@device
+def _finish(out, out_pixel, count, window, stencil, like):
+    """Bytes are whole when their block is."""
+
+
+# The shapes that have rows: taps and stride. Others stay float32.
+ROWS = {
+    shape: rows_of(_taps_of, _block_of(*shape), _points_of_block, _finish, "int8", *shape)
+    for shape in ((3, 1), (3, 2), (5, 1), (5, 2), (7, 1))
+}
+
+
+def scratch_bytes(window: Window) -> int:
+    """Memory that each thread needs, to note where its rows of taps lie."""
+    return 16 * LINES * -(-window.y.taps // LINES)

@@ -2,60 +2,162 @@
 
 from __future__ import annotations
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from pointwise.convolution.window import Window
 from pointwise.engine.cpu.cut import cut_bands
-from pointwise.engine.cpu.gathers import stencil
-from pointwise.engine.cpu.launch import device_of, slot
-from pointwise.engine.cpu.loops.shared import (
-    _OWN,
-    Step,
-    empty,
-    over_rows,
-    row_kernel,
-    stencil_arguments,
-    windowed,
+from pointwise.engine.cpu.gathers import stencil, stencil_int8
+from pointwise.engine.cpu.gathers.band import band_of, fixed_bands, window_bytes
+from pointwise.engine.cpu.gathers.stencil import STENCIL
+from pointwise.engine.cpu.gathers.stencil_int8 import STENCIL_INT8
+from pointwise.engine.cpu.launch import Launch, device_of, threads
+from pointwise.engine.cpu.layout import Arguments, Layout
+from pointwise.engine.cpu.loops.moments import Reduction, add_moments
+from pointwise.engine.cpu.loops.row_kernels import BYTES, FLOATS, row_kernel, row_kernels
+from pointwise.engine.cpu.loops.shared import EPILOGUES, empty
+from pointwise.engine.cpu.weights import StencilWeight, StencilWeightInt8
+from pointwise.engine.cpu.window import WINDOW, window_arguments
+
+_ENTRIES = (
+    "*x *out *scratch *prologue *moments scratch_bytes band bands out_image out_line out_pixel"
 )
-from pointwise.engine.cpu.loops.stencil_rows import stencil_rows_of
-from pointwise.engine.cpu.weights import Filtered, Mix, Taps, Weights, is_stencil, mix, taps  # noqa: F401
+_LAYOUT = Layout("Depthwise", _ENTRIES, window=WINDOW, stencil=STENCIL)
+_LAYOUT_INT8 = Layout("DepthwiseInt8", _ENTRIES, window=WINDOW, stencil=STENCIL_INT8)
+"""Each thread has ``scratch_bytes``, each program a ``band`` of rows of one image."""
 
 
-def _depthwise_of(fill, *shape):
-    stencil_rows = stencil_rows_of(fill, *shape)
+def _depthwise_of(name: str, layout: Layout, normed: bool = False):
+    """What makes the loop; prologue and moments are compiled into it where it is ``normed``."""
 
-    @device_of(*shape)
-    def depthwise_band(arguments, program, thread, like):
-        out, band, bands = (
-            slot(arguments, _OWN),
-            slot(arguments, _OWN + 1),
-            slot(arguments, _OWN + 2),
+    def loop_of(fill, taps: int, stride: int):
+        @device_of(name, taps, stride)
+        def depthwise(arguments, program, thread, like):
+            own = layout(arguments)
+            window = own.window
+            image, first = program // own.bands, program % own.bands * own.band
+            rows = min(own.band, window.lines - first)
+            out = own.out + image * own.out_image + first * own.out_line
+            scratch = own.scratch + thread * own.scratch_bytes
+            if normed:
+                x, y, read = band_of(own.x, image, first, rows, window, own.prologue, scratch,
+                                     like)  # fmt: skip
+            else:
+                x = own.x + image * window.height * window.width * window.pixel
+                y, read = first, window
+            fill(out, own.out_pixel, own.out_line, y, rows, x, read, own.stencil, scratch, like)
+            if normed and own.moments != 0:  # points follow one another
+                add_moments(own.moments, out, own.out_pixel, rows * window.points, window.channels,
+                            0, window.channels, program, True, like)  # fmt: skip
+
+        return depthwise
+
+    return loop_of
+
+
+_KERNELS = {
+    **row_kernels(_depthwise_of("floats", _LAYOUT), stencil.ROWS, "depthwise", FLOATS),
+    **row_kernels(_depthwise_of("bytes", _LAYOUT_INT8), stencil_int8.ROWS, "depthwise", BYTES),
+}
+_NORMED_KERNELS = row_kernels(_depthwise_of("normed", _LAYOUT, True), stencil.ROWS, "normed")
+
+
+def stencil_arguments(
+    weight: StencilWeight | StencilWeightInt8, activation: str = "none"
+) -> Arguments:
+    """A stencil and its epilogue; that of bytes has no activation."""
+    if isinstance(weight, StencilWeightInt8):
+        return STENCIL_INT8(
+            weight=weight.packed,
+            start=weight.start,
+            factor=weight.factor,
+            shift=weight.shift,
+            blank=weight.blank,
         )
-        out_image, out_line = slot(arguments, _OWN + 3), slot(arguments, _OWN + 4)
-        image, first = program // bands, program % bands * band
-        stencil_rows(arguments, image, first, min(band, slot(arguments, 5) - first),
-                      out + image * out_image + first * out_line, slot(arguments, _OWN + 5),
-                      out_line, like)  # fmt: skip
-
-    return depthwise_band
+    low, high, kind = EPILOGUES[activation]
+    return STENCIL(weight=weight.weight, bias=weight.bias, low=low, high=high, kind=kind)
 
 
-_DEPTHWISE = over_rows(_depthwise_of, stencil.ROWS, "depthwise")
+def stencil_bytes(weight: StencilWeight | StencilWeightInt8, window: Window) -> int:
+    """Memory that a stencil needs for each thread."""
+    gather = stencil_int8 if isinstance(weight, StencilWeightInt8) else stencil
+    return gather.scratch_bytes(window)
 
 
-def depthwise(x: Tensor, weights: Taps, window: Window, activation: str = "none") -> Tensor:
+def _arguments(
+    x: Tensor,
+    weight: StencilWeight | StencilWeightInt8,
+    window: Window,
+    out: Tensor,
+    cut: tuple[int, int],
+    scratch_bytes: int,
+    activation: str = "none",
+    prologue: Arguments | None = None,
+    moments: Arguments | None = None,
+) -> Arguments:
+    channels, size = x.shape[1], x.element_size()
+    out_image, out_line, out_pixel = (out.stride(i) * size for i in (0, 2, 3))
+    layout = _LAYOUT_INT8 if isinstance(weight, StencilWeightInt8) else _LAYOUT
+    scratch = torch.empty(threads() * scratch_bytes, dtype=torch.uint8) if scratch_bytes else None
+    return layout(
+        x=x,
+        out=out,
+        scratch=scratch,
+        prologue=prologue,
+        moments=moments,
+        scratch_bytes=scratch_bytes,
+        band=cut[0],
+        bands=cut[1],
+        out_image=out_image,
+        out_line=out_line,
+        out_pixel=out_pixel,
+        window=window_arguments(window, channels * size, channels),
+        stencil=stencil_arguments(weight, activation),
+    )
+
+
+def depthwise(x: Tensor, weight: StencilWeight, window: Window, activation: str = "none") -> Tensor:
     """Each channel by its own stencil; ``x`` and the result are channels_last."""
-    return depthwise_step(x, weights, window, empty(x, window, x.shape[1]), activation).run()
+    return depthwise_step(x, weight, window, empty(x, window, x.shape[1]), activation).run()
 
 
 def depthwise_step(
-    x: Tensor, weights: Taps, window: Window, out: Tensor, activation: str = "none"
-) -> Step:
-    """``depthwise`` into ``out``, which may be every so-manieth row and column of an image."""
-    channels, size = x.shape[1], x.element_size()
-    band, bands = cut_bands(window, window.x.points * channels * size, 64 * 1024)
-    arguments = windowed(x, window, channels) + stencil_arguments(weights, activation)
-    arguments += [out.data_ptr(), band, bands, *(out.stride(i) * size for i in (0, 2, 3))]
-    programs = window.images * bands if out.numel() else 0
-    compiled = row_kernel(_DEPTHWISE, window, x.dtype)
-    return Step(compiled, arguments, programs, out, _OWN, (weights,))
+    x: Tensor,
+    weight: StencilWeight | StencilWeightInt8,
+    window: Window,
+    out: Tensor,
+    activation: str = "none",
+) -> Launch:
+    """``depthwise`` into ``out``, of floats, or of bytes to bytes.
+
+    Without an activation, rows and columns of ``out`` may lie apart.
+    """
+    cut = cut_bands(window, window.x.points * x.shape[1] * x.element_size(), 64 * 1024)
+    room = stencil_bytes(weight, window)
+    arguments = _arguments(x, weight, window, out, cut, room, activation)
+    programs = window.images * cut[1] if out.numel() else 0
+    return Launch(row_kernel(_KERNELS, window, x.dtype), arguments, programs, out)
+
+
+def normed_depthwise(
+    x: Tensor,
+    weight: StencilWeight,
+    window: Window,
+    prologue: Arguments | None,
+    reduction: Reduction | None,
+) -> Tensor:
+    """``depthwise`` of ``x`` as a ``prologue`` has it; each band is a slab of the ``reduction``."""
+    channels = x.shape[1]
+    out, pixel = empty(x, window, channels), channels * x.element_size()
+    band, bands = fixed_bands(window.y.points, window.images, window.x.points * pixel)
+    room = 0 if prologue is None else window_bytes(window, band, pixel)
+    moments = None
+    if reduction is not None:
+        rows = np.full(bands, band, dtype=np.int64)
+        rows[-1] = window.y.points - (bands - 1) * band
+        moments = reduction.begin(out, np.tile(rows * window.x.points, window.images))
+    arguments = _arguments(x, weight, window, out, (band, bands), room, prologue=prologue,
+                           moments=moments)  # fmt: skip
+    kernel = row_kernel(_NORMED_KERNELS, window, x.dtype)
+    return Launch(kernel, arguments, window.images * bands, out).run()

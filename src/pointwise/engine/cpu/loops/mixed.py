@@ -1,133 +1,257 @@
-"""Pointwise and standard convolutions of an image: pixels or patches, then the mix."""
+"""Every convolution that multiplies what it gathers: a tile of rows is gathered, then mixed.
+
+Results do not depend on the number of threads: a row is computed by one program from start to end.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pointwise.convolution.window import Window
-from pointwise.engine.cpu.by_dtype import by_dtype
-from pointwise.engine.cpu.cut import TEAM, cut_points, row_stride
-from pointwise.engine.cpu.gathers import patches
-from pointwise.engine.cpu.gathers.transfer import CORRECT
-from pointwise.engine.cpu.gemm import (
-    GENERAL,
-    ROWS,
-    TILE,
-    TILE_ROW,
+from pointwise.engine.cpu import gemm_int8
+from pointwise.engine.cpu.by_dtype import by_dtype, of_type
+from pointwise.engine.cpu.cut import TEAM, cut_points, odd_lines, row_stride
+from pointwise.engine.cpu.gathers.patches import (
+    PATCHES,
+    fill_bytes,
+    fill_floats,
+    patches_arguments,
 )
-from pointwise.engine.cpu.launch import device, slot, threads
-from pointwise.engine.cpu.loops.moments import Behind
-from pointwise.engine.cpu.loops.shared import _OWN, Step, empty, stencil_arguments, windowed
-from pointwise.engine.cpu.mix import MIX_SLOTS, mix_tile, mixing
-from pointwise.engine.cpu.table import Table
-from pointwise.engine.cpu.vector import bytes_of
-from pointwise.engine.cpu.weights import Filtered, Mix, Taps, Weights, is_stencil, mix, taps  # noqa: F401
+from pointwise.engine.cpu.gathers.prologue import other_image
+from pointwise.engine.cpu.gemm import GENERAL, ROWS, TILE, TILE_ROW
+from pointwise.engine.cpu.launch import Launch, device_of, kernel, threads
+from pointwise.engine.cpu.layout import Arguments, Layout
+from pointwise.engine.cpu.loops.moments import Reduction
+from pointwise.engine.cpu.loops.shared import empty
+from pointwise.engine.cpu.mix import (
+    MIX,
+    MIX_INT8,
+    mix_arguments,
+    mix_int8_arguments,
+    mix_tile,
+    mix_tile_int8,
+)
+from pointwise.engine.cpu.weights import PackedWeight, PackedWeightInt8
+
+_INFINITY = float("inf")
 
 
-@device
-def _mixed(arguments, program, thread, like):
-    size = bytes_of(like)
-    behind = _OWN + MIX_SLOTS
-    tile, row_blocks = slot(arguments, behind), slot(arguments, behind + 1)
-    block, blocks = slot(arguments, behind + 2), slot(arguments, behind + 3)
-    direct, scratch_row = slot(arguments, behind + 4), slot(arguments, behind + 5)
-    span, total = slot(arguments, behind + 7), slot(arguments, behind + 8)
-    how, left = slot(arguments, behind + 9), slot(arguments, behind + 10)
-    pixel, channels = slot(arguments, 1), slot(arguments, 2)
-    column = program % blocks * block
-    columns = min(block, slot(arguments, _OWN + 4) - column)
-    group = program // blocks // row_blocks
-    begin = program // blocks % row_blocks * span
-    x = slot(arguments, 0) + group * channels * size
-    # What else the pixels of a tile are made of lies so far from them.
-    apart = 0
-    if how != 0 and slot(how, 0) == CORRECT:
-        apart = slot(how, 5)
-    in_order = (
-        slot(arguments, 7) * slot(arguments, 8) * slot(arguments, 9) * slot(arguments, 10) == 1
-    )
-    for first in range(begin, min(begin + span, total), tile):
-        rows = min(tile, min(begin + span, total) - first)
-        if direct != 0:
-            mix_tile(arguments, _OWN, x + first * pixel, pixel, GENERAL, first, rows, group,
-                      column, columns, left, begin, 0, 0, 0, like)  # fmt: skip
-            continue
-        a = slot(arguments, behind + 6) + thread * tile * scratch_row
-        patches.fill(a, scratch_row, first, rows, x, pixel, channels, slot(arguments, 3),
-                     slot(arguments, 4), slot(arguments, 5), slot(arguments, 6),
-                     slot(arguments, 7), slot(arguments, 8), slot(arguments, 9),
-                     slot(arguments, 10), slot(arguments, 11), slot(arguments, 12),
-                     slot(arguments, 13), slot(arguments, 14), how, group * channels * size,
-                     like)  # fmt: skip
-        stride = TILE if scratch_row == TILE_ROW else GENERAL
-        ahead = ahead_end = 0
-        if in_order and channels * size == pixel:
-            ahead = x + (first + tile) * pixel
-            ahead_end = x + min(first + 2 * tile, begin + span, total) * pixel
-        mix_tile(arguments, _OWN, a, scratch_row, stride, first, rows, group, column, columns,
-                  left, begin, ahead, ahead_end, apart, like)  # fmt: skip
+def mixed_of(name: str, gather: Layout, fill, mix: Layout, mix_tile):
+    """(the layout, the loop) of a gather and a mix.
 
-
-_MIXED = by_dtype(_mixed, "mixed")
-
-
-def mixed(
-    x: Tensor,
-    weights: Mix,
-    window: Window,
-    residual: Tensor | None = None,
-    activation: str = "none",
-    how: Table | None = None,
-    behind: Behind | None = None,
-) -> Tensor:
-    """Pixels or patches times the weight; ``x``, ``residual`` and the result are channels_last.
-
-    ``how`` says what becomes of ``x`` as it is read, ``behind`` what the result leaves behind.
+    ``fill(target, target_row, first, rows, x, gather, prologue, channel, like)`` gathers rows,
+    ``mix_tile`` multiplies them. A program makes ``block`` columns of ``span`` rows, of which the
+    gathered ``tile`` stays in the cache; ``direct`` reads the rows of x where they are.
     """
-    out = empty(x, window, weights.groups * weights.columns)
-    return mixed_step(x, weights, window, out, residual, activation, how, behind).run()
+    layout = Layout(
+        f"Mixed{name}",
+        "*x *out *residual *scratch *prologue *moments x_row group_bytes is_in_order direct "
+        "scratch_row tile span rows row_blocks block blocks",
+        gather=gather,
+        mix=mix,
+    )
+
+    @device_of(name)
+    def mixed(arguments, program, thread, like):
+        own = layout(arguments)
+        column = program % own.blocks * own.block
+        columns = min(own.block, own.mix.columns - column)
+        slab = program // own.blocks % own.row_blocks
+        group = program // own.blocks // own.row_blocks
+        channel = group * own.group_bytes
+        x = own.x + channel
+        apart = other_image(own.prologue)
+        begin = slab * own.span
+        end = min(begin + own.span, own.rows)
+        for first in range(begin, end, own.tile):
+            rows = min(own.tile, end - first)
+            a, a_row, stride = x + first * own.x_row, own.x_row, GENERAL
+            ahead = ahead_end = 0
+            if own.direct == 0:
+                a, a_row = own.scratch + thread * own.tile * own.scratch_row, own.scratch_row
+                fill(a, a_row, first, rows, x, own.gather, own.prologue, channel, like)
+                if a_row == TILE_ROW:
+                    stride = TILE
+                if own.is_in_order != 0:
+                    ahead = x + (first + own.tile) * own.x_row
+                    ahead_end = x + min(first + 2 * own.tile, end) * own.x_row
+            mix_tile(own.mix, own.out, own.residual, a, a_row, stride, first, rows, group, column,
+                     columns, like, own.moments, slab, first == begin, ahead, ahead_end,
+                     apart)  # fmt: skip
+
+    return layout, mixed
+
+
+_PATCHES, _mixed = mixed_of("patches", PATCHES, fill_floats, MIX, mix_tile)
+_PATCHES_INT8, _mixed_int8 = mixed_of("bytes", PATCHES, fill_bytes, MIX_INT8, mix_tile_int8)
+_MIXED = by_dtype(_mixed, "mixed")
+_MIXED_INT8 = of_type(_mixed_int8, np.uint8(0), "mixed_int8")
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How the rows and columns of a mix are divided among programs, and those into tiles."""
+
+    rows: int
+    span: int  # rows of a program
+    block: int  # columns of a program
+    tile: int  # rows
+    row_bytes: int  # between the rows of a gathered tile
+    direct: bool  # nothing is gathered: A is x
+    columns: int  # of a group
+    groups: int = 1
+
+    @property
+    def row_blocks(self) -> int:
+        return -(-self.rows // self.span)
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.columns // self.block)
+
+
+def tiling(
+    window: Window, depth: int, columns: int, groups: int, size: int, row_bytes: int, direct: bool,
+    rows: int, team: int,
+) -> Tiling:  # fmt: skip
+    """That of an image whose patches have ``depth`` numbers of ``size`` bytes.
+
+    Tiles are multiples of ``rows``, those of the microkernel.
+    """
+    identity = window.is_identity
+    span, block = cut_points(window.points, depth, columns, groups, size, identity, team)
+    tile = span
+    if not direct:
+        room = (256 if identity else 48) * 1024
+        tile = min(span, rows * max(1, min(8, room // (rows * row_bytes))))
+    return Tiling(window.points, span, block, tile, row_bytes, direct, columns, groups)
+
+
+def mixed_launch(
+    compiled: kernel,
+    layout: Layout,
+    x: Tensor,
+    out: Tensor,
+    tiling: Tiling,
+    gather: Arguments,
+    mix: Arguments,
+    residual: Tensor | None = None,
+    prologue: Arguments | None = None,
+    moments: Arguments | None = None,
+    is_in_order: bool = False,
+) -> Launch:
+    """The launch of a loop of ``mixed_of``.
+
+    ``is_in_order`` says that the pixels of a tile, and no others, follow those of the last one.
+    """
+    scratch = None
+    if not tiling.direct:
+        rows = threads() * tiling.tile + ROWS  # the microkernel reads as many
+        scratch = torch.empty(rows * tiling.row_bytes, dtype=torch.uint8)
+    pixel = x.shape[1] * x.element_size()
+    arguments = layout(
+        x=x, out=out, residual=residual, scratch=scratch, prologue=prologue, moments=moments,
+        x_row=pixel, group_bytes=pixel // tiling.groups, is_in_order=int(is_in_order),
+        direct=int(tiling.direct), scratch_row=tiling.row_bytes, tile=tiling.tile,
+        span=tiling.span, rows=tiling.rows, row_blocks=tiling.row_blocks, block=tiling.block,
+        blocks=tiling.blocks, gather=gather, mix=mix,
+    )  # fmt: skip
+    programs = tiling.groups * tiling.row_blocks * tiling.blocks
+    return Launch(compiled, arguments, programs, out)
 
 
 def mixed_step(
     x: Tensor,
-    weights: Mix,
+    weights: PackedWeight,
     window: Window,
     out: Tensor,
     residual: Tensor | None = None,
     activation: str = "none",
-    how: Table | None = None,
-    behind: Behind | None = None,
-) -> Step:
-    """``mixed`` into ``out``."""
-    compiled, place = _MIXED[x.dtype], _OWN + 6
+    prologue: Arguments | None = None,
+    moments: Reduction | None = None,
+) -> Launch:
+    """Pixels or patches times the weight, into ``out``; all images are channels_last.
+
+    ``prologue`` says what becomes of ``x`` as it is read; ``moments`` of ``out`` are left behind.
+    """
+    compiled = _MIXED[x.dtype]
     if out.numel() == 0:
-        return Step(compiled, [], 0, out, place)
-    size, points = x.element_size(), window.points
-    identity = window.is_identity
+        return Launch(compiled, None, 0, out)
+    size, groups = x.element_size(), weights.groups
+    pixel, inputs = x.shape[1] * size, x.shape[1] // groups
     # Pixels a multiple of 4 KB apart share their cache sets, and are better copied.
-    direct = identity and how is None and x.shape[1] * size % 4096 != 0
-    span, block = cut_points(points, weights.depth, weights.columns, weights.groups, size, identity,
-                       threads() if behind is None else TEAM)  # fmt: skip
-    row_blocks, blocks = -(-points // span), -(-weights.columns // block)
-    row_bytes = row_stride(weights.depth * size)
-    room = (256 if identity else 48) * 1024
-    tile = span if direct else ROWS * max(1, min(8, room // (ROWS * row_bytes)))
-    tile = min(tile, span)
-    scratch = None
-    if not direct:
-        scratch = torch.empty((threads() * tile + ROWS) * row_bytes, dtype=torch.uint8)
-    arguments = windowed(x, window, x.shape[1] // weights.groups) + stencil_arguments(None, "none")
-    arguments += mixing(weights, out, residual, activation)
-    arguments += [tile, row_blocks, block, blocks, int(direct), row_bytes,
-                  0 if scratch is None else scratch.data_ptr(), span, points,
-                  0 if how is None else how.address]  # fmt: skip
-    left = 0
-    if behind is not None:
-        counts = np.full(row_blocks, span, dtype=np.int64)
-        counts[-1] = points - (row_blocks - 1) * span
-        left = behind.begin(out, counts)
-    arguments.append(left)
-    programs = weights.groups * row_blocks * blocks
-    return Step(compiled, arguments, programs, out, place, (weights, scratch, how, behind))
+    direct = window.is_identity and prologue is None and pixel % 4096 != 0
+    cut = tiling(window, weights.depth, weights.columns, groups, size,
+                 row_stride(weights.depth * size), direct, ROWS,
+                 threads() if moments is None else TEAM)  # fmt: skip
+    sums = None
+    if moments is not None:
+        counts = np.full(cut.row_blocks, cut.span, dtype=np.int64)
+        counts[-1] = cut.rows - (cut.row_blocks - 1) * cut.span
+        sums = moments.begin(out, counts)
+    one_tap = window.taps * window.y.stride * window.x.stride == 1
+    return mixed_launch(
+        compiled,
+        _PATCHES,
+        x,
+        out,
+        cut,
+        patches_arguments(window, pixel, inputs),
+        mix_arguments(weights, out.shape[1] * size, activation),
+        residual,
+        prologue,
+        sums,
+        is_in_order=one_tap and groups == 1,
+    )
+
+
+def mixed_int8_step(
+    x: Tensor,
+    weights: PackedWeightInt8,
+    window: Window,
+    out: Tensor,
+    residual: Tensor | None = None,
+    residual_scale: float = 0.0,
+    low: float = -_INFINITY,
+    high: float = _INFINITY,
+) -> Launch:
+    """``mixed_step`` of bytes, into bytes or float32.
+
+    ``residual`` are bytes, each of which adds ``residual_scale`` times its value. ``low`` and
+    ``high`` are bounds of a result in float32.
+    """
+    if out.numel() == 0:
+        return Launch(_MIXED_INT8, None, 0, out)
+    channels = x.shape[1]
+    depth = channels * window.taps
+    direct = window.is_identity and depth % gemm_int8.GROUP == 0 and depth % 4096 != 0
+    out_row = out.shape[1] * out.element_size()
+    return mixed_launch(
+        _MIXED_INT8,
+        _PATCHES_INT8,
+        x,
+        out,
+        tiling(window, depth, weights.columns, 1, 1, odd_lines(depth), direct, gemm_int8.ROWS,
+               threads()),
+        patches_arguments(window, channels, channels, weights.zero),
+        mix_int8_arguments(weights, out_row, out.dtype == torch.uint8, residual_scale, low, high),
+        residual,
+    )  # fmt: skip
+
+
+def mixed(
+    x: Tensor,
+    weights: PackedWeight,
+    window: Window,
+    residual: Tensor | None = None,
+    activation: str = "none",
+    how: Arguments | None = None,
+    behind: Reduction | None = None,
+) -> Tensor:
+    """``mixed_step`` into a new image."""
+    out = empty(x, window, weights.groups * weights.columns)
+    return mixed_step(x, weights, window, out, residual, activation, how, behind).run()

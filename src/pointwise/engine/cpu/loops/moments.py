@@ -1,14 +1,14 @@
-"""What a tile of results leaves behind while it is in the cache: the sums that batch norm needs.
+"""Sums over all rows of a result, which batch norm needs, taken while a tile is in the cache.
 
-A table of int64 says which: the mode, where the sums go, how many numbers one slab of them has, and
-the mode's operands. Each slab is a run of rows that one program works off.
+A kernel gets the address of a table of the layout ``MOMENTS``, or 0. Each program works off some
+rows of the result and has a slab of sums of its own. There are two kinds:
 
-MOMENTS, of results x: ``[3, C]`` for each slab, its first row p, Σ(x-p) and Σ(x-p)²: close to the
-mean, so that nothing cancels. ``Moments`` makes mean and variance of them.
+STATISTICS, of results x: ``[3, C]`` in a slab, its first row p, Σ(x - p) and Σ(x - p)². A number
+close to the mean is taken off, so that nothing cancels.
 
-MASK, of gradients d that come back to ``clamp((z - mean)·scale + shift)``: d becomes zero where
-that is outside the bounds, ``[2, C]`` for each slab is Σd·(z-mean) and Σd, and what is left is
-d·scale.
+NORM_GRADIENT, of gradients d that come back to ``clamp((z - mean)·scale + shift)``: d becomes zero
+where that is outside the bounds, ``[2, C]`` in a slab is Σ d·(z - mean) and Σ d, and what is left
+of the gradient is d·scale.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pointwise.engine.cpu.launch import array, device, kernel, launch, slot
+from pointwise.engine.cpu.by_dtype import by_dtype
+from pointwise.engine.cpu.launch import array, device, kernel, launch
+from pointwise.engine.cpu.layout import Arguments, Layout
+from pointwise.engine.cpu.norm import NORM
 from pointwise.engine.cpu.pack import padded_columns
 from pointwise.engine.cpu.partial_sums import total_of
-from pointwise.engine.cpu.table import Table, bits, real
 from pointwise.engine.cpu.vector import (
     at_most,
     broadcast,
@@ -33,104 +35,120 @@ from pointwise.engine.cpu.vector import (
     store_first,
 )
 
-MOMENTS, MASK = 1, 2
-# Entries: mode, sums, numbers in a slab, then for MASK: z minus the gradient (in bytes), mean,
-# scale, shift, low, high (as float64).
+STATISTICS, NORM_GRADIENT = 1, 2
+
+MOMENTS = Layout("Moments", "*sums kind numbers z", norm=NORM)
+"""A slab has ``numbers`` sums. Of NORM_GRADIENT, ``z`` is how many bytes z lies behind the
+gradient."""
+
+
+# --- in kernels -----------------------------------------------------------------------------------
 
 
 @device
-def leave(table, rows, row_bytes, count, columns, column, channels, slab, first, like):
-    """Works off ``count`` rows of results, from channel ``column`` on.
+def add_moments(moments, rows, row_bytes, count, columns, column, channels, slab, begins, like):
+    """Adds ``count`` rows of a result, ``columns`` of its channels from ``column`` on, to a slab.
 
-    ``first`` says that these are the slab's first rows.
+    ``begins`` says that these are the slab's first rows. Of NORM_GRADIENT it changes the rows.
     """
+    own = MOMENTS(moments)
     size = bytes_of(like)
-    sums = slot(table, 1) + (slab * slot(table, 2) + column) * size
-    if slot(table, 0) == MOMENTS:
-        _moments(sums, channels * size, rows, row_bytes, count, columns, first, like)
+    sums = own.sums + (slab * own.numbers + column) * size
+    if own.kind == STATISTICS:
+        _statistics(sums, channels * size, rows, row_bytes, count, columns, begins, like)
     else:
-        _mask(table, sums, channels * size, rows, row_bytes, count, columns, column * size, first,
-              like)  # fmt: skip
+        _norm_gradient(
+            own, sums, channels * size, rows, row_bytes, count, columns, column * size, begins, like
+        )
 
 
 @device
-def _moments(sums, next_, rows, row_bytes, count, columns, first, like):
+def _statistics(sums, sums_row, rows, row_bytes, count, columns, begins, like):
     size, width = bytes_of(like), lanes_of(like)
     for c in range(0, columns, width):
         left = columns - c
         here = sums + c * size
-        if first:
+        if begins:
             zero = broadcast(number(0, like))
             store_first(here, load_first(rows + c * size, left, like), left)
-            store_first(here + next_, zero, left)
-            store_first(here + 2 * next_, zero, left)
+            store_first(here + sums_row, zero, left)
+            store_first(here + 2 * sums_row, zero, left)
         pivot = load_first(here, left, like)
-        one, two = load_first(here + next_, left, like), load_first(here + 2 * next_, left, like)
+        total = load_first(here + sums_row, left, like)
+        squares = load_first(here + 2 * sums_row, left, like)
         for r in range(count):
             x = load_first(rows + r * row_bytes + c * size, left, like) - pivot
-            one = one + x
-            two = fma(x, x, two)
-        store_first(here + next_, one, left)
-        store_first(here + 2 * next_, two, left)
+            total = total + x
+            squares = fma(x, x, squares)
+        store_first(here + sums_row, total, left)
+        store_first(here + 2 * sums_row, squares, left)
 
 
 @device
-def _mask(table, sums, next_, rows, row_bytes, count, columns, channel, first, like):
+def _norm_gradient(own, sums, sums_row, rows, row_bytes, count, columns, channel, begins, like):
     size, width = bytes_of(like), lanes_of(like)
-    other = slot(table, 3)
-    low, high = broadcast(real(table, 7, like)), broadcast(real(table, 8, like))
+    norm = own.norm
+    low, high = broadcast(number(norm.low, like)), broadcast(number(norm.high, like))
     zero = broadcast(number(0, like))
     for c in range(0, columns, width):
         left = columns - c
         at = channel + c * size
-        mean = load_first(slot(table, 4) + at, left, like)
-        scale = load_first(slot(table, 5) + at, left, like)
-        shift = load_first(slot(table, 6) + at, left, like)
+        mean = load_first(norm.mean + at, left, like)
+        scale = load_first(norm.scale + at, left, like)
+        shift = load_first(norm.shift + at, left, like)
         here = sums + c * size
-        one, two = zero, zero
-        if not first:
-            one, two = load_first(here, left, like), load_first(here + next_, left, like)
+        weighted, total = zero, zero
+        if not begins:
+            weighted = load_first(here, left, like)
+            total = load_first(here + sums_row, left, like)
         for r in range(count):
             place = rows + r * row_bytes + c * size
-            z = load_first(place + other, left, like) - mean
-            inside = fma(z, scale, shift)
+            z = load_first(place + own.z, left, like) - mean
+            x = fma(z, scale, shift)
             d = load_first(place, left, like)
             # NaN is not at most anything, and keeps its gradient, as in PyTorch.
-            d = choose(at_most(inside, low), zero, choose(at_most(high, inside), zero, d))
-            one = fma(d, z, one)
-            two = two + d
+            d = choose(at_most(x, low), zero, choose(at_most(high, x), zero, d))
+            weighted = fma(d, z, weighted)
+            total = total + d
             store_first(place, d * scale, left)
-        store_first(here, one, left)
-        store_first(here + next_, two, left)
+        store_first(here, weighted, left)
+        store_first(here + sums_row, total, left)
+
+
+# --- mean and variance of all slabs ---------------------------------------------------------------
+
+_MERGE = Layout("Merge", "*sums *counts *mean *variance slabs channels numbers")
+_BLOCK = 64  # channels of one program
 
 
 def _merge(arguments, program, thread, kind):
-    slabs, channels = slot(arguments, 0), slot(arguments, 1)
-    numbers = slot(arguments, 2)
-    sums = array(slot(arguments, 3), slabs * numbers, kind)
-    counts = array(slot(arguments, 4), slabs, np.int64)
-    mean = array(slot(arguments, 5), channels, kind)
-    variance = array(slot(arguments, 6), channels, kind)
-    begin, end = program * 64, min((program + 1) * 64, channels)
+    """Mean and biased variance of some channels, from the statistics of all slabs, in float64."""
+    own = _MERGE(arguments)
+    slabs, channels, numbers = own.slabs, own.channels, own.numbers
+    sums = array(own.sums, slabs * numbers, kind)
+    counts = array(own.counts, slabs, np.int64)
+    mean = array(own.mean, channels, kind)
+    variance = array(own.variance, channels, kind)
+    begin, end = program * _BLOCK, min((program + 1) * _BLOCK, channels)
     total = 0
     for s in range(slabs):
         total += counts[s]
-    middles, squares = np.zeros(64), np.zeros(64)
+    means, squares = np.zeros(_BLOCK), np.zeros(_BLOCK)
     for s in range(slabs):
         for c in range(begin, end):
             at = s * numbers + c
-            middles[c - begin] += (
+            means[c - begin] += (
                 counts[s] * np.float64(sums[at]) + np.float64(sums[at + channels])
             ) / total
     for s in range(slabs):
         for c in range(begin, end):
             at = s * numbers + c
-            apart = np.float64(sums[at + channels]) / counts[s]
-            middle = np.float64(sums[at]) + apart - middles[c - begin]
-            square = np.float64(sums[at + 2 * channels]) - counts[s] * apart * apart
-            squares[c - begin] += (max(0.0, square) + counts[s] * middle * middle) / total
+            from_pivot = np.float64(sums[at + channels]) / counts[s]
+            from_mean = np.float64(sums[at]) + from_pivot - means[c - begin]
+            square = np.float64(sums[at + 2 * channels]) - counts[s] * from_pivot * from_pivot
+            squares[c - begin] += (max(0.0, square) + counts[s] * from_mean * from_mean) / total
     for c in range(begin, end):
-        mean[c] = middles[c - begin]
+        mean[c] = means[c - begin]
         variance[c] = squares[c - begin]
 
 
@@ -147,94 +165,118 @@ def _merge_float64(arguments, program, thread):
     _merge_of(arguments, program, thread, np.float64)
 
 
-class Behind:
-    """Sums over all rows of a result; ``begin`` says how it is cut into slabs."""
+_MERGE_KERNELS = {torch.float32: _merge_float32, torch.float64: _merge_float64}
 
-    mode = 0
-    parts = 0  # numbers for each channel
 
-    def begin(self, out: Tensor, counts: np.ndarray) -> int:
-        """Makes room for slabs of ``counts`` rows each; returns the table's address."""
+# --- on the host ----------------------------------------------------------------------------------
+
+
+class Reduction:
+    """Sums over all rows of a result; ``begin`` says how the result is cut into slabs."""
+
+    rows: int  # of [C] in a slab
+
+    def begin(self, out: Tensor, counts: np.ndarray) -> Arguments:
+        """Makes room for slabs of ``counts`` rows each; returns the kernel's table."""
         self.counts, self.channels = counts, out.shape[1]
-        numbers = padded_columns(self.parts * self.channels, out.dtype)
+        numbers = padded_columns(self.rows * self.channels, out.dtype)
         self.sums = torch.empty(len(counts), numbers, dtype=out.dtype)
-        self.table = Table([self.mode, self.sums.data_ptr(), numbers, *self.operands(out)])
-        return self.table.address
+        self.table = self.arguments(out)
+        return self.table
 
-    def operands(self, out: Tensor) -> list[int]:
-        return []
+    def arguments(self, out: Tensor) -> Arguments:
+        raise NotImplementedError
 
 
-class Moments(Behind):
+class Moments(Reduction):
     """Mean and variance of each channel of a result."""
 
-    mode, parts = MOMENTS, 3
+    rows = 3
+
+    def arguments(self, out: Tensor) -> Arguments:
+        norm = NORM(mean=None, scale=None, shift=None, low=0.0, high=0.0)
+        return MOMENTS(sums=self.sums, kind=STATISTICS, numbers=self.sums.shape[1], z=0, norm=norm)
 
     def result(self) -> tuple[Tensor, Tensor]:
         """(mean, biased variance), ``[C]`` each."""
         sums, channels = self.sums, self.channels
         mean, variance = (torch.empty(channels, dtype=sums.dtype) for _ in range(2))
-        compiled = _merge_float32 if sums.dtype == torch.float32 else _merge_float64
-        arguments = [len(sums), channels, sums.shape[1], sums.data_ptr(), self.counts.ctypes.data,
-                     mean.data_ptr(), variance.data_ptr()]  # fmt: skip
-        launch(compiled, arguments, -(-channels // 64))
+        arguments = _MERGE(
+            sums=sums,
+            counts=self.counts,
+            mean=mean,
+            variance=variance,
+            slabs=len(sums),
+            channels=channels,
+            numbers=sums.shape[1],
+        )
+        launch(_MERGE_KERNELS[sums.dtype], arguments, -(-channels // _BLOCK))
         return mean, variance
 
 
-class Mask(Behind):
+class NormGradient(Reduction):
     """The gradient before ``clamp((z - mean)·scale + shift)``, and the sums its parameters need."""
 
-    mode, parts = MASK, 2
+    rows = 2
 
     def __init__(
         self, z: Tensor, mean: Tensor, scale: Tensor, shift: Tensor, low: float, high: float
     ) -> None:
-        self.given = (z, mean, scale, shift)
-        self.bounds = (low, high)
+        self.z = z
+        self.norm = NORM(mean=mean, scale=scale, shift=shift, low=low, high=high)
 
-    def operands(self, out: Tensor) -> list[int]:
-        z, *rows = self.given
-        return [
-            z.data_ptr() - out.data_ptr(),
-            *(row.data_ptr() for row in rows),
-            *(bits(bound) for bound in self.bounds),
-        ]
+    def arguments(self, out: Tensor) -> Arguments:
+        return MOMENTS(
+            sums=self.sums,
+            kind=NORM_GRADIENT,
+            numbers=self.sums.shape[1],
+            z=self.z.data_ptr() - out.data_ptr(),
+            norm=self.norm,
+        )
 
     def result(self) -> tuple[Tensor, Tensor]:
-        """(Σ d·(z - mean), Σ d), ``[C]`` each, of the gradients d that are not masked."""
+        """(Σ d·(z - mean), Σ d), ``[C]`` each, of the gradients d within the bounds."""
         channels = self.channels
         total = total_of(self.sums)
         return total[:channels], total[channels : 2 * channels]
 
 
-_ROWS = 256
+# --- a pass of its own ----------------------------------------------------------------------------
+
+_PASS = Layout("Pass", "*out *moments row_bytes channels rows")
+_ROWS = 256  # of one program
 
 
 @device
 def _pass(arguments, program, thread, like):
-    out, row_bytes, channels = slot(arguments, 0), slot(arguments, 1), slot(arguments, 2)
+    own = _PASS(arguments)
     first = program * _ROWS
-    rows = min(_ROWS, slot(arguments, 3) - first)
-    leave(slot(arguments, 4), out + first * row_bytes, row_bytes, rows, channels, 0, channels,
-          program, True, like)  # fmt: skip
+    rows = min(_ROWS, own.rows - first)
+    out = own.out + first * own.row_bytes
+    add_moments(
+        own.moments, out, own.row_bytes, rows, own.channels, 0, own.channels, program, True, like
+    )
 
 
-@kernel
-def _pass_float32(arguments, program, thread):
-    _pass(arguments, program, thread, np.float32(0))
+_PASS_KERNELS = by_dtype(_pass, "pass")
 
 
-@kernel
-def _pass_float64(arguments, program, thread):
-    _pass(arguments, program, thread, np.float64(0))
-
-
-def pass_over(out: Tensor, behind: Behind) -> None:
-    """The same for a result that was made otherwise: one more pass over it."""
+def pass_over(out: Tensor, reduction: Reduction) -> None:
+    """The same for a channels_last image that was made otherwise: one more pass over it."""
     channels = out.shape[1]
     rows = out.numel() // channels
     counts = np.full(-(-rows // _ROWS), _ROWS, dtype=np.int64)
     counts[-1] = rows - (len(counts) - 1) * _ROWS
-    table = behind.begin(out, counts)
-    arguments = [out.data_ptr(), channels * out.element_size(), channels, rows, table]
-    launch(_pass_float32 if out.dtype == torch.float32 else _pass_float64, arguments, len(counts))
+    arguments = _PASS(
+        out=out,
+        moments=reduction.begin(out, counts),
+        row_bytes=channels * out.element_size(),
+        channels=channels,
+        rows=rows,
+    )
+    launch(_PASS_KERNELS[out.dtype], arguments, len(counts))
+
+
+# The names of before, for who has not yet been told.
+Behind = Reduction
+leave = add_moments

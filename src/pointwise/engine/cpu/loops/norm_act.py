@@ -5,16 +5,17 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pointwise.engine.cpu.activation import HARDSWISH, NONE, SILU, activate, exponential, quotient
-from pointwise.engine.cpu.launch import device, kernel, launch, slot
+from pointwise.engine.cpu.by_dtype import by_dtype
+from pointwise.engine.cpu.launch import device, launch
+from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.memory import empty_image
+from pointwise.engine.cpu.norm import NORM
 from pointwise.engine.cpu.pack import padded_columns
 from pointwise.engine.cpu.partial_sums import total_of
-from pointwise.engine.cpu.table import bits, real
 from pointwise.engine.cpu.vector import (
     at_most,
     broadcast,
@@ -28,81 +29,73 @@ from pointwise.engine.cpu.vector import (
     within,
 )
 
-_ROWS = 256
-# Entries of the table: z, channels, rows, mean, scale, shift, residual (or 0), low, high (as
-# float64), kind of activation, result; backwards also gradient, sums, numbers in a slab, and the
-# residual's gradient (or 0).
+_FORWARD = Layout("NormAct", "*x *out *residual channels rows kind", norm=NORM)
+_BACKWARD = Layout(
+    "NormActGradient",
+    "*x *out *residual *grad *residual_grad *sums channels rows kind numbers",
+    norm=NORM,
+)
+"""``out`` is the gradient of x; a slab of ``sums`` is ``[2, C]``, Σ d·(x - mean) and Σ d of the
+gradient d before the activation."""
+
+_ROWS = 256  # of one program
 
 
 @device
 def _forward(arguments, program, thread, like):
+    own = _FORWARD(arguments)
+    norm = own.norm
     size, width = bytes_of(like), lanes_of(like)
-    channels = slot(arguments, 1)
-    row = channels * size
+    row = own.channels * size
     first = program * _ROWS
-    count = min(_ROWS, slot(arguments, 2) - first)
-    z, out = slot(arguments, 0) + first * row, slot(arguments, 10) + first * row
-    residual = slot(arguments, 6)
-    low, high, kind = real(arguments, 7, like), real(arguments, 8, like), slot(arguments, 9)
-    for c in range(0, channels, width):
-        left, at = channels - c, c * size
-        mean = load_first(slot(arguments, 3) + at, left, like)
-        scale = load_first(slot(arguments, 4) + at, left, like)
-        shift = load_first(slot(arguments, 5) + at, left, like)
-        for r in range(count):
+    rows = min(_ROWS, own.rows - first)
+    x, out, residual = own.x + first * row, own.out + first * row, own.residual + first * row
+    low, high = number(norm.low, like), number(norm.high, like)
+    for c in range(0, own.channels, width):
+        left, at = own.channels - c, c * size
+        mean = load_first(norm.mean + at, left, like)
+        scale = load_first(norm.scale + at, left, like)
+        shift = load_first(norm.shift + at, left, like)
+        for r in range(rows):
             here = r * row + at
-            x = fma(load_first(z + here, left, like) - mean, scale, shift)
-            if residual != 0:
-                x = x + load_first(residual + first * row + here, left, like)
-            store_first(out + here, within(x, low, high), left)
-    if kind != NONE:
-        activate(out, row, count, channels, kind, like)
+            y = fma(load_first(x + here, left, like) - mean, scale, shift)
+            if own.residual != 0:
+                y = y + load_first(residual + here, left, like)
+            store_first(out + here, within(y, low, high), left)
+    if own.kind != NONE:
+        activate(out, row, rows, own.channels, own.kind, like)
 
 
 @device
 def _backward(arguments, program, thread, like):
+    own = _BACKWARD(arguments)
+    norm = own.norm
     size, width = bytes_of(like), lanes_of(like)
-    channels = slot(arguments, 1)
-    row = channels * size
+    row = own.channels * size
     first = program * _ROWS
-    count = min(_ROWS, slot(arguments, 2) - first)
-    z, out = slot(arguments, 0) + first * row, slot(arguments, 10) + first * row
-    residual, d_residual = slot(arguments, 6), slot(arguments, 14)
-    grad = slot(arguments, 11) + first * row
-    sums = slot(arguments, 12) + program * slot(arguments, 13) * size
-    low, high = broadcast(real(arguments, 7, like)), broadcast(real(arguments, 8, like))
-    kind = slot(arguments, 9)
-    zero, one = broadcast(number(0, like)), broadcast(number(1, like))
-    three = broadcast(number(3, like))
-    third = broadcast(number(1, like) / number(3, like))
-    half, minus = broadcast(number(0.5, like)), broadcast(number(-1, like))
-    for c in range(0, channels, width):
-        left, at = channels - c, c * size
-        mean = load_first(slot(arguments, 3) + at, left, like)
-        scale = load_first(slot(arguments, 4) + at, left, like)
-        shift = load_first(slot(arguments, 5) + at, left, like)
+    rows = min(_ROWS, own.rows - first)
+    x, residual = own.x + first * row, own.residual + first * row
+    grad, out = own.grad + first * row, own.out + first * row
+    residual_grad = own.residual_grad + first * row
+    sums = own.sums + program * own.numbers * size
+    low, high = broadcast(number(norm.low, like)), broadcast(number(norm.high, like))
+    zero = broadcast(number(0, like))
+    for c in range(0, own.channels, width):
+        left, at = own.channels - c, c * size
+        mean = load_first(norm.mean + at, left, like)
+        scale = load_first(norm.scale + at, left, like)
+        shift = load_first(norm.shift + at, left, like)
         total, weighted = zero, zero
-        for r in range(count):
+        for r in range(rows):
             here = r * row + at
-            away = load_first(z + here, left, like) - mean
-            x = fma(away, scale, shift)
-            if residual != 0:
-                x = x + load_first(residual + first * row + here, left, like)
+            away = load_first(x + here, left, like) - mean
+            y = fma(away, scale, shift)
+            if own.residual != 0:
+                y = y + load_first(residual + here, left, like)
             d = load_first(grad + here, left, like)
-            if kind == NONE:
-                d = choose(at_most(x, low), zero, choose(at_most(high, x), zero, d))
-            elif kind == HARDSWISH:
-                slope = fma(x, third, half)
-                slope = choose(at_most(x, three * minus), zero, slope)
-                d = d * choose(at_most(three, x), one, slope)
-            else:
-                sigmoid = quotient(one, one + exponential(x * minus))
-                slope = sigmoid * (one - sigmoid)
-                if kind == SILU:
-                    slope = fma(x, slope, sigmoid)
-                d = d * slope
-            if d_residual != 0:
-                store_first(d_residual + first * row + here, d, left)
+            d = _before_activation(d, y, own.kind, low, high, like)
+            if own.residual_grad != 0:
+                store_first(residual_grad + here, d, left)
             weighted = fma(d, away, weighted)
             total = total + d
             store_first(out + here, d * scale, left)
@@ -110,70 +103,90 @@ def _backward(arguments, program, thread, like):
         store_first(sums + row + at, total, left)
 
 
-@kernel
-def _forward_float32(arguments, program, thread):
-    _forward(arguments, program, thread, np.float32(0))
+@device
+def _before_activation(d, y, kind, low, high, like):
+    """The gradient of the activation's argument ``y``, for the gradient ``d`` of its result."""
+    if kind == NONE:
+        zero = broadcast(number(0, like))
+        # NaN is not at most anything, and keeps its gradient, as in PyTorch.
+        return choose(at_most(y, low), zero, choose(at_most(high, y), zero, d))
+    return d * _slope(y, kind, like)
 
 
-@kernel
-def _forward_float64(arguments, program, thread):
-    _forward(arguments, program, thread, np.float64(0))
+@device
+def _slope(y, kind, like):
+    """The derivative of an activation at ``y``."""
+    zero, one = broadcast(number(0, like)), broadcast(number(1, like))
+    minus = broadcast(number(-1, like))
+    if kind == HARDSWISH:
+        three = broadcast(number(3, like))
+        third = broadcast(number(1, like) / number(3, like))
+        half = broadcast(number(0.5, like))
+        slope = choose(at_most(y, three * minus), zero, fma(y, third, half))
+        return choose(at_most(three, y), one, slope)
+    sigmoid = quotient(one, one + exponential(y * minus))
+    slope = sigmoid * (one - sigmoid)
+    if kind == SILU:
+        slope = fma(y, slope, sigmoid)
+    return slope
 
 
-@kernel
-def _backward_float32(arguments, program, thread):
-    _backward(arguments, program, thread, np.float32(0))
+_FORWARD_KERNELS = by_dtype(_forward, "norm_act_forward")
+_BACKWARD_KERNELS = by_dtype(_backward, "norm_act_backward")
 
-
-@kernel
-def _backward_float64(arguments, program, thread):
-    _backward(arguments, program, thread, np.float64(0))
-
-
-Bounds = tuple[float, float, int]
-
-
-def _arguments(z, mean, scale, shift, residual, bounds: Bounds, out) -> list[int]:
-    low, high, kind = bounds
-    return [z.data_ptr(), z.shape[1], z.numel() // z.shape[1], mean.data_ptr(), scale.data_ptr(),
-            shift.data_ptr(), 0 if residual is None else residual.data_ptr(), bits(low),
-            bits(high), kind, out.data_ptr()]  # fmt: skip
+Epilogue = tuple[float, float, int]
+"""Bounds of the result, and the number of the activation."""
 
 
 def forward(
-    z: Tensor, mean: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None, bounds: Bounds
-) -> Tensor:
-    """``z`` and ``residual`` are channels_last; ``bounds`` say which activation."""
+    z: Tensor, mean: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None,
+    epilogue: Epilogue,
+) -> Tensor:  # fmt: skip
+    """``activation((z - mean)·scale + shift + residual)``; images are channels_last."""
     out = empty_image(z.shape, z.dtype)
     if z.numel() == 0:
         return out
-    arguments = _arguments(z, mean, scale, shift, residual, bounds, out)
-    compiled = _forward_float32 if z.dtype == torch.float32 else _forward_float64
-    launch(compiled, arguments, -(-arguments[2] // _ROWS))
+    channels, (low, high, kind) = z.shape[1], epilogue
+    rows = z.numel() // channels
+    arguments = _FORWARD(
+        x=z,
+        out=out,
+        residual=residual,
+        channels=channels,
+        rows=rows,
+        kind=kind,
+        norm=NORM(mean=mean, scale=scale, shift=shift, low=low, high=high),
+    )
+    launch(_FORWARD_KERNELS[z.dtype], arguments, -(-rows // _ROWS))
     return out
 
 
 def backward(
-    grad: Tensor,
-    z: Tensor,
-    mean: Tensor,
-    scale: Tensor,
-    shift: Tensor,
-    residual: Tensor | None,
-    bounds: Bounds,
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    grad: Tensor, z: Tensor, mean: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None,
+    epilogue: Epilogue,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:  # fmt: skip
     """Gradients of z, scale, shift and residual; the mean's is minus scale times the shift's."""
     out = empty_image(z.shape, z.dtype)
-    d_residual = None if residual is None else empty_image(z.shape, z.dtype)
-    channels = z.shape[1]
+    residual_grad = None if residual is None else empty_image(z.shape, z.dtype)
     if z.numel() == 0:
-        return out, torch.zeros_like(scale), torch.zeros_like(shift), d_residual
-    arguments = _arguments(z, mean, scale, shift, residual, bounds, out)
-    slabs = -(-arguments[2] // _ROWS)
-    numbers = padded_columns(2 * channels, z.dtype)
-    sums = torch.empty(slabs, numbers, dtype=z.dtype)
-    arguments += [grad.data_ptr(), sums.data_ptr(), numbers,
-                  0 if d_residual is None else d_residual.data_ptr()]  # fmt: skip
-    launch(_backward_float32 if z.dtype == torch.float32 else _backward_float64, arguments, slabs)
+        return out, torch.zeros_like(scale), torch.zeros_like(shift), residual_grad
+    channels, (low, high, kind) = z.shape[1], epilogue
+    rows = z.numel() // channels
+    slabs = -(-rows // _ROWS)
+    sums = torch.empty(slabs, padded_columns(2 * channels, z.dtype), dtype=z.dtype)
+    arguments = _BACKWARD(
+        x=z,
+        out=out,
+        residual=residual,
+        grad=grad,
+        residual_grad=residual_grad,
+        sums=sums,
+        channels=channels,
+        rows=rows,
+        kind=kind,
+        numbers=sums.shape[1],
+        norm=NORM(mean=mean, scale=scale, shift=shift, low=low, high=high),
+    )
+    launch(_BACKWARD_KERNELS[z.dtype], arguments, slabs)
     total = total_of(sums)
-    return out, total[:channels].clone(), total[channels : 2 * channels].clone(), d_residual
+    return out, total[:channels].clone(), total[channels : 2 * channels].clone(), residual_grad

@@ -6,86 +6,163 @@ import torch
 from torch import Tensor
 
 from pointwise.convolution.window import Window
-from pointwise.engine.cpu.cut import cut_bands, row_stride
-from pointwise.engine.cpu.gathers import stencil
-from pointwise.engine.cpu.gemm import (
-    GENERAL,
-    ROWS,
-    TILE,
-    TILE_ROW,
+from pointwise.engine.cpu.cut import cut_bands, odd_lines, row_stride
+from pointwise.engine.cpu.gathers import stencil, stencil_int8
+from pointwise.engine.cpu.gathers.stencil import STENCIL
+from pointwise.engine.cpu.gathers.stencil_int8 import STENCIL_INT8
+from pointwise.engine.cpu.gemm import GENERAL, ROWS, TILE, TILE_ROW
+from pointwise.engine.cpu.launch import Launch, device_of, threads
+from pointwise.engine.cpu.layout import Arguments, Layout
+from pointwise.engine.cpu.loops.depthwise import stencil_arguments, stencil_bytes
+from pointwise.engine.cpu.loops.row_kernels import BYTES, FLOATS, row_kernel, row_kernels
+from pointwise.engine.cpu.loops.shared import empty
+from pointwise.engine.cpu.mix import (
+    MIX,
+    MIX_INT8,
+    mix_arguments,
+    mix_int8_arguments,
+    mix_tile,
+    mix_tile_int8,
 )
-from pointwise.engine.cpu.launch import device_of, slot, threads
-from pointwise.engine.cpu.loops.shared import (
-    _OWN,
-    Step,
-    empty,
-    over_rows,
-    row_kernel,
-    stencil_arguments,
-    windowed,
+from pointwise.engine.cpu.weights import (
+    PackedWeight,
+    PackedWeightInt8,
+    StencilWeight,
+    StencilWeightInt8,
 )
-from pointwise.engine.cpu.loops.stencil_rows import stencil_rows_of
-from pointwise.engine.cpu.mix import MIX_SLOTS, mix_tile, mixing
-from pointwise.engine.cpu.weights import Filtered, Mix, Taps, Weights, is_stencil, mix, taps  # noqa: F401
+from pointwise.engine.cpu.window import WINDOW, window_arguments
+
+_INFINITY = float("inf")
 
 
-def _separable_of(fill, *shape):
-    stencil_rows = stencil_rows_of(fill, *shape)
+def _separable_of(name: str, gather: Layout, mix: Layout, mix_tile):
+    """(the layout, what makes the loop) of a stencil and a mix."""
+    layout = Layout(
+        f"Separable{name}",
+        "*x *out *residual *scratch scratch_bytes stencil_bytes a_row band bands",
+        window=WINDOW,
+        stencil=gather,
+        mix=mix,
+    )
 
-    @device_of(*shape)
-    def separable_band(arguments, program, thread, like):
-        behind = _OWN + MIX_SLOTS
-        band, bands = slot(arguments, behind), slot(arguments, behind + 1)
-        a_row = slot(arguments, behind + 2)
-        lines, points = slot(arguments, 5), slot(arguments, 6)
-        image, first = program // bands, program % bands * band
-        rows = min(band, lines - first)
-        a = slot(arguments, behind + 3) + thread * band * points * a_row
-        stencil_rows(arguments, image, first, rows, a, a_row, points * a_row, like)
-        stride = TILE if a_row == TILE_ROW else GENERAL
-        mix_tile(arguments, _OWN, a, a_row, stride, (image * lines + first) * points,
-                  rows * points, 0, 0, slot(arguments, _OWN + 4), 0, 0, 0, 0, 0, like)  # fmt: skip
+    def loop_of(fill, taps: int, stride: int):
+        @device_of(name, taps, stride)
+        def separable(arguments, program, thread, like):
+            """A band of rows of one image."""
+            own = layout(arguments)
+            window = own.window
+            lines, points = window.lines, window.points
+            image, first = program // own.bands, program % own.bands * own.band
+            rows = min(own.band, lines - first)
+            x = own.x + image * window.height * window.width * window.pixel
+            # What the stencil needs, and its results.
+            scratch = own.scratch + thread * own.scratch_bytes
+            a, a_row = scratch + own.stencil_bytes, own.a_row
+            fill(a, a_row, points * a_row, first, rows, x, window, own.stencil, scratch, like)
+            tile_stride = TILE if a_row == TILE_ROW else GENERAL
+            mix_tile(own.mix, own.out, own.residual, a, a_row, tile_stride,
+                     (image * lines + first) * points, rows * points, 0, 0, own.mix.columns,
+                     like)  # fmt: skip
 
-    return separable_band
+        return separable
+
+    return layout, loop_of
 
 
-_SEPARABLE = over_rows(_separable_of, stencil.ROWS, "separable")
+_LAYOUT, _loop_of = _separable_of("", STENCIL, MIX, mix_tile)
+_LAYOUT_INT8, _loop_of_int8 = _separable_of("Int8", STENCIL_INT8, MIX_INT8, mix_tile_int8)
+_KERNELS = {
+    **row_kernels(_loop_of, stencil.ROWS, "separable", FLOATS),
+    **row_kernels(_loop_of_int8, stencil_int8.ROWS, "separable", BYTES),
+}
 
 
 def separable(
     x: Tensor,
-    weights: Taps,
-    then: Mix,
+    weight: StencilWeight,
+    then: PackedWeight,
     window: Window,
     residual: Tensor | None = None,
     between: str = "none",
     activation: str = "none",
 ) -> Tensor:
-    """A depthwise stencil and the mix of its results, which never leave the cache."""
+    """A depthwise stencil and the mix of its results, which never leave the cache.
+
+    ``x``, ``residual`` and the result are channels_last.
+    """
     out = empty(x, window, then.columns)
-    return separable_step(x, weights, then, window, out, residual, between, activation).run()
+    return separable_step(x, weight, then, window, out, residual, between, activation).run()
 
 
 def separable_step(
     x: Tensor,
-    weights: Taps,
-    then: Mix,
+    weight: StencilWeight,
+    then: PackedWeight,
     window: Window,
     out: Tensor,
     residual: Tensor | None = None,
     between: str = "none",
     activation: str = "none",
-) -> Step:
+) -> Launch:
     """``separable`` into ``out``."""
-    compiled, place = row_kernel(_SEPARABLE, window, x.dtype), _OWN + 6
+    mix = mix_arguments(then, out.shape[1] * out.element_size(), activation)
+    a_row = row_stride(x.shape[1] * x.element_size())
+    # The microkernel may read rows behind a tile, as many as it multiplies at once.
+    return _launch(x, weight, stencil_arguments(weight, between), mix, window, out, residual, a_row,
+                   ROWS * a_row)  # fmt: skip
+
+
+def separable_int8_step(
+    x: Tensor,
+    weight: StencilWeightInt8,
+    then: PackedWeightInt8,
+    window: Window,
+    out: Tensor,
+    residual: Tensor | None = None,
+    residual_scale: float = 0.0,
+    low: float = -_INFINITY,
+    high: float = _INFINITY,
+) -> Launch:
+    """``separable`` of bytes into ``out``, bytes or float32; ``residual`` are bytes."""
+    as_bytes, out_row = out.dtype == torch.uint8, out.shape[1] * out.element_size()
+    mix = mix_int8_arguments(then, out_row, as_bytes, residual_scale, low, high)
+    return _launch(x, weight, stencil_arguments(weight), mix, window, out, residual,
+                   odd_lines(x.shape[1]))  # fmt: skip
+
+
+def _launch(
+    x: Tensor,
+    weight: StencilWeight | StencilWeightInt8,
+    stencil: Arguments,
+    mix: Arguments,
+    window: Window,
+    out: Tensor,
+    residual: Tensor | None,
+    a_row: int,
+    behind: int = 0,
+) -> Launch:
+    """Rows of what the mix reads lie ``a_row`` bytes apart, with ``behind`` bytes to spare."""
+    kernel = row_kernel(_KERNELS, window, x.dtype)
     if out.numel() == 0:
-        return Step(compiled, [], 0, out, place)
+        return Launch(kernel, None, 0, out)
     channels, size = x.shape[1], x.element_size()
-    row_bytes = row_stride(channels * size)
     points = window.x.points
-    band, bands = cut_bands(window, points * row_bytes, 256 * 1024)
-    scratch = torch.empty((threads() * band * points + ROWS) * row_bytes, dtype=torch.uint8)
-    arguments = windowed(x, window, channels) + stencil_arguments(weights, between)
-    arguments += mixing(then, out, residual, activation)
-    arguments += [band, bands, row_bytes, scratch.data_ptr()]
-    return Step(compiled, arguments, window.images * bands, out, place, (weights, then, scratch))
+    band, bands = cut_bands(window, points * a_row, 256 * 1024)
+    before = stencil_bytes(weight, window)
+    room = before + band * points * a_row
+    layout = _LAYOUT_INT8 if isinstance(weight, StencilWeightInt8) else _LAYOUT
+    arguments = layout(
+        x=x,
+        out=out,
+        residual=residual,
+        scratch=torch.empty(threads() * room + behind, dtype=torch.uint8),
+        scratch_bytes=room,
+        stencil_bytes=before,
+        a_row=a_row,
+        band=band,
+        bands=bands,
+        window=window_arguments(window, channels * size, channels),
+        stencil=stencil,
+        mix=mix,
+    )
+    return Launch(kernel, arguments, window.images * bands, out)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from pointwise.convolution.window import Window
 from pointwise.engine.cpu.activation import HARDSWISH, NONE, SIGMOID, SILU
-from pointwise.engine.cpu.by_dtype import by_dtype
 from pointwise.engine.cpu.launch import kernel, launch
+from pointwise.engine.cpu.loops.row_kernels import row_kernel  # noqa: F401
+from pointwise.engine.cpu.loops.row_kernels import row_kernels as over_rows  # noqa: F401
 from pointwise.engine.cpu.memory import empty_image
-from pointwise.engine.cpu.table import bits
 from pointwise.engine.cpu.weights import Filtered, Mix, Taps, Weights, is_stencil, mix, taps  # noqa: F401
 
 _INFINITY = float("inf")
@@ -26,42 +25,6 @@ EPILOGUES: dict[str, tuple[float, float, int]] = {
     "sigmoid": (-_INFINITY, _INFINITY, SIGMOID),
 }
 """Activations that kernels apply: the bounds of a result, and what else is done to it."""
-
-
-def windowed(x: Tensor, window: Window, channels: int) -> list[int]:
-    """The part of an argument table that says where to read; of ``channels`` of the pixels."""
-    y, x_ = window.y, window.x
-    return [x.data_ptr(), x.shape[1] * x.element_size(), channels, y.size, x_.size, y.points,
-            x_.points, y.stride, x_.stride, y.taps, x_.taps, -y.padding, -x_.padding, y.dilation,
-            x_.dilation]  # fmt: skip
-
-
-TAPS = 15  # the first slot behind the window
-_OWN = 21  # the first slot behind the window and the stencil
-
-
-def stencil_arguments(weights: Taps | None, activation: str) -> list[int]:
-    """The part that says what the stencil multiplies with, and what follows it."""
-    low, high, kind = EPILOGUES[activation]
-    if weights is None:
-        return [0, 0, 0, bits(low), bits(high), kind]
-    tap = weights.weight.shape[1] * weights.weight.element_size()
-    return [weights.weight.data_ptr(), tap, weights.bias.data_ptr(), bits(low), bits(high), kind]
-
-
-def over_rows(make, rows, name: str) -> dict[tuple, kernel]:
-    """A kernel of ``make(fill, taps, step)`` for each kind of rows and each precision."""
-    return {
-        (*shape, dtype): compiled
-        for shape, fill in rows.items()
-        for dtype, compiled in by_dtype(make(fill, *shape), f"{name}_{shape[0]}_{shape[1]}").items()
-    }
-
-
-def row_kernel(kernels: dict[tuple, kernel], window: Window, dtype: torch.dtype) -> kernel:
-    x = window.x
-    special = (x.taps, x.stride, dtype)
-    return kernels[special if x.dilation == 1 and special in kernels else (0, 0, dtype)]
 
 
 def empty(like: Tensor, window: Window, channels: int) -> Tensor:
@@ -80,7 +43,7 @@ class Step:
     out: Tensor
     place: int  # of the result's address among the arguments; the input's is the first
     kept: tuple = ()  # what other addresses belong to
-    residual: int = _OWN + 7  # where a residual's address is, of a step with a mix
+    residual: int = -1  # where the address of a residual is, of a step that has one
 
     def run(self) -> Tensor:
         launch(self.kernel, self.arguments, self.programs)

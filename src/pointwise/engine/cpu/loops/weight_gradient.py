@@ -1,0 +1,252 @@
+"""The gradient of a mix's weight: gradientᵀ·A over slabs of rows, with A gathered once more.
+
+Each program gathers some rows after the other, tile by tile, for a block of channels of a group,
+and adds its products to a slab of sums. How many slabs there are follows from the shapes alone, so
+that a sum does not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pointwise.convolution.window import Window
+from pointwise.engine.cpu.by_dtype import by_dtype
+from pointwise.engine.cpu.cut import odd_lines
+from pointwise.engine.cpu.gathers import points
+from pointwise.engine.cpu.gathers.patches import PATCHES, fill_floats, patches_arguments
+from pointwise.engine.cpu.gathers.prologue import other_image, transfer_rows
+from pointwise.engine.cpu.gemm import ELEMENT, FROM_NOTHING, FROM_ROWS, multiply
+from pointwise.engine.cpu.launch import device, device_of, launch, threads
+from pointwise.engine.cpu.layout import Arguments, Layout
+from pointwise.engine.cpu.memory import empty
+from pointwise.engine.cpu.pack import padded_columns
+from pointwise.engine.cpu.partial_sums import (
+    SLABS,
+    cut_slabs,
+    cut_slabs_of_points,
+    empty_slab,
+    total_of,
+)
+from pointwise.engine.cpu.vector import REGISTER_BYTES, bytes_of, lanes_of, number, poke
+from pointwise.engine.cpu.window import over_other_pixels
+
+
+def weight_gradient_of(name: str, gather: Layout, fill):
+    """(the layout, the loop) of a gather.
+
+    ``fill(target, target_row, first, rows, x, gather, channels, prologue, channel, like)`` gathers
+    ``channels`` of some rows, from ``channel`` (in bytes) on, where ``x`` is.
+    """
+    layout = Layout(
+        f"WeightGradient{name}",
+        "*x *grad *sums *scratch *prologue *correction x_row grad_row gathered_row scratch_bytes "
+        "direct rows span tile groups inputs outputs taps block blocks bias numbers",
+        gather=gather,
+    )
+    # Of each group and output, a slab of sums has [taps, inputs], and the bias's behind if it has
+    # one; a program makes ``block`` of the inputs, of ``span`` rows. ``direct`` reads the rows of x
+    # where they are.
+
+    @device_of(name)
+    def weight_gradient(arguments, program, thread, like):
+        """One slab of rows, for one block of channels."""
+        own = layout(arguments)
+        size, width = bytes_of(like), lanes_of(like)
+        # Programs that read the same rows follow one another.
+        channel = program % own.blocks * own.block
+        group = program // own.blocks % own.groups
+        slab = program // own.blocks // own.groups
+        channels = min(own.block, own.inputs - channel)
+        first_channel = (group * own.inputs + channel) * size
+        x = own.x + first_channel
+        grad = own.grad + group * own.outputs * size
+        gathered = own.scratch + thread * own.scratch_bytes
+        corrected = gathered + own.tile * own.gathered_row
+        sums_row = (own.taps * own.inputs + own.bias) * size
+        sums = own.sums + (slab * own.numbers + channel) * size + group * own.outputs * sums_row
+        # Of all channels, the taps of a row lie side by side in the weight as well.
+        products, columns = own.taps, channels
+        if channels == own.inputs:
+            products, columns = 1, own.taps * channels + own.bias
+        other = other_image(own.correction)
+        start = FROM_NOTHING
+        if own.bias != 0:  # then the program makes the whole slab
+            empty_slab(own.sums, slab, own.numbers, like)
+            start = FROM_ROWS
+        begin = slab * own.span
+        end = min(begin + own.span, own.rows)
+        for first in range(begin, end, own.tile):
+            rows = min(own.tile, end - first)
+            b, b_step = x + first * own.x_row, own.x_row
+            if own.direct == 0:
+                b, b_step = gathered, own.gathered_row
+                fill(b, b_step, first, rows, x, own.gather, channels, own.prologue, first_channel,
+                     like)  # fmt: skip
+            if own.bias != 0:
+                # A column of ones behind A makes the bias's gradient part of the same product.
+                for r in range(rows):
+                    poke(b + r * b_step + own.taps * channels * size, number(1, like))
+            a, a_step = grad + first * own.grad_row, own.grad_row
+            if own.correction != 0:
+                a, a_step = corrected, own.outputs * size
+                transfer_rows(a, a_step, grad + first * own.grad_row, own.grad_row, rows,
+                              own.outputs, own.correction, group * own.outputs * size,
+                              like)  # fmt: skip
+            ahead = ahead_end = 0
+            if own.groups == 1:
+                ahead = grad + (first + own.tile) * own.grad_row
+                ahead_end = grad + min(first + 2 * own.tile, end) * own.grad_row
+            for t in range(products):
+                place = sums + t * own.inputs * size
+                multiply(a, size, ELEMENT, a_step, b + t * channels * size, b_step, width * size,
+                         rows, place, sums_row, own.outputs, columns, start, place, sums_row, 0,
+                         number(-np.inf, like), number(np.inf, like), ahead, ahead_end, other,
+                         like)  # fmt: skip
+            start = FROM_ROWS
+
+    return layout, weight_gradient
+
+
+# --- on images ------------------------------------------------------------------------------------
+
+_Patches = PATCHES.tuple
+
+
+@device
+def _fill_patches(target, target_row, first, rows, x, gather, channels, prologue, channel, like):
+    window = gather.window
+    block = over_other_pixels(window, channels, window.height, window.width, window.padding_y,
+                              window.padding_x)  # fmt: skip
+    fill_floats(target, target_row, first, rows, x, _Patches(gather.pad, block), prologue, channel,
+                like)  # fmt: skip
+
+
+_PATCHES, _of_patches = weight_gradient_of("Patches", PATCHES, _fill_patches)
+_PATCHES_KERNELS = by_dtype(_of_patches, "weight_gradient_patches")
+
+
+def mixed_weight_gradient(
+    grad: Tensor,
+    x: Tensor,
+    window: Window,
+    kernel: Sequence[int],
+    groups: int,
+    prologue: Arguments | None = None,
+    correction: Arguments | None = None,
+) -> Tensor:
+    """The gradient of the weight ``[C_out, C/groups, kh, kw]``; both images are channels_last.
+
+    ``prologue`` says how ``x`` is read, ``correction`` how ``grad`` is.
+    """
+    inputs, outputs = x.shape[1] // groups, grad.shape[1] // groups
+    size, dtype, taps = x.element_size(), x.dtype, window.taps
+    if window.points == 0:
+        return torch.zeros(groups * outputs, inputs, *kernel, dtype=dtype)
+    # Few large sums are cut by channels, many small ones by points.
+    block = min(inputs, 64 if taps > 1 else 224)
+    while block > 64 and groups * -(-inputs // block) < SLABS:
+        # The microkernel reads whole registers of channels.
+        block = padded_columns(max(64, block // 2), dtype)
+    blocks = -(-inputs // block)
+    most = max(1, min(64, SLABS // (groups * blocks), -(-window.points // 64)))
+    slabs, span = cut_slabs(window.points, most)
+    # The microkernel reads whole registers of channels.
+    direct = window.is_identity and prologue is None and x.shape[1] * size % REGISTER_BYTES == 0
+    direct = direct and inputs * size % REGISTER_BYTES == 0
+    gathered_row = odd_lines(block * taps * size)
+    tile = max(16, min(256, span, 384 * 1024 // (gathered_row + outputs * size)))
+    scratch_bytes = tile * (gathered_row + outputs * size)
+    count = groups * outputs * taps * inputs
+    sums = empty((slabs, padded_columns(count, dtype)), dtype)
+    pixel = x.shape[1] * size
+    arguments = _PATCHES(
+        x=x,
+        grad=grad,
+        sums=sums,
+        scratch=torch.empty(threads() * scratch_bytes + REGISTER_BYTES, dtype=torch.uint8),
+        prologue=prologue,
+        correction=correction,
+        x_row=pixel,
+        grad_row=grad.shape[1] * size,
+        gathered_row=gathered_row,
+        scratch_bytes=scratch_bytes,
+        direct=int(direct),
+        rows=window.points,
+        span=span,
+        tile=tile,
+        groups=groups,
+        inputs=inputs,
+        outputs=outputs,
+        taps=taps,
+        block=block,
+        blocks=blocks,
+        bias=0,
+        numbers=sums.shape[1],
+        gather=patches_arguments(window, pixel, inputs),
+    )
+    launch(_PATCHES_KERNELS[dtype], arguments, slabs * groups * blocks)
+    total = total_of(sums)[:count]
+    return total.view(groups * outputs, *kernel, inputs).permute(0, 3, 1, 2)
+
+
+# --- on points ------------------------------------------------------------------------------------
+
+
+@device
+def _fill_points(target, target_row, first, rows, x, gather, channels, prologue, channel, like):
+    points.fill(target, target_row, first, rows, x, gather, like)
+
+
+_POINTS, _of_points = weight_gradient_of("Points", points.GATHER, _fill_points)
+_POINTS_KERNELS = by_dtype(_of_points, "weight_gradient_points")
+
+# A tile is read once for every block of columns: it should stay in the second-level cache.
+_TILE_BYTES = 256 * 1024
+
+
+def points_weight_gradient(gather: points.Gather, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """(``Aᵀ @ grad [K, C_out]``, the sum of ``grad`` over rows ``[C_out]``)."""
+    dtype, size = gather.x.dtype, gather.x.element_size()
+    depth, outputs, inputs = gather.width, grad.shape[1], gather.x.shape[1]
+    if gather.rows == 0 or outputs == 0:
+        return torch.zeros(depth, outputs, dtype=dtype), torch.zeros(outputs, dtype=dtype)
+    slabs, span = cut_slabs_of_points(
+        gather.rows, (depth + 1) * padded_columns(outputs, dtype) * size
+    )
+    gathered_row = odd_lines((depth + 1) * size)
+    tile = max(16, min(128, _TILE_BYTES // gathered_row))
+    count = outputs * (depth + 1)
+    sums = torch.empty(slabs, padded_columns(count, dtype), dtype=dtype)
+    scratch = torch.empty(threads() * tile * gathered_row + REGISTER_BYTES, dtype=torch.uint8)
+    arguments = _POINTS(
+        x=gather.x,
+        grad=grad,
+        sums=sums,
+        scratch=scratch,
+        prologue=None,
+        correction=None,
+        x_row=inputs * size,
+        grad_row=outputs * size,
+        gathered_row=gathered_row,
+        scratch_bytes=tile * gathered_row,
+        direct=0,
+        rows=gather.rows,
+        span=span,
+        tile=tile,
+        groups=1,
+        inputs=inputs,
+        outputs=outputs,
+        taps=depth // inputs if inputs else 0,
+        block=inputs,
+        blocks=1,
+        bias=1,
+        numbers=sums.shape[1],
+        gather=gather.arguments(),
+    )
+    launch(_POINTS_KERNELS[dtype], arguments, slabs)
+    total = total_of(sums)[:count].view(outputs, depth + 1)
+    return total[:, :depth].t(), total[:, depth]
