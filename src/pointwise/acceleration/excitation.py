@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pointwise.acceleration.steps import bounds
+from pointwise.convolution.epilogue import kernel_form
 from pointwise.engine.cpu.cut import TEAM
 from pointwise.engine.cpu.loops import excite
 from pointwise.engine.cpu.loops.images import Step
@@ -81,7 +81,7 @@ def scaled(
 
     ``activations`` are those of the hidden numbers, of the factors, and of the result.
     """
-    inner, gate, last = (_bounds(name) for name in activations)
+    inner, gate, last = (_bounds(name, x.dtype) for name in activations)
     arguments = _common(x, between, weights, _address(weights.narrow_bias))
     arguments += [*inner, weights.wide.data_ptr(), _address(weights.wide_bias), weights.hidden]
     arguments += [*gate, out.data_ptr(), *last]
@@ -89,8 +89,8 @@ def scaled(
     return Step(excite.EXCITE[x.dtype], arguments, programs, out, excite.OUT, (weights, between))
 
 
-def _bounds(activation: str) -> tuple[int, int, int]:
-    low, high, kind = bounds(activation)
+def _bounds(activation: str, dtype: torch.dtype) -> tuple[int, int, int]:
+    low, high, kind = kernel_form(activation, dtype)
     return bits(low), bits(high), kind
 
 

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pointwise.engine.cpu.activation import NONE
+from pointwise.convolution.epilogue import kernel_form
 from pointwise.engine.cpu.launch import threads
 from pointwise.engine.cpu.loops import combine, layer_norm
-from pointwise.engine.cpu.loops.images import EPILOGUES, Step
+from pointwise.engine.cpu.loops.images import Step
 from pointwise.engine.cpu.table import bits
 
-_MORE = {"hardsigmoid": combine.HARDSIGMOID, "gelu": combine.GELU}
-_INFINITY = float("inf")
 # Less than so much is not worth a program of its own.
 _LEAST_BYTES = 16 * 1024
-
-
-def bounds(activation: str) -> tuple[float, float, int]:
-    """Lowest and highest result, and what else is done to it."""
-    if activation in _MORE:
-        return -_INFINITY, _INFINITY, _MORE[activation]
-    return EPILOGUES.get(activation, (-_INFINITY, _INFINITY, NONE))
 
 
 def _span(rows: int, row_bytes: int) -> int:
@@ -43,7 +34,7 @@ def by_rows(
 ) -> Step:
     """``rows`` of ``channels`` numbers; those of ``out`` lie ``out_row`` bytes apart."""
     size = x.element_size()
-    low, high, kind = bounds(activation)
+    low, high, kind = kernel_form(activation, x.dtype)
     row = channels * size
     span = _span(rows, row)
     arguments = [x.data_ptr(), row, out.data_ptr(), out_row, rows * channels, channels, span, how,
@@ -55,7 +46,7 @@ def by_rows(
 def dense(how: int, x: Tensor, out: Tensor, y: Tensor | None, activation: str) -> Step:
     """All numbers of tensors that lie in memory in the same way."""
     size, total = x.element_size(), x.numel()
-    low, high, kind = bounds(activation)
+    low, high, kind = kernel_form(activation, x.dtype)
     channels = 1024
     rows = -(-total // channels)
     span = _span(rows, channels * size)

@@ -14,10 +14,9 @@ registers; as much again for each program's hidden numbers; and a row of means, 
 
 from __future__ import annotations
 
-from pointwise.engine.cpu.activation import NONE, quotient
+from pointwise.engine.cpu.activation import NONE, activate, quotient
 from pointwise.engine.cpu.by_dtype import by_dtype
 from pointwise.engine.cpu.launch import device, slot
-from pointwise.engine.cpu.loops.combine import finish
 from pointwise.engine.cpu.table import real
 from pointwise.engine.cpu.vector import (
     broadcast,
@@ -170,14 +169,14 @@ def _excite(arguments, program, thread, like):
         if bias != 0:
             total = total + load(bias + j, like)
         store(hidden + j, within(total, low, high))
-    finish(hidden, wide, 1, padded, slot(arguments, 11), like)
+    activate(hidden, wide, 1, padded, slot(arguments, 11), like)
     count, bias = slot(arguments, 14), slot(arguments, 13)
     weight = slot(arguments, 12) + first // width * count * width * size
     low, high = real(arguments, 15, like), real(arguments, 16, like)
     for c in range(first, end, width):
         more = bias + c * size if bias != 0 else 0
         weight = _factors(weight, more, hidden, count, factors + c * size, low, high, like)
-    finish(factors + first * size, row, 1, end - first, slot(arguments, 17), like)
+    activate(factors + first * size, row, 1, end - first, slot(arguments, 17), like)
     low, high = real(arguments, 19, like), real(arguments, 20, like)
     kind = slot(arguments, 21)
     x = slot(arguments, 0) + image * pixels * row
@@ -188,7 +187,7 @@ def _excite(arguments, program, thread, like):
             value = load_first(x + at, left, like) * load(factors + c * size, like)
             store_first(out + at, within(value, low, high), left)
         if kind != NONE:
-            finish(out + p * row + first * size, row, 1, end - first, kind, like)
+            activate(out + p * row + first * size, row, 1, end - first, kind, like)
 
 
 SQUEEZE = by_dtype(_squeeze, "squeeze")

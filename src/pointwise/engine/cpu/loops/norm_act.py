@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pointwise.engine.cpu.activation import HARDSWISH, NONE, SILU, activate, exponential, quotient
+from pointwise.engine.cpu.activation import NONE, activate, slope
 from pointwise.engine.cpu.launch import device, kernel, launch, slot
 from pointwise.engine.cpu.memory import empty_image
 from pointwise.engine.cpu.pack import padded_columns
@@ -72,10 +72,7 @@ def _backward(arguments, program, thread, like):
     sums = slot(arguments, 12) + program * slot(arguments, 13) * size
     low, high = broadcast(real(arguments, 7, like)), broadcast(real(arguments, 8, like))
     kind = slot(arguments, 9)
-    zero, one = broadcast(number(0, like)), broadcast(number(1, like))
-    three = broadcast(number(3, like))
-    third = broadcast(number(1, like) / number(3, like))
-    half, minus = broadcast(number(0.5, like)), broadcast(number(-1, like))
+    zero = broadcast(number(0, like))
     for c in range(0, channels, width):
         left, at = channels - c, c * size
         mean = load_first(slot(arguments, 3) + at, left, like)
@@ -91,16 +88,8 @@ def _backward(arguments, program, thread, like):
             d = load_first(grad + here, left, like)
             if kind == NONE:
                 d = choose(at_most(x, low), zero, choose(at_most(high, x), zero, d))
-            elif kind == HARDSWISH:
-                slope = fma(x, third, half)
-                slope = choose(at_most(x, three * minus), zero, slope)
-                d = d * choose(at_most(three, x), one, slope)
             else:
-                sigmoid = quotient(one, one + exponential(x * minus))
-                slope = sigmoid * (one - sigmoid)
-                if kind == SILU:
-                    slope = fma(x, slope, sigmoid)
-                d = d * slope
+                d = d * slope(x, kind, like)
             if d_residual != 0:
                 store_first(d_residual + first * row + here, d, left)
             weighted = fma(d, away, weighted)
