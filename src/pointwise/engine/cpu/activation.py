@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from llvmlite import ir
 from numba.extending import intrinsic
 
-from pointwise.convolution.epilogue import ACTIVATIONS
+from pointwise.convolution.epilogue import ACTIVATIONS, kernel_form
 from pointwise.convolution.epilogue import NONE as NONE
 from pointwise.engine.cpu.launch import device, device_of
+from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.vector import (
     at_most,
     broadcast,
@@ -197,6 +199,15 @@ def gelu_slope(x, like):
 
 
 # --- by number ------------------------------------------------------------------------------------
+
+FORM = Layout("Form", "low:real high:real kind")
+"""The bounds that a kernel clamps to, and the number of what it then applies."""
+
+
+def form_arguments(activation: str, dtype: torch.dtype) -> Arguments:
+    """``kernel_form`` as kernels read it."""
+    low, high, kind = kernel_form(activation, dtype)
+    return FORM(low=low, high=high, kind=kind)
 
 
 def _over_rows(name: str, formula: Any) -> Any:
