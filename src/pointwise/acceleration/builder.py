@@ -15,6 +15,7 @@ from torch import Tensor, fx
 from pointwise.acceleration.buffers import Buffer, Value, empty, is_pixels, strides_of
 from pointwise.acceleration.constants import Constants
 from pointwise.acceleration.plan import NativeCall, PlainCall
+from pointwise.convolution import epilogue
 from pointwise.engine.choose import Prepared
 from pointwise.engine.cpu.by_dtype import ZEROS
 from pointwise.engine.cpu.launch import Launch
@@ -60,9 +61,7 @@ def why_not(*operands: Any, activation: str = "none") -> str | None:
         return f"kernels take float32 and float64, not {names}"
     if any(isinstance(x, Value) and x.fake.numel() == 0 for x in values):
         return "there is nothing to compute"
-    if activation == "gelu" and dtypes == {torch.float64}:
-        return "gelu in float64"
-    return None
+    return epilogue.why_not(activation, *dtypes)
 
 
 def dtype_of(x: Any) -> torch.dtype:

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from pointwise.acceleration import excitation
 from pointwise.acceleration.fuse import constant_nodes
 from pointwise.engine import choose
+from pointwise.engine.cpu.loops import excite
 
 
 class Constants:
@@ -30,7 +30,7 @@ class Constants:
         self._values: dict[fx.Node, Any] = {}
         self._likes: dict[fx.Node, tuple[torch.Size, torch.dtype]] = {}
         self._packed: dict[tuple, choose.Weight] = {}
-        self._excitations: dict[tuple, excitation.Excitation] = {}
+        self._excitations: dict[tuple, excite.Excitation] = {}
 
     @contextmanager
     def given(self, tensors: Sequence[Tensor]) -> Iterator[None]:
@@ -86,12 +86,12 @@ class Constants:
 
     def packed_excitation(
         self, narrow: fx.Node, first: fx.Node | None, wide: fx.Node, second: fx.Node | None
-    ) -> excitation.Excitation:
+    ) -> excite.Excitation:
         """The weights and biases of a squeeze and excitation."""
         key = (narrow, first, wide, second)
         if key not in self._excitations:
             values: list[Any] = [None if node is None else self.value(node) for node in key]
-            self._excitations[key] = excitation.packed(*values)
+            self._excitations[key] = excite.packed(*values)
         return self._excitations[key]
 
     def packed_bytes(

@@ -14,9 +14,9 @@ from torch import Tensor, fx
 
 from pointwise.acceleration import vocabulary
 from pointwise.acceleration.constants import Constants
-from pointwise.acceleration.excitation import Excitation
 from pointwise.acceleration.report import describe, path_of
 from pointwise.engine import choose
+from pointwise.engine.cpu.loops.excite import Excitation
 from pointwise.engine.cpu.weights import Mix, Taps
 
 _WEIGHTS = (vocabulary.conv, vocabulary.linear)

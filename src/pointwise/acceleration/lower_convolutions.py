@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from pointwise.acceleration import steps, vocabulary
+from pointwise.acceleration import vocabulary
 from pointwise.acceleration.buffers import Value
 from pointwise.acceleration.builder import Builder, Constant, Deferred, Found, dtype_of, why_not
 from pointwise.acceleration.lower_pixels import add_up
@@ -238,7 +238,7 @@ def _late(plan: Builder, out: Value, activation: str) -> Value:
     if activation == "none":
         return out
     return plan.emit(
-        lambda: steps.dense(combine.COPY, plan.real(out), plan.real(out), None, activation),
+        lambda: combine.dense(combine.COPY, plan.real(out), plan.real(out), None, activation),
         [out], out)  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
+from pointwise.convolution.epilogue import ACTIVATIONS
 from pointwise.costs import clouds, convolutions, work_kinds
 from pointwise.costs.convolutions import Shape
 from pointwise.costs.count import Count
@@ -24,8 +25,12 @@ def _epilogue(residual: Tensor | None, activation: str, out: Tensor) -> list[Wor
         count = Count(additions=out.numel(), bytes_read=size_of(residual))
         parts.append(Work(work_kinds.ELEMENTWISE, count))
     if activation != "none":
-        parts.append(Work(work_kinds.ACTIVATION, Count(others=out.numel())))
+        parts.append(Work(work_kinds.ACTIVATION, _activated(activation, out.numel())))
     return parts
+
+
+def _activated(activation: str, numbers: int) -> Count:
+    return Count(others=ACTIVATIONS[activation].cost * numbers)
 
 
 def _our_shape(given, input, weight, bias, out_sizes) -> Shape:
@@ -65,11 +70,11 @@ def _separable_conv2d(given, out) -> list[Work]:
         first.out_sizes,
     )
     one, two = convolutions.count(first, size), convolutions.count(second, size)
-    between = one.outputs if given["between"] != "none" else 0
+    between = _activated(given["between"], one.outputs)
     one, two = convolutions.join(one, two)
     return [
         applied(work_kinds.DEPTHWISE, one, depthwise, given["depthwise_bias"]),
-        Work(work_kinds.ACTIVATION, Count(others=between)),
+        Work(work_kinds.ACTIVATION, between),
         applied(work_kinds.POINTWISE, two, pointwise, given["bias"]),
         *_epilogue(given["residual"], given["activation"], out),
     ]

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pointwise.convolution.epilogue import NONE, kernel_form, why_not
 from pointwise.convolution.problem import is_depthwise
-from pointwise.engine.cpu.loops.images import EPILOGUES
 from pointwise.functional.padding import resolve
 from pointwise.layers.unit import Unit, is_batch_norm, is_ordinary, is_plain, window_of
 
@@ -43,7 +43,7 @@ def _is_trained(unit: Unit, dtype: torch.dtype) -> bool:
         is_ordinary(conv, own)
         and conv.bias is None
         and conv.weight.dtype == dtype
-        and (activation or "none") in EPILOGUES
+        and why_not(activation or "none", dtype) is None
         and norm is not None
         and is_batch_norm(norm, conv)
         and (norm.training or norm.running_mean is None)
@@ -78,8 +78,8 @@ def run(input: Tensor, units: Sequence[Unit], residual: Tensor | None = None) ->
             z, *norm, conv.weight, conv.stride, edges, conv.dilation, conv.groups
         )
         scale, shift = _statistics(module, mean, variance, z.numel() // z.shape[1])
-        low, high, more = EPILOGUES[activation or "none"]
-        if number < len(units) - 1 and more == 0:
+        low, high, kind = kernel_form(activation or "none", z.dtype)
+        if number < len(units) - 1 and kind == NONE:
             norm = (mean, scale, shift, low, high)
             continue
         added = residual if number == len(units) - 1 else None
