@@ -17,7 +17,7 @@ from pointwise.acceleration.constants import Constants
 from pointwise.acceleration.report import describe, path_of
 from pointwise.engine import choose
 from pointwise.engine.cpu.loops.excite import Excitation
-from pointwise.engine.cpu.weights import Mix, Taps
+from pointwise.engine.cpu.weights import PackedWeight, StencilWeight
 
 _WEIGHTS = (vocabulary.conv, vocabulary.linear)
 
@@ -103,9 +103,9 @@ class Frozen(Constants):
         if key in self._excitations:
             return self._excitations[key].unpacked(node is key[0])
         weights = self._packed[key]
-        if isinstance(weights, Taps):
+        if isinstance(weights, StencilWeight):
             return weights.weight.t().reshape(shape).contiguous()
-        if not isinstance(weights, Mix) or weights.packed.dim() != 4:
+        if not isinstance(weights, PackedWeight) or weights.packed.dim() != 4:
             return torch.empty(0)
         outputs, inputs, *kernel = (*shape, 1, 1) if len(shape) == 2 else shape
         groups, panels, depth, lanes = weights.packed.shape

@@ -17,6 +17,7 @@ from pointwise.acceleration import vocabulary
 from pointwise.acceleration.buffers import Value
 from pointwise.acceleration.builder import Builder, Constant, Deferred, Found, dtype_of, why_not
 from pointwise.acceleration.lower_pixels import add_up
+from pointwise.convolution import epilogue
 from pointwise.convolution.problem import Convolution, describe
 from pointwise.engine import choose
 from pointwise.engine.choose import Prepared
@@ -56,7 +57,7 @@ def _prepared(
     plan: Builder, convolution: Convolution, weight: fx.Node, bias: fx.Node | None
 ) -> Prepared:
     """With its weight packed, and without an activation that its loop does not apply."""
-    if not choose.applies(convolution.activation, convolution.dtype):
+    if epilogue.why_not(convolution.activation, convolution.dtype):
         convolution = convolution._replace(activation="none")
     choice = choose.choose(convolution, constant=True)
     packed = plan.constants.packed(weight, bias, convolution.groups, choice)
@@ -224,10 +225,10 @@ def _transformed(plan: Builder, x: Value, prepared: Prepared, residual: Value | 
     room = plan.new((winograd.room_for(packed, outputs),), x.dtype, pixels=False)
 
     def transformed() -> Prepared:
-        weight = winograd.filters_in(plan.real(room), packed, outputs)
+        weight = winograd.winograd_weight_in(plan.real(room), packed, outputs)
         return prepared._replace(weight=weight, choice=choose.Choice("winograd", outputs))
 
-    plan.emit(lambda: winograd.filtering_step(packed, transformed().weight), [], room)
+    plan.emit(lambda: winograd.weight_transform_step(packed, transformed().weight), [], room)
     return _emit(plan, x, prepared, residual, late,
                  lambda x, out, more: choose.launch(x, (transformed(),), out, more),
                  [room])  # fmt: skip
@@ -288,7 +289,7 @@ def _linear(plan: Builder, node: fx.Node, x: Any, weight: Any, bias: Any, residu
     shape = (*x.shape[:-1], sizes[0])
     if residual is not None and tuple(residual.shape) != shape:
         return "a residual of another shape"
-    late = "none" if choose.applies(activation, dtype) else activation
+    late = activation if epilogue.why_not(activation, dtype) else "none"
     rows = (x.fake.numel() // x.shape[-1], sizes[1], 1, 1)
     convolution = describe(rows, (*sizes, 1, 1), *_POINTWISE, dtype,
                            activation if late == "none" else "none")  # fmt: skip

@@ -17,8 +17,6 @@ from torch import Tensor
 from pointwise.acceleration.buffers import Value, new_arena
 from pointwise.acceleration.report import Entry
 from pointwise.engine.cpu.launch import Launch, Program
-from pointwise.engine.cpu.layout import Arguments
-from pointwise.engine.cpu.loops.images import Step
 
 Work = Callable[[list[Any]], None]
 """Does something with the tensors of a run: its inputs, then what plain calls give."""
@@ -72,18 +70,15 @@ class Plan:
         self.why = ""  # nothing of it runs as a kernel
         self._real = real
         self._stand_ins = {_storage(tensor): slot for tensor, slot in stand_ins}
-        self._old_stand_ins = {
-            tensor.data_ptr(): (slot, _begin(tensor)) for tensor, slot in stand_ins
-        }
         self._arena, self._slots = arena, slots
-        launches = [step for step in made if isinstance(step, (Step, Launch))]
+        launches = [step for step in made if isinstance(step, Launch)]
         self._scratch = _share_scratch(launches)
         self.bytes = arena.numel() + self._scratch.numel()
         self._fetched = {slot for step in launches for _, slot, _ in self._of_slots(step)}
         self._work: list[Work] = []
-        run: list[Step] = []
+        run: list[Launch] = []
         for step in made:
-            if isinstance(step, (Step, Launch)):
+            if isinstance(step, Launch):
                 if step.programs > 0:
                     run.append(step)
                 continue
@@ -98,7 +93,7 @@ class Plan:
         }
         self._parts = [self._result(part) for part in parts]
         self._lock = threading.Lock()
-        del self._real, self._stand_ins, self._old_stand_ins
+        del self._real, self._stand_ins
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         """The graph's results, in memory of their own."""
@@ -108,7 +103,7 @@ class Plan:
                 work(slots)
             return [part(slots) for part in self._parts]
 
-    def _end(self, run: list[Step]) -> None:
+    def _end(self, run: list[Launch]) -> None:
         """A call for the launches so far."""
         if not run:
             return
@@ -128,14 +123,10 @@ class Plan:
 
         self._work.append(work)
 
-    def _of_slots(self, step: Any) -> list[tuple[int, int, int]]:
+    def _of_slots(self, step: Launch) -> list[tuple[int, int, int]]:
         """(where an address stands in its table, of which slot, how many bytes behind it)."""
-        if not isinstance(step.arguments, Arguments):
-            return [
-                (place, *self._old_stand_ins[int(entry)])
-                for place, entry in enumerate(step.arguments)
-                if int(entry) in self._old_stand_ins
-            ]
+        if step.arguments is None:
+            return []
         layout, operands = step.arguments.layout, step.arguments.operands
         return [
             (layout.places[name], self._stand_ins[key], _begin(operand))
@@ -233,24 +224,12 @@ def _changes(part: Any) -> bool:
     return isinstance(part, Value) and part.buffer.slot is not None
 
 
-def _is_scratch(kept: Any) -> bool:
-    return isinstance(kept, Tensor) and kept.dtype == torch.uint8
-
-
-def _share_scratch(steps: Sequence[Any]) -> Tensor:
+def _share_scratch(steps: Sequence[Launch]) -> Tensor:
     """One piece of memory for what launches write for themselves: they run one after another."""
-    old = [step for step in steps if not isinstance(step, Launch)]
-    own = [(step, kept) for step in old for kept in step.kept if _is_scratch(kept)]
-    new = [
-        (step, scratch)
-        for step in steps
-        if isinstance(step, Launch) and (scratch := step.operand("scratch")) is not None
-    ]
-    shared = new_arena(max((kept.numel() for _, kept in (*own, *new)), default=0))
-    for step, kept in own:
-        place, address = kept.data_ptr(), shared.data_ptr()
-        step.arguments[:] = [address if entry == place else entry for entry in step.arguments]
-    for step, _ in new:
+    own = [(step, step.operand("scratch")) for step in steps]
+    own = [(step, scratch) for step, scratch in own if scratch is not None]
+    shared = new_arena(max((scratch.numel() for _, scratch in own), default=0))
+    for step, _ in own:
         step.patch(scratch=shared)
     return shared
 

@@ -26,7 +26,7 @@ from pointwise.acceleration.ranges import Seen
 from pointwise.acceleration.report import describe
 from pointwise.convolution.epilogue import ACTIVATIONS
 from pointwise.convolution.problem import is_depthwise
-from pointwise.engine.cpu.loops import images_int8 as conv_images_int8
+from pointwise.engine import choose
 
 _BOUNDS = {row.name: row.bounds for row in ACTIVATIONS.values() if row.bounds is not None}
 # A convolution whose input has to be rounded for it alone has to do so many multiplications with
@@ -75,13 +75,10 @@ def _can_be(node: fx.Node, tensors: Mapping[str, Tensor]) -> bool:
         return False
     if isinstance(residual, fx.Node) and residual.name in tensors:
         return False
-    if not is_depthwise(kernel.shape, groups):
-        return groups == 1
-    return (
-        residual is None
-        and len(kernel) == groups > 1
-        and tuple(dilation) == (1, 1)
-        and conv_images_int8.has_rows(kernel.shape[3], stride[1])
+    if choose.why_not_quantised(kernel.shape, stride, dilation, groups):
+        return False
+    return not is_depthwise(kernel.shape, groups) or (
+        residual is None and len(kernel) == groups > 1
     )
 
 

@@ -15,18 +15,25 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pointwise.convolution.problem import Convolution
+from pointwise.convolution import epilogue
+from pointwise.convolution.problem import Convolution, is_depthwise
 from pointwise.engine.cpu.cut import is_better_joined
+from pointwise.engine.cpu.gathers import stencil_int8
 from pointwise.engine.cpu.gemm_int8 import HAS_VNNI
 from pointwise.engine.cpu.launch import Launch
-from pointwise.engine.cpu.loops import images_int8, inverted, winograd
-from pointwise.engine.cpu.loops.images import (
-    EPILOGUES,
-    depthwise_step,
-    mixed_step,
-    separable_step,
+from pointwise.engine.cpu.loops import inverted, winograd
+from pointwise.engine.cpu.loops.depthwise import depthwise_step
+from pointwise.engine.cpu.loops.mixed import mixed_int8_step, mixed_step
+from pointwise.engine.cpu.loops.separable import separable_int8_step, separable_step
+from pointwise.engine.cpu.weights import (
+    PackedWeightInt8,
+    StencilWeight,
+    StencilWeightInt8,
+    pack_stencil,
+    pack_stencil_int8,
+    pack_weight,
+    pack_weight_int8,
 )
-from pointwise.engine.cpu.weights import Taps, mix, taps
 
 Weight = Any
 """A weight in the order in which a loop reads it: one of the classes of ``engine.cpu.weights``."""
@@ -76,8 +83,8 @@ def why_not(convolution: Convolution, algorithm: str | None = None) -> str | Non
     if convolution.dtype not in (torch.float32, torch.float64):
         name = str(convolution.dtype).removeprefix("torch.")
         return f"kernels take float32 and float64, not {name}"
-    if not applies(convolution.activation, convolution.dtype):
-        return f"no kernel applies {convolution.activation}"
+    if why := epilogue.why_not(convolution.activation, convolution.dtype):
+        return why
     if algorithm == "depthwise" and not convolution.is_depthwise:
         return "its results read more than one channel"
     if algorithm == "winograd" and not _winograd_outputs(convolution):
@@ -89,15 +96,19 @@ def _why_not_bytes(convolution: Convolution) -> str | None:
     if not HAS_VNNI:
         return NO_VNNI
     y, x = convolution.window.y, convolution.window.x
-    if convolution.is_depthwise:
-        known = y.dilation == x.dilation == 1 and images_int8.has_rows(x.taps, x.stride)
-        return None if known else "no stencil of this shape for bytes"
-    return None if convolution.groups == 1 else "groups"
+    size = convolution.out_channels, convolution.in_channels // convolution.groups, y.taps, x.taps
+    stride, dilation = (y.stride, x.stride), (y.dilation, x.dilation)
+    return why_not_quantised(size, stride, dilation, convolution.groups)
 
 
-def applies(activation: str, dtype: torch.dtype) -> bool:
-    """Whether the loops apply an activation in this type."""
-    return activation in EPILOGUES
+def why_not_quantised(
+    weight_size: Sequence[int], stride: Sequence[int], dilation: Sequence[int], groups: int
+) -> str | None:
+    """Why no loop of bytes computes a convolution, on whatever machine; None where one does."""
+    if not is_depthwise(weight_size, groups):
+        return None if groups == 1 else "groups"
+    known = tuple(dilation) == (1, 1) and (weight_size[3], stride[1]) in stencil_int8.ROWS
+    return None if known else "no stencil of this shape for bytes"
 
 
 # --- the loop of one convolution, and its weight --------------------------------------------------
@@ -136,18 +147,19 @@ def _winograd_outputs(convolution: Convolution) -> int:
 def pack(choice: Choice, groups: int, weight: Tensor, bias: Tensor | None) -> Weight:
     """A weight ``[C_out, C_in/groups, kh, kw]`` and its bias ``[C_out]`` for the loop chosen."""
     if choice.algorithm == "depthwise":
-        return taps(weight, bias)
+        return pack_stencil(weight, bias)
     if choice.algorithm == "winograd" and not choice.each_run:
-        return winograd.filtered(weight, bias, choice.outputs)
-    return mix(weight, bias, groups)
+        return winograd.winograd_weight(weight, bias, choice.outputs)
+    return pack_weight(weight, bias, groups)
 
 
 def pack_bytes(
     choice: Choice, weight: Tensor, factor: Tensor, shift: Tensor, zero: int
-) -> images_int8.Mix | images_int8.Taps:
+) -> PackedWeightInt8 | StencilWeightInt8:
     """An int8 weight, ``factor`` and ``shift [C_out]`` of its sums, and the byte for zero."""
-    pack_weight = images_int8.taps if choice.algorithm == "depthwise" else images_int8.mix
-    return pack_weight(weight, factor, shift, zero)
+    if choice.algorithm == "depthwise":
+        return pack_stencil_int8(weight, factor, shift, zero)
+    return pack_weight_int8(weight, factor, shift, zero)
 
 
 def prepare(
@@ -245,12 +257,12 @@ def _launch_bytes(
     first, last = chain[0], chain[-1]
     window, after = first.convolution.window, last.convolution.rescaling
     if len(chain) == 1 and first.choice.algorithm == "depthwise":
-        return images_int8.depthwise_step(x, first.weight, window, out)
+        return depthwise_step(x, first.weight, window, out)
     assert after is not None
     finish = after.residual, after.low, after.high
     if len(chain) == 1:
-        return images_int8.mixed_step(x, first.weight, window, out, residual, *finish)
-    return images_int8.separable_step(x, first.weight, last.weight, window, out, residual, *finish)
+        return mixed_int8_step(x, first.weight, window, out, residual, *finish)
+    return separable_int8_step(x, first.weight, last.weight, window, out, residual, *finish)
 
 
 # --- depth multipliers ----------------------------------------------------------------------------
@@ -265,7 +277,7 @@ def launch_of_multiplier(x: Tensor, prepared: Prepared, out: Tensor, j: int) -> 
     """Launch j of a depthwise convolution with a depth multiplier, into all of ``out``."""
     convolution, weight = prepared.convolution, prepared.weight
     many, channels = convolution.depth_multiplier, x.shape[1]
-    own = Taps(weight.weight[:, j::many].contiguous(), weight.bias[j::many].contiguous())
+    own = StencilWeight(weight.weight[:, j::many].contiguous(), weight.bias[j::many].contiguous())
     part = out[:, j * channels : (j + 1) * channels]
     return depthwise_step(x, own, convolution.window, part, convolution.activation)
 

@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.nn.grad import conv2d_input, conv2d_weight
 
 from pointwise import checks
+from pointwise.convolution import epilogue
 from pointwise.convolution.epilogue import ACTIVATIONS, finish
 from pointwise.convolution.problem import describe, is_depthwise
 from pointwise.convolution.window import window
 from pointwise.engine import choose
 from pointwise.engine.cpu.loops import image_gradients as conv_images_gradient
 from pointwise.engine.cpu.loops import norm_act
-from pointwise.engine.cpu.loops.images import EPILOGUES
 from pointwise.engine.cpu.memory import empty_image
 from pointwise.engine.library import define, library
 from pointwise.operators.requirements import geometry
@@ -96,7 +96,7 @@ def _conv2d_cpu(input, weight, bias, residual, stride, padding, dilation, groups
 def _computed(input, convolution, weight, bias, residual):
     """A convolution by its kernel; what that does not apply, by PyTorch or in one more pass."""
     activation = convolution.activation
-    late = not choose.applies(activation, convolution.dtype)
+    late = epilogue.why_not(activation, convolution.dtype) is not None
     added = residual is not None and convolution.is_depthwise  # its loop takes none
     if convolution.depth_multiplier > 1:
         input = repeated(input, convolution.depth_multiplier)
@@ -110,7 +110,9 @@ def _computed(input, convolution, weight, bias, residual):
         return finish(out, residual if added else None, activation)
     if added:
         row = torch.zeros(out.shape[1], dtype=out.dtype)
-        return norm_act.forward(out, row, row + 1, row, residual, EPILOGUES[activation])
+        return norm_act.forward(
+            out, row, row + 1, row, residual, epilogue.kernel_form(activation, out.dtype)
+        )
     return out
 
 
@@ -180,7 +182,7 @@ def _prepared_separable(input, depthwise, pointwise, depthwise_bias, bias, strid
     """Both halves for one loop; None where they had better run one by one."""
     depthwise, pointwise = ready(depthwise), ready(pointwise)
     dtype = depthwise.dtype
-    if not (choose.applies(between, dtype) and choose.applies(activation, dtype)):
+    if epilogue.why_not(between, dtype) or epilogue.why_not(activation, dtype):
         return None
     first = describe(input.shape, depthwise.shape, stride, padding, dilation, input.shape[1], dtype,
                      between)  # fmt: skip

@@ -15,8 +15,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_input, conv2d_weight
 
 from pointwise.convolution.epilogue import finish, kernel_form, why_not
+from pointwise.convolution.problem import is_depthwise
 from pointwise.convolution.window import window
-from pointwise.engine.cpu.loops import images as conv_images
 from pointwise.engine.cpu.loops import norm_act
 from pointwise.engine.cpu.loops import normed_images as conv_images_training
 from pointwise.engine.library import define, library
@@ -40,7 +40,7 @@ def _given(z, mean, scale, shift, low, high) -> conv_images_training.Norm:
 
 def _is_multiplied(weight: Tensor, groups: int) -> bool:
     """Whether it is a depthwise convolution with a multiplier, which has no kernel in training."""
-    return conv_images.is_stencil(weight.shape, groups) and weight.shape[0] != groups
+    return is_depthwise(weight.shape, groups) and weight.shape[0] != groups
 
 
 def _norm_conv2d_cpu(z, mean, scale, shift, low, high, weight, stride, padding, dilation, groups):
