@@ -289,7 +289,7 @@ def test_memory_formats_do_not_matter(name):
 
 
 def test_wrong_arguments():
-    with pytest.raises(ValueError, match="SqueezeExcite: gate must be one of 'sigmoid', 'hardsig"):
+    with pytest.raises(ValueError, match="SqueezeExcite: gate must be one of 'hardsigmoid', 'sig"):
         SqueezeExcite(8, gate="relu")
     with pytest.raises(ValueError, match="SqueezeExcite: squeezed must be a number of channels, at "
                        "least 1, got 0; leave it out for a sixteenth of the 8"):  # fmt: skip

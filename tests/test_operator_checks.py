@@ -121,9 +121,9 @@ def test_operators_of_training(place, value, message):
         OPERATORS.norm_conv2d(*arguments)
 
 
-def test_an_activation_that_training_has_no_kernel_for():
+def test_an_activation_that_nobody_knows_in_training():
     o = operands(FEW[0])
-    for activation in ("gelu", "", "bogus"):
+    for activation in ("", "bogus"):
         with pytest.raises(ValueError, match="norm_act: activation must be one of 'none'"):
             OPERATORS.norm_act(o.z, o.mean, o.scale, o.shift, None, activation)
     with pytest.raises(ValueError, match="norm_act: residual must be like z"):

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from pointwise.acceleration import excitation, steps, vocabulary
+from pointwise.acceleration import vocabulary
 from pointwise.acceleration.values import Buffer, arrange
-from pointwise.engine.cpu.loops import combine, pool
+from pointwise.convolution.epilogue import ACTIVATIONS, finish, why_not
+from pointwise.engine.cpu.loops import combine, excite, layer_norm, pool
 
 DTYPES = (torch.float32, torch.float64)
 
@@ -35,15 +36,18 @@ def test_sums_products_and_factors(shape, dtype, poisoned):
     n, c, h, w = shape
     for how, wanted in ((combine.ADD, x + y), (combine.MULTIPLY, x * y)):
         out = torch.empty_like(x)
-        close(steps.dense(how, x, out, y, "relu6").run(), F.relu6(wanted))
-    out, row = torch.empty_like(x), c * x.element_size()
+        close(combine.dense(how, x, out, y, "relu6").run(), F.relu6(wanted))
+    out = torch.empty_like(x)
     factor = torch.randn(n, c, 1, 1, dtype=dtype)
-    step = steps.by_rows(combine.SCALE, x, out, factor, None, "relu", n * h * w, c, row, h * w)
-    close(step.run(), F.relu(x * factor))
+    close(combine.scale(x, out, factor, "relu").run(), F.relu(x * factor))
     times, plus = torch.randn(c, dtype=dtype), torch.randn(c, dtype=dtype)
     out = torch.empty_like(x)
-    step = steps.by_rows(combine.AFFINE, x, out, times, plus, "none", n * h * w, c, row)
-    close(step.run(), x * times.view(1, -1, 1, 1) + plus.view(1, -1, 1, 1))
+    wanted = x * times.view(1, -1, 1, 1) + plus.view(1, -1, 1, 1)
+    close(combine.affine(x, out, times, plus, "none").run(), wanted)
+    wide = image(n, c + 5, h, w, dtype=dtype)
+    wanted = torch.cat((wide[:, :3], x, wide[:, 3 + c :]), 1)
+    combine.join(x, wide, 3).run()
+    assert torch.equal(wide, wanted)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -65,21 +69,21 @@ def test_squeeze_and_excitation(shape, hidden, activations, biased, dtype, poiso
     first, second = rows if biased else (None, None)
     x = image(*shape, dtype=dtype)
     wanted = vocabulary.squeeze_excite(x, narrow, first, wide, second, *activations)
-    weights = excitation.packed(narrow, first, wide, second)
+    weights = excite.packed(narrow, first, wide, second)
     assert torch.equal(weights.unpacked(True), narrow)
     assert torch.equal(weights.unpacked(False), wide)
     results = []
     for count in (1, 2, 3):
         threads(count)
-        between = torch.empty(excitation.room(*shape[:2], weights), dtype=dtype)
-        excitation.squeeze(x, between, weights).run()
+        between = torch.empty(excite.room(*shape[:2], weights), dtype=dtype)
+        excite.squeeze(x, between, weights).run()
         out = torch.empty_like(x)
-        results.append(excitation.scaled(x, between, weights, out, activations).run())
+        results.append(excite.excite(x, between, weights, out, activations).run())
     eps = torch.finfo(dtype).eps
     atol = 64 * eps * wanted.abs().max().item()
     torch.testing.assert_close(results[0], wanted, rtol=64 * eps, atol=atol)
     assert all(torch.equal(results[0], other) for other in results)
-    excitation.scaled(x, between, weights, x, activations).run()  # in place
+    excite.excite(x, between, weights, x, activations).run()  # in place
     assert torch.equal(x, results[0])
 
 
@@ -129,20 +133,22 @@ def test_squeeze_and_excitation_in_models(case, fused):
         assert kinds.count("squeeze excite") == fused, kinds
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", ["relu", "relu6", "hardswish", "hardsigmoid", "silu", "sigmoid"])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [(name, dtype) for name in ACTIVATIONS for dtype in DTYPES if why_not(name, dtype) is None],
+)
 def test_activations(name, dtype, poisoned):
     x = torch.cat((torch.linspace(-30, 30, 5001), torch.tensor([float("nan"), 1e30, -1e30])))
     x = x.to(dtype)
     out = torch.empty_like(x)
-    wanted = getattr(F, name)(x)
-    given = steps.dense(combine.COPY, x, out, None, name).run()
+    wanted = finish(x, None, name)
+    given = combine.dense(combine.COPY, x, out, None, name).run()
     torch.testing.assert_close(given, wanted, rtol=2e-6, atol=1e-6, equal_nan=True)
 
 
 def test_gelu():
     x = torch.linspace(-12, 12, 20001)
-    given = steps.dense(combine.COPY, x, torch.empty_like(x), None, "gelu").run()
+    given = combine.dense(combine.COPY, x, torch.empty_like(x), None, "gelu").run()
     wanted = F.gelu(x.double())
     assert (given.double() - wanted).abs().max() < 1e-6
     close_to_zero = x.abs() < 1
@@ -169,7 +175,7 @@ def test_layer_norms(rows, columns, affine, dtype, poisoned):
     x = torch.randn(rows, columns, dtype=dtype) + 3
     weight, bias = torch.randn(2, columns, dtype=dtype) if affine else (None, None)
     out = torch.empty_like(x)
-    given = steps.normed(x, out, rows, columns, weight, bias, 1e-6).run()
+    given = layer_norm.normed(x, out, rows, columns, weight, bias, 1e-6).run()
     wanted = F.layer_norm(x, (columns,), weight, bias, 1e-6)
     eps = torch.finfo(dtype).eps
     torch.testing.assert_close(given, wanted, rtol=256 * eps, atol=256 * eps)

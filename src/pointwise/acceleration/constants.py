@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from pointwise.acceleration import excitation
 from pointwise.acceleration.fuse import constant_nodes
+from pointwise.engine.cpu.loops import excite
 from pointwise.engine.cpu.loops import images as conv_images
 from pointwise.engine.cpu.loops import images_int8 as conv_images_int8
 from pointwise.engine.cpu.loops import winograd as conv_images_winograd
@@ -33,7 +33,7 @@ class Constants:
         self._likes: dict[fx.Node, tuple[torch.Size, torch.dtype]] = {}
         self._packed: dict[tuple, conv_images.Weights] = {}
         self._filtered: dict[tuple, conv_images_winograd.Filtered] = {}
-        self._excitations: dict[tuple, excitation.Excitation] = {}
+        self._excitations: dict[tuple, excite.Excitation] = {}
         self._bytes: dict[tuple, conv_images_int8.Mix | conv_images_int8.Taps] = {}
 
     @contextmanager
@@ -102,12 +102,12 @@ class Constants:
 
     def packed_excitation(
         self, narrow: fx.Node, first: fx.Node | None, wide: fx.Node, second: fx.Node | None
-    ) -> excitation.Excitation:
+    ) -> excite.Excitation:
         """The weights and biases of a squeeze and excitation."""
         key = (narrow, first, wide, second)
         if key not in self._excitations:
             values: list[Any] = [None if node is None else self.value(node) for node in key]
-            self._excitations[key] = excitation.packed(*values)
+            self._excitations[key] = excite.packed(*values)
         return self._excitations[key]
 
     def packed_int8(

@@ -14,10 +14,10 @@ from torch import Tensor, fx
 
 from pointwise.acceleration import vocabulary
 from pointwise.acceleration.constants import Constants
-from pointwise.acceleration.excitation import Excitation
 from pointwise.acceleration.operands import describe
 from pointwise.acceleration.report import path_of
 from pointwise.engine.cpu.loops import images as conv_images
+from pointwise.engine.cpu.loops.excite import Excitation
 
 _WEIGHTS = (vocabulary.conv, vocabulary.linear)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx
 
-from pointwise.acceleration import steps, vocabulary
+from pointwise.acceleration import vocabulary
 from pointwise.acceleration.lower_pixels import add_up
 from pointwise.acceleration.operands import Fixed, Found, Waiting, dtype_of, why_not
 from pointwise.acceleration.values import Value
@@ -269,7 +269,7 @@ def _later(plan: Planner, out: Value, activation: str) -> Value:
     if activation == "none":
         return out
     return plan.emit(
-        lambda: steps.dense(combine.COPY, plan.real(out), plan.real(out), None, activation),
+        lambda: combine.dense(combine.COPY, plan.real(out), plan.real(out), None, activation),
         [out], out)  # fmt: skip
 
 

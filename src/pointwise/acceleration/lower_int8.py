@@ -17,7 +17,6 @@ from pointwise.engine.cpu.gemm_int8 import HAS_VNNI
 from pointwise.engine.cpu.loops import images_int8 as int8
 from pointwise.engine.cpu.loops import to_bytes
 from pointwise.engine.cpu.loops.images import Step, is_stencil
-from pointwise.engine.cpu.table import bits
 
 if TYPE_CHECKING:
     from pointwise.acceleration.planner import Planner
@@ -37,20 +36,13 @@ def _quantize(plan: Planner, node: fx.Node, x: Any, per: float, zero: int) -> Fo
         return "not images in float32"
     if x.fake.numel() == 0:
         return "there is nothing to compute"
-    images, channels, height, width = x.shape
     out = plan.new(x.shape, torch.uint8)
-    strides = x.fake.stride()
-    if not is_pixels(x.fake) and channels <= _FEW and strides[3] == 1:
-
-        def turned() -> Step:
-            x_, out_ = plan.real(x), plan.real(out)
-            arguments = [x_.data_ptr(), out_.data_ptr(), height, bits(per), bits(float(zero)),
-                         width, channels, *(4 * part for part in strides[:3])]  # fmt: skip
-            return Step(to_bytes.quantize_planes, arguments, images * height, out_, to_bytes.OUT)
-
-        return plan.emit(turned, [x], out)
+    if not is_pixels(x.fake) and x.shape[1] <= _FEW and x.fake.stride(3) == 1:
+        return plan.emit(
+            lambda: to_bytes.quantize_planes(plan.real(x), plan.real(out), per, zero), [x], out
+        )
     x = plan.as_pixels(x)
-    return plan.emit(lambda: _all(plan, to_bytes.quantize, x, out, per, zero), [x], out)
+    return plan.emit(lambda: to_bytes.quantize(plan.real(x), plan.real(out), per, zero), [x], out)
 
 
 def _dequantize(plan: Planner, node: fx.Node, x: Any, scale: float, zero: int) -> Found:
@@ -60,15 +52,9 @@ def _dequantize(plan: Planner, node: fx.Node, x: Any, scale: float, zero: int) -
     if not isinstance(x, Value) or x.dtype != torch.uint8 or not is_pixels(x.fake):
         return "not images in bytes"
     out = plan.new(x.shape, torch.float32)
-    return plan.emit(lambda: _all(plan, to_bytes.dequantize, x, out, scale, zero), [x], out)
-
-
-def _all(plan: Planner, kernel: Any, x: Value, out: Value, factor: float, zero: int) -> Step:
-    """All numbers of two tensors that lie in memory in the same way."""
-    x_, out_ = plan.real(x), plan.real(out)
-    total = x_.numel()
-    arguments = [x_.data_ptr(), out_.data_ptr(), total, bits(factor), bits(float(zero))]
-    return Step(kernel, arguments, -(-total // to_bytes.CHUNK), out_, to_bytes.OUT)
+    return plan.emit(
+        lambda: to_bytes.dequantize(plan.real(x), plan.real(out), scale, zero), [x], out
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx
 
-from pointwise.acceleration import excitation, steps, vocabulary
+from pointwise.acceleration import vocabulary
 from pointwise.acceleration.operands import Fixed, Found, why_not
 from pointwise.acceleration.values import Value, is_pixels
 from pointwise.convolution.window import Axis, Window, window
-from pointwise.engine.cpu.loops import combine, pool
+from pointwise.engine.cpu.launch import Launch
+from pointwise.engine.cpu.loops import combine, excite, layer_norm, pool
 
 if TYPE_CHECKING:
     from pointwise.acceleration.planner import Planner
@@ -31,7 +33,7 @@ def _activate(plan: Planner, node: fx.Node, x: Any, activation: str) -> Found:
     x = _dense(plan, x)
     out = _like(plan, x)
     return plan.emit(
-        lambda: steps.dense(combine.COPY, plan.real(x), plan.real(out), None, activation),
+        lambda: combine.dense(combine.COPY, plan.real(x), plan.real(out), None, activation),
         [x], out)  # fmt: skip
 
 
@@ -55,7 +57,7 @@ def add_up(plan: Planner, how: int, x: Value, y: Value, activation: str) -> Valu
         x, y = plan.as_rows(x), plan.as_rows(y)
     out = _like(plan, x)
     return plan.emit(
-        lambda: steps.dense(how, plan.real(x), plan.real(out), plan.real(y), activation),
+        lambda: combine.dense(how, plan.real(x), plan.real(out), plan.real(y), activation),
         [x, y], out)  # fmt: skip
 
 
@@ -81,11 +83,8 @@ def _scale(plan: Planner, node: fx.Node, x: Any, factor: Any, activation: str) -
         return "shapes differ"
     x, factor = plan.as_pixels(x), plan.as_rows(factor)
     out = plan.new(x.shape, x.dtype)
-    images, channels, height, width = x.shape
-    row = channels * x.fake.element_size()
     return plan.emit(
-        lambda: steps.by_rows(combine.SCALE, plan.real(x), plan.real(out), plan.real(factor), None,
-                              activation, images * height * width, channels, row, height * width),
+        lambda: combine.scale(plan.real(x), plan.real(out), plan.real(factor), activation),
         [x, factor], out)  # fmt: skip
 
 
@@ -102,9 +101,9 @@ def _squeeze_excite(plan: Planner, node: fx.Node, x: Any, narrow: Any, narrow_bi
     nodes: list[Any] = [None if part is None else part.node for part in parts]
     weights = plan.constants.packed_excitation(*nodes)
     image = plan.as_pixels(x)
-    between = plan.new(excitation.room(x.shape[0], x.shape[1], weights), x.dtype)
+    between = plan.new(excite.room(x.shape[0], x.shape[1], weights), x.dtype)
     plan.emit(
-        lambda: excitation.squeeze(plan.real(image), plan.real(between), weights), [image], between
+        lambda: excite.squeeze(plan.real(image), plan.real(between), weights), [image], between
     )
     # Where nobody else reads x, nor anything that it is a view of, its place is as good as any.
     source: Any = node.args[0]
@@ -112,8 +111,8 @@ def _squeeze_excite(plan: Planner, node: fx.Node, x: Any, narrow: Any, narrow_bi
     alone = made and len(source.users) == 1 and image.buffer.slot is None
     out = image if alone else plan.new(image.shape, image.dtype)
     return plan.emit(
-        lambda: excitation.scaled(plan.real(image), plan.real(between), weights, plan.real(out),
-                                  (inner, gate, last)),
+        lambda: excite.excite(plan.real(image), plan.real(between), weights, plan.real(out),
+                              (inner, gate, last)),
         [image, between], out)  # fmt: skip
 
 
@@ -133,12 +132,9 @@ def _affine(plan: Planner, node: fx.Node, x: Any, factor: Any, shift: Any,
         return "factors of another type"
     times, plus = (row.contiguous() for row in rows if row is not None)
     out = _like(plan, x)
-    channels = x.shape[1]
-    size = x.fake.element_size()
     return plan.emit(
-        lambda: steps.by_rows(combine.AFFINE, plan.real(x), plan.real(out), times, plus,
-                              activation, x.fake.numel() // channels, channels, channels * size),
-        [x], out)  # fmt: skip
+        lambda: combine.affine(plan.real(x), plan.real(out), times, plus, activation), [x], out
+    )
 
 
 # --- images ---------------------------------------------------------------------------------------
@@ -217,21 +213,13 @@ def _join(plan: Planner, node: fx.Node, xs: Sequence[Any]) -> Found:
     out = plan.new((first[0], channels, *first[2:]), values[0].dtype)
     begin = 0
     for x in values:
-        plan.emit(_copy_channels(plan, x, out, begin, channels), [x], out)
+        plan.emit(partial(_copy_channels, plan, x, out, begin), [x], out)
         begin += x.shape[1]
     return out
 
 
-def _copy_channels(plan: Planner, x: Value, out: Value, begin: int, channels: int):
-    rows, own = x.fake.numel() // x.shape[1], x.shape[1]
-    size = x.fake.element_size()
-
-    def make() -> Any:
-        target = plan.real(out)[:, begin:]
-        return steps.by_rows(combine.COPY, plan.real(x), target, None, None, "none", rows, own,
-                             channels * size)  # fmt: skip
-
-    return make
+def _copy_channels(plan: Planner, x: Value, out: Value, begin: int) -> Launch:
+    return combine.join(plan.real(x), plan.real(out), begin)
 
 
 def _channel_norm(plan: Planner, node: fx.Node, x: Any, weight: Any, bias: Any, eps: float,
@@ -253,7 +241,7 @@ def _channel_norm(plan: Planner, node: fx.Node, x: Any, weight: Any, bias: Any, 
     out = _like(plan, x) if pixels else plan.new(x.shape, x.dtype, pixels=False)
     rows = x.fake.numel() // columns
     return plan.emit(
-        lambda: steps.normed(plan.real(x), plan.real(out), rows, columns, gain, shift, eps),
+        lambda: layer_norm.normed(plan.real(x), plan.real(out), rows, columns, gain, shift, eps),
         [x], out)  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from torch import fx
 
 import pointwise.operators  # noqa: F401  (registers torch.ops.pointwise)
 from pointwise.acceleration import vocabulary
+from pointwise.convolution.epilogue import ACTIVATIONS
 from pointwise.engine.cpu.by_dtype import ZEROS
 
 aten = torch.ops.aten
@@ -347,16 +348,13 @@ _REWRITES: dict[Any, Callable] = {
     aten.batch_norm.default: _batch_norm_call,
     aten.native_layer_norm.default: _native_layer_norm,
     aten.layer_norm.default: _layer_norm,
-    aten.relu.default: _activation("relu"),
+    **{  # ATen's names are the table's
+        getattr(aten, name).default: _activation(name) for name in ACTIVATIONS if name != "none"
+    },
+    aten.gelu.default: _gelu,
     aten.hardtanh.default: _within,
     aten.clamp.default: _within,
     aten.clamp_min.default: _within,
-    aten.relu6.default: _activation("relu6"),
-    aten.hardswish.default: _activation("hardswish"),
-    aten.hardsigmoid.default: _activation("hardsigmoid"),
-    aten.silu.default: _activation("silu"),
-    aten.sigmoid.default: _activation("sigmoid"),
-    aten.gelu.default: _gelu,
     aten.add.Tensor: _add,
     aten.mul.Tensor: _multiply,
     aten.as_strided.default: _as_strided,

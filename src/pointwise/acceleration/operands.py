@@ -11,6 +11,7 @@ from torch import fx
 
 from pointwise.acceleration import vocabulary
 from pointwise.acceleration.values import Value
+from pointwise.convolution import epilogue
 from pointwise.engine.cpu.by_dtype import ZEROS
 from pointwise.engine.cpu.loops import images as conv_images
 
@@ -86,9 +87,7 @@ def why_not(*operands: Any, activation: str = "none") -> str | None:
         return f"kernels take float32 and float64, not {names}"
     if any(isinstance(x, Value) and x.fake.numel() == 0 for x in values):
         return "there is nothing to compute"
-    if activation == "gelu" and dtypes == {torch.float64}:
-        return "gelu in float64"
-    return None
+    return epilogue.why_not(activation, *dtypes)
 
 
 def dtype_of(x: Any) -> torch.dtype:

@@ -24,12 +24,11 @@ from torch import Tensor, fx
 from pointwise.acceleration import vocabulary, vocabulary_int8
 from pointwise.acceleration.operands import describe
 from pointwise.acceleration.ranges import Seen
+from pointwise.convolution.epilogue import ACTIVATIONS
 from pointwise.engine.cpu.loops import images_int8 as conv_images_int8
 from pointwise.engine.cpu.loops.images import is_stencil
 
-_BOUNDS = {
-    "none": (-float("inf"), float("inf")), "relu": (0.0, float("inf")), "relu6": (0.0, 6.0)
-}  # fmt: skip
+_BOUNDS = {row.name: row.bounds for row in ACTIVATIONS.values() if row.bounds is not None}
 # A convolution whose input has to be rounded for it alone has to do so many multiplications with
 # each number of it.
 _LEAST_WORK = 16

@@ -13,18 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pointwise.acceleration import vocabulary_int8
-
-ACTIVATIONS = {
-    "none": lambda x: x,
-    "relu": F.relu,
-    "relu6": F.relu6,
-    "hardswish": F.hardswish,
-    "hardsigmoid": F.hardsigmoid,
-    "silu": F.silu,
-    "sigmoid": F.sigmoid,
-    "gelu": F.gelu,
-}
-"""Name to plain PyTorch form."""
+from pointwise.convolution.epilogue import finish
 
 
 def conv(
@@ -44,7 +33,7 @@ def conv(
     if top != bottom or left != right:
         x, around = F.pad(x, (left, right, top, bottom)), (0, 0)
     out = F.conv2d(x, weight, bias, stride, around, dilation, groups)
-    return ACTIVATIONS[activation](out if residual is None else out + residual)
+    return finish(out, residual, activation)
 
 
 def linear(
@@ -52,32 +41,32 @@ def linear(
 ) -> Tensor:
     """``activation(x · weightᵀ + bias + residual)`` over the last dimension."""
     out = F.linear(x, weight, bias)
-    return ACTIVATIONS[activation](out if residual is None else out + residual)
+    return finish(out, residual, activation)
 
 
 def activate(x: Tensor, activation: str) -> Tensor:
-    return ACTIVATIONS[activation](x)
+    return finish(x, None, activation)
 
 
 def add(x: Tensor, y: Tensor, activation: str) -> Tensor:
     """``activation(x + y)`` of two of one shape."""
-    return ACTIVATIONS[activation](x + y)
+    return finish(x + y, None, activation)
 
 
 def multiply(x: Tensor, y: Tensor, activation: str) -> Tensor:
     """``activation(x · y)`` of two of one shape."""
-    return ACTIVATIONS[activation](x * y)
+    return finish(x * y, None, activation)
 
 
 def scale(x: Tensor, factor: Tensor, activation: str) -> Tensor:
     """``activation(x · factor)``, ``factor [N, C, 1, 1]`` being one for each image and channel."""
-    return ACTIVATIONS[activation](x * factor)
+    return finish(x * factor, None, activation)
 
 
 def affine(x: Tensor, factor: Tensor, shift: Tensor, activation: str) -> Tensor:
     """``activation(x · factor + shift)`` with one ``factor [C]`` and ``shift [C]`` a channel."""
     shape = (1, -1, *[1] * (x.dim() - 2))
-    return ACTIVATIONS[activation](x * factor.view(shape) + shift.view(shape))
+    return finish(x * factor.view(shape) + shift.view(shape), None, activation)
 
 
 def mean(x: Tensor, keep: bool) -> Tensor:
@@ -96,8 +85,9 @@ def squeeze_excite(
     activation: str,
 ) -> Tensor:
     """``activation(x · gate(wide · between(narrow · mean(x))))``; weights ``[.., .., 1, 1]``."""
-    hidden = ACTIVATIONS[between](F.conv2d(mean(x, True), narrow, narrow_bias))
-    return ACTIVATIONS[activation](x * ACTIVATIONS[gate](F.conv2d(hidden, wide, wide_bias)))
+    hidden = finish(F.conv2d(mean(x, True), narrow, narrow_bias), None, between)
+    factor = finish(F.conv2d(hidden, wide, wide_bias), None, gate)
+    return finish(x * factor, None, activation)
 
 
 def max_pool(

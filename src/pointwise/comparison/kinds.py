@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pointwise import checks
+from pointwise.convolution.epilogue import ACTIVATIONS
 from pointwise.layers import ConvNormAct, in_sequence
 
 NARROW = 4  # a bottleneck's inner convolution has a quarter of the channels, as in ResNet
@@ -155,5 +156,5 @@ def made(parts: Iterable[Part], norm: bool) -> tuple[Ours, nn.Sequential]:
         if norm:
             plain.append(nn.BatchNorm2d(c_out))
         if activation is not None:
-            plain.append(nn.ReLU() if activation == "relu" else nn.ReLU6())
+            plain.append(ACTIVATIONS[activation].module())
     return ours, plain

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from pointwise.convolution.epilogue import ACTIVATIONS
 from pointwise.costs import kinds
 from pointwise.costs.count import Count
 from pointwise.costs.parts import Formula, Part, size_of
@@ -21,11 +22,11 @@ _EACH: dict[str, tuple[str, Work]] = {
     **dict.fromkeys(("mul", "square"), (kinds.ELEMENTWISE, (1, 0, 0))),
     **dict.fromkeys(("addcmul", "lerp"), (kinds.ELEMENTWISE, (1, 1, 0))),
     **dict.fromkeys(
-        ("relu", "hardtanh", "clamp", "clamp_min", "clamp_max", "leaky_relu", "elu", "celu", "selu",
-         "silu", "gelu", "mish", "hardswish", "hardsigmoid", "sigmoid", "log_sigmoid_forward",
-         "tanh", "softplus", "threshold", "_prelu_kernel", "relu6"),
+        ("hardtanh", "clamp", "clamp_min", "clamp_max", "leaky_relu", "elu", "celu", "selu",
+         "mish", "log_sigmoid_forward", "tanh", "softplus", "threshold", "_prelu_kernel"),
         (kinds.ACTIVATION, (0, 0, 1)),
     ),
+    **{row.name: (kinds.ACTIVATION, (0, 0, row.cost)) for row in ACTIVATIONS.values() if row.cost},
     "glu": (kinds.ACTIVATION, (1, 0, 1)),
     "native_dropout": (kinds.ELEMENTWISE, (1, 0, 1)),
 }  # fmt: skip

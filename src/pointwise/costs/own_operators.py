@@ -6,6 +6,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
+from pointwise.convolution.epilogue import ACTIVATIONS
 from pointwise.costs import clouds, convolutions, kinds
 from pointwise.costs.convolutions import Shape
 from pointwise.costs.count import Count
@@ -22,8 +23,12 @@ def _epilogue(residual: Tensor | None, activation: str, out: Tensor) -> list[Par
         count = Count(additions=out.numel(), bytes_read=size_of(residual))
         parts.append(Part(kinds.ELEMENTWISE, count))
     if activation != "none":
-        parts.append(Part(kinds.ACTIVATION, Count(others=out.numel())))
+        parts.append(Part(kinds.ACTIVATION, _activated(activation, out.numel())))
     return parts
+
+
+def _activated(activation: str, numbers: int) -> Count:
+    return Count(others=ACTIVATIONS[activation].cost * numbers)
 
 
 def _our_shape(given, input, weight, bias, out_sizes) -> Shape:
@@ -52,11 +57,11 @@ def _separable_conv2d(given, out) -> list[Part]:
                    (1, 1), (0,) * 4, (1, 1), 1, given["bias"] is not None,
                    first.out_sizes)  # fmt: skip
     one, two = convolutions.count(first, size), convolutions.count(second, size)
-    between = one.outputs if given["between"] != "none" else 0
+    between = _activated(given["between"], one.outputs)
     one, two = convolutions.join(one, two)
     return [
         applied(kinds.DEPTHWISE, one, depthwise, given["depthwise_bias"]),
-        Part(kinds.ACTIVATION, Count(others=between)),
+        Part(kinds.ACTIVATION, between),
         applied(kinds.POINTWISE, two, pointwise, given["bias"]),
         *_epilogue(given["residual"], given["activation"], out),
     ]

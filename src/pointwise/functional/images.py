@@ -2,9 +2,9 @@
 
 All take what ``torch.nn.functional.conv2d`` takes where it makes sense, ``"same"`` padding with any
 stride, and what follows a convolution: ``activation(convolution + bias + residual)``, where the
-activation is relu, relu6, hardswish, silu, gelu or sigmoid. Inputs are ``[N, C, H, W]`` or
-``[C, H, W]``. The CPU kernels work on ``channels_last``: another layout is converted first, and
-results are channels_last.
+activation is a name of ``convolution/epilogue.py``, such as relu, silu or gelu. Inputs are
+``[N, C, H, W]`` or ``[C, H, W]``. The CPU kernels work on ``channels_last``: another layout is
+converted first, and results are channels_last.
 """
 
 from __future__ import annotations

@@ -7,13 +7,13 @@ one wherever that is possible.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pointwise import checks
+from pointwise.convolution.epilogue import ACTIVATIONS, finish
 from pointwise.functional.convolve import Size
 from pointwise.functional.lines_and_volumes import depthwise_conv1d
 from pointwise.functional.padding import Padding
@@ -27,10 +27,7 @@ from pointwise.layers.conv_norm_act import (
 )
 from pointwise.layers.images import Conv2d, PointwiseConv2d
 
-_GATES: dict[str, Callable[[Tensor], Tensor]] = {
-    "sigmoid": torch.sigmoid,
-    "hardsigmoid": F.hardsigmoid,
-}
+_GATES = tuple(row.name for row in ACTIVATIONS.values() if row.is_gate)
 
 
 def _squeezed(caller: str, channels: int, given: int | None) -> int:
@@ -65,7 +62,7 @@ class SqueezeExcite(nn.Module):
         gate: str = "sigmoid",
     ) -> None:
         super().__init__()
-        checks.one_of("SqueezeExcite", "gate", gate, tuple(_GATES))
+        checks.one_of("SqueezeExcite", "gate", gate, _GATES)
         squeezed = _squeezed("SqueezeExcite", channels, squeezed)
         self.reduce = ConvNormAct(channels, squeezed, 1, norm=None, activation=activation)
         self.restore = ConvNormAct(squeezed, channels, 1, norm=None, activation=None)
@@ -73,7 +70,7 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         means = x.mean((2, 3), keepdim=True)
-        return x * _GATES[self.gate](self.restore(self.reduce(means)))
+        return x * finish(self.restore(self.reduce(means)), None, self.gate)
 
     def extra_repr(self) -> str:
         return f"gate={self.gate}"

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pointwise.convolution.epilogue import NONE, kernel_form, why_not
 from pointwise.engine.cpu.loops import images as conv_images
 from pointwise.functional.padding import resolve
 from pointwise.layers import folded
@@ -43,7 +44,7 @@ def _is_trained(link: Link, dtype: torch.dtype) -> bool:
         folded.is_ordinary(conv, own)
         and conv.bias is None
         and conv.weight.dtype == dtype
-        and (activation or "none") in conv_images.EPILOGUES
+        and why_not(activation or "none", dtype) is None
         and norm is not None
         and folded.is_batch_norm(norm, conv)
         and (norm.training or norm.running_mean is None)
@@ -78,8 +79,8 @@ def run(input: Tensor, links: Sequence[Link], residual: Tensor | None = None) ->
             z, *norm, conv.weight, conv.stride, edges, conv.dilation, conv.groups
         )
         scale, shift = _statistics(module, mean, variance, z.numel() // z.shape[1])
-        low, high, more = conv_images.EPILOGUES[activation or "none"]
-        if number < len(links) - 1 and more == 0:
+        low, high, kind = kernel_form(activation or "none", z.dtype)
+        if number < len(links) - 1 and kind == NONE:
             norm = (mean, scale, shift, low, high)
             continue
         added = residual if number == len(links) - 1 else None

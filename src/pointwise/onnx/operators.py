@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
+from pointwise.convolution.epilogue import ACTIVATIONS
 from pointwise.onnx import functions as onnx_functions
 from pointwise.onnx import numbers as onnx_numbers
 from pointwise.onnx.call import Call, are_constant
@@ -225,14 +226,12 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "LayerNormalization": layer_norm,
     "InstanceNormalization": instance_norm,
     "LRN": local_response_norm,
-    "Relu": _unary(F.relu),
+    **{row.onnx: _unary(row.plain) for row in ACTIVATIONS.values() if row.onnx is not None},
     "LeakyRelu": lambda call, x: call(F.leaky_relu, x, call.get("alpha", 0.01)),
     "Elu": lambda call, x: call(F.elu, x, call.get("alpha", 1.0)),
     "PRelu": _prelu,
     "Clip": _clip,
-    "Sigmoid": _unary(torch.sigmoid),
     "HardSigmoid": _hard_sigmoid,
-    "HardSwish": _unary(F.hardswish),
     "Gelu": _gelu,
     "Mish": _unary(F.mish),
     "Softplus": _unary(F.softplus),

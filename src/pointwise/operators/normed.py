@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_input, conv2d_weight
 
-from pointwise.convolution.epilogue import finish
+from pointwise.convolution.epilogue import finish, kernel_form, why_not
 from pointwise.convolution.window import window
 from pointwise.engine.cpu.loops import images as conv_images
 from pointwise.engine.cpu.loops import norm_act
@@ -160,7 +160,10 @@ def _norm_conv2d_backward(ctx, grad, d_mean, d_variance):
 
 def _norm_act_cpu(z, mean, scale, shift, residual, activation):
     z, mean, scale, shift, residual = map(ready, (z, mean, scale, shift, residual))
-    return norm_act.forward(z, mean, scale, shift, residual, conv_images.EPILOGUES[activation])
+    if why_not(activation, z.dtype):
+        return _norm_act_plain(z, mean, scale, shift, residual, activation)
+    form = kernel_form(activation, z.dtype)
+    return norm_act.forward(z, mean, scale, shift, residual, form)
 
 
 def _norm_act_plain(z, mean, scale, shift, residual, activation):
@@ -180,9 +183,10 @@ define(
 
 def _norm_act_backward_cpu(grad, z, mean, scale, shift, residual, activation):
     grad, z, mean, scale, shift, residual = map(ready, (grad, z, mean, scale, shift, residual))
-    *found, d_residual = norm_act.backward(
-        grad, z, mean, scale, shift, residual, conv_images.EPILOGUES[activation]
-    )
+    if why_not(activation, z.dtype):
+        return _norm_act_backward_plain(grad, z, mean, scale, shift, residual, activation)
+    form = kernel_form(activation, z.dtype)
+    *found, d_residual = norm_act.backward(grad, z, mean, scale, shift, residual, form)
     return *found, z.new_empty(0) if d_residual is None else d_residual
 
 

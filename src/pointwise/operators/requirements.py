@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pointwise import checks
-from pointwise.engine.cpu.loops.images import EPILOGUES
+from pointwise.convolution.epilogue import ACTIVATIONS
 from pointwise.engine.cpu.search import tables
 
 
@@ -264,7 +264,7 @@ def norm_conv2d_backward(grad, d_mean, d_variance, out, out_mean, wanted, z, *re
 
 
 def _norm_act(caller: str, z, mean, scale, shift, residual, activation) -> None:
-    checks.one_of(caller, "activation", activation, tuple(EPILOGUES))
+    checks.one_of(caller, "activation", activation, tuple(ACTIVATIONS))
     _norm(caller, z, mean, scale, shift, 0.0, 0.0)
     if residual is not None:
         checks.weight(caller, "residual", residual, tuple(z.shape), f"like z, {list(z.shape)}")

@@ -1,29 +1,40 @@
-"""Activations over rows of results that are still in the cache."""
+"""Activations in kernels: each one's formula and slope, and the choice among them by number.
+
+The table is ``convolution/epilogue.py``. Each of its rows that is not a clamp has two functions
+here, of one register and a number ``like`` of its type: ``NAME(x, like)`` and its derivative,
+``NAME_slope(x, like)``. Kernels choose by the row's place in the table (``activate``, ``slope``).
+"""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import torch
 from llvmlite import ir
 from numba.extending import intrinsic
 
-from pointwise.engine.cpu.launch import device
+from pointwise.convolution.epilogue import ACTIVATIONS, kernel_form
+from pointwise.convolution.epilogue import NONE as NONE
+from pointwise.engine.cpu.launch import device, device_of
+from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.vector import (
+    at_most,
     broadcast,
     bytes_of,
     call,
+    choose,
+    fma,
     lanes_of,
+    less,
     load,
     load_first,
+    magnitude,
     number,
     store,
     store_first,
     within,
 )
-
-# What is more than keeping results within bounds. (gelu is left to PyTorch.)
-NONE, HARDSWISH, SILU, SIGMOID = 0, 1, 2, 3
-
 
 # eʳ for |r| ≤ ln 2 / 2: Taylor's series for float64, and for float32 the polynomial whose largest
 # relative error there is smallest (2e-9, which Taylor's reaches with one term more).
@@ -88,25 +99,178 @@ def quotient(typingctx, a, b):
     return a(a, b), codegen
 
 
+# --- formulas and slopes --------------------------------------------------------------------------
+
+
 @device
-def _activated(x, kind, like):
+def hardswish(x, like):
+    """``x · clamp(x + 3, 0, 6) / 6``."""
+    sixth = broadcast(number(1, like) / number(6, like))
+    return x * within(x + broadcast(number(3, like)), number(0, like), number(6, like)) * sixth
+
+
+@device
+def hardswish_slope(x, like):
+    """0 up to -3, 1 from 3 on, ``x / 3 + 1 / 2`` between."""
+    zero, one = broadcast(number(0, like)), broadcast(number(1, like))
+    third = broadcast(number(1, like) / number(3, like))
+    slope = fma(x, third, broadcast(number(0.5, like)))
+    slope = choose(at_most(x, broadcast(number(-3, like))), zero, slope)
+    return choose(at_most(broadcast(number(3, like)), x), one, slope)
+
+
+@device
+def hardsigmoid(x, like):
+    """``clamp(x + 3, 0, 6) / 6``."""
+    sixth = broadcast(number(1, like) / number(6, like))
+    return within(x + broadcast(number(3, like)), number(0, like), number(6, like)) * sixth
+
+
+@device
+def hardsigmoid_slope(x, like):
+    """1 / 6 between -3 and 3, else 0."""
+    zero = broadcast(number(0, like))
+    sixth = broadcast(number(1, like) / number(6, like))
+    slope = choose(less(x, broadcast(number(3, like))), sixth, zero)
+    return choose(less(broadcast(number(-3, like)), x), slope, zero)
+
+
+@device
+def sigmoid(x, like):
+    """``1 / (1 + e⁻ˣ)``."""
     one = broadcast(number(1, like))
-    if kind == HARDSWISH:
-        sixth = broadcast(number(1, like) / number(6, like))
-        return x * within(x + broadcast(number(3, like)), number(0, like), number(6, like)) * sixth
-    sigmoid = quotient(one, one + exponential(x * broadcast(number(-1, like))))
-    return x * sigmoid if kind == SILU else sigmoid
+    return quotient(one, one + exponential(x * broadcast(number(-1, like))))
 
 
 @device
-def activate(rows, row_bytes, count, columns, kind, like):
-    """Applies an activation in place to ``count`` rows of ``columns`` numbers."""
-    size, width = bytes_of(like), lanes_of(like)
-    whole = columns // width * width
-    for r in range(count):
-        row = rows + r * row_bytes
-        for k in range(0, whole, width):
-            store(row + k * size, _activated(load(row + k * size, like), kind, like))
-        if whole < columns:
-            last, left = row + whole * size, columns - whole
-            store_first(last, _activated(load_first(last, left, like), kind, like), left)
+def sigmoid_slope(x, like):
+    """``σ · (1 - σ)``."""
+    share = sigmoid(x, like)
+    return share * (broadcast(number(1, like)) - share)
+
+
+@device
+def silu(x, like):
+    """``x · σ(x)``."""
+    return x * sigmoid(x, like)
+
+
+@device
+def silu_slope(x, like):
+    """``x · σ · (1 - σ) + σ``."""
+    share = sigmoid(x, like)
+    return fma(x, share * (broadcast(number(1, like)) - share), share)
+
+
+@device
+def _normal(x, like):
+    """``Φ(x)``, to about 2e-7, and ``e^(-x²/2)``.
+
+    Φ of a negative number is small, and comes from e^(-x²/2) times a polynomial in 1 / (1 + p|x|).
+    Source: Abramowitz and Stegun, "Handbook of Mathematical Functions", 7.1.26.
+    """
+    one, minus = broadcast(number(1, like)), broadcast(number(-1, like))
+    size = magnitude(x) * broadcast(number(math.sqrt(0.5), like))
+    t = quotient(one, fma(size, broadcast(number(0.3275911, like)), one))
+    tail = broadcast(number(1.061405429, like))
+    tail = fma(tail, t, broadcast(number(-1.453152027, like)))
+    tail = fma(tail, t, broadcast(number(1.421413741, like)))
+    tail = fma(tail, t, broadcast(number(-0.284496736, like)))
+    tail = fma(tail, t, broadcast(number(0.254829592, like)))
+    bell = exponential(size * size * minus)
+    tail = tail * t * bell * broadcast(number(0.5, like))
+    return choose(less(x, broadcast(number(0, like))), tail, one + tail * minus), bell
+
+
+@device
+def gelu(x, like):
+    """``x · Φ(x)``, to about 2e-7 of x."""
+    share, _ = _normal(x, like)
+    return x * share
+
+
+@device
+def gelu_slope(x, like):
+    """``Φ(x) + x · e^(-x²/2) / √(2π)``."""
+    share, bell = _normal(x, like)
+    # Beyond, the bell is 0, but ``exponential`` ends at the smallest normal number.
+    near = within(x, number(-32, like), number(32, like))
+    return fma(near * broadcast(number(1 / math.sqrt(2 * math.pi), like)), bell, share)
+
+
+# --- by number ------------------------------------------------------------------------------------
+
+FORM = Layout("Form", "low:real high:real kind")
+"""The bounds that a kernel clamps to, and the number of what it then applies."""
+
+
+def form_arguments(activation: str, dtype: torch.dtype) -> Arguments:
+    """``kernel_form`` as kernels read it."""
+    low, high, kind = kernel_form(activation, dtype)
+    return FORM(low=low, high=high, kind=kind)
+
+
+def _over_rows(name: str, formula: Any) -> Any:
+    """Applies a formula in place to ``count`` rows of ``columns`` numbers."""
+
+    @device_of(name)
+    def apply(rows, row_bytes, count, columns, like):
+        size, width = bytes_of(like), lanes_of(like)
+        whole = columns // width * width
+        for r in range(count):
+            row = rows + r * row_bytes
+            for k in range(0, whole, width):
+                store(row + k * size, formula(load(row + k * size, like), like))
+            if whole < columns:
+                last, left = row + whole * size, columns - whole
+                store_first(last, formula(load_first(last, left, like), like), left)
+
+    return apply
+
+
+def _activate_or(name: str, kind: int, otherwise: Any) -> Any:
+    apply = _over_rows(name, globals()[name])
+
+    @device_of(name)
+    def activate(rows, row_bytes, count, columns, given, like):
+        if given == kind:
+            apply(rows, row_bytes, count, columns, like)
+        else:
+            otherwise(rows, row_bytes, count, columns, given, like)
+
+    return activate
+
+
+def _slope_or(name: str, kind: int, otherwise: Any) -> Any:
+    formula = globals()[f"{name}_slope"]
+
+    @device_of(name)
+    def slope(x, given, like):
+        return formula(x, like) if given == kind else otherwise(x, given, like)
+
+    return slope
+
+
+@device
+def _leave(rows, row_bytes, count, columns, kind, like):
+    """What is done to rows where nothing but clamping is to be done."""
+
+
+@device
+def _one(x, kind, like):
+    return broadcast(number(1, like))
+
+
+def _by_kind(choice: Any, otherwise: Any) -> Any:
+    """``choice`` among all rows of the table that are not clamps, and ``otherwise`` for those."""
+    for kind, row in reversed(list(enumerate(ACTIVATIONS.values()))):
+        if row.bounds is None:
+            otherwise = choice(row.name, kind, otherwise)
+    return otherwise
+
+
+activate = _by_kind(_activate_or, _leave)
+"""``activate(rows, row_bytes, count, columns, kind, like)``: in place, to rows in the cache."""
+
+slope = _by_kind(_slope_or, _one)
+"""``slope(x, kind, like)``: the derivative at x; 1 of what clamps, whose bounds tell the rest."""

@@ -116,3 +116,13 @@ def cut_tiles(total: int, columns: int, tile_bytes: int, panel: int, team: int) 
 def is_better_joined(then: PackedWeight) -> bool:
     """Whether a stencil and what follows it are faster in one tile loop than one by one."""
     return then.packed.numel() * then.packed.element_size() <= _JOINED_WEIGHT
+
+
+# Less than so much is not worth a program of its own.
+_LEAST_BYTES = 16 * 1024
+
+
+def cut_rows(rows: int, row_bytes: int) -> int:
+    """Rows of a program: several programs for each thread, none of them tiny."""
+    least = -(-_LEAST_BYTES // max(1, row_bytes))
+    return max(1, least, -(-rows // (8 * threads())))

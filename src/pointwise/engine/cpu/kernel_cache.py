@@ -51,14 +51,15 @@ class _Place(CompileResultCacheImpl):
 
 @lru_cache
 def fingerprint() -> str:
-    """Of all sources of the engine: what a cached kernel has to agree with.
+    """Of all sources of the engine and of what it reads: what a cached kernel has to agree with.
 
     Numba looks only at the file a kernel stands in, and would go on using machine code from before
     a change in a file that the kernel calls. A kernel outside of the engine (of ``rooms``, say) may
     call what stands in its own file, or in the engine, and nothing else: a test holds that.
     """
-    engine = Path(pointwise.__file__).parent / "engine"
-    files = sorted(engine.rglob("*.py"))
+    package = Path(pointwise.__file__).parent
+    files = [file for room in ("convolution", "engine") for file in (package / room).rglob("*.py")]
+    files.sort()
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

@@ -6,21 +6,18 @@ COPY: ``x``. ADD: ``x + y``. MULTIPLY: ``x · y``. SCALE: each channel times a f
 
 from __future__ import annotations
 
-import math
+from torch import Tensor
 
-from pointwise.engine.cpu.activation import NONE, activate, exponential, quotient
+from pointwise.engine.cpu.activation import FORM, activate, form_arguments
 from pointwise.engine.cpu.by_dtype import by_dtype
-from pointwise.engine.cpu.launch import device, slot
-from pointwise.engine.cpu.table import real
+from pointwise.engine.cpu.cut import cut_rows
+from pointwise.engine.cpu.launch import Launch, device
+from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.vector import (
-    broadcast,
     bytes_of,
-    choose,
     fma,
     lanes_of,
-    less,
     load_first,
-    magnitude,
     number,
     store_first,
     within,
@@ -28,70 +25,34 @@ from pointwise.engine.cpu.vector import (
 
 COPY, ADD, MULTIPLY, SCALE, AFFINE = range(5)
 
-# Activations besides those of ``activation``.
-HARDSIGMOID, GELU = 11, 12
+_COMBINE = Layout(
+    "Combine", "*x *out *y *z how total channels span x_row out_row pixels", form=FORM
+)
+"""``total`` numbers in rows of ``channels``, ``span`` rows to a program.
 
-# Entries: x, its row in bytes, out, its row, numbers in all, channels, rows of a program, which of
-# the above, y, its row (SCALE: rows of an image), z, low, high (as float64), activation.
-X, OUT, Y = 0, 2, 8
-
-
-@device
-def gelu(x, like):
-    """``x · Φ(x)``, to about 2e-7 of x.
-
-    Φ of a negative number is small, and comes from e^(-x²/2) times a polynomial in 1 / (1 + p|x|).
-    Source: Abramowitz and Stegun, "Handbook of Mathematical Functions", 7.1.26.
-    """
-    one, minus = broadcast(number(1, like)), broadcast(number(-1, like))
-    size = magnitude(x) * broadcast(number(math.sqrt(0.5), like))
-    t = quotient(one, fma(size, broadcast(number(0.3275911, like)), one))
-    tail = broadcast(number(1.061405429, like))
-    tail = fma(tail, t, broadcast(number(-1.453152027, like)))
-    tail = fma(tail, t, broadcast(number(1.421413741, like)))
-    tail = fma(tail, t, broadcast(number(-0.284496736, like)))
-    tail = fma(tail, t, broadcast(number(0.254829592, like)))
-    tail = tail * t * exponential(size * size * minus) * broadcast(number(0.5, like))
-    return x * choose(less(x, broadcast(number(0, like))), tail, one + tail * minus)
-
-
-@device
-def finish(rows, row_bytes, count, columns, kind, like):
-    """Applies an activation in place to ``count`` rows of ``columns`` numbers."""
-    if kind == NONE:
-        return
-    if kind < HARDSIGMOID:
-        activate(rows, row_bytes, count, columns, kind, like)
-        return
-    size, width = bytes_of(like), lanes_of(like)
-    sixth = broadcast(number(1, like) / number(6, like))
-    three = broadcast(number(3, like))
-    low, high = number(0, like), number(6, like)
-    for r in range(count):
-        row = rows + r * row_bytes
-        for k in range(0, columns, width):
-            x = load_first(row + k * size, columns - k, like)
-            y = gelu(x, like) if kind == GELU else within(x + three, low, high) * sixth
-            store_first(row + k * size, y, columns - k)
+Rows of x and y lie ``x_row`` bytes apart, those of the result ``out_row``. SCALE: ``pixels`` rows
+are an image.
+"""
+_DENSE_ROW = 1024
 
 
 @device
 def _combine(arguments, program, thread, like):
+    own = _COMBINE(arguments)
+    form, how = own.form, own.how
     size, width = bytes_of(like), lanes_of(like)
-    total, channels, span = slot(arguments, 4), slot(arguments, 5), slot(arguments, 6)
-    x_row, out_row, how = slot(arguments, 1), slot(arguments, 3), slot(arguments, 7)
-    y_row = slot(arguments, 9)
-    low, high = real(arguments, 11, like), real(arguments, 12, like)
-    begin = program * span
-    end = min(begin + span, -(-total // channels))
+    total, channels = own.total, own.channels
+    low, high = number(form.low, like), number(form.high, like)
+    begin = program * own.span
+    end = min(begin + own.span, -(-total // channels))
     for r in range(begin, end):
         columns = min(channels, total - r * channels)
-        x, out = slot(arguments, X) + r * x_row, slot(arguments, OUT) + r * out_row
-        y, z = slot(arguments, Y), slot(arguments, 10)
+        x, out = own.x + r * own.x_row, own.out + r * own.out_row
+        y, z = own.y, own.z
         if how == SCALE:
-            y += r // y_row * channels * size
+            y += r // own.pixels * channels * size
         elif how != AFFINE:
-            y += r * y_row
+            y += r * own.x_row
         for k in range(0, columns, width):
             left, at = columns - k, k * size
             value = load_first(x + at, left, like)
@@ -102,7 +63,56 @@ def _combine(arguments, program, thread, like):
             elif how != COPY:
                 value = value * load_first(y + at, left, like)
             store_first(out + at, within(value, low, high), left)
-        finish(out, out_row, 1, columns, slot(arguments, 13), like)
+        activate(out, own.out_row, 1, columns, form.kind, like)
 
 
-KERNELS = by_dtype(_combine, "combine")
+_KERNELS = by_dtype(_combine, "combine")
+
+
+def dense(how: int, x: Tensor, out: Tensor, y: Tensor | None, activation: str) -> Launch:
+    """COPY, ADD or MULTIPLY of tensors that lie in memory alike; ``out`` may be ``x``."""
+    row = _DENSE_ROW * x.element_size()
+    return _launch(how, x, out, y, None, activation, x.numel(), _DENSE_ROW, row)
+
+
+def scale(x: Tensor, out: Tensor, factor: Tensor, activation: str) -> Launch:
+    """``activation(x · factor)`` of ``x [N, C, H, W]``, channels_last; ``factor [N, C, 1, 1]``."""
+    row = x.shape[1] * x.element_size()
+    pixels = x.shape[2] * x.shape[3]
+    return _launch(SCALE, x, out, factor, None, activation, x.numel(), x.shape[1], row, pixels)
+
+
+def affine(x: Tensor, out: Tensor, factor: Tensor, shift: Tensor, activation: str) -> Launch:
+    """``activation(x · factor + shift)``, one ``factor [C]`` and ``shift [C]`` for each channel.
+
+    ``x`` is ``[N, C, H, W]``, channels_last, or ``[N, C]``.
+    """
+    row = x.shape[1] * x.element_size()
+    return _launch(AFFINE, x, out, factor, shift, activation, x.numel(), x.shape[1], row)
+
+
+def join(x: Tensor, out: Tensor, begin: int) -> Launch:
+    """Copies ``x`` into the channels of ``out`` from ``begin`` on; both are channels_last."""
+    row = out.shape[1] * out.element_size()
+    return _launch(COPY, x, out[:, begin:], None, None, "none", x.numel(), x.shape[1], row)
+
+
+def _launch(
+    how: int,
+    x: Tensor,
+    out: Tensor,
+    y: Tensor | None,
+    z: Tensor | None,
+    activation: str,
+    total: int,
+    channels: int,
+    out_row: int,
+    pixels: int = 1,
+) -> Launch:
+    rows, row = -(-total // channels), channels * x.element_size()
+    span = cut_rows(rows, row)
+    arguments = _COMBINE(
+        x=x, out=out, y=y, z=z, how=how, total=total, channels=channels, span=span, x_row=row,
+        out_row=out_row, pixels=pixels, form=form_arguments(activation, x.dtype),
+    )  # fmt: skip
+    return Launch(_KERNELS[x.dtype], arguments, -(-rows // span), out)

@@ -7,18 +7,21 @@ factors of its channels, and applies them. How channels are cut depends on shape
 the results' bits.
 
 Source: Hu, Shen and Sun, "Squeeze-and-Excitation Networks", CVPR 2018, section 3.
-
-Memory of one image in ``room``: what each program leaves, as wide as ``hidden`` padded to whole
-registers; as much again for each program's hidden numbers; and a row of means, then factors.
 """
 
 from __future__ import annotations
 
-from pointwise.engine.cpu.activation import NONE, quotient
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pointwise.engine.cpu.activation import FORM, NONE, activate, form_arguments, quotient
 from pointwise.engine.cpu.by_dtype import by_dtype
-from pointwise.engine.cpu.launch import device, slot
-from pointwise.engine.cpu.loops.combine import finish
-from pointwise.engine.cpu.table import real
+from pointwise.engine.cpu.cut import TEAM
+from pointwise.engine.cpu.launch import Launch, device
+from pointwise.engine.cpu.layout import Arguments, Layout
+from pointwise.engine.cpu.pack import pack, pad_row, padded_columns
 from pointwise.engine.cpu.vector import (
     broadcast,
     bytes_of,
@@ -33,11 +36,18 @@ from pointwise.engine.cpu.vector import (
     within,
 )
 
-# Entries of both: x, room, pixels, channels, channels of a program, programs of an image, the first
-# weight (its bias), hidden numbers padded to registers, bytes of an image's room.
-# Of ``excite`` then: low, high, kind of the activation between; the second weight, its bias, hidden
-# numbers; low, high, kind of the gate; out; low, high, kind of what follows.
-OUT = 18
+_CUT = Layout("Cut", "pixels channels block blocks padded room_bytes")
+"""Images of ``pixels``, in ``blocks`` of ``block`` channels: one program each.
+
+``padded`` are the hidden numbers up to whole registers. In the room of an image, ``room_bytes``,
+lie what each program leaves behind, ``padded`` numbers; as many for each program's hidden numbers;
+and a row of means, then of factors.
+"""
+_SQUEEZE = Layout("Squeeze", "*x *out *narrow", cut=_CUT)
+_EXCITE = Layout(
+    "Excite", "*x *room *out *narrow_bias *wide *wide_bias hidden",
+    cut=_CUT, between=FORM, gate=FORM, last=FORM,
+)  # fmt: skip
 
 # Sums of so many rows are added to the sum of all: fewer roundings of large numbers.
 _RUN = 64
@@ -78,49 +88,63 @@ def _sums_of_four(x, row, pixels, sums, like):
 
 @device
 def _squeeze(arguments, program, thread, like):
+    own = _SQUEEZE(arguments)
+    cut = own.cut
+    size = bytes_of(like)
+    image, share = program // cut.blocks, program % cut.blocks
+    first = share * cut.block
+    end = min(first + cut.block, cut.channels)
+    row, wide = cut.channels * size, cut.padded * size
+    x = own.x + image * cut.pixels * row
+    room = own.out + image * cut.room_bytes
+    means, left = room + 2 * cut.blocks * wide, room + share * wide
+    _means(x + first * size, row, cut.pixels, means + first * size, end - first, like)
+    _add_up(own.narrow + first * wide, wide, means + first * size, end - first, left, like)
+
+
+@device
+def _means(x, row, pixels, means, channels, like):
+    """The means over all pixels of some channels, a register of the last ones in any case."""
     size, width = bytes_of(like), lanes_of(like)
-    pixels, channels = slot(arguments, 2), slot(arguments, 3)
-    block, blocks, padded = slot(arguments, 4), slot(arguments, 5), slot(arguments, 7)
-    image, part = program // blocks, program % blocks
-    first = part * block
-    end = min(first + block, channels)
-    row, wide = channels * size, padded * size
-    x = slot(arguments, 0) + image * pixels * row
-    room = slot(arguments, 1) + image * slot(arguments, 8)
-    means, left = room + 2 * blocks * wide, room + part * wide
-    c = first
-    while c < end:
-        if c + 4 * width <= end:
+    c = 0
+    while c < channels:
+        if c + 4 * width <= channels:
             _sums_of_four(x + c * size, row, pixels, means + c * size, like)
             c += 4 * width
         else:
-            store(means + c * size, _sum_of(x + c * size, row, pixels, end - c, like))
+            store(means + c * size, _sum_of(x + c * size, row, pixels, channels - c, like))
             c += width
-    share = broadcast(number(pixels, like))
-    for c in range(first, end, width):
-        store(means + c * size, quotient(load(means + c * size, like), share))
-    weight = slot(arguments, 6) + first * wide
+    count = broadcast(number(pixels, like))
+    for c in range(0, channels, width):
+        store(means + c * size, quotient(load(means + c * size, like), count))
+
+
+@device
+def _add_up(weight, wide, means, channels, out, like):
+    """What some channels add to the hidden numbers: their means times their rows of the weight."""
+    size = bytes_of(like)
+    step = lanes_of(like) * size
     zero = broadcast(number(0, like))
-    for j in range(0, wide, width * size):
-        store(left + j, zero)
+    for j in range(0, wide, step):
+        store(out + j, zero)
     # Four rows of the weight at a time: all of it is read in the order of memory.
-    c = first
-    while c + 4 <= end:
+    c = 0
+    while c + 4 <= channels:
         mean = means + c * size
         p, q = broadcast(peek(mean, like)), broadcast(peek(mean + size, like))
         r, s = broadcast(peek(mean + 2 * size, like)), broadcast(peek(mean + 3 * size, like))
-        for j in range(0, wide, width * size):
+        for j in range(0, wide, step):
             at = weight + j
-            total = fma(p, load(at, like), load(left + j, like))
+            total = fma(p, load(at, like), load(out + j, like))
             total = fma(q, load(at + wide, like), total)
             total = fma(r, load(at + 2 * wide, like), total)
-            store(left + j, fma(s, load(at + 3 * wide, like), total))
+            store(out + j, fma(s, load(at + 3 * wide, like), total))
         weight += 4 * wide
         c += 4
-    while c < end:
+    while c < channels:
         p = broadcast(peek(means + c * size, like))
-        for j in range(0, wide, width * size):
-            store(left + j, fma(p, load(weight + j, like), load(left + j, like)))
+        for j in range(0, wide, step):
+            store(out + j, fma(p, load(weight + j, like), load(out + j, like)))
         weight += wide
         c += 1
 
@@ -152,44 +176,137 @@ def _factors(weight, bias, hidden, count, out, low, high, like):
 
 @device
 def _excite(arguments, program, thread, like):
+    own = _EXCITE(arguments)
+    cut = own.cut
     size, width = bytes_of(like), lanes_of(like)
-    pixels, channels = slot(arguments, 2), slot(arguments, 3)
-    block, blocks, padded = slot(arguments, 4), slot(arguments, 5), slot(arguments, 7)
-    image, part = program // blocks, program % blocks
-    first = part * block
-    end = min(first + block, channels)
-    row, wide = channels * size, padded * size
-    room = slot(arguments, 1) + image * slot(arguments, 8)
-    factors, hidden = room + 2 * blocks * wide, room + (blocks + part) * wide
-    bias = slot(arguments, 6)
-    low, high = real(arguments, 9, like), real(arguments, 10, like)
-    for j in range(0, wide, width * size):
+    image, share = program // cut.blocks, program % cut.blocks
+    first = share * cut.block
+    end = min(first + cut.block, cut.channels)
+    row, wide = cut.channels * size, cut.padded * size
+    room = own.room + image * cut.room_bytes
+    factors, hidden = room + 2 * cut.blocks * wide, room + (cut.blocks + share) * wide
+    _hidden(room, cut.blocks, wide, own.narrow_bias, hidden, own.between, like)
+    weight = own.wide + first // width * own.hidden * width * size
+    low, high = number(own.gate.low, like), number(own.gate.high, like)
+    for c in range(first, end, width):
+        bias = own.wide_bias + c * size if own.wide_bias != 0 else 0
+        weight = _factors(weight, bias, hidden, own.hidden, factors + c * size, low, high, like)
+    activate(factors + first * size, row, 1, end - first, own.gate.kind, like)
+    begin = image * cut.pixels * row + first * size
+    _scale(own.x + begin, own.out + begin, row, cut.pixels, factors + first * size, end - first,
+           own.last, like)  # fmt: skip
+
+
+@device
+def _hidden(room, blocks, wide, bias, out, form, like):
+    """The hidden numbers: what all programs left behind, the bias, the activation."""
+    low, high = number(form.low, like), number(form.high, like)
+    step = lanes_of(like) * bytes_of(like)
+    for j in range(0, wide, step):
         total = broadcast(number(0, like))
         for other in range(blocks):
             total = total + load(room + other * wide + j, like)
         if bias != 0:
             total = total + load(bias + j, like)
-        store(hidden + j, within(total, low, high))
-    finish(hidden, wide, 1, padded, slot(arguments, 11), like)
-    count, bias = slot(arguments, 14), slot(arguments, 13)
-    weight = slot(arguments, 12) + first // width * count * width * size
-    low, high = real(arguments, 15, like), real(arguments, 16, like)
-    for c in range(first, end, width):
-        more = bias + c * size if bias != 0 else 0
-        weight = _factors(weight, more, hidden, count, factors + c * size, low, high, like)
-    finish(factors + first * size, row, 1, end - first, slot(arguments, 17), like)
-    low, high = real(arguments, 19, like), real(arguments, 20, like)
-    kind = slot(arguments, 21)
-    x = slot(arguments, 0) + image * pixels * row
-    out = slot(arguments, OUT) + image * pixels * row
+        store(out + j, within(total, low, high))
+    activate(out, wide, 1, wide // bytes_of(like), form.kind, like)
+
+
+@device
+def _scale(x, out, row, pixels, factors, channels, form, like):
+    """Some channels of all pixels times their factors."""
+    size, width = bytes_of(like), lanes_of(like)
+    low, high = number(form.low, like), number(form.high, like)
     for p in range(pixels):
-        for c in range(first, end, width):
-            at, left = p * row + c * size, end - c
+        for c in range(0, channels, width):
+            at, left = p * row + c * size, channels - c
             value = load_first(x + at, left, like) * load(factors + c * size, like)
             store_first(out + at, within(value, low, high), left)
-        if kind != NONE:
-            finish(out + p * row + first * size, row, 1, end - first, kind, like)
+        if form.kind != NONE:
+            activate(out + p * row, row, 1, channels, form.kind, like)
 
 
-SQUEEZE = by_dtype(_squeeze, "squeeze")
-EXCITE = by_dtype(_excite, "excite")
+_SQUEEZE_KERNELS = by_dtype(_squeeze, "squeeze")
+_EXCITE_KERNELS = by_dtype(_excite, "excite")
+
+
+@dataclass(frozen=True)
+class Excitation:
+    """The weights and biases of both products."""
+
+    narrow: Tensor  # [C, hidden up to whole registers]
+    narrow_bias: Tensor | None  # [hidden up to whole registers]
+    wide: Tensor  # [C / lanes, hidden, lanes]
+    wide_bias: Tensor | None  # [C up to whole registers]
+    hidden: int
+
+    def unpacked(self, first: bool) -> Tensor:
+        """One of the weights in PyTorch's order."""
+        if first:
+            return self.narrow[:, : self.hidden].t().contiguous()[:, :, None, None]
+        channels = len(self.narrow)
+        rows = self.wide.transpose(1, 2).reshape(-1, self.hidden)[:channels]
+        return rows.contiguous()[:, :, None, None]
+
+
+def packed(
+    narrow: Tensor, narrow_bias: Tensor | None, wide: Tensor, wide_bias: Tensor | None
+) -> Excitation:
+    """Weights ``[hidden, C, 1, 1]`` and ``[C, hidden, 1, 1]``."""
+    hidden, channels = narrow.shape[:2]
+    rows = torch.zeros(channels, padded_columns(hidden, narrow.dtype), dtype=narrow.dtype)
+    rows[:, :hidden] = narrow[:, :, 0, 0].t()
+    biases = (None if row is None else pad_row(row) for row in (narrow_bias, wide_bias))
+    return Excitation(rows, next(biases), pack(wide[:, :, 0, 0].t()), next(biases), hidden)
+
+
+def _blocks(images: int, channels: int, dtype: torch.dtype) -> tuple[int, int]:
+    """(channels of a program, programs of an image), whatever the number of threads."""
+    line = 64 // dtype.itemsize
+    lines = -(-channels // line)
+    block = -(-lines // max(1, min(lines, TEAM // images))) * line
+    return block, -(-channels // block)
+
+
+def room(images: int, channels: int, weights: Excitation) -> tuple[int, int]:
+    """The shape of what lies between the two launches: so many numbers for each image."""
+    padded = weights.narrow.shape[1]
+    _, blocks = _blocks(images, channels, weights.narrow.dtype)
+    return images, 2 * blocks * padded + padded_columns(channels, weights.narrow.dtype)
+
+
+def _cut(x: Tensor, between: Tensor, weights: Excitation) -> Arguments:
+    images, channels, height, width = x.shape
+    block, blocks = _blocks(images, channels, x.dtype)
+    return _CUT(
+        pixels=height * width, channels=channels, block=block, blocks=blocks,
+        padded=weights.narrow.shape[1], room_bytes=between.shape[1] * x.element_size(),
+    )  # fmt: skip
+
+
+def _programs(x: Tensor) -> int:
+    images, channels = x.shape[:2]
+    return images * _blocks(images, channels, x.dtype)[1]
+
+
+def squeeze(x: Tensor, between: Tensor, weights: Excitation) -> Launch:
+    """Means of ``x [N, C, H, W]``, channels_last, times the first weight, into ``between``."""
+    cut = _cut(x, between, weights)
+    arguments = _SQUEEZE(x=x, out=between, narrow=weights.narrow, cut=cut)
+    return Launch(_SQUEEZE_KERNELS[x.dtype], arguments, _programs(x), between)
+
+
+def excite(
+    x: Tensor, between: Tensor, weights: Excitation, out: Tensor, activations: tuple[str, str, str]
+) -> Launch:
+    """Hidden numbers, factors, and ``x`` times these, into ``out``, which may be ``x``.
+
+    ``activations`` are those of the hidden numbers, of the factors, and of the result.
+    """
+    inner, gate, last = (form_arguments(name, x.dtype) for name in activations)
+    arguments = _EXCITE(
+        x=x, room=between, out=out, narrow_bias=weights.narrow_bias, wide=weights.wide,
+        wide_bias=weights.wide_bias, hidden=weights.hidden, cut=_cut(x, between, weights),
+        between=inner, gate=gate, last=last,
+    )  # fmt: skip
+    return Launch(_EXCITE_KERNELS[x.dtype], arguments, _programs(x), out)

@@ -6,10 +6,12 @@ import math
 
 from llvmlite import ir
 from numba.extending import intrinsic
+from torch import Tensor
 
 from pointwise.engine.cpu.by_dtype import by_dtype
-from pointwise.engine.cpu.launch import device, slot
-from pointwise.engine.cpu.table import real
+from pointwise.engine.cpu.cut import cut_rows
+from pointwise.engine.cpu.launch import Launch, device
+from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.vector import (
     broadcast,
     bytes_of,
@@ -21,6 +23,9 @@ from pointwise.engine.cpu.vector import (
     number,
     store_first,
 )
+
+_LAYER_NORM = Layout("LayerNorm", "*x *out *weight *bias rows columns span eps:real")
+"""``rows`` of ``columns`` numbers, ``span`` of which are a program's."""
 
 
 @intrinsic
@@ -40,15 +45,13 @@ def _total(typingctx, a):
 
 @device
 def _layer_norm(arguments, program, thread, like):
-    """Entries: x, out, rows, columns, rows of a program, weight, bias (or 0), eps as float64."""
+    own = _LAYER_NORM(arguments)
     size, width = bytes_of(like), lanes_of(like)
-    rows, columns, span = slot(arguments, 2), slot(arguments, 3), slot(arguments, 4)
-    weight, bias = slot(arguments, 5), slot(arguments, 6)
-    eps = real(arguments, 7, like)
+    columns, weight, bias = own.columns, own.weight, own.bias
+    eps = number(own.eps, like)
     zero, one = broadcast(number(0, like)), broadcast(number(1, like))
-    for r in range(program * span, min((program + 1) * span, rows)):
-        x = slot(arguments, 0) + r * columns * size
-        out = slot(arguments, 1) + r * columns * size
+    for r in range(program * own.span, min((program + 1) * own.span, own.rows)):
+        x, out = own.x + r * columns * size, own.out + r * columns * size
         total = zero
         for k in range(0, columns, width):
             total = total + load_first(x + k * size, columns - k, like)
@@ -70,4 +73,21 @@ def _layer_norm(arguments, program, thread, like):
             store_first(out + at, fma(value, gain, shift), left)
 
 
-KERNELS = by_dtype(_layer_norm, "layer_norm")
+_KERNELS = by_dtype(_layer_norm, "layer_norm")
+
+
+def normed(
+    x: Tensor,
+    out: Tensor,
+    rows: int,
+    columns: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+) -> Launch:
+    """``(x - mean) / √(variance + eps) · weight + bias`` of each of ``rows`` of ``columns``."""
+    span = cut_rows(rows, columns * x.element_size())
+    arguments = _LAYER_NORM(
+        x=x, out=out, weight=weight, bias=bias, rows=rows, columns=columns, span=span, eps=eps
+    )
+    return Launch(_KERNELS[x.dtype], arguments, -(-rows // span), out)

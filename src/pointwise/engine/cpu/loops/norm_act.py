@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pointwise.engine.cpu.activation import HARDSWISH, NONE, SILU, activate, exponential, quotient
+from pointwise.engine.cpu.activation import NONE, activate, slope
 from pointwise.engine.cpu.by_dtype import by_dtype
 from pointwise.engine.cpu.launch import device, launch
 from pointwise.engine.cpu.layout import Layout
@@ -110,25 +110,7 @@ def _before_activation(d, y, kind, low, high, like):
         zero = broadcast(number(0, like))
         # NaN is not at most anything, and keeps its gradient, as in PyTorch.
         return choose(at_most(y, low), zero, choose(at_most(high, y), zero, d))
-    return d * _slope(y, kind, like)
-
-
-@device
-def _slope(y, kind, like):
-    """The derivative of an activation at ``y``."""
-    zero, one = broadcast(number(0, like)), broadcast(number(1, like))
-    minus = broadcast(number(-1, like))
-    if kind == HARDSWISH:
-        three = broadcast(number(3, like))
-        third = broadcast(number(1, like) / number(3, like))
-        half = broadcast(number(0.5, like))
-        slope = choose(at_most(y, three * minus), zero, fma(y, third, half))
-        return choose(at_most(three, y), one, slope)
-    sigmoid = quotient(one, one + exponential(y * minus))
-    slope = sigmoid * (one - sigmoid)
-    if kind == SILU:
-        slope = fma(y, slope, sigmoid)
-    return slope
+    return d * slope(y, kind, like)
 
 
 _FORWARD_KERNELS = by_dtype(_forward, "norm_act_forward")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from pointwise.convolution.epilogue import ACTIVATIONS, kernel_form, why_not
 from pointwise.convolution.window import Window
-from pointwise.engine.cpu.activation import HARDSWISH, NONE, SIGMOID, SILU
 from pointwise.engine.cpu.launch import kernel, launch
 from pointwise.engine.cpu.loops.row_kernels import row_kernel  # noqa: F401
 from pointwise.engine.cpu.loops.row_kernels import row_kernels as over_rows  # noqa: F401
@@ -15,17 +16,12 @@ from pointwise.engine.cpu.memory import empty_image
 from pointwise.engine.cpu.table import bits
 from pointwise.engine.cpu.weights import Filtered, Mix, Taps, Weights, is_stencil, mix, taps  # noqa: F401
 
-_INFINITY = float("inf")
-
 EPILOGUES: dict[str, tuple[float, float, int]] = {
-    "none": (-_INFINITY, _INFINITY, NONE),
-    "relu": (0.0, _INFINITY, NONE),
-    "relu6": (0.0, 6.0, NONE),
-    "hardswish": (-_INFINITY, _INFINITY, HARDSWISH),
-    "silu": (-_INFINITY, _INFINITY, SILU),
-    "sigmoid": (-_INFINITY, _INFINITY, SIGMOID),
+    name: kernel_form(name, torch.float64)
+    for name in ACTIVATIONS
+    if why_not(name, torch.float64) is None
 }
-"""Activations that kernels apply: the bounds of a result, and what else is done to it."""
+"""Activations that kernels apply in every precision."""
 
 
 def windowed(x: Tensor, window: Window, channels: int) -> list[int]:

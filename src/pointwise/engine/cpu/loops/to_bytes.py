@@ -6,10 +6,11 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
+from torch import Tensor
 
 from pointwise.engine.cpu.gemm_int8 import rounded
-from pointwise.engine.cpu.launch import device, kernel, slot
-from pointwise.engine.cpu.table import real
+from pointwise.engine.cpu.launch import Launch, device, kernel
+from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.vector import (
     broadcast,
     first_lanes,
@@ -17,16 +18,21 @@ from pointwise.engine.cpu.vector import (
     load_first,
     masked_load,
     masked_store,
+    number,
     peek,
     store_first,
     vector_of,
     within,
 )
 
-CHUNK = 8192  # numbers of a program
-FLOAT = np.float32(0)
-# Entries: x, out, numbers in all, per (or scale), zero.
-OUT = 1
+_CHUNK = 8192  # numbers of a program
+_FLOAT = np.float32(0)
+_NUMBERS = Layout("Numbers", "*x *out total factor:real zero:real")
+_PLANES = Layout(
+    "Planes",
+    "*x *out lines points channels image_bytes channel_bytes line_bytes factor:real zero:real",
+)
+"""Images of ``lines × points``; what lies between images, channels and lines is in bytes."""
 
 
 @intrinsic
@@ -67,35 +73,16 @@ def _byte(x, per, zero):
 
 
 @kernel
-def quantize(arguments, program, thread):
-    """Numbers that lie in memory in the same way as their bytes."""
-    x, out, total = slot(arguments, 0), slot(arguments, 1), slot(arguments, 2)
-    per = broadcast(real(arguments, 3, FLOAT))
-    zero = broadcast(real(arguments, 4, FLOAT))
+def _quantize(arguments, program, thread):
+    own = _NUMBERS(arguments)
+    x, out, total = own.x, own.out, own.total
+    per = broadcast(number(own.factor, _FLOAT))
+    zero = broadcast(number(own.zero, _FLOAT))
     low, high = np.float32(0), np.float32(255)
-    first = program * CHUNK
-    for k in range(first, min(first + CHUNK, total), lanes_of(FLOAT)):
-        value = load_first(x + 4 * k, total - k, FLOAT) * per + zero
+    first = program * _CHUNK
+    for k in range(first, min(first + _CHUNK, total), lanes_of(_FLOAT)):
+        value = load_first(x + 4 * k, total - k, _FLOAT) * per + zero
         _store_bytes(out + k, within(value, low, high), total - k)
-
-
-@kernel
-def quantize_planes(arguments, program, thread):
-    """One line of images ``[N, C, H, W]`` of few channels, to pixels with their channels last.
-
-    Entries: x, out, lines, per, zero, points of a line, channels, and in bytes what lies between
-    images, channels, lines.
-    """
-    x, out, lines = slot(arguments, 0), slot(arguments, 1), slot(arguments, 2)
-    per, zero = real(arguments, 3, FLOAT), real(arguments, 4, FLOAT)
-    points, channels = slot(arguments, 5), slot(arguments, 6)
-    by_image, by_channel, by_line = slot(arguments, 7), slot(arguments, 8), slot(arguments, 9)
-    source = x + program // lines * by_image + program % lines * by_line
-    place = out + program * points * channels
-    for p in range(points):
-        for c in range(channels):
-            value = peek(source + c * by_channel + 4 * p, FLOAT)
-            _poke_byte(place + p * channels + c, _byte(value, per, zero))
 
 
 @intrinsic
@@ -109,12 +96,56 @@ def _poke_byte(typingctx, address, value):
 
 
 @kernel
-def dequantize(arguments, program, thread):
-    """Bytes to floats that lie in memory in the same way."""
-    x, out, total = slot(arguments, 0), slot(arguments, 1), slot(arguments, 2)
-    scale = broadcast(real(arguments, 3, FLOAT))
-    minus = broadcast(-real(arguments, 4, FLOAT))
-    first = program * CHUNK
-    for k in range(first, min(first + CHUNK, total), lanes_of(FLOAT)):
-        value = (_load_bytes(x + k, total - k, FLOAT) + minus) * scale
+def _quantize_planes(arguments, program, thread):
+    """One line of an image with its channels first, to pixels with their channels last."""
+    own = _PLANES(arguments)
+    per, zero = number(own.factor, _FLOAT), number(own.zero, _FLOAT)
+    points, channels = own.points, own.channels
+    line = own.x + program // own.lines * own.image_bytes + program % own.lines * own.line_bytes
+    out = own.out + program * points * channels
+    for p in range(points):
+        for c in range(channels):
+            value = peek(line + c * own.channel_bytes + 4 * p, _FLOAT)
+            _poke_byte(out + p * channels + c, _byte(value, per, zero))
+
+
+@kernel
+def _dequantize(arguments, program, thread):
+    own = _NUMBERS(arguments)
+    x, out, total = own.x, own.out, own.total
+    scale = broadcast(number(own.factor, _FLOAT))
+    minus = broadcast(-number(own.zero, _FLOAT))
+    first = program * _CHUNK
+    for k in range(first, min(first + _CHUNK, total), lanes_of(_FLOAT)):
+        value = (_load_bytes(x + k, total - k, _FLOAT) + minus) * scale
         store_first(out + 4 * k, value, total - k)
+
+
+def quantize(x: Tensor, out: Tensor, per: float, zero: int) -> Launch:
+    """The bytes ``x·per + zero`` of numbers that lie in memory in the same way as ``out``."""
+    return _all(_quantize, x, out, per, zero)
+
+
+def dequantize(x: Tensor, out: Tensor, scale: float, zero: int) -> Launch:
+    """What bytes stand for, ``(x - zero)·scale``; both lie in memory in the same way."""
+    return _all(_dequantize, x, out, scale, zero)
+
+
+def _all(compiled: kernel, x: Tensor, out: Tensor, factor: float, zero: int) -> Launch:
+    total = x.numel()
+    arguments = _NUMBERS(x=x, out=out, total=total, factor=factor, zero=float(zero))
+    return Launch(compiled, arguments, -(-total // _CHUNK), out)
+
+
+def quantize_planes(x: Tensor, out: Tensor, per: float, zero: int) -> Launch:
+    """``quantize`` of images ``[N, C, H, W]`` of few channels; ``out`` has its channels last.
+
+    The points of a line of ``x`` lie side by side.
+    """
+    images, channels, height, width = x.shape
+    image, channel, line = (4 * stride for stride in x.stride()[:3])
+    arguments = _PLANES(
+        x=x, out=out, lines=height, points=width, channels=channels, image_bytes=image,
+        channel_bytes=channel, line_bytes=line, factor=per, zero=float(zero),
+    )  # fmt: skip
+    return Launch(_quantize_planes, arguments, images * height, out)
