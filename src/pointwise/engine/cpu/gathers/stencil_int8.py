@@ -89,10 +89,9 @@ class _Block:
             few = self.builder.icmp_signed("<=", left, _I64(CHANNELS // 2))
             with self.builder.if_else(few) as (half, whole):
                 with half:
-                    lanes = first_lanes(self.builder, left, CHANNELS // 2)
-                    self.registers(channel, lanes, CHANNELS // 2, points, places, inside)
+                    some = first_lanes(self.builder, left, CHANNELS // 2)
+                    self.registers(channel, some, CHANNELS // 2, points, places, inside)
                 with whole:
-                    lanes = first_lanes(self.builder, left, CHANNELS)
                     self.registers(channel, lanes, CHANNELS, points, places, inside)
 
         over_channels(self.builder, self.builder.block, self.window.channels, CHANNELS, 1, body)
@@ -108,7 +107,9 @@ class _Block:
         bytes_of = ir.VectorType(_I8, count)
         offset = self.multiple(channel, 4)
         start = self.quarters(self.plus(self.stencil.start, offset), sums_of, count)
-        weights_before = builder.mul(channel, self.multiple(self.groups, 4 * taps))
+        first_weight = self.plus(
+            self.weight, builder.mul(channel, self.multiple(self.groups, 4 * taps))
+        )
 
         def group(weights, rows, *sums):
             """``sums`` plus what four rows of taps give."""
@@ -136,8 +137,8 @@ class _Block:
                         )
             return self.plus(weights, 4 * taps * count), self.plus(rows, 16 * LINES), *results
 
-        weights = self.plus(self.weight, weights_before)
-        sums = repeat(builder, self.groups, [weights, self.rows, *start * points], group)[2:]
+        state = [first_weight, self.rows, *start * points]
+        sums = repeat(builder, self.groups, state, group)[2:]
         factors = self.quarters(self.plus(self.stencil.factor, offset), floats_of, count)
         shifts = self.quarters(self.plus(self.stencil.shift, offset), floats_of, count)
         most = ir.Constant(floats_of, [255.0] * dots)

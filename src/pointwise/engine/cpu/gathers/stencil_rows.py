@@ -1,8 +1,9 @@
 """What the stencils of floats and of bytes share: rows of results, cut into blocks of points.
 
 A stencil is made of two functions: ``taps_of(y, image, window, stencil, scratch, like)`` says where
-the rows of taps of result row ``y`` lie, as three numbers, and ``block`` makes some neighbouring
-points of the row from them, over all channels. The latter is LLVM, written with the functions here.
+the pixels and weights of result row ``y`` lie, as (source, rows of taps, weight). ``block`` makes
+some neighbouring points of the row of them, over all channels; it is LLVM, written with the
+functions here.
 """
 
 from __future__ import annotations
@@ -33,15 +34,15 @@ def rows_of(taps_of, block, points_of_block, *name):
         count = points_of_block(window.points)
         reach = (count - 1) * window.stride_x + (window.taps_x - 1) * window.dilation_x
         for y in range(first, first + rows):
-            row, lines, weight = taps_of(y, image, window, stencil, scratch, like)
+            source, lines, weight = taps_of(y, image, window, stencil, scratch, like)
             line = out + (y - first) * out_line
             p = 0
             while p < window.points:
                 p = min(p, max(0, window.points - count))
                 column = p * window.stride_x - window.padding_x
                 at_edge = column < 0 or column + reach >= window.width
-                block(count, at_edge, row, lines, weight, column, line + p * out_pixel, out_pixel,
-                      window, stencil, like)  # fmt: skip
+                block(count, at_edge, source, lines, weight, column, line + p * out_pixel,
+                      out_pixel, window, stencil, like)  # fmt: skip
                 p += count
 
     return fill

@@ -5,14 +5,10 @@ from pointwise.engine.cpu.loops.mixed import mixed, mixed_step  # noqa: F401
 from pointwise.engine.cpu.loops.separable import separable, separable_step  # noqa: F401
 from pointwise.engine.cpu.loops.shared import (  # noqa: F401
     EPILOGUES,
-    TAPS,
     Step,
     empty,
     over_rows,
     row_kernel,
-    stencil_arguments,
-    windowed,
 )
-from pointwise.engine.cpu.mix_slots import MIX_SLOTS, mix_tile, mixing  # noqa: F401
 from pointwise.engine.cpu.table import bits  # noqa: F401
 from pointwise.engine.cpu.weights import Filtered, Mix, Taps, Weights, is_stencil, mix, taps  # noqa: F401

@@ -13,7 +13,6 @@ from pointwise.engine.cpu.launch import kernel, launch
 from pointwise.engine.cpu.loops.row_kernels import row_kernel  # noqa: F401
 from pointwise.engine.cpu.loops.row_kernels import row_kernels as over_rows  # noqa: F401
 from pointwise.engine.cpu.memory import empty_image
-from pointwise.engine.cpu.table import bits
 from pointwise.engine.cpu.weights import Filtered, Mix, Taps, Weights, is_stencil, mix, taps  # noqa: F401
 
 EPILOGUES: dict[str, tuple[float, float, int]] = {
@@ -22,27 +21,6 @@ EPILOGUES: dict[str, tuple[float, float, int]] = {
     if why_not(name, torch.float64) is None
 }
 """Activations that kernels apply in every precision."""
-
-
-def windowed(x: Tensor, window: Window, channels: int) -> list[int]:
-    """The part of an argument table that says where to read; of ``channels`` of the pixels."""
-    y, x_ = window.y, window.x
-    return [x.data_ptr(), x.shape[1] * x.element_size(), channels, y.size, x_.size, y.points,
-            x_.points, y.stride, x_.stride, y.taps, x_.taps, -y.padding, -x_.padding, y.dilation,
-            x_.dilation]  # fmt: skip
-
-
-TAPS = 15  # the first slot behind the window
-_OWN = 21  # the first slot behind the window and the stencil
-
-
-def stencil_arguments(weights: Taps | None, activation: str) -> list[int]:
-    """The part that says what the stencil multiplies with, and what follows it."""
-    low, high, kind = EPILOGUES[activation]
-    if weights is None:
-        return [0, 0, 0, bits(low), bits(high), kind]
-    tap = weights.weight.shape[1] * weights.weight.element_size()
-    return [weights.weight.data_ptr(), tap, weights.bias.data_ptr(), bits(low), bits(high), kind]
 
 
 def empty(like: Tensor, window: Window, channels: int) -> Tensor:
@@ -61,7 +39,7 @@ class Step:
     out: Tensor
     place: int  # of the result's address among the arguments; the input's is the first
     kept: tuple = ()  # what other addresses belong to
-    residual: int = _OWN + 7  # where a residual's address is, of a step with a mix
+    residual: int = -1  # where the address of a residual is, of a step that has one
 
     def run(self) -> Tensor:
         launch(self.kernel, self.arguments, self.programs)
