@@ -8,7 +8,7 @@ from pointwise.engine.cpu.gemm_int8 import FLOAT, GROUP
 from pointwise.engine.cpu.gemm_int8 import multiply as multiply_int8
 from pointwise.engine.cpu.launch import device
 from pointwise.engine.cpu.layout import Arguments, Layout
-from pointwise.engine.cpu.loops.moments import leave
+from pointwise.engine.cpu.loops.moments import add_moments
 from pointwise.engine.cpu.loops.shared import EPILOGUES
 from pointwise.engine.cpu.pack import padded_columns
 from pointwise.engine.cpu.vector import bytes_of, lanes_of, number
@@ -97,8 +97,8 @@ def mix_tile(mix, out, residual, a, a_row, stride, first, rows, group, column, c
     if mix.kind != NONE:
         activate(out + offset, mix.out_row, rows, columns, mix.kind, like)
     if moments != 0:
-        leave(moments, out + offset, mix.out_row, rows, columns, channel, mix.out_row // size, slab,
-              begins, like)  # fmt: skip
+        add_moments(moments, out + offset, mix.out_row, rows, columns, channel,
+                    mix.out_row // size, slab, begins, like)  # fmt: skip
 
 
 @device

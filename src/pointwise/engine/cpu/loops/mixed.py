@@ -249,9 +249,9 @@ def mixed(
     window: Window,
     residual: Tensor | None = None,
     activation: str = "none",
-    how: Arguments | None = None,
-    behind: Reduction | None = None,
+    prologue: Arguments | None = None,
+    moments: Reduction | None = None,
 ) -> Tensor:
     """``mixed_step`` into a new image."""
     out = empty(x, window, weights.groups * weights.columns)
-    return mixed_step(x, weights, window, out, residual, activation, how, behind).run()
+    return mixed_step(x, weights, window, out, residual, activation, prologue, moments).run()

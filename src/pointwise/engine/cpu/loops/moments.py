@@ -275,8 +275,3 @@ def pass_over(out: Tensor, reduction: Reduction) -> None:
         rows=rows,
     )
     launch(_PASS_KERNELS[out.dtype], arguments, len(counts))
-
-
-# The names of before, for who has not yet been told.
-Behind = Reduction
-leave = add_moments
