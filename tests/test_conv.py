@@ -1,4 +1,4 @@
-"""The engine under all convolutions: tiles, slabs, threads; and would these tests notice?"""
+"""The engine under all convolutions: tiles, splits, threads; and would these tests notice?"""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_forward_at_every_size_of_tile(rows, depth, dtype, poisoned):
 
 @DTYPES
 @pytest.mark.parametrize("rows", [1, 63, 64, 65, 127, 129, 64 * 64, 64 * 64 + 1, 9000])
-def test_weight_gradient_at_every_number_of_slabs(rows, dtype, poisoned):
+def test_weight_gradient_at_every_number_of_splits(rows, dtype, poisoned):
     for depth, columns in ((1, 1), (17, 33), (70, 64)):
         x, grad = random(rows, depth, dtype=dtype), random(rows, columns, dtype=dtype, seed=1)
         found, sums = conv.weight_gradient(Gather(IDENTITY, x, rows), grad)

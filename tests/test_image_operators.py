@@ -240,7 +240,7 @@ def test_gradients_are_the_same_bits_at_any_number_of_threads(case, dtype, threa
     ImageCase("many images", (3, 2), (17, 34), groups=17, batch=300),
 ])  # fmt: skip
 def test_gradients_of_large_images(case, poisoned):
-    # Sums over thousands of pixels, in slabs and by several threads, against float64 in PyTorch.
+    # Sums over thousands of pixels, in splits and by several threads, against float64 in PyTorch.
     stride, ((top, bottom), (left, right)), dilation = case.places
 
     def exact(x, weight, bias, grad):

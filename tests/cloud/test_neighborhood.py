@@ -10,7 +10,7 @@ import pytest
 import torch
 from cases import each, named
 
-from pointwise.cloud import kdtree
+from pointwise.cloud import neighborhood as module
 from pointwise.cloud.neighborhood import Neighborhood
 from pointwise.cloud.point_cloud import PointCloud
 from pointwise.functional.cells import cell_conv, cell_depthwise_conv
@@ -56,13 +56,13 @@ def test_backward_needs_no_table_where_no_pair_lies_on_a_border():
 def test_kdtree_is_used_where_asked(monkeypatch):
     (case,) = named("batch, down")
     calls = []
-    search = kdtree.kdtree_search
+    search = module.kdtree_search
 
-    def watched(*arguments):
+    def counted(*arguments):
         calls.append(arguments)
         return search(*arguments)
 
-    monkeypatch.setattr(kdtree, "kdtree_search", watched)
+    monkeypatch.setattr(module, "kdtree_search", counted)
     neighborhood = case.neighborhood("kdtree")
     assert len(calls) == 1
     assert torch.equal(neighborhood.pairs, case.neighborhood("grid").pairs)
@@ -143,7 +143,7 @@ def test_gradients_follow_a_table_that_was_changed(change, others, reduction):
 
 
 @each(FEW)
-def test_a_table_turned_is_the_one_a_search_finds(case):
+def test_a_transposed_table_is_the_one_a_search_finds(case):
     found, replaced = case.neighborhood(), case.neighborhood()
     replaced.pairs = replaced.pairs.clone()
     for one, other in zip(found.transposed, replaced.transposed, strict=True):

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pointwise.cloud.kdtree import kdtree_search
+from pointwise.convolution.cells import index_bits
 from pointwise.engine.cpu.search import neighbours as search_module
-from pointwise.engine.cpu.search.neighbours import grid_search, index_bits
+from pointwise.engine.cpu.search.neighbours import grid_search
 
 SEARCHES = {"grid": grid_search, "kdtree": kdtree_search}
 

@@ -1,4 +1,4 @@
-"""The sums that batch norm needs, over a result's rows: mean and variance, gradients, slabs."""
+"""The sums that batch norm needs, over a result's rows: mean and variance, gradients, splits."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def exact(x: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def check(x: Tensor, found: tuple[Tensor, Tensor]) -> None:
     """What is summed up are distances from a value of the channel: the tolerance is that of such a
-    sum, and of adding the means of some slabs."""
+    sum, and of adding the means of some splits."""
     eps, terms = torch.finfo(x.dtype).eps, (x.numel() // x.shape[1]) ** 0.5
     mean, variance, far = exact(x)
     for what, a, b, limit in (
@@ -75,8 +75,8 @@ def test_nothing_cancels_around_a_large_mean(dtype, poisoned):
 
 
 @DTYPES
-def test_means_that_drift_from_slab_to_slab(dtype):
-    # Each slab has a pivot of its own: what lies between their means has to be added.
+def test_means_that_drift_from_split_to_split(dtype):
+    # Each split has a pivot of its own: what lies between their means has to be added.
     x = images(2000, 17, dtype) + torch.linspace(-300, 300, 2000, dtype=dtype).view(1, 1, -1, 1)
     x = x.contiguous(memory_format=torch.channels_last)
     check(x, measured(x))
@@ -94,7 +94,7 @@ def test_constant_channels_have_no_variance(value, dtype):
 @DTYPES
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_what_is_not_finite_shows_in_its_channel_alone(bad, dtype):
-    for row in (0, 1, 299, 300):  # in the first slab and the second, first and last rows
+    for row in (0, 1, 299, 300):  # in the first split and the second, first and last rows
         x = images(301, 19, dtype)
         x[0, 5, row] = bad
         for found in measured(x):
@@ -104,17 +104,17 @@ def test_what_is_not_finite_shows_in_its_channel_alone(bad, dtype):
 
 
 @DTYPES
-def test_slabs_of_any_length(dtype):
-    """``begin`` is told how results are cut: a long slab, a short one, one of a single row."""
+def test_splits_of_any_length(dtype):
+    """``begin`` is told how results are cut: a long split, a short one, one of a single row."""
     x = images(100, 20, dtype, mean=50)
     counts = np.array([60, 39, 1], dtype=np.int64)
     reduction = Moments()
     reduction.begin(x, counts)
     rows = x[0, :, :, 0].t()
-    for slab, part in enumerate(rows.split(counts.tolist())):
+    for split, part in enumerate(rows.split(counts.tolist())):
         apart = part - part[0]
         sums = torch.stack([part[0], apart.sum(0), apart.square().sum(0)])
-        reduction.sums[slab, :60] = sums.flatten()
+        reduction.sums[split, :60] = sums.flatten()
     check(x, reduction.result())
 
 
@@ -183,21 +183,21 @@ def test_gradients_at_the_bounds_and_beyond_numbers(dtype):
         assert float(out[0, 0, 5, 0]) == 2
 
 
-# --- sums of slabs --------------------------------------------------------------------------------
+# --- totals of partial sums -----------------------------------------------------------------------
 
 
 @DTYPES
 @pytest.mark.parametrize("numbers", [16, 1024, 1040, 3072])
 @pytest.mark.parametrize("count", [1, 2, 17])
-def test_slabs_are_added_in_order(count, numbers, dtype, threads):
+def test_splits_are_added_in_order(count, numbers, dtype, threads):
     generator = torch.Generator().manual_seed(0)
-    slabs = torch.randn(count, numbers, generator=generator, dtype=dtype)
-    expected = slabs[0].clone()
-    for slab in slabs[1:]:
-        expected += slab
+    splits = torch.randn(count, numbers, generator=generator, dtype=dtype)
+    expected = splits[0].clone()
+    for split in splits[1:]:
+        expected += split
     for team in (1, 2, 3):
         threads(team)
-        assert torch.equal(total_of(slabs.clone()), expected)
+        assert torch.equal(total_of(splits.clone()), expected)
 
 
 # --- would these tests notice? --------------------------------------------------------------------

@@ -8,6 +8,7 @@ import pytest
 import torch
 from cases import Case, each, named, walls
 
+from pointwise.convolution import cells as reference
 from pointwise.engine.cpu.gathers import cells
 from pointwise.engine.cpu.loops import clouds as conv
 from pointwise.engine.cpu.loops.clouds import CELLS
@@ -89,7 +90,7 @@ def test_a_table_that_cannot_be_mirrored_is_refused():
 def test_reference_is_the_oracle(case):
     (row_start, pairs), _ = tables(case)
     bits = max(1, (len(case.points) - 1).bit_length())
-    found = cells.reference(case.features(), row_start, pairs, bits, case.cells, case.mean)
+    found = reference.gather(case.features(), row_start, pairs, bits, case.cells, case.mean)
     expected = oracle.gather(case.features().numpy(), case.table, case.rows, case.cells, case.mean)
     oracle.assert_close(found.numpy(), expected, case.terms, what="A")
 
@@ -118,7 +119,7 @@ def test_cell_counts_of_more_rows_than_one_program(monkeypatch):
 def test_the_highest_bit_of_a_pair_is_no_sign():
     # Kernel size 5 takes 7 bits; with 25 bits of index the pair's sign bit belongs to the cell.
     pairs = torch.tensor([(124 << 25) | 3, 5], dtype=torch.int64).to(torch.uint32).view(torch.int32)
-    query, cell, point = cells.decode(torch.tensor([0, 1, 2]), pairs, 25)
+    query, cell, point = reference.decode(torch.tensor([0, 1, 2]), pairs, 25)
     assert int(pairs[0]) < 0
     assert (query.tolist(), cell.tolist(), point.tolist()) == ([0, 1], [124, 0], [3, 5])
     counts = cells.cell_counts(torch.tensor([0, 1, 2]), pairs, 25, 125)

@@ -7,7 +7,7 @@ import oracle
 import torch
 from cases import each, named
 
-from pointwise.engine.cpu.gathers import cells_depthwise
+from pointwise.convolution.cells import gather_depthwise
 from pointwise.operators import cells as operators
 
 
@@ -63,6 +63,6 @@ def test_reference_is_the_oracle(case):
     features, weight, neighborhood = case.features(), case.depthwise_weight(), case.neighborhood()
     bits = max(1, (len(case.points) - 1).bit_length())
     table = (neighborhood.row_start, neighborhood.pairs)
-    found = cells_depthwise.reference(features, weight, *table, bits, case.mean)
+    found = gather_depthwise(features, weight, *table, bits, case.mean)
     expected = oracle.depthwise(features.numpy(), case.table, case.rows, weight.numpy(), case.mean)
     oracle.assert_close(found.numpy(), expected, case.terms)

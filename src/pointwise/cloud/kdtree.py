@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pointwise.convolution.cells import cells_of, index_bits
 from pointwise.engine.cpu.search import grid
-from pointwise.engine.cpu.search.neighbours import index_bits
 from pointwise.extras import import_extra
 
 _QUERIES_AT_ONCE = 4096
@@ -33,9 +33,8 @@ def kdtree_search(
     sources, seekers = (at, point_offsets.tolist()), (seek, query_offsets.tolist())
     if transposed:
         sources, seekers, sign = seekers, sources, -1.0
-    centre = (kernel_size - 1) // 2
-    pitch = dilation * cell_size
-    radius = (centre * pitch + cell_size / 2) * (1 + 1e-6)
+    reach = (kernel_size - 1) // 2 * (dilation * cell_size) + cell_size / 2
+    radius = reach * (1 + 1e-6)
     shift = index_bits(len(sources[0]))
     symmetric = points is queries and point_offsets is query_offsets
     found: list[np.ndarray] = []
@@ -52,20 +51,11 @@ def kdtree_search(
             lengths = np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
             index = np.concatenate([np.asarray(row, dtype=np.int64) for row in lists]) + first
             row = np.repeat(np.arange(len(here)), lengths)
-            delta = sign * (sources[0][index] - here[row])
-            cell = np.floor(delta * (1 / pitch) + 0.5)
-            inside = (np.abs(cell) <= centre).all(axis=1)
-            if dilation > 1:
-                rest = delta - cell * pitch
-                inside &= ((rest >= -cell_size / 2) & (rest < cell_size / 2)).all(axis=1)
-            x, y, z = (cell[inside].astype(np.int64) + centre).T
-            number = (z * kernel_size + y) * kernel_size + x
-            packed = (number << shift) | index[inside]
-            if symmetric:
-                back = np.floor(0.5 - delta[inside] * (1 / pitch))
-                symmetric = bool((back == -cell[inside]).all())
-                if dilation > 1:
-                    symmetric &= bool((rest[inside] > -cell_size / 2).all())
+            offset = sign * (sources[0][index] - here[row])
+            cell, mirrored = cells_of(offset, cell_size, kernel_size, dilation)
+            inside = cell >= 0
+            symmetric &= bool(mirrored[inside].all())
+            packed = (cell[inside] << shift) | index[inside]
             row = row[inside]
             found.append(packed[np.lexsort((packed, row))].astype(np.uint32))
             counts[start : start + len(here)] = np.bincount(row, minlength=len(here))

@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pointwise import checks, operators  # noqa: F401  (registers torch.ops.pointwise)
-from pointwise.engine.cpu.search.neighbours import index_bits
+from pointwise import checks
+from pointwise.cloud.kdtree import kdtree_search
+from pointwise.convolution.cells import decode, index_bits, transpose
+from pointwise.engine.cpu.search import tables
 from pointwise.engine.library import untraced
+from pointwise.operators import requirements  # whose package registers torch.ops.pointwise
 
-_SEARCHES = ("grid", "kdtree")
+SEARCHES = ("grid", "kdtree")
 
 
 @dataclass
@@ -50,8 +53,6 @@ class Neighborhood:
         where = (self.points, self.point_offsets, self.queries, self.query_offsets)
         how = (float(self.cell_size), self.kernel_size, self.dilation, transposed)
         if self.search == "kdtree":
-            from pointwise.cloud.kdtree import kdtree_search
-
             return kdtree_search(*where, *how)
         return torch.ops.pointwise.cell_search(*where, *how)
 
@@ -87,9 +88,9 @@ class Neighborhood:
 
     @property
     def transposed(self) -> tuple[Tensor, Tensor]:
-        """The table the other way round: for each point, the queries it is a neighbour of."""
+        """The transposed table: for each point, the queries it is a neighbour of."""
         if not self._is_as_found():
-            return _turned(self.row_start, self.pairs, self.points, self.kernel_size)
+            return _transpose(self.row_start, self.pairs, self.points, self.kernel_size)
         if self._transposed is None:
             self._transposed = self._table(transposed=True)[:2]
         return self._transposed
@@ -107,8 +108,6 @@ class Neighborhood:
 
     def decode(self) -> tuple[Tensor, Tensor, Tensor]:
         """(query, cell, point) of every pair, each ``[P]`` int64."""
-        from pointwise.engine.cpu.gathers.cells import decode
-
         return decode(self.row_start, self.pairs, index_bits(len(self.points)))
 
     def __repr__(self) -> str:
@@ -121,16 +120,12 @@ class Neighborhood:
 
 
 @untraced
-def _turned(
+def _transpose(
     row_start: Tensor, pairs: Tensor, points: Tensor, kernel_size: int
 ) -> tuple[Tensor, Tensor]:
     """The transpose of a table that no search has found, read from the table itself."""
-    from pointwise.engine.cpu.gathers.cells import turned
-    from pointwise.engine.cpu.search import tables
-    from pointwise.operators import requirements
-
     requirements.table("Neighborhood", points, row_start, pairs)
     tables.check("Neighborhood", row_start, pairs, len(points), kernel_size**3)
     checks.table_width("Neighborhood", len(row_start) - 1, kernel_size)
     bits = index_bits(len(points)), index_bits(len(row_start) - 1)
-    return turned(row_start, pairs, len(points), *bits)
+    return transpose(row_start, pairs, len(points), *bits)

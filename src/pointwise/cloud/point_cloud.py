@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pointwise import checks
-from pointwise.cloud.neighborhood import _SEARCHES, Neighborhood
+from pointwise.cloud.neighborhood import SEARCHES, Neighborhood
 
 
 class PointCloud:
@@ -52,7 +52,7 @@ class PointCloud:
         ``search`` is "grid", or "kdtree" (SciPy) for comparison; both give the same answer.
         """
         checks.kernel("neighborhood", cell_size, kernel_size, dilation)
-        checks.one_of("neighborhood", "search", search, _SEARCHES)
+        checks.one_of("neighborhood", "search", search, SEARCHES)
         asked = self if queries is None else queries
         # The key holds the queries themselves, so that no other object takes their place; and not
         # this cloud, which would then keep itself and its tables alive.

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from pointwise.engine.cpu.gathers import cells, cells_depthwise
+from pointwise.convolution.cells import adjoint_weights, gather, gather_depthwise, index_bits
+from pointwise.engine.cpu.gathers import cells
 from pointwise.engine.cpu.loops import clouds as conv
 from pointwise.engine.cpu.loops.clouds import CELLS, CELLS_DEPTHWISE, IDENTITY, Gather
-from pointwise.engine.cpu.search.neighbours import grid_search, index_bits
+from pointwise.engine.cpu.search.neighbours import grid_search
 from pointwise.engine.cpu.search.voxels import voxel_grid
 from pointwise.engine.library import define, library
 from pointwise.operators import requirements
@@ -106,17 +107,6 @@ def _matrix(weight: Tensor) -> Tensor:
     return weight.flatten(2).permute(2, 1, 0).reshape(-1, len(weight))
 
 
-def _pair_weights(table, rows: int, points: int, kernel_cells: int, mean: bool, dtype):
-    """For the plain form: (query·M + cell, point, weight of the pair)."""
-    row_start, pairs = table
-    query, cell, point = cells.decode(row_start, pairs, index_bits(points))
-    where = query * kernel_cells + cell
-    if not mean:
-        return where, point, torch.ones(len(where), dtype=dtype, device=where.device)
-    count = torch.bincount(where, minlength=rows * kernel_cells)
-    return where, point, 1 / count[where].to(dtype)
-
-
 # --- cell_conv ------------------------------------------------------------------------------------
 
 
@@ -129,7 +119,7 @@ def _cell_conv_cpu(features, weight, bias, row_start, pairs, back_row_start, bac
 def _cell_conv_plain(features, weight, bias, row_start, pairs, back_row_start, back_pairs, mean):
     kernel_cells = weight.shape[2:].numel()
     bits = index_bits(len(features))
-    gathered = cells.reference(features, row_start, pairs, bits, kernel_cells, mean)
+    gathered = gather(features, row_start, pairs, bits, kernel_cells, mean)
     out = gathered.flatten(1) @ _matrix(weight)
     return out if bias is None else out + bias
 
@@ -162,8 +152,8 @@ def _cell_conv_grad_input_plain(
     grad, weight, row_start, pairs, back_row_start, back_pairs, mean, points
 ):
     kernel_cells = weight.shape[2:].numel()
-    where, point, scale = _pair_weights(
-        (row_start, pairs), len(grad), points, kernel_cells, mean, grad.dtype
+    where, point, scale = adjoint_weights(
+        row_start, pairs, index_bits(points), kernel_cells, mean, grad.dtype
     )
     gathered = (grad @ _matrix(weight).t()).view(-1, weight.shape[1])
     out = grad.new_zeros(points, weight.shape[1])
@@ -192,7 +182,7 @@ def _cell_conv_grad_weight_cpu(grad, features, weight, row_start, pairs, mean):
 def _cell_conv_grad_weight_plain(grad, features, weight, row_start, pairs, mean):
     kernel_cells = weight.shape[2:].numel()
     bits = index_bits(len(features))
-    gathered = cells.reference(features, row_start, pairs, bits, kernel_cells, mean)
+    gathered = gather(features, row_start, pairs, bits, kernel_cells, mean)
     total = (gathered.flatten(1).t() @ grad).view(kernel_cells, weight.shape[1], len(weight))
     return total.permute(2, 1, 0).reshape(weight.shape).contiguous(), grad.sum(0)
 
@@ -254,7 +244,7 @@ def _depthwise_cpu(features, weight, row_start, pairs, back_row_start, back_pair
 
 def _depthwise_plain(features, weight, row_start, pairs, back_row_start, back_pairs, mean):
     bits = index_bits(len(features))
-    return cells_depthwise.reference(features, weight, row_start, pairs, bits, mean)
+    return gather_depthwise(features, weight, row_start, pairs, bits, mean)
 
 
 define(
@@ -283,8 +273,8 @@ def _depthwise_grad_input_plain(
     grad, weight, row_start, pairs, back_row_start, back_pairs, mean, points
 ):
     kernel_cells = weight[0].numel()
-    where, point, scale = _pair_weights(
-        (row_start, pairs), len(grad), points, kernel_cells, mean, grad.dtype
+    where, point, scale = adjoint_weights(
+        row_start, pairs, index_bits(points), kernel_cells, mean, grad.dtype
     )
     pair = grad[where // kernel_cells] * weight.flatten(1).t()[where % kernel_cells]
     return grad.new_zeros(points, grad.shape[1]).index_add(0, point, pair * scale[:, None])
@@ -309,7 +299,7 @@ def _depthwise_grad_weight_cpu(grad, features, weight, row_start, pairs, mean):
 
 def _depthwise_grad_weight_plain(grad, features, weight, row_start, pairs, mean):
     bits = index_bits(len(features))
-    gathered = cells.reference(features, row_start, pairs, bits, weight[0].numel(), mean)
+    gathered = gather(features, row_start, pairs, bits, weight[0].numel(), mean)
     total = (gathered * grad[:, None]).sum(0)
     return total.t().reshape(weight.shape).contiguous()
 

@@ -8,7 +8,7 @@ from pointwise.engine.cpu.gemm_int8 import FLOAT, GROUP
 from pointwise.engine.cpu.gemm_int8 import multiply as multiply_int8
 from pointwise.engine.cpu.launch import device
 from pointwise.engine.cpu.layout import Arguments, Layout
-from pointwise.engine.cpu.loops.moments import leave
+from pointwise.engine.cpu.loops.moments import add_moments
 from pointwise.engine.cpu.loops.shared import EPILOGUES
 from pointwise.engine.cpu.pack import padded_columns
 from pointwise.engine.cpu.vector import bytes_of, lanes_of, number
@@ -74,11 +74,11 @@ def mix_int8_arguments(
 
 @device
 def mix_tile(mix, out, residual, a, a_row, stride, first, rows, group, column, columns, like,
-             moments=0, slab=0, begins=False, ahead=0, ahead_end=0, apart=0):  # fmt: skip
+             moments=0, split=0, begins=False, ahead=0, ahead_end=0, apart=0):  # fmt: skip
     """Rows of A times some columns of a group's weight, with the epilogue, to rows ``first …``.
 
-    ``stride``, ``ahead …`` are those of ``multiply``. The results' ``moments`` are added to a slab
-    of them, which ``begins`` with these rows.
+    ``stride``, ``ahead …`` are those of ``multiply``. The ``moments`` of the results are added to
+    those of a split, which ``begins`` with these rows.
     """
     size, width = bytes_of(like), lanes_of(like)
     channel = group * mix.columns + column
@@ -97,13 +97,13 @@ def mix_tile(mix, out, residual, a, a_row, stride, first, rows, group, column, c
     if mix.kind != NONE:
         activate(out + offset, mix.out_row, rows, columns, mix.kind, like)
     if moments != 0:
-        leave(moments, out + offset, mix.out_row, rows, columns, channel, mix.out_row // size, slab,
-              begins, like)  # fmt: skip
+        add_moments(moments, out + offset, mix.out_row, rows, columns, channel,
+                    mix.out_row // size, split, begins, like)  # fmt: skip
 
 
 @device
 def mix_tile_int8(mix, out, residual, a, a_row, stride, first, rows, group, column, columns, like,
-                  moments=0, slab=0, begins=False, ahead=0, ahead_end=0, apart=0):  # fmt: skip
+                  moments=0, split=0, begins=False, ahead=0, ahead_end=0, apart=0):  # fmt: skip
     """``mix_tile`` of bytes: there is one group, and neither moments nor prefetches."""
     size = 1 if mix.as_bytes != 0 else 4
     if residual != 0:

@@ -1,7 +1,7 @@
-"""Sums that many programs add to: each into a slab of its own, and the slabs are added in order.
+"""Sums over many rows that are split among programs: partial sums, which are added in order.
 
-How many slabs there are follows from shapes alone, so a sum does not depend on the number of
-threads.
+In how many parts the rows are split follows from shapes alone, so a sum does not depend on the
+number of threads. (Of a matrix product, this is its split-K form.)
 """
 
 from __future__ import annotations
@@ -20,49 +20,49 @@ from pointwise.engine.cpu.vector import (
     store,
 )
 
-SLABS = 16
-"""How many slabs to aim at: enough to keep the threads of most machines busy to the end."""
+SPLITS = 16
+"""How many to aim at: enough to keep the threads of most machines busy to the end."""
 
-_SUMS = Layout("Sums", "*sums slabs numbers")
+_SUMS = Layout("Sums", "*sums splits numbers")
 _BLOCK = 1024  # numbers that one program adds up
 
 
-def cut_slabs(rows: int, most: int = SLABS, least: int = 1) -> tuple[int, int]:
-    """(slabs, rows of each): at ``most`` so many slabs, of at ``least`` so many rows."""
+def split_rows(rows: int, most: int = SPLITS, least: int = 1) -> tuple[int, int]:
+    """(splits, rows of each), at ``most`` so many splits, of at ``least`` so many rows."""
     span = max(least, -(-rows // most))
     return -(-rows // span), span
 
 
-def cut_slabs_of_points(rows: int, slab_bytes: int) -> tuple[int, int]:
-    """The same for clouds, of which a row costs more: 8 to 64 slabs, as many as fit in 8 MB."""
-    return cut_slabs(rows, max(8, min(64, 8 * 1024 * 1024 // slab_bytes)), 64)
+def split_points(rows: int, split_bytes: int) -> tuple[int, int]:
+    """The same for clouds, of which a row costs more: 8 to 64 splits, as many as fit in 8 MB."""
+    return split_rows(rows, max(8, min(64, 8 * 1024 * 1024 // split_bytes)), 64)
 
 
-def slab_of(layout: Layout, add, *shape):
-    """A loop whose programs write a slab of sums each: zeros, to which ``add`` adds some rows.
+def partial_sums_of(layout: Layout, add, *shape):
+    """A loop whose programs make partial sums each: zeros, to which ``add`` adds some rows.
 
     ``add(own, sums, begin, end, thread, like)`` for ``own``, the table of the layout, which has
-    ``sums [S, numbers]``, ``numbers``, ``rows`` and ``span``, the rows of a slab.
+    ``sums [splits, numbers]``, ``numbers``, ``rows`` and ``span``, the rows of a split.
     """
 
     @device_of(layout.name, *shape)
-    def slab(arguments, program, thread, like):
+    def partial_sums(arguments, program, thread, like):
         own = layout(arguments)
-        sums = empty_slab(own.sums, program, own.numbers, like)
+        sums = empty_split(own.sums, program, own.numbers, like)
         begin = program * own.span
         add(own, sums, begin, min(begin + own.span, own.rows), thread, like)
 
-    return slab
+    return partial_sums
 
 
 @device
-def empty_slab(sums, slab, numbers, like):
-    """The address of one slab of ``sums``, after zeros were written to it.
+def empty_split(sums, split, numbers, like):
+    """The address of the partial sums of one split, after zeros were written there.
 
     ``numbers`` are whole registers.
     """
     size, width = bytes_of(like), lanes_of(like)
-    here = sums + slab * numbers * size
+    here = sums + split * numbers * size
     zero = broadcast(number(0, like))
     for k in range(0, numbers, width):
         store(here + k * size, zero)
@@ -71,7 +71,7 @@ def empty_slab(sums, slab, numbers, like):
 
 @device
 def _total(arguments, program, thread, like):
-    """Adds the slabs of one block of numbers to the first slab, in their order."""
+    """Adds the partial sums of one block of numbers to the first of them, in order."""
     own = _SUMS(arguments)
     size, width = bytes_of(like), lanes_of(like)
     first = program * _BLOCK
@@ -79,18 +79,18 @@ def _total(arguments, program, thread, like):
     for k in range(first, min(first + _BLOCK, own.numbers), width):
         here = own.sums + k * size
         total = load(here, like)
-        for s in range(1, own.slabs):
+        for s in range(1, own.splits):
             total = total + load(here + s * row, like)
         store(here, total)
 
 
-_KERNELS = by_dtype(_total, "sum_slabs")
+_KERNELS = by_dtype(_total, "sum_splits")
 
 
 def total_of(sums: Tensor) -> Tensor:
-    """The sum of ``sums [S, numbers]`` over its slabs, in the place of the first: ``[numbers]``."""
-    slabs, numbers = sums.shape
-    if slabs > 1:
-        arguments = _SUMS(sums=sums, slabs=slabs, numbers=numbers)
+    """The total of partial ``sums [splits, numbers]``, in the place of the first: ``[numbers]``."""
+    splits, numbers = sums.shape
+    if splits > 1:
+        arguments = _SUMS(sums=sums, splits=splits, numbers=numbers)
         launch(_KERNELS[sums.dtype], arguments, -(-numbers // _BLOCK))
     return sums[0]

@@ -10,7 +10,7 @@ import numpy as np
 from pointwise.convolution.window import Window
 from pointwise.engine.cpu.gathers.prologue import transfer_rows, zeros
 from pointwise.engine.cpu.launch import device
-from pointwise.engine.cpu.partial_sums import SLABS
+from pointwise.engine.cpu.partial_sums import SPLITS
 from pointwise.engine.cpu.window import over_other_pixels
 
 
@@ -61,7 +61,7 @@ def fixed_bands(lines: int, images: int, line_bytes: int) -> tuple[int, int]:
     From the shapes alone: sums over bands must not depend on the number of threads.
     """
     band = max(1, min(lines, 64 * 1024 // line_bytes))
-    while band > 1 and images * -(-lines // band) < SLABS:
+    while band > 1 and images * -(-lines // band) < SPLITS:
         band = -(-band // 2)
     return band, -(-lines // band)
 

@@ -40,43 +40,6 @@ of the points in each of M ``cells``, for ADJOINT_OF_MEAN; ``weight [M, C]`` of 
 """
 
 
-def decode(row_start: Tensor, pairs: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(query, cell, point), each ``[P]`` int64, of a table whose indices have ``bits`` bits."""
-    rows = torch.arange(len(row_start) - 1, device=pairs.device)
-    query = torch.repeat_interleave(rows, row_start.diff(), output_size=len(pairs))
-    packed = pairs.long() & 0xFFFFFFFF
-    return query, packed >> bits, packed & ((1 << bits) - 1)
-
-
-def turned(
-    row_start: Tensor, pairs: Tensor, points: int, bits: int, query_bits: int
-) -> tuple[Tensor, Tensor]:
-    """The transposed table: for each of the ``points``, by cell, the queries it is a neighbour of.
-
-    ``bits`` hold the index of a point in a pair, ``query_bits`` will hold that of a query. Sixteen
-    bytes per pair and more while it runs, where a search needs none.
-    """
-    query, cell, point = decode(row_start, pairs, bits)
-    packed = cell << query_bits | query
-    order = (point << 32 | packed).argsort()
-    starts = torch.bincount(point, minlength=points).cumsum(0)
-    return torch.cat([starts.new_zeros(1), starts]), packed[order].to(torch.int32)
-
-
-def reference(
-    features: Tensor, row_start: Tensor, pairs: Tensor, bits: int, cells: int, mean: bool
-) -> Tensor:
-    """A ``[N, cells, C]`` in plain PyTorch, differentiable, on any device and in any precision."""
-    query, cell, point = decode(row_start, pairs, bits)
-    rows, channels = len(row_start) - 1, features.shape[1]
-    slot_of = query * cells + cell
-    gathered = features.new_zeros(rows * cells, channels).index_add(0, slot_of, features[point])
-    if mean:
-        count = torch.bincount(slot_of, minlength=rows * cells).clamp(min=1)
-        gathered = gathered / count.to(features.dtype)[:, None]
-    return gathered.view(rows, cells, channels)
-
-
 @device
 def pairs_of(table, i):
     """The first pair of row i of a table, and the first of the next row."""

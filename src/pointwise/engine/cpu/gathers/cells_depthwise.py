@@ -6,9 +6,6 @@ its own this is the depthwise convolution; followed by a mix it is the separable
 
 from __future__ import annotations
 
-from torch import Tensor
-
-from pointwise.engine.cpu.gathers import cells
 from pointwise.engine.cpu.gathers.cells import (
     ADJOINT_OF_MEAN,
     MEAN,
@@ -27,15 +24,6 @@ from pointwise.engine.cpu.vector import (
     number,
     store_first,
 )
-
-
-def reference(
-    features: Tensor, weight: Tensor, row_start: Tensor, pairs: Tensor, bits: int, mean: bool
-) -> Tensor:
-    """``[N, C]`` in plain PyTorch for ``weight [C, 1, k, k, k]``, differentiable."""
-    kernel_cells = weight[0].numel()
-    gathered = cells.reference(features, row_start, pairs, bits, kernel_cells, mean)
-    return (gathered * weight.reshape(len(weight), kernel_cells).t()).sum(dim=1)
 
 
 @device

@@ -7,7 +7,7 @@ Where a tap lies outside the image it holds zeros, or in an image of bytes what 
 from __future__ import annotations
 
 from pointwise.convolution.window import Window
-from pointwise.engine.cpu.gathers.transfer import copy, transfer, transfer_rows
+from pointwise.engine.cpu.gathers.prologue import copy, transfer, transfer_rows
 from pointwise.engine.cpu.launch import device, device_of
 from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.vector import broadcast, bytes_of, lanes_of, number, store, store_first

@@ -147,7 +147,7 @@ def normed_depthwise(
     prologue: Arguments | None,
     reduction: Reduction | None,
 ) -> Tensor:
-    """``depthwise`` of ``x`` as a ``prologue`` has it; each band is a slab of the ``reduction``."""
+    """``depthwise`` of ``x`` as a ``prologue`` has it; each band is a split of its sums."""
     channels = x.shape[1]
     out, pixel = empty(x, window, channels), channels * x.element_size()
     band, bands = fixed_bands(window.y.points, window.images, window.x.points * pixel)

@@ -18,7 +18,7 @@ from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.memory import empty, empty_image
 from pointwise.engine.cpu.norm import NORM
 from pointwise.engine.cpu.pack import padded_columns
-from pointwise.engine.cpu.partial_sums import cut_slabs, slab_of, total_of
+from pointwise.engine.cpu.partial_sums import partial_sums_of, split_rows, total_of
 from pointwise.engine.cpu.vector import bytes_of
 from pointwise.engine.cpu.weights import pack_stencil
 from pointwise.engine.cpu.window import WINDOW, window_arguments
@@ -29,8 +29,8 @@ _BACKWARD = Layout(
     window=WINDOW,
     norm=NORM,
 )
-"""``x`` is the input before the norm, ``out`` its gradient; ``rows`` are bands of all images. A
-slab of ``sums`` is the gradient of ``weight [kh·kw, C]``, then Σ d·(x - mean) and Σ d of the
+"""``x`` is the input before the norm, ``out`` its gradient; ``rows`` are bands of all images. The
+partial ``sums`` are the gradient of ``weight [kh·kw, C]``, then Σ d·(x - mean) and Σ d of the
 gradient d before the norm, ``[C]`` each. The norm's scale and shift are of ``x·scale + shift``."""
 
 
@@ -64,7 +64,7 @@ def _backward_of(add, taps, stride, phase):
                 own.weight, total, own.x + here, own.out + here, own.norm, window, sums,
                 like)  # fmt: skip
 
-    return slab_of(_BACKWARD, add_bands, taps, stride, phase)
+    return partial_sums_of(_BACKWARD, add_bands, taps, stride, phase)
 
 
 _KERNELS = {
@@ -101,8 +101,8 @@ def depthwise_backward(
     out = empty_image(x.shape, x.dtype)
     y = window.y
     band, bands = fixed_bands(y.size, window.images, window.x.size * pixel)
-    slabs, span = cut_slabs(window.images * bands)
-    sums = empty((slabs, padded_columns((window.taps + 2) * channels, x.dtype)), x.dtype)
+    splits, span = split_rows(window.images * bands)
+    sums = empty((splits, padded_columns((window.taps + 2) * channels, x.dtype)), x.dtype)
     # Rows and columns of points that a band can read, at most.
     room = ((band + y.taps) // y.stride + 2) * (window.x.size + 3 * PIXELS) * pixel
     arguments = _BACKWARD(
@@ -122,7 +122,7 @@ def depthwise_backward(
         window=window_arguments(window, pixel, channels),
         norm=norm,
     )
-    launch(compiled, arguments, slabs)
+    launch(compiled, arguments, splits)
     total = total_of(sums)[: (window.taps + 2) * channels]
     d_weight, d_scale, d_shift = total.split((window.taps * channels, channels, channels))
     d_weight = d_weight.view(-1, channels).t().reshape(-1, 1, *weight.shape[2:])

@@ -1,7 +1,7 @@
 """The gradients of depthwise convolutions' weights, on images and on points.
 
 Each tap, or cell, and channel is the sum of what was gathered times gradients over all rows:
-everything is gathered once more, and each program adds some rows to a slab of its own.
+everything is gathered once more, and each program has partial sums of its own.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.loops.row_kernels import row_kernel, row_kernels
 from pointwise.engine.cpu.memory import empty
 from pointwise.engine.cpu.pack import padded_columns
-from pointwise.engine.cpu.partial_sums import cut_slabs, cut_slabs_of_points, slab_of, total_of
+from pointwise.engine.cpu.partial_sums import partial_sums_of, split_points, split_rows, total_of
 from pointwise.engine.cpu.window import WINDOW, window_arguments
 
 # --- on images ------------------------------------------------------------------------------------
@@ -57,7 +57,7 @@ def _stencil_gradient_of(add, *shape):
             )
             add(sums, grad, first, lines, pixels, over, like)
 
-    return slab_of(_STENCIL, add_bands, *shape)
+    return partial_sums_of(_STENCIL, add_bands, *shape)
 
 
 _STENCIL_KERNELS = row_kernels(_stencil_gradient_of, GRADIENT_ROWS, "stencil_gradient")
@@ -82,8 +82,8 @@ def stencil_weight_gradient(
     band, bands = fixed_bands(window.y.points, window.images, window.x.points * pixel)
     band_bytes = 0 if prologue is None else window_bytes(window, band, pixel)
     grad_bytes = 0 if correction is None else band * window.x.points * pixel
-    slabs, span = cut_slabs(window.images * bands)
-    sums = empty((slabs, padded_columns(window.taps * channels, dtype)), dtype)
+    splits, span = split_rows(window.images * bands)
+    sums = empty((splits, padded_columns(window.taps * channels, dtype)), dtype)
     arguments = _STENCIL(
         x=x,
         grad=grad,
@@ -100,7 +100,7 @@ def stencil_weight_gradient(
         grad_bytes=grad_bytes,
         window=window_arguments(window, pixel, channels),
     )
-    launch(row_kernel(_STENCIL_KERNELS, window, dtype), arguments, slabs)
+    launch(row_kernel(_STENCIL_KERNELS, window, dtype), arguments, splits)
     total = total_of(sums)[: window.taps * channels]
     return total.view(window.taps, channels).t().reshape(-1, 1, *kernel)
 
@@ -118,7 +118,7 @@ def _add_cells(own, sums, begin, end, thread, like):
                                         like)  # fmt: skip
 
 
-_CELLS_KERNELS = by_dtype(slab_of(_CELLS, _add_cells), "cells_gradient")
+_CELLS_KERNELS = by_dtype(partial_sums_of(_CELLS, _add_cells), "cells_gradient")
 
 
 def cells_weight_gradient(gather: Gather, grad: Tensor) -> Tensor:
@@ -128,8 +128,8 @@ def cells_weight_gradient(gather: Gather, grad: Tensor) -> Tensor:
     numbers = padded_columns(cells * channels, dtype)
     if gather.rows == 0 or numbers == 0:
         return torch.zeros(cells, channels, dtype=dtype)
-    slabs, span = cut_slabs_of_points(gather.rows, numbers * size)
-    sums = torch.empty(slabs, numbers, dtype=dtype)
+    splits, span = split_points(gather.rows, numbers * size)
+    sums = torch.empty(splits, numbers, dtype=dtype)
     arguments = _CELLS(
         x=gather.x,
         grad=grad,
@@ -139,5 +139,5 @@ def cells_weight_gradient(gather: Gather, grad: Tensor) -> Tensor:
         span=span,
         gather=gather.arguments(),
     )
-    launch(_CELLS_KERNELS[dtype], arguments, slabs)
+    launch(_CELLS_KERNELS[dtype], arguments, splits)
     return total_of(sums)[: cells * channels].view(cells, channels)

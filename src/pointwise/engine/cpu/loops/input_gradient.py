@@ -74,7 +74,9 @@ def mixed_input_gradient(
 
     def convolved(y: Phase, x: Phase, reduction: Reduction | None = None) -> Tensor:
         chosen, own = phase_of(weight, window, y, x)
-        return mixed(grad, pack_weight(chosen, None, groups), own, how=correction, behind=reduction)
+        return mixed(
+            grad, pack_weight(chosen, None, groups), own, prologue=correction, moments=reduction
+        )
 
     found = phases(window)
     if len(found) == 1 and _has_taps(*found[0]):

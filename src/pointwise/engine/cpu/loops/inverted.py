@@ -15,8 +15,8 @@ from pointwise.convolution.window import Window
 from pointwise.engine.cpu.cut import cut_lines, row_stride
 from pointwise.engine.cpu.gathers import stencil
 from pointwise.engine.cpu.gathers.patches import PATCHES, fill_floats, patches_arguments
+from pointwise.engine.cpu.gathers.prologue import copy
 from pointwise.engine.cpu.gathers.stencil import STENCIL
-from pointwise.engine.cpu.gathers.transfer import copy
 from pointwise.engine.cpu.gemm import GENERAL, ROWS, TILE, TILE_ROW
 from pointwise.engine.cpu.launch import Launch, device, device_of, threads
 from pointwise.engine.cpu.layout import Layout

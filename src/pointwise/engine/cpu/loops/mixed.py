@@ -60,12 +60,12 @@ def mixed_of(name: str, gather: Layout, fill, mix: Layout, mix_tile):
         own = layout(arguments)
         column = program % own.blocks * own.block
         columns = min(own.block, own.mix.columns - column)
-        slab = program // own.blocks % own.row_blocks
+        split = program // own.blocks % own.row_blocks
         group = program // own.blocks // own.row_blocks
         channel = group * own.group_bytes
         x = own.x + channel
         apart = other_image(own.prologue)
-        begin = slab * own.span
+        begin = split * own.span
         end = min(begin + own.span, own.rows)
         for first in range(begin, end, own.tile):
             rows = min(own.tile, end - first)
@@ -80,7 +80,7 @@ def mixed_of(name: str, gather: Layout, fill, mix: Layout, mix_tile):
                     ahead = x + (first + own.tile) * own.x_row
                     ahead_end = x + min(first + 2 * own.tile, end) * own.x_row
             mix_tile(own.mix, own.out, own.residual, a, a_row, stride, first, rows, group, column,
-                     columns, like, own.moments, slab, first == begin, ahead, ahead_end,
+                     columns, like, own.moments, split, first == begin, ahead, ahead_end,
                      apart)  # fmt: skip
 
     return layout, mixed
@@ -249,9 +249,9 @@ def mixed(
     window: Window,
     residual: Tensor | None = None,
     activation: str = "none",
-    how: Arguments | None = None,
-    behind: Reduction | None = None,
+    prologue: Arguments | None = None,
+    moments: Reduction | None = None,
 ) -> Tensor:
     """``mixed_step`` into a new image."""
     out = empty(x, window, weights.groups * weights.columns)
-    return mixed_step(x, weights, window, out, residual, activation, how, behind).run()
+    return mixed_step(x, weights, window, out, residual, activation, prologue, moments).run()

@@ -1,13 +1,13 @@
 """Sums over all rows of a result, which batch norm needs, taken while a tile is in the cache.
 
-A kernel gets the address of a table of the layout ``MOMENTS``, or 0. Each program works off some
-rows of the result and has a slab of sums of its own. There are two kinds:
+A kernel gets the address of a table of the layout ``MOMENTS``, or 0. Each program makes some rows
+of the result, a split, and has partial sums of its own. There are two kinds:
 
-STATISTICS, of results x: ``[3, C]`` in a slab, its first row p, Σ(x - p) and Σ(x - p)². A number
+STATISTICS, of results x: ``[3, C]`` for a split, its first row p, Σ(x - p) and Σ(x - p)². A number
 close to the mean is taken off, so that nothing cancels.
 
 NORM_GRADIENT, of gradients d that come back to ``clamp((z - mean)·scale + shift)``: d becomes zero
-where that is outside the bounds, ``[2, C]`` in a slab is Σ d·(z - mean) and Σ d, and what is left
+where that is outside the bounds, ``[2, C]`` for a split is Σ d·(z - mean) and Σ d, and what is left
 of the gradient is d·scale.
 """
 
@@ -38,22 +38,23 @@ from pointwise.engine.cpu.vector import (
 STATISTICS, NORM_GRADIENT = 1, 2
 
 MOMENTS = Layout("Moments", "*sums kind numbers z", norm=NORM)
-"""A slab has ``numbers`` sums. Of NORM_GRADIENT, ``z`` is how many bytes z lies behind the
-gradient."""
+"""There are ``numbers`` sums for a split. Of NORM_GRADIENT, ``z`` is how many bytes z lies behind
+the gradient."""
 
 
 # --- in kernels -----------------------------------------------------------------------------------
 
 
 @device
-def add_moments(moments, rows, row_bytes, count, columns, column, channels, slab, begins, like):
-    """Adds ``count`` rows of a result, ``columns`` of its channels from ``column`` on, to a slab.
+def add_moments(moments, rows, row_bytes, count, columns, column, channels, split, begins, like):
+    """Adds ``count`` rows of a result to the sums of a split.
 
-    ``begins`` says that these are the slab's first rows. Of NORM_GRADIENT it changes the rows.
+    Of ``channels``, the rows have ``columns`` from ``column`` on. ``begins`` says that they are the
+    split's first. Of NORM_GRADIENT it changes them.
     """
     own = MOMENTS(moments)
     size = bytes_of(like)
-    sums = own.sums + (slab * own.numbers + column) * size
+    sums = own.sums + (split * own.numbers + column) * size
     if own.kind == STATISTICS:
         _statistics(sums, channels * size, rows, row_bytes, count, columns, begins, like)
     else:
@@ -115,32 +116,32 @@ def _norm_gradient(own, sums, sums_row, rows, row_bytes, count, columns, channel
         store_first(here + sums_row, total, left)
 
 
-# --- mean and variance of all slabs ---------------------------------------------------------------
+# --- mean and variance of all splits --------------------------------------------------------------
 
-_MERGE = Layout("Merge", "*sums *counts *mean *variance slabs channels numbers")
+_MERGE = Layout("Merge", "*sums *counts *mean *variance splits channels numbers")
 _BLOCK = 64  # channels of one program
 
 
 def _merge(arguments, program, thread, kind):
-    """Mean and biased variance of some channels, from the statistics of all slabs, in float64."""
+    """Mean and biased variance of some channels, from the statistics of all splits, in float64."""
     own = _MERGE(arguments)
-    slabs, channels, numbers = own.slabs, own.channels, own.numbers
-    sums = array(own.sums, slabs * numbers, kind)
-    counts = array(own.counts, slabs, np.int64)
+    splits, channels, numbers = own.splits, own.channels, own.numbers
+    sums = array(own.sums, splits * numbers, kind)
+    counts = array(own.counts, splits, np.int64)
     mean = array(own.mean, channels, kind)
     variance = array(own.variance, channels, kind)
     begin, end = program * _BLOCK, min((program + 1) * _BLOCK, channels)
     total = 0
-    for s in range(slabs):
+    for s in range(splits):
         total += counts[s]
     means, squares = np.zeros(_BLOCK), np.zeros(_BLOCK)
-    for s in range(slabs):
+    for s in range(splits):
         for c in range(begin, end):
             at = s * numbers + c
             means[c - begin] += (
                 counts[s] * np.float64(sums[at]) + np.float64(sums[at + channels])
             ) / total
-    for s in range(slabs):
+    for s in range(splits):
         for c in range(begin, end):
             at = s * numbers + c
             from_pivot = np.float64(sums[at + channels]) / counts[s]
@@ -172,12 +173,12 @@ _MERGE_KERNELS = {torch.float32: _merge_float32, torch.float64: _merge_float64}
 
 
 class Reduction:
-    """Sums over all rows of a result; ``begin`` says how the result is cut into slabs."""
+    """Sums over all rows of a result; ``begin`` says how its rows are split."""
 
-    rows: int  # of [C] in a slab
+    rows: int  # of [C] for a split
 
     def begin(self, out: Tensor, counts: np.ndarray) -> Arguments:
-        """Makes room for slabs of ``counts`` rows each; returns the kernel's table."""
+        """Makes room for the sums of splits of ``counts`` rows; returns the kernel's table."""
         self.counts, self.channels = counts, out.shape[1]
         numbers = padded_columns(self.rows * self.channels, out.dtype)
         self.sums = torch.empty(len(counts), numbers, dtype=out.dtype)
@@ -206,7 +207,7 @@ class Moments(Reduction):
             counts=self.counts,
             mean=mean,
             variance=variance,
-            slabs=len(sums),
+            splits=len(sums),
             channels=channels,
             numbers=sums.shape[1],
         )
@@ -275,8 +276,3 @@ def pass_over(out: Tensor, reduction: Reduction) -> None:
         rows=rows,
     )
     launch(_PASS_KERNELS[out.dtype], arguments, len(counts))
-
-
-# The names of before, for who has not yet been told.
-Behind = Reduction
-leave = add_moments

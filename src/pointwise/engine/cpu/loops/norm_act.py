@@ -35,7 +35,7 @@ _BACKWARD = Layout(
     "*x *out *residual *grad *residual_grad *sums channels rows kind numbers",
     norm=NORM,
 )
-"""``out`` is the gradient of x; a slab of ``sums`` is ``[2, C]``, Σ d·(x - mean) and Σ d of the
+"""``out`` is the gradient of x; ``sums`` are ``[splits, 2, C]``, Σ d·(x - mean) and Σ d of the
 gradient d before the activation."""
 
 _ROWS = 256  # of one program
@@ -154,8 +154,8 @@ def backward(
         return out, torch.zeros_like(scale), torch.zeros_like(shift), residual_grad
     channels, (low, high, kind) = z.shape[1], epilogue
     rows = z.numel() // channels
-    slabs = -(-rows // _ROWS)
-    sums = torch.empty(slabs, padded_columns(2 * channels, z.dtype), dtype=z.dtype)
+    splits = -(-rows // _ROWS)
+    sums = torch.empty(splits, padded_columns(2 * channels, z.dtype), dtype=z.dtype)
     arguments = _BACKWARD(
         x=z,
         out=out,
@@ -169,6 +169,6 @@ def backward(
         numbers=sums.shape[1],
         norm=NORM(mean=mean, scale=scale, shift=shift, low=low, high=high),
     )
-    launch(_BACKWARD_KERNELS[z.dtype], arguments, slabs)
+    launch(_BACKWARD_KERNELS[z.dtype], arguments, splits)
     total = total_of(sums)
     return out, total[:channels].clone(), total[channels : 2 * channels].clone(), residual_grad

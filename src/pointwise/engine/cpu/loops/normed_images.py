@@ -97,7 +97,7 @@ def forward(
         out = normed_depthwise(image.z, stencil, window, image.prologue(), moments)
     else:
         packed = pack_weight(weight, None, groups)
-        out = mixed(image.z, packed, window, how=image.prologue(), behind=moments)
+        out = mixed(image.z, packed, window, prologue=image.prologue(), moments=moments)
     return out, *moments.result()
 
 

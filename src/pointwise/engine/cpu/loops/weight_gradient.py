@@ -1,8 +1,8 @@
-"""The gradient of a mix's weight: gradientᵀ·A over slabs of rows, with A gathered once more.
+"""The gradient of a mix's weight: gradientᵀ·A, with A gathered once more, its rows split.
 
 Each program gathers some rows after the other, tile by tile, for a block of channels of a group,
-and adds its products to a slab of sums. How many slabs there are follows from the shapes alone, so
-that a sum does not depend on the number of threads.
+and adds up their products. How many splits there are follows from the shapes alone, so that a sum
+does not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.memory import empty
 from pointwise.engine.cpu.pack import padded_columns
 from pointwise.engine.cpu.partial_sums import (
-    SLABS,
-    cut_slabs,
-    cut_slabs_of_points,
-    empty_slab,
+    SPLITS,
+    empty_split,
+    split_points,
+    split_rows,
     total_of,
 )
 from pointwise.engine.cpu.vector import REGISTER_BYTES, bytes_of, lanes_of, number, poke
@@ -47,19 +47,19 @@ def weight_gradient_of(name: str, gather: Layout, fill):
         "direct rows span tile groups inputs outputs taps block blocks bias numbers",
         gather=gather,
     )
-    # Of each group and output, a slab of sums has [taps, inputs], and the bias's behind if it has
+    # For each group and output, partial sums are [taps, inputs], and the bias's behind if it has
     # one; a program makes ``block`` of the inputs, of ``span`` rows. ``direct`` reads the rows of x
     # where they are.
 
     @device_of(name)
     def weight_gradient(arguments, program, thread, like):
-        """One slab of rows, for one block of channels."""
+        """One split of rows, for one block of channels."""
         own = layout(arguments)
         size, width = bytes_of(like), lanes_of(like)
         # Programs that read the same rows follow one another.
         channel = program % own.blocks * own.block
         group = program // own.blocks % own.groups
-        slab = program // own.blocks // own.groups
+        split = program // own.blocks // own.groups
         channels = min(own.block, own.inputs - channel)
         first_channel = (group * own.inputs + channel) * size
         x = own.x + first_channel
@@ -67,17 +67,17 @@ def weight_gradient_of(name: str, gather: Layout, fill):
         gathered = own.scratch + thread * own.scratch_bytes
         corrected = gathered + own.tile * own.gathered_row
         sums_row = (own.taps * own.inputs + own.bias) * size
-        sums = own.sums + (slab * own.numbers + channel) * size + group * own.outputs * sums_row
+        sums = own.sums + (split * own.numbers + channel) * size + group * own.outputs * sums_row
         # Of all channels, the taps of a row lie side by side in the weight as well.
         products, columns = own.taps, channels
         if channels == own.inputs:
             products, columns = 1, own.taps * channels + own.bias
         other = other_image(own.correction)
         start = FROM_NOTHING
-        if own.bias != 0:  # then the program makes the whole slab
-            empty_slab(own.sums, slab, own.numbers, like)
+        if own.bias != 0:  # then the program makes all sums of the split
+            empty_split(own.sums, split, own.numbers, like)
             start = FROM_ROWS
-        begin = slab * own.span
+        begin = split * own.span
         end = min(begin + own.span, own.rows)
         for first in range(begin, end, own.tile):
             rows = min(own.tile, end - first)
@@ -148,12 +148,12 @@ def mixed_weight_gradient(
         return torch.zeros(groups * outputs, inputs, *kernel, dtype=dtype)
     # Few large sums are cut by channels, many small ones by points.
     block = min(inputs, 64 if taps > 1 else 224)
-    while block > 64 and groups * -(-inputs // block) < SLABS:
+    while block > 64 and groups * -(-inputs // block) < SPLITS:
         # The microkernel reads whole registers of channels.
         block = padded_columns(max(64, block // 2), dtype)
     blocks = -(-inputs // block)
-    most = max(1, min(64, SLABS // (groups * blocks), -(-window.points // 64)))
-    slabs, span = cut_slabs(window.points, most)
+    most = max(1, min(64, SPLITS // (groups * blocks), -(-window.points // 64)))
+    splits, span = split_rows(window.points, most)
     # The microkernel reads whole registers of channels.
     direct = window.is_identity and prologue is None and x.shape[1] * size % REGISTER_BYTES == 0
     direct = direct and inputs * size % REGISTER_BYTES == 0
@@ -161,7 +161,7 @@ def mixed_weight_gradient(
     tile = max(16, min(256, span, 384 * 1024 // (gathered_row + outputs * size)))
     scratch_bytes = tile * (gathered_row + outputs * size)
     count = groups * outputs * taps * inputs
-    sums = empty((slabs, padded_columns(count, dtype)), dtype)
+    sums = empty((splits, padded_columns(count, dtype)), dtype)
     pixel = x.shape[1] * size
     arguments = _PATCHES(
         x=x,
@@ -188,7 +188,7 @@ def mixed_weight_gradient(
         numbers=sums.shape[1],
         gather=patches_arguments(window, pixel, inputs),
     )
-    launch(_PATCHES_KERNELS[dtype], arguments, slabs * groups * blocks)
+    launch(_PATCHES_KERNELS[dtype], arguments, splits * groups * blocks)
     total = total_of(sums)[:count]
     return total.view(groups * outputs, *kernel, inputs).permute(0, 3, 1, 2)
 
@@ -214,13 +214,11 @@ def points_weight_gradient(gather: points.Gather, grad: Tensor) -> tuple[Tensor,
     depth, outputs, inputs = gather.width, grad.shape[1], gather.x.shape[1]
     if gather.rows == 0 or outputs == 0:
         return torch.zeros(depth, outputs, dtype=dtype), torch.zeros(outputs, dtype=dtype)
-    slabs, span = cut_slabs_of_points(
-        gather.rows, (depth + 1) * padded_columns(outputs, dtype) * size
-    )
+    splits, span = split_points(gather.rows, (depth + 1) * padded_columns(outputs, dtype) * size)
     gathered_row = odd_lines((depth + 1) * size)
     tile = max(16, min(128, _TILE_BYTES // gathered_row))
     count = outputs * (depth + 1)
-    sums = torch.empty(slabs, padded_columns(count, dtype), dtype=dtype)
+    sums = torch.empty(splits, padded_columns(count, dtype), dtype=dtype)
     scratch = torch.empty(threads() * tile * gathered_row + REGISTER_BYTES, dtype=torch.uint8)
     arguments = _POINTS(
         x=gather.x,
@@ -247,6 +245,6 @@ def points_weight_gradient(gather: points.Gather, grad: Tensor) -> tuple[Tensor,
         numbers=sums.shape[1],
         gather=gather.arguments(),
     )
-    launch(_POINTS_KERNELS[dtype], arguments, slabs)
+    launch(_POINTS_KERNELS[dtype], arguments, splits)
     total = total_of(sums)[:count].view(outputs, depth + 1)
     return total[:, :depth].t(), total[:, depth]

@@ -23,7 +23,7 @@ from pointwise.convolution.window import Window
 from pointwise.engine.cpu.activation import NONE, activate
 from pointwise.engine.cpu.by_dtype import by_dtype
 from pointwise.engine.cpu.cut import cut_tiles, odd_lines
-from pointwise.engine.cpu.gathers.transfer import copy, zeros
+from pointwise.engine.cpu.gathers.prologue import copy, zeros
 from pointwise.engine.cpu.gemm import GENERAL, ROWS, TILE, TILE_ROW, multiply
 from pointwise.engine.cpu.launch import Launch, device_of, threads
 from pointwise.engine.cpu.layout import Layout

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from pointwise import checks
+from pointwise.convolution.cells import index_bits
 from pointwise.engine.cpu.launch import array, device, host, kernel, launch, slot
 from pointwise.engine.cpu.search import grid
 from pointwise.engine.cpu.vector import (
@@ -52,11 +53,6 @@ _GROUP_COLUMNS = 4  # and how far along x they spread
 # Rows are matched on rounded indices; this margin (in cells) is far above the rounding of
 # coordinates and far below the price of a row more.
 _MARGIN = 1e-6
-
-
-def index_bits(count: int) -> int:
-    """How many low bits of a pair hold the index of one of ``count`` points."""
-    return max(1, (count - 1).bit_length())
 
 
 @device

@@ -9,12 +9,11 @@ so it is read at every call: a quarter of a nanosecond per pair, where its use t
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from pointwise import checks
+from pointwise.convolution.cells import index_bits, is_sound
 from pointwise.engine.cpu.launch import array, kernel, launch, slot
-from pointwise.engine.cpu.search.neighbours import index_bits
 
 _ROWS = 4096
 
@@ -67,21 +66,13 @@ def _is_sound_here(row_start: Tensor, pairs: Tensor, bits: int, points: int, cel
     return not found.any()
 
 
-def _is_sound_elsewhere(row_start, pairs, bits: int, points: int, cells: int) -> bool:
-    packed = pairs.long() & 0xFFFFFFFF
-    cell = packed >> bits
-    drops = (cell.diff() < 0).nonzero()[:, 0] + 1
-    sound = (row_start.diff() >= 0).all() & torch.isin(drops, row_start).all()
-    return bool(sound & (cell < cells).all() & ((packed & ((1 << bits) - 1)) < points).all())
-
-
 def check(caller: str, row_start: Tensor, pairs: Tensor, points: int, cells: int) -> None:
     """Every pair names one of the ``points`` and one of the ``cells``, row by row, cell by cell."""
     bits = index_bits(points)
     fits = bits + (cells - 1).bit_length() <= 32
-    is_sound = _is_sound_here if pairs.device.type == "cpu" else _is_sound_elsewhere
+    sound = _is_sound_here if pairs.device.type == "cpu" else is_sound
     ends = (int(row_start[0]), int(row_start[-1])) == (0, len(pairs))
-    if not fits or not ends or not is_sound(row_start, pairs, bits, points, cells):
+    if not fits or not ends or not sound(row_start, pairs, bits, points, cells):
         raise ValueError(
             f"{caller}: row_start {checks.describe(row_start)} and pairs {checks.describe(pairs)} "
             f"are no table of {points:,} points and {cells} kernel cells: row_start must rise from "
