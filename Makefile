@@ -1,4 +1,5 @@
 # Two commands do all the set-up on a machine with Python 3.10+ and make: `make demo`, `make test`.
+# `make test ARGS=--slow` runs the slow tests too; ARGS are pytest's.
 
 PYTHON ?= python3
 VENV := .venv
@@ -18,7 +19,7 @@ demo: $(VENV)/ready
 	$(BIN)/pointwise demo
 
 test: $(VENV)/ready
-	$(BIN)/pytest
+	$(BIN)/pytest $(ARGS)
 
 check: $(VENV)/ready
 	$(BIN)/ruff check .

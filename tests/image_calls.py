@@ -7,9 +7,9 @@ from image_cases import ImageCase
 from pointwise.functional import conv2d, depthwise_conv2d, pointwise_conv2d
 
 
-def by_every_function(case: ImageCase, dtype, **more):
+def by_every_function(case: ImageCase, **more):
     """The convolution by each function that can do it: (name, result)."""
-    x, weight, bias = case.tensors(dtype)
+    x, weight, bias = case.tensors()
     yield "conv2d", conv2d(x, weight, bias, **case.geometry, groups=case.groups, **more)
     if case.is_depthwise:
         yield "depthwise", depthwise_conv2d(x, weight, bias, **case.geometry, **more)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,9 +18,9 @@ F32, F64 = torch.float32, torch.float64
 
 @dataclass
 class ImageCase:
-    """Inputs of a convolution: sizes, geometry, and how the numbers lie in memory.
+    """Inputs of a convolution: sizes, geometry, precision, and how the numbers lie in memory.
 
-    The numbers are the same in every type: all fit into float32. ``batch`` None means an image
+    The numbers are the same in every precision: all fit into float32. ``batch`` None means an image
     without a batch.
     """
 
@@ -35,6 +36,10 @@ class ImageCase:
     bias: bool = True
     layout: str = "contiguous"
     weight_layout: str = "contiguous"
+    dtype: torch.dtype = F32
+
+    def __str__(self) -> str:
+        return self.name if self.dtype == F32 else f"{self.name}, float64"
 
     @property
     def dimensions(self) -> int:
@@ -119,18 +124,19 @@ class ImageCase:
             "grad": self.values("grad", self.result_shape),
         }
 
-    def tensor(self, role: str, dtype: torch.dtype = F32, layout: str | None = None) -> Any:
-        """One of ``arrays`` as a tensor among NaN; the bias is None where the case has none."""
+    def tensor(self, role: str, dtype: torch.dtype | None = None, layout: str | None = None) -> Any:
+        """One of ``arrays`` as a tensor among NaN, in the case's own precision unless ``dtype``
+        says another; the bias is None where the case has none."""
         if role == "bias" and not self.bias:
             return None
         if layout is None:
             layout = self.weight_layout if role == "weight" else self.layout
         if role == "bias":
             layout = "contiguous"
-        made = laid_out(torch.from_numpy(self.arrays[role]).to(dtype), layout)
+        made = laid_out(torch.from_numpy(self.arrays[role]).to(dtype or self.dtype), layout)
         return made[0] if self.batch is None and role not in ("weight", "bias") else made
 
-    def tensors(self, dtype: torch.dtype = F32) -> Any:
+    def tensors(self, dtype: torch.dtype | None = None) -> Any:
         """(input, weight, bias)."""
         return tuple(self.tensor(role, dtype) for role in ("input", "weight", "bias"))
 
@@ -215,7 +221,37 @@ def _pw(name: str, sizes: tuple[int, int], channels: tuple[int, int], **changes)
 KERNELS = ((1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (7, 7), (1, 3), (3, 1), (3, 2), (2, 5), (1, 7))
 STRIDES = ((1, 1), (2, 2), (3, 3), (2, 1), (1, 2), (1, 3), (4, 2))
 
-CASES = [
+
+def in_both(cases: Iterable[ImageCase]) -> list[ImageCase]:
+    """Each case in float32 and in float64."""
+    return [replace(case, dtype=dtype) for case in cases for dtype in (F32, F64)]
+
+
+def in_turn(cases: Iterable[ImageCase]) -> list[ImageCase]:
+    """The cases in float32 and in float64 by turns: one kernel serves both precisions, so that no
+    geometry has to be tried twice."""
+    return [replace(case, dtype=(F32, F64)[i % 2]) for i, case in enumerate(cases)]
+
+
+# Where registers end, which is elsewhere in each precision: no multiple of one, exactly one, many.
+CHANNELS = [
+    *[
+        ImageCase(f"{a} to {b} channels", (5, 6), (a, b))
+        for a, b in ((1, 1), (1, 33), (3, 1), (5, 17), (17, 5), (33, 3), (3, 16), (16, 32), (8, 65),
+                     (64, 47), (131, 7), (7, 131))
+    ],
+    *[
+        _dw(f"depthwise, {c} channels", c, sizes=(5, 6))
+        for c in (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65, 130)
+    ],
+    *[
+        _pw(f"pointwise, {a} to {b} channels", (4, 5), (a, b), bias=b != 17)
+        for a, b in ((1, 1), (1, 17), (3, 1), (5, 15), (17, 16), (33, 31), (3, 33), (16, 63),
+                     (64, 65), (260, 7), (7, 260), (129, 130))
+    ],
+]  # fmt: skip
+
+GEOMETRIES = [
     # Sizes: one pixel, one row, one column, odd ones, around registers.
     *[
         ImageCase(f"{h} × {w} pixels", (h, w), bias=w != 8)
@@ -232,21 +268,6 @@ CASES = [
     ImageCase("one image, no batch", batch=None),
     _dw("depthwise, no batch", 5, batch=None, layout="channels_last"),
     _pw("pointwise, no batch", (5, 4), (3, 5), batch=None, layout="sliced"),
-    # Channels: no multiple of a register, exactly one, many.
-    *[
-        ImageCase(f"{a} to {b} channels", (5, 6), (a, b))
-        for a, b in ((1, 1), (1, 33), (3, 1), (5, 17), (17, 5), (33, 3), (3, 16), (16, 32), (8, 65),
-                     (64, 47), (131, 7), (7, 131))
-    ],
-    *[
-        _dw(f"depthwise, {c} channels", c, sizes=(5, 6))
-        for c in (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65, 130)
-    ],
-    *[
-        _pw(f"pointwise, {a} to {b} channels", (4, 5), (a, b), bias=b != 17)
-        for a, b in ((1, 1), (1, 17), (3, 1), (5, 15), (17, 16), (33, 31), (3, 33), (16, 63),
-                     (64, 65), (260, 7), (7, 260), (129, 130))
-    ],
     # Pixels in all: around the rows of a register block (14, 7, 6) and of a tile.
     *[
         _pw(f"pointwise, {n} pixels", (1, n), (5, 18), batch=1)
@@ -339,7 +360,9 @@ CASES = [
     _pw("pointwise, 7 × 7, 96 to 200", (7, 7), (96, 200), layout="channels_last", batch=1),
 ]  # fmt: skip
 
-LINES = [
+CASES = [*in_both(CHANNELS), *in_turn(GEOMETRIES)]
+
+LINES = in_turn([
     ImageCase("line", (9,), (3, 3), kernel=(3,), groups=3),
     ImageCase("line, no batch", (9,), (3, 6), kernel=(3,), groups=3, batch=None),
     ImageCase("line of one", (1,), (3, 17), kernel=(1,), padding=0),
@@ -353,9 +376,9 @@ LINES = [
               layout="sliced"),
     ImageCase("line, 1, groups", (6,), (6, 9), kernel=(1,), padding=0, groups=3, bias=False),
     ImageCase("no lines", (6,), (6, 9), kernel=(1,), padding=0, batch=0),
-]  # fmt: skip
+])  # fmt: skip
 
-VOLUMES = [
+VOLUMES = in_turn([
     ImageCase("volume", (4, 5, 3), (3, 3), kernel=(3, 3, 3), groups=3),
     ImageCase("volume, no batch", (4, 5, 3), (3, 6), kernel=(3, 3, 3), groups=3, batch=None),
     ImageCase("volume of one", (1, 1, 1), (3, 3), kernel=(3, 3, 3), groups=3),
@@ -369,30 +392,36 @@ VOLUMES = [
               bias=False),
     ImageCase("volume, kernel 1, padded", (3, 2, 4), (6, 9), kernel=(1, 1, 1), padding=(1, 0, 2)),
     ImageCase("no volumes", (3, 2, 4), (6, 6), kernel=(3, 3, 3), groups=6, batch=0),
-]  # fmt: skip
+])  # fmt: skip
 
 
 # One of each kind, where the whole table would take too long.
-SHAPES = [
-    ImageCase("standard", (6, 5), (5, 18)),
-    ImageCase("standard, stride 2, groups", (7, 6), (10, 34), stride=2, padding="same", groups=2),
-    ImageCase("pointwise", (5, 6), (19, 35), (1, 1), padding=0),
-    ImageCase("pointwise, stride 2", (5, 6), (19, 35), (1, 1), padding=0, stride=2),
-    ImageCase("depthwise", (5, 6), (19, 19), groups=19),
-    ImageCase("depthwise, stride 2", (8, 6), (16, 16), (5, 5), padding="same", stride=2, groups=16),
-    ImageCase("depthwise, times 2", (5, 6), (9, 18), groups=9),
-]
+SHAPES = in_turn(
+    [
+        ImageCase("standard", (6, 5), (5, 18)),
+        ImageCase(
+            "standard, stride 2, groups", (7, 6), (10, 34), stride=2, padding="same", groups=2
+        ),
+        ImageCase("pointwise", (5, 6), (19, 35), (1, 1), padding=0),
+        ImageCase("pointwise, stride 2", (5, 6), (19, 35), (1, 1), padding=0, stride=2),
+        ImageCase("depthwise", (5, 6), (19, 19), groups=19),
+        ImageCase(
+            "depthwise, stride 2", (8, 6), (16, 16), (5, 5), padding="same", stride=2, groups=16
+        ),
+        ImageCase("depthwise, times 2", (5, 6), (9, 18), groups=9),
+    ]
+)
 
 
 def named(*names: str) -> list[ImageCase]:
-    """Some of the cases."""
-    by_name = {case.name: case for case in [*CASES, *LINES, *VOLUMES]}
+    """Some of the cases; in float32 where there are both."""
+    by_name = {case.name: case for case in [*reversed(CASES), *LINES, *VOLUMES]}
     return [by_name[name] for name in names]
 
 
 def each(cases=CASES):
     """Runs a test once for every case."""
-    return pytest.mark.parametrize("case", cases, ids=lambda case: case.name)
+    return pytest.mark.parametrize("case", cases, ids=str)
 
 
 DTYPES = pytest.mark.parametrize("dtype", [F32, F64], ids=["float32", "float64"])

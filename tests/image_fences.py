@@ -77,11 +77,11 @@ def fence_everything(at_end: bool) -> None:
         setattr(owner, name, guarded(getattr(owner, name)))
 
 
-def run(case: ImageCase, dtype: torch.dtype, at_end: bool) -> None:
+def run(case: ImageCase, at_end: bool) -> None:
     """Forward, backward and with an epilogue; the right result, and no touching of the fences."""
     tensors: Any = (
         None if t is None else fenced(t.contiguous(), at_end)
-        for t in (case.tensor(r, dtype) for r in ("input", "weight", "bias", "residual", "grad"))
+        for t in (case.tensor(r) for r in ("input", "weight", "bias", "residual", "grad"))
     )
     x, weight, bias, residual, grad = tensors
     if x.dim() == 4:  # as the kernels take them, so that nothing is copied
@@ -92,7 +92,7 @@ def run(case: ImageCase, dtype: torch.dtype, at_end: bool) -> None:
     for activation in ("relu", "hardswish"):
         conv2d(x, weight, bias, **geometry, activation=activation, residual=residual)
     if case.is_depthwise:
-        mix = fenced(torch.ones(17, case.channels[1], dtype=dtype), at_end)
+        mix = fenced(torch.ones(17, case.channels[1], dtype=case.dtype), at_end)
         depthwise_separable_conv2d(x, weight, mix, bias, **case.geometry)
     wanted = [t for t in (x, weight, bias) if t is not None]
     for tensor in wanted:
@@ -126,16 +126,17 @@ def run_winograd(dtype: torch.dtype, at_end: bool) -> None:
                 torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
 
 
-def main(side: str, dtype: torch.dtype) -> None:
+def main(side: str) -> None:
     at_end = side == "end"
     for case in CASES:  # the oracle's loops need no fences
         _ = case.expected, case.expected_gradients
     fence_everything(at_end)
     for case in CASES:
-        print(case.name, flush=True)
-        run(case, dtype, at_end)
-    print("winograd", flush=True)
-    run_winograd(dtype, at_end)
+        print(case, flush=True)
+        run(case, at_end)
+    for dtype in (F32, F64):
+        print("winograd", dtype, flush=True)
+        run_winograd(dtype, at_end)
     print("all", flush=True)
 
 
@@ -148,4 +149,4 @@ if __name__ == "__main__":
         ctypes.memset(flat.data_ptr() + 64, 1, 1)
         print("outside", flush=True)
     else:
-        main(sys.argv[1], {"float32": F32, "float64": F64}[sys.argv[2]])
+        main(sys.argv[1])

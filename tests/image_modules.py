@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import io
+import itertools
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -19,11 +20,15 @@ CLOSE: dict[torch.dtype, dict[str, Any]] = {
     torch.float32: {"rtol": 2e-5, "atol": 2e-5},
     torch.float64: {"rtol": 1e-10, "atol": 1e-11},
 }
-DTYPES = pytest.mark.parametrize("dtype", list(CLOSE), ids=["float32", "float64"])
 PLAIN: dict[str | None, Callable] = {
     None: lambda x: x, "relu": F.relu, "relu6": F.relu6, "hardswish": F.hardswish, "silu": F.silu,
     "gelu": F.gelu, "sigmoid": torch.sigmoid,
 }  # fmt: skip
+
+
+def by_turns(names: Iterable) -> list[tuple[Any, torch.dtype]]:
+    """Each name with float32 or float64 by turns: modules do the same in both."""
+    return list(zip(names, itertools.cycle(CLOSE)))
 
 
 def picture(*sizes: int, dtype=torch.float32, seed=0) -> torch.Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from image_cases import CASES, ImageCase, named
+from image_cases import CASES, ImageCase, in_turn, named
 from torch import Tensor
 
 OPERATORS = torch.ops.pointwise
@@ -20,12 +20,12 @@ TRAINED = [
 ]  # fmt: skip
 
 # One of each path through the kernels.
-FEW = named(
+FEW = in_turn(named(
     "3 to 16 channels", "3 groups, stride 2", "pointwise, 5 to 15 channels", "pointwise, 7 groups",
     "pointwise, stride 2 and groups", "depthwise, 17 channels", "depthwise, kernel 4 × 4",
     "depthwise, stride 2, 2", "depthwise, dilation 1 and 3, stride 2", "kernel 7 on 3 × 2",
     "depthwise, uneven padding, stride 2", "pointwise, 5 pixels",
-)  # fmt: skip
+))  # fmt: skip
 
 
 @dataclass
@@ -68,8 +68,10 @@ class Operands:
         return Operands(**made, case=self.case, bounds=self.bounds)
 
 
-def operands(case: ImageCase, dtype=torch.float32, normed: bool = True) -> Operands:
-    """Numbers that fit into float32; none of them so near a bound that rounding decides."""
+def operands(case: ImageCase, dtype: torch.dtype | None = None, normed: bool = True) -> Operands:
+    """Numbers that fit into float32; none of them so near a bound that rounding decides. In the
+    case's own precision unless ``dtype`` says another."""
+    dtype = dtype or case.dtype
     z = case.tensor("input", dtype)
     channels = case.channels[0]
     norm: list[Tensor | None] = [None] * 3

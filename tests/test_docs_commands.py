@@ -42,7 +42,8 @@ def counted(text: str) -> list[tuple[str, ...]]:
     return re.findall(row, text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("number", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [0, 1])
 def test_comparing_counts_what_the_page_says(number, tmp_path):
     found = commands("compare.md")
     assert [words[1] for words in found] == ["compare", "compare"]

@@ -19,17 +19,9 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
 
 
 @LINUX
-@pytest.mark.parametrize(
-    ("side", "dtype"),
-    [
-        ("end", "float32"),
-        pytest.param("end", "float64", marks=pytest.mark.slow),
-        pytest.param("start", "float32", marks=pytest.mark.slow),
-        pytest.param("start", "float64", marks=pytest.mark.slow),
-    ],
-)
-def test_nothing_beyond_a_tensor_is_touched(side, dtype):
-    done = run(side, dtype)
+@pytest.mark.parametrize("side", ["end", pytest.param("start", marks=pytest.mark.slow)])
+def test_nothing_beyond_a_tensor_is_touched(side):
+    done = run(side)
     last = done.stdout.splitlines()[-1] if done.stdout else "nothing"
     assert done.returncode == 0, f"stopped at {last!r}: {done.stderr[-2000:]}"
     assert last == "all"
@@ -37,6 +29,6 @@ def test_nothing_beyond_a_tensor_is_touched(side, dtype):
 
 @LINUX
 def test_the_fences_are_there():
-    done = run("touch", "")
+    done = run("touch")
     assert done.stdout == "inside\n"
     assert done.returncode < 0  # a signal

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from image_modules import CLOSE, DTYPES, PLAIN, copied, picture
+from image_modules import CLOSE, PLAIN, by_turns, copied, picture
 from torch import nn
 
 from pointwise import functional
@@ -49,8 +49,7 @@ CONVS = {
 EVERY = pytest.mark.parametrize("name", CONVS)
 
 
-@DTYPES
-@pytest.mark.parametrize("activation", list(PLAIN), ids=str)
+@pytest.mark.parametrize(("activation", "dtype"), by_turns(PLAIN))
 @EVERY
 def test_a_layer_is_pytorchs_and_its_state_interchanges(name, activation, dtype):
     ours, theirs = CONVS[name][0](activation=activation).to(dtype), CONVS[name][1]().to(dtype)
@@ -134,10 +133,9 @@ def test_described_with_one_number_for_padding():
 NORMS = {"none": None, "BatchNorm2d": nn.BatchNorm2d, "GroupNorm": lambda c: nn.GroupNorm(2, c)}
 
 
-@DTYPES
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("between", [True, False])
-@pytest.mark.parametrize("norm", ["none", "BatchNorm2d", "GroupNorm"])
+@pytest.mark.parametrize(("norm", "dtype"), by_turns(["none", "BatchNorm2d", "GroupNorm"]))
 def test_separable_is_its_modules_one_behind_the_other(norm, between, training, dtype):
     for options in (
         {"stride": 2, "activation": "relu6"},

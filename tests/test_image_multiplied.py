@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from image_modules import picture
-from image_runs import F32, F64, compare, one_by_one, settled
+from image_modules import by_turns, picture
+from image_runs import F32, compare, one_by_one, settled
 from torch import nn
 
 from pointwise.layers import (
@@ -76,8 +76,7 @@ def plans(monkeypatch) -> list[bool]:
     return seen
 
 
-@pytest.mark.parametrize("dtype", [F32, F64], ids=["float32", "float64"])
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize(("name", "dtype"), by_turns(ROWS))
 def test_rows_are_their_modules_one_by_one(name, dtype):
     for training in (True, False):
         ours = made(name, dtype, training)

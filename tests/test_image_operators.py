@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from image_cases import CASES, DTYPES, F64, LAYOUTS, ImageCase, each, laid_out, named
+from image_cases import CASES, F32, F64, LAYOUTS, ImageCase, each, in_turn, laid_out, named
 from torch.library import opcheck
 
 from pointwise.functional import conv2d
@@ -24,9 +24,9 @@ PLAIN = {
 }
 
 
-def calls(case: ImageCase, dtype=torch.float32) -> dict[str, tuple]:
+def calls(case: ImageCase) -> dict[str, tuple]:
     """Arguments for every operator, all with a batch."""
-    tensors = {role: case.tensor(role, dtype) for role in (*ROLES, "residual", "grad")}
+    tensors = {role: case.tensor(role) for role in (*ROLES, "residual", "grad")}
     if case.batch is None:
         for role in ("input", "residual", "grad"):
             tensors[role] = tensors[role].unsqueeze(0)
@@ -44,7 +44,7 @@ def wanting(*tensors):
 
 # --- kernels, plain forms and what tracing believes ---------------------------------------------
 
-FEW = [
+FEW = in_turn([
     ImageCase("standard", (6, 5), (5, 18)),
     ImageCase("groups, stride 2, same", (7, 6), (4, 6), stride=2, padding="same", groups=2),
     ImageCase("pointwise", (5, 6), (19, 35), (1, 1), padding=0),
@@ -54,7 +54,7 @@ FEW = [
               groups=3),
     *named("batch of 0", "depthwise, batch of 0", "1 × 1 pixels", "channels_last, one pixel",
            "dilation 3 and 2, same", "depthwise, cropped input", "channels_last, one channel"),
-]  # fmt: skip
+])  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -78,15 +78,14 @@ def test_shapes_strides_and_types_are_foreseen(case):
         opcheck(operator, arguments, test_utils=("test_schema", "test_faketensor"))
 
 
-@DTYPES
 @each()
-def test_kernel_and_plain_form_agree(case, dtype, poisoned):
+def test_kernel_and_plain_form_agree(case, poisoned):
     for name in PLAIN:
-        compare_with_plain(case, name, dtype)
+        compare_with_plain(case, name)
 
 
-def compare_with_plain(case, name, dtype):
-    arguments = calls(case, dtype)[name]
+def compare_with_plain(case, name):
+    arguments = calls(case)[name]
     found, plain = getattr(OPERATORS, name)(*arguments), PLAIN[name](*arguments)
     found, plain = (r if isinstance(r, tuple) else (r,) for r in (found, plain))
     if name == "conv2d":
@@ -97,38 +96,34 @@ def compare_with_plain(case, name, dtype):
         sizes = [torch.from_numpy(case.expected_gradients[role][1]) for role in roles]
         terms = case.expected_gradients[roles[0]][2]
     for a, b, size in zip(found, plain, sizes, strict=True):
-        assert a.dtype == b.dtype == dtype
+        assert a.dtype == b.dtype == case.dtype
         assert a.shape == b.shape == size.shape
-        limit = 4 * torch.finfo(dtype).eps * terms**0.5 * size
+        limit = 4 * torch.finfo(case.dtype).eps * terms**0.5 * size
         assert bool(((a - b).abs() <= limit).all())
 
 
 # --- gradients against the oracle -----------------------------------------------------------------
 
 
-@DTYPES
 @each()
-def test_gradients_are_the_oracles(case, dtype, poisoned):
-    x, weight, bias = wanted = case.tensors(dtype)
+def test_gradients_are_the_oracles(case, poisoned):
+    x, weight, bias = wanted = case.tensors()
     for tensor in wanted:
         if tensor is not None:
             tensor.requires_grad_()  # in place: a copy would have other strides
     out = conv2d(x, weight, bias, **case.geometry, groups=case.groups)
     case.check(out)
-    out.backward(case.tensor("grad", dtype))
+    out.backward(case.tensor("grad"))
     for role, tensor in zip(ROLES, wanted, strict=True):
         if tensor is not None:
-            assert tensor.grad.dtype == dtype
+            assert tensor.grad.dtype == case.dtype
             case.check_gradient(role, tensor.grad)
 
 
-@DTYPES
 @pytest.mark.parametrize("layout", LAYOUTS)
 @each(FEW)
-def test_gradients_in_every_layout(case, layout, dtype, poisoned):
-    made = {role: case.tensor(role, dtype, layout) for role in (*ROLES, "grad")}
-    if case.batch is None:
-        pytest.skip("has no batch to lay out")
+def test_gradients_in_every_layout(case, layout, poisoned):
+    made = {role: case.tensor(role, layout=layout) for role in (*ROLES, "grad")}
     grad = made.pop("grad")
     inputs = [t for t in made.values() if t is not None]
     for tensor in inputs:
@@ -207,8 +202,7 @@ def test_gradients_through_the_epilogue_are_pytorchs(case, activation):
             torch.testing.assert_close(a.grad, b.grad, rtol=1e-11, atol=1e-11)
 
 
-@DTYPES
-@pytest.mark.parametrize("case", [
+@each(in_turn([
     ImageCase("large", (40, 41), (9, 33), layout="channels_last"),
     ImageCase("large, groups, stride 2", (30, 29), (34, 68), groups=2, stride=2, padding="same"),
     ImageCase("large pointwise", (45, 46), (67, 70), (1, 1), padding=0, layout="channels_last"),
@@ -217,12 +211,12 @@ def test_gradients_through_the_epilogue_are_pytorchs(case, activation):
     ImageCase("large depthwise, 5 × 5, stride 2", (56, 57), (32, 32), (5, 5), padding="same",
               stride=2, groups=32, batch=5),
     ImageCase("depthwise, many images", (7, 6), (17, 34), groups=17, batch=64),
-], ids=lambda case: case.name)  # fmt: skip
-def test_gradients_are_the_same_bits_at_any_number_of_threads(case, dtype, threads, poisoned):
+]))  # fmt: skip
+def test_gradients_are_the_same_bits_at_any_number_of_threads(case, threads, poisoned):
     def gradients():
-        wanted = wanting(*case.tensors(dtype))
+        wanted = wanting(*case.tensors())
         out = conv2d(*wanted, **case.geometry, groups=case.groups)
-        return torch.autograd.grad(out, wanted, case.tensor("grad", dtype))
+        return torch.autograd.grad(out, wanted, case.tensor("grad"))
 
     threads(1)
     alone = gradients()
@@ -290,7 +284,7 @@ def test_autocast_gives_pytorchs_types(case, half):
 
     found = []
     for function in (ours, theirs):
-        x, weight, bias = wanted = wanting(*case.tensors())
+        x, weight, bias = wanted = wanting(*case.tensors(F32))
         with torch.autocast("cpu", dtype=half):
             out = function(x, weight, bias)
             twice = function(x.to(half), weight, bias)  # what a layer before would hand on

@@ -5,8 +5,20 @@ from __future__ import annotations
 
 import pytest
 import torch
-from image_modules import picture
-from image_runs import EACH, F32, F64, MODES, NORMS, compare, made, one_by_one, settled, step
+from image_modules import by_turns, picture
+from image_runs import (
+    BLOCKS,
+    EACH,
+    F32,
+    F64,
+    MODES,
+    NORMS,
+    compare,
+    made,
+    one_by_one,
+    settled,
+    step,
+)
 from torch import nn
 
 from pointwise.layers import training as layers_training
@@ -30,9 +42,8 @@ def runs(monkeypatch) -> list[int]:
 # --- the whole is its parts -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [F32, F64], ids=["float32", "float64"])
 @MODES
-@EACH
+@pytest.mark.parametrize(("block", "dtype"), by_turns(BLOCKS))
 def test_blocks_are_their_modules_one_by_one(block, training, dtype):
     for gradients in (True, False):
         ours = made(block, dtype, training)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from image_cases import DTYPES, F64, LAYOUTS, ImageCase, each, laid_out, named
+from image_cases import F64, LAYOUTS, ImageCase, each, in_turn, laid_out, named
 from image_oracle import assert_close
 from norm_cases import (
     FEW,
@@ -73,11 +73,10 @@ def check_all(o: Operands, by: Operands | None = None) -> None:
     check_gradients(o, torch.autograd.grad(found, by.wanted, by.slopes))
 
 
-@DTYPES
 @NORMED
 @each(TRAINED)
-def test_forward_and_backward(case, with_norm, dtype, poisoned):
-    check_all(operands(case, dtype, with_norm))
+def test_forward_and_backward(case, with_norm, poisoned):
+    check_all(operands(case, normed=with_norm))
 
 
 @NORMED
@@ -212,7 +211,7 @@ def test_there_are_no_gradients_of_gradients_and_it_says_so():
 @pytest.mark.parametrize("layout", LAYOUTS)
 @each(FEW)
 def test_every_layout(case, layout, poisoned):
-    o = operands(case, torch.float32)
+    o = operands(case)
     o.z, o.grad, o.weight = (laid_out(t.detach(), layout) for t in (o.z, o.grad, o.weight))
     wide = [t.repeat_interleave(3)[::3] for t in (o.mean, o.scale, o.shift)]  # steps of 3
     o.mean, o.scale, o.shift = wide
@@ -278,8 +277,7 @@ def test_the_variance_does_not_cancel(case):
 # --- threads, tracing -----------------------------------------------------------------------------
 
 
-@DTYPES
-@pytest.mark.parametrize("case", [
+@each(in_turn([
     ImageCase("large", (40, 41), (9, 33), layout="channels_last"),
     ImageCase("groups, stride 2", (30, 29), (34, 68), groups=2, stride=2, padding="same"),
     ImageCase("pointwise", (45, 46), (67, 70), (1, 1), padding=0, layout="channels_last"),
@@ -288,10 +286,10 @@ def test_the_variance_does_not_cancel(case):
     ImageCase("depthwise, 5 × 5, stride 2", (56, 57), (32, 32), (5, 5), padding="same", stride=2,
               groups=32, batch=5),
     ImageCase("depthwise, many images", (7, 6), (17, 17), groups=17, batch=64),
-], ids=lambda case: case.name)  # fmt: skip
-def test_the_same_bits_at_any_number_of_threads(case, dtype, threads, poisoned):
+]))  # fmt: skip
+def test_the_same_bits_at_any_number_of_threads(case, threads, poisoned):
     def everything():
-        o = operands(case, dtype)
+        o = operands(case)
         for tensor in o.wanted:
             tensor.requires_grad_()
         found = OPERATORS.norm_conv2d(*o.given)
@@ -308,7 +306,7 @@ def test_the_same_bits_at_any_number_of_threads(case, dtype, threads, poisoned):
 @NORMED
 @each(FEW[:6])
 def test_opcheck_of_norm_conv2d(case, with_norm):
-    o = operands(case, torch.float32, with_norm)
+    o = operands(case, normed=with_norm)
     out, mean, _ = OPERATORS.norm_conv2d(*o.given)
     for wanted in (True, False):
         arguments = (*o.slopes, out, mean, wanted, *o.given)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from cases import named
+from cell_calls import OPERATORS, calls
 from norm_cases import FEW, operands
-from test_operators import OPERATORS, calls
 
 TABLES = {
     "cell_conv": 3, "cell_conv_grad_input": 2, "cell_conv_grad_weight": 3,

@@ -9,6 +9,7 @@ import oracle
 import pytest
 import torch
 from cases import Case, each, lattice, named, uniform, walls
+from cell_calls import OPERATORS, calls
 from torch.library import opcheck
 
 from pointwise.engine.cpu.search.neighbours import grid_search
@@ -21,7 +22,6 @@ from pointwise.functional import (
 )
 from pointwise.operators import cells as operators
 
-OPERATORS = torch.ops.pointwise
 F64 = torch.float64
 
 FEW = named(
@@ -36,33 +36,6 @@ FEW = named(
     "lattice, half a cell apart",
     "17 channels, float64",
 )
-
-
-def calls(case: Case) -> dict[str, tuple]:
-    """Arguments for every operator."""
-    neighborhood = case.neighborhood()
-    table, back = (neighborhood.row_start, neighborhood.pairs), neighborhood.transposed
-    x, weight, bias = case.features(), case.weight(), case.bias_values()
-    depthwise, pointwise = case.depthwise_weight(), case.pointwise_weight()
-    wide, narrow = case.gradient(case.channels[1]), case.gradient(case.channels[0])
-    by_point = case.random("gradient", len(x), case.channels[1])
-    cloud, asked = case.clouds()
-    where = (cloud.points, cloud.offsets, asked.points, asked.offsets)
-    kernel = (case.cell_size, case.kernel_size, case.dilation, False)
-    mean = case.mean
-    return {
-        "cell_search": (*where, *kernel),
-        "voxel_grid": (cloud.points, cloud.offsets, case.cell_size),
-        "cell_conv": (x, weight, bias, *table, *back, mean),
-        "cell_conv_grad_input": (wide, weight, *table, *back, mean, len(x)),
-        "cell_conv_grad_weight": (wide, x, weight, *table, mean),
-        "cell_depthwise_conv": (x, depthwise, *table, *back, mean),
-        "cell_depthwise_conv_grad_input": (narrow, depthwise, *table, *back, mean, len(x)),
-        "cell_depthwise_conv_grad_weight": (narrow, x, depthwise, *table, mean),
-        "cell_separable_conv": (x, depthwise, pointwise, bias, *table, mean),
-        "pointwise_conv": (x, pointwise, bias),
-        "pointwise_conv_grad_weight": (by_point, x),
-    }
 
 
 PLAIN = {

@@ -42,6 +42,7 @@ def run(arguments: list, folder: Path) -> subprocess.CompletedProcess:
     return done
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
 def test_the_python_runs(document, tmp_path):
     found = blocks(document, "python")
@@ -53,6 +54,7 @@ def test_the_python_runs(document, tmp_path):
         run([sys.executable, script], tmp_path)
 
 
+@pytest.mark.slow
 def test_the_commands_run(tmp_path):
     """As they stand, but for minutes of training and rounds; ``bench`` has tests of its own."""
     save_weights(tmp_path)

@@ -28,9 +28,9 @@ def image(tensor: torch.Tensor, at_end: bool) -> torch.Tensor:
     return fenced(tensor.detach().contiguous(memory_format=torch.channels_last), at_end)
 
 
-def step(case: ImageCase, dtype: torch.dtype, at_end: bool) -> None:
+def step(case: ImageCase, at_end: bool) -> None:
     for normed in (True, False):
-        o = operands(case, dtype, normed)
+        o = operands(case, normed=normed)
         o.z, o.grad = image(o.z, at_end), image(o.grad, at_end)
         for name in ("mean", "scale", "shift", "weight", "d_mean", "d_variance"):
             tensor = getattr(o, name)
@@ -48,46 +48,49 @@ def step(case: ImageCase, dtype: torch.dtype, at_end: bool) -> None:
                 torch.autograd.grad(out, norm, image(out, at_end))
 
 
-def weight_alone(case: ImageCase, dtype: torch.dtype, at_end: bool) -> None:
+def weight_alone(case: ImageCase, at_end: bool) -> None:
     """The weight's gradient of pixels that are read where they lie."""
-    x, grad = (image(case.tensor(role, dtype), at_end) for role in ("input", "grad"))
+    x, grad = (image(case.tensor(role), at_end) for role in ("input", "grad"))
     stride, padding, dilation, groups = case.numbers
     seen = window(case.batch, case.sizes, case.kernel, stride, padding, dilation)
     found = mixed_weight_gradient(grad, x, seen, case.kernel, groups)
     case.check_gradient("weight", found)
 
 
-def main(side: str, dtype: torch.dtype) -> None:
+def main(side: str) -> None:
     at_end = side == "end"
-    blocks = {name: (made(name, dtype), made(name, dtype, training=False)) for name in BLOCKS}
+    dtypes = {name: (F32, F64)[i % 2] for i, name in enumerate(BLOCKS)}
+    blocks = {
+        name: (made(name, dtype), made(name, dtype, training=False))
+        for name, dtype in dtypes.items()
+    }
     fence_everything(at_end)
     for case in TRAINED:
-        print(case.name, flush=True)
-        step(case, dtype, at_end)
+        print(case, flush=True)
+        step(case, at_end)
     for name, (trained, evaluated) in blocks.items():
         print(name, flush=True)
         for module in (trained, evaluated):
             for parameter in module.parameters():
                 parameter.data = fenced(parameter.data, at_end)
         for sizes in ((2, 9, 8, 7), (1, 9, 3, 5)):
-            x = image(torch.rand(*sizes, dtype=dtype), at_end)
+            x = image(torch.rand(*sizes, dtype=dtypes[name]), at_end)
             trained(x.requires_grad_()).sum().backward()
             with torch.no_grad():
                 evaluated(x)
     print("all", flush=True)
 
 
-def wide(side: str, dtype: torch.dtype) -> None:
+def wide(side: str) -> None:
     at_end = side == "end"
     for case in WIDE:  # the oracle's loops need no fences
         _ = case.expected_gradients
     fence_everything(at_end)
     for case in WIDE:
-        print(case.name, flush=True)
-        weight_alone(case, dtype, at_end)
+        print(case, flush=True)
+        weight_alone(case, at_end)
     print("all", flush=True)
 
 
 if __name__ == "__main__":
-    dtype = {"float32": F32, "float64": F64}[sys.argv[2]]
-    (wide if sys.argv[3:] == ["wide"] else main)(sys.argv[1], dtype)
+    (wide if sys.argv[2:] == ["wide"] else main)(sys.argv[1])

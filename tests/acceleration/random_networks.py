@@ -188,7 +188,7 @@ class Builder:
 
     def _pool(self, channels: int) -> tuple[nn.Module, int]:
         pools = (nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(2, ceil_mode=True), nn.AvgPool2d(3, 1, 1),
-                 nn.AvgPool2d(3, 2, 1, count_include_pad=False), nn.MaxPool2d(3, 1, 2, dilation=2),
+                 nn.AvgPool2d(3, 2, 1, count_include_pad=False), nn.MaxPool2d(3, 1, 1, dilation=2),
                  nn.AvgPool2d(2, 1, ceil_mode=True), nn.AdaptiveAvgPool2d((4, 3)),
                  nn.AvgPool2d(3, 2, 1, ceil_mode=True), nn.UpsamplingNearest2d(scale_factor=2),
                  nn.AvgPool2d(2, 1, divisor_override=3))  # fmt: skip

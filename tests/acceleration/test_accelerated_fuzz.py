@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -11,58 +13,58 @@ from random_networks import random_network
 from torch import Tensor, nn
 
 
-def _check(seed: int, way) -> None:
-    model, x = random_network(seed)
-    try:
-        with torch.no_grad():
-            model(x.clone())
-    except RuntimeError:
-        return  # a kernel that is larger than what is left of the image
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        faster = way(model, x)
-        assert_as_eager(model, faster, x)
-        for other in (torch.cat((x, x.flip(0))), x[:, :, :-1], x[:1]):
-            if _runs(model, other):
-                _assert_as_eager_or_refused(model, faster, other)
+def _check(seeds: Sequence[int], way) -> Counter[str]:
+    """Every network runs, and is right; how often it was so for images of other sizes as well."""
+    found: Counter[str] = Counter()
+    for seed in seeds:
+        print("seed", seed)  # shown where one fails
+        model, x = random_network(seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            faster = way(model, x)
+            assert_as_eager(model, faster, x)
+            for other in (torch.cat((x, x.flip(0))), x[:, :, :-1], x[:1]):
+                found[_for_another_size(model, faster, other)] += 1
+    return found
 
 
-def _runs(model: nn.Module, x: Tensor) -> bool:
-    try:
-        with torch.no_grad():
-            model(x.clone())
-    except RuntimeError:
-        return False
-    return True
-
-
-def _assert_as_eager_or_refused(model, faster, x: Tensor) -> None:
+def _for_another_size(model: nn.Module, faster, x: Tensor) -> str:
     """A traced model may say that it was traced for other sizes; never give something else."""
+    try:
+        with torch.no_grad():
+            model(x.clone())
+    except RuntimeError:
+        return "too small for eager PyTorch"
     try:
         assert_as_eager(model, faster, x)
     except ValueError as error:
         assert "Accelerate it again with such an example" in str(error)  # noqa: PT017
+        return "refused"
+    return "right"
 
 
-@pytest.mark.parametrize("seed", range(24))
-def test_exported(seed):
-    _check(seed, exported)
+@pytest.mark.parametrize("first", range(0, 24, 8))
+def test_exported(first):
+    found = _check(range(first, first + 8), exported)
+    assert found["right"] >= 12, found  # of 24 sizes
 
 
-@pytest.mark.parametrize("seed", range(100, 110))
-def test_compiled(seed):
-    _check(seed, compiled)
+@pytest.mark.parametrize("first", range(100, 110, 5))
+def test_compiled(first):
+    found = _check(range(first, first + 5), compiled)
+    assert found["refused"] == 0, found  # torch.compile traces again
+    assert found["right"] >= 14, found
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("first", range(1000, 1400, 50))
 def test_many_exported(first):
-    for seed in range(first, first + 50):
-        _check(seed, exported)
+    found = _check(range(first, first + 50), exported)
+    assert found["right"] >= 75, found
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("first", range(2000, 2200, 20))
 def test_many_compiled(first):
-    for seed in range(first, first + 20):
-        _check(seed, compiled)
+    found = _check(range(first, first + 20), compiled)
+    assert found["right"] >= 55, found

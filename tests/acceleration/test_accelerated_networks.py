@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from both_ways import assert_as_eager, compiled, exported
+from other_libraries import imported
 from random_networks import settle
 
 from pointwise.acceleration import reports
@@ -27,21 +23,6 @@ TIMM = ["mobilenetv1_100", "mobilenetv2_100", "mobilenetv3_large_100", "efficien
 TORCHVISION = ["mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "resnet18", "convnext_tiny",
                "densenet121", "squeezenet1_1", "shufflenet_v2_x0_5", "googlenet", "vgg11_bn",
                "regnet_y_400mf", "mnasnet0_5"]  # fmt: skip
-SHIM = Path(__file__).parents[2] / "../shared/tools/torchvision_cpu.py"
-
-
-def _imported(name: str):
-    """timm or torchvision, wherever they are; ``TORCHVISION_CPU`` names a folder with both."""
-    folder = os.environ.get("TORCHVISION_CPU", "")
-    if folder and folder not in sys.path:
-        sys.path.append(folder)
-    if importlib.util.find_spec(name) is None:
-        pytest.skip(f"{name} is not installed (TORCHVISION_CPU may name its folder)")
-    if "torchvision_cpu" not in sys.modules and SHIM.is_file():
-        spec = importlib.util.spec_from_file_location("torchvision_cpu", SHIM)
-        sys.modules["torchvision_cpu"] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return pytest.importorskip(name)
 
 
 def _assert_all_fused(found) -> None:
@@ -75,7 +56,7 @@ def test_our_resnet_through_torch_compile():
 @pytest.mark.parametrize("way", [compiled, exported])
 @pytest.mark.parametrize("name", TIMM)
 def test_networks_of_timm(name, way):
-    timm = _imported("timm")
+    timm = imported("timm")
     torch.manual_seed(0)
     model = settle(timm.create_model(name))
     x = torch.randn(1, 3, 224, 224)
@@ -88,7 +69,7 @@ def test_networks_of_timm(name, way):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_networks_of_torchvision(name):
-    models = _imported("torchvision").models
+    models = imported("torchvision").models
     torch.manual_seed(0)
     make = getattr(models, name)
     model = settle(make(init_weights=True) if name == "googlenet" else make())

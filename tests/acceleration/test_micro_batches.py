@@ -189,9 +189,4 @@ def test_random_networks(seed, monkeypatch, threads):
     cache(monkeypatch, threads, 1)
     model, x = random_network(seed)
     x = torch.cat((x, x.flip(0), x + 1))
-    try:
-        with torch.no_grad():
-            model(x.clone())
-    except RuntimeError:
-        pytest.skip("a kernel that is larger than what is left of the image")
     assert_as_eager(model, exported(model, x), x)

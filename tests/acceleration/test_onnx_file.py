@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from both_ways import assert_as_eager, exported
+from other_libraries import imported
 from random_networks import settle
-from test_accelerated_networks import _imported
 from torch import nn
 
 from pointwise.networks import EfficientNetB0, MobileNetV1, MobileNetV3, ResNet50
@@ -468,7 +468,7 @@ def test_networks_of_ours(kind, old, tmp_path):
     "name", ["convnext_tiny", "mobilenetv3_large_100", "xception41", "vit_tiny_patch16_224"]
 )
 def test_networks_of_timm_as_files(name, old, tmp_path):
-    timm = _imported("timm")
+    timm = imported("timm")
     if old and name.startswith("vit"):
         pytest.skip("it takes images of one size only")
     _assert_network_survives(timm.create_model(name), 224, tmp_path / "n.onnx", old)
@@ -478,7 +478,7 @@ def test_networks_of_timm_as_files(name, old, tmp_path):
 @pytest.mark.parametrize("old", [False, True])
 @pytest.mark.parametrize("name", ["densenet121", "googlenet", "shufflenet_v2_x0_5"])
 def test_networks_of_torchvision_as_files(name, old, tmp_path):
-    models = _imported("torchvision").models
+    models = imported("torchvision").models
     model = models.get_model(name, **({"init_weights": False} if name == "googlenet" else {}))
     _assert_network_survives(model, 224, tmp_path / "n.onnx", old)
 

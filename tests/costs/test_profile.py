@@ -207,10 +207,11 @@ def test_a_network_for_one_size_only_is_measured_without_doubling(quick):
     assert all(row.seen.double is None for row in found.rows)
 
 
-def test_progress_is_told_after_every_run(quick):
+def test_progress_is_told_after_every_run(quick, threads):
+    threads(2)
     told = []
     run(nn.Linear(3, 4), (2, 3), progress=lambda: told.append(1))
-    assert len(told) == measure.runs(2) or torch.get_num_threads() == 1
+    assert len(told) == measure.runs(2)
 
 
 def test_the_json_has_totals_and_layers(quick):

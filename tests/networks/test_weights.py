@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pointwise.networks import (
@@ -271,15 +272,8 @@ def test_every_kind_of_file(tmp_path):
     torch.save({"model": {f"module.{k}": v for k, v in state.items()}, "epoch": 3},
                tmp_path / "checkpoint.pth")  # fmt: skip
     np.savez(tmp_path / "arrays.npz", **{name: value.numpy() for name, value in state.items()})
-    files = ["plain.pth", "checkpoint.pth", "arrays.npz"]
-    try:
-        from safetensors.torch import save_file
-    except ImportError:
-        pass
-    else:
-        save_file(state, tmp_path / "plain.safetensors")
-        files.append("plain.safetensors")
-    for name in files:
+    save_file(state, tmp_path / "plain.safetensors")
+    for name in ("plain.pth", "checkpoint.pth", "arrays.npz", "plain.safetensors"):
         assert same(load_weights(small(), tmp_path / name), trained), name
     assert same(load_weights(small(), str(tmp_path / "plain.pth")), trained)
     assert same(load_weights(small(), torch.compile(trained).state_dict()), trained)

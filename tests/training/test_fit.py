@@ -7,44 +7,23 @@ from pathlib import Path
 import lightning.pytorch as lightning
 import pytest
 import torch
-from toys import cloud, scene
+from short_runs import CLOUDS, SCENES, new_run, train
 
 from pointwise.training import data as training_data
 from pointwise.training.augment import Augmentation
 from pointwise.training.bar import Bar
 from pointwise.training.evaluate import evaluate, write_metrics
 from pointwise.training.metrics import scores
-from pointwise.training.plan import plan
-from pointwise.training.run import Run, load_run, read_run
+from pointwise.training.run import load_run, read_run
 from pointwise.training.sources import Data
 from pointwise.training.train import Settings
-from pointwise.training.train import train as train_on
 
-SCENES = Data("segmentation", [scene(0), scene(1)], [scene(2)], [scene(3)])
-CLOUDS = Data(
-    "classification",
-    [cloud(label, i) for label in (0, 1) for i in range(8)],
-    [cloud(label, i) for label in (0, 1) for i in range(8, 12)],
-    [cloud(label, i) for label in (0, 1) for i in range(12, 20)],
-)
 EPOCH = 18  # steps in an epoch of SCENES: 9 blocks cover them once, and 16 are the fewest here
 
 
 @pytest.fixture(autouse=True)
 def short_epochs(monkeypatch):
     monkeypatch.setattr(training_data, "FEWEST", 16)
-
-
-def new_run(data: Data = SCENES) -> Run:
-    torch.manual_seed(0)
-    network = "TinyPoints" if data.task == "segmentation" else "TinyClouds"
-    return plan(data, network=network, block=6.0, cell_size=0.5)
-
-
-def train(run: Run, data: Data, folder: Path, settings: Settings, **more) -> float:
-    own = {name: more.pop(name) for name in ("augmentation", "batch") if name in more}
-    feed = training_data.feed(run.recipe, data.train, data.validation, **own)
-    return train_on(run, feed, folder, settings, **more)
 
 
 class After(lightning.Callback):

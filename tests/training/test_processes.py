@@ -10,13 +10,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
+from short_runs import CLOUDS, new_run, train
+from toys import TinyPoints, scene
 
+import pointwise.networks
 from pointwise.training import processes
+from pointwise.training.evaluate import evaluate
 from pointwise.training.feed import Epochs, own_share, share
+from pointwise.training.run import load_run
+from pointwise.training.train import Settings
 
 HERE = Path(__file__).parent
 
@@ -133,6 +140,7 @@ Path(f"{rank}.json").write_text(json.dumps(out))
 """
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path):
     """Clouds, interrupted in one process and resumed; then images, in the last validation."""
     for code, said, errors in ended(start(TRAINING, tmp_path)):
@@ -151,12 +159,6 @@ def test_two_processes_train_as_one(tmp_path):
         files = {path.name for path in (tmp_path / name).iterdir()}
         assert files == {"run.json", "best.ckpt", "last.ckpt", "weights.pt", "logs"}
     # What two count is what one counts with the same weights.
-    from toys import TinyPoints, scene
-
-    import pointwise.networks
-    from pointwise.training.evaluate import evaluate
-    from pointwise.training.run import load_run
-
     assert pointwise.networks.TinyPoints is TinyPoints  # type: ignore[attr-defined]
     alone = evaluate(load_run(tmp_path / "scenes"), [scene(3), scene(4), scene(5)])
     assert alone.tolist() == first["scenes"]["matrix"]
@@ -173,6 +175,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_a_refusal_ends_both_and_is_said_once(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text("{}")
@@ -183,6 +186,7 @@ def test_a_refusal_ends_both_and_is_said_once(tmp_path):
     assert silent == ""
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_all_and_torchrun_resumes(tmp_path):
     """The command itself, on the built-in images: ``--devices``, then the same run by torchrun."""
     run, program = tmp_path / "run", "from pointwise.cli import main; main()"
@@ -224,8 +228,6 @@ SLURM = {
 
 
 def test_what_srun_says_is_understood():
-    from unittest.mock import patch
-
     with patch.dict(os.environ, SLURM):
         processes._read_slurm()
         found = {name: os.environ[name] for name in ("RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR")}
@@ -287,9 +289,5 @@ def test_one_process_decides_and_counts_alone():
 
 
 def test_a_training_from_python_is_not_started_again(tmp_path):
-    from test_fit import CLOUDS, new_run, train
-
-    from pointwise.training.train import Settings
-
     with pytest.raises(ValueError, match=r"--devices is 2, but this is one process"):
         train(new_run(CLOUDS), CLOUDS, tmp_path, Settings(devices=2))
