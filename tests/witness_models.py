@@ -309,7 +309,7 @@ def models() -> Iterator[tuple[str, Callable[[], nn.Module], tuple[int, ...]]]:
             nn.AvgPool2d(3, 1, 1),
             nn.MaxPool2d(2, ceil_mode=True),
             nn.AvgPool2d(3, 2, 1, count_include_pad=False),
-            nn.MaxPool2d(3, 1, 2, dilation=2),
+            nn.MaxPool2d(3, 1, 1, dilation=2),
             nn.AvgPool2d(2, 1, divisor_override=3),
             nn.AdaptiveAvgPool2d(1),
         ),
