@@ -182,8 +182,7 @@ class Reduction:
         self.counts, self.channels = counts, out.shape[1]
         numbers = padded_columns(self.rows * self.channels, out.dtype)
         self.sums = torch.empty(len(counts), numbers, dtype=out.dtype)
-        self.table = self.arguments(out)
-        return self.table
+        return self.arguments(out)
 
     def arguments(self, out: Tensor) -> Arguments:
         raise NotImplementedError
