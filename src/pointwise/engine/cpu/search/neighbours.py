@@ -68,8 +68,8 @@ def grid_search(
 
     Row i of the table holds ``cell << index_bits(N) | point`` for each neighbour of query i, in
     ascending order. ``transposed`` gives the transposed table: row j holds ``cell << index_bits(Nq)
-    | query`` for each query that has point j as a neighbour. The third result is true where the table
-    is its own transpose but for the numbering of the cells (m for M-1-m): the queries are the
+    | query`` for each query that has point j as a neighbour. The third result is true where the
+    table is its own transpose but for the numbering of the cells (m for M-1-m): the queries are the
     points, and no pair lies on a border, as in nearly all measured clouds.
 
     The search is a kernel on raw addresses, so everything is checked here, whoever calls.
