@@ -39,7 +39,7 @@ class Launches:
 
     def count(self) -> None:
         """From now on; to be called once, before the package's other modules are imported."""
-        for module in modules_with(r"^def launch\(|^class Program\b"):
+        for module in modules_with(r"^class Program\b"):
             launch = module.__dict__.get("launch")
             program = module.__dict__.get("Program")
             if callable(launch):
