@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pointwise.convolution.epilogue import kernel_form
 from pointwise.engine.cpu.activation import NONE, activate
 from pointwise.engine.cpu.gemm import FROM_BIAS, FROM_ROWS, multiply
 from pointwise.engine.cpu.gemm_int8 import FLOAT, GROUP
@@ -9,7 +10,6 @@ from pointwise.engine.cpu.gemm_int8 import multiply as multiply_int8
 from pointwise.engine.cpu.launch import device
 from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.loops.moments import add_moments
-from pointwise.engine.cpu.loops.shared import EPILOGUES
 from pointwise.engine.cpu.pack import padded_columns
 from pointwise.engine.cpu.vector import bytes_of, lanes_of, number
 from pointwise.engine.cpu.weights import PackedWeight, PackedWeightInt8, WinogradWeight
@@ -31,7 +31,7 @@ def mix_arguments(
     weight: PackedWeight | WinogradWeight, out_row: int, activation: str
 ) -> Arguments:
     """A mix whose results are pixels of ``out_row`` bytes."""
-    low, high, kind = EPILOGUES[activation]
+    low, high, kind = kernel_form(activation, weight.dtype)
     return MIX(
         weight=weight.packed,
         bias=weight.bias,

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pointwise.convolution.epilogue import kernel_form
 from pointwise.convolution.window import Window
 from pointwise.engine.cpu.cut import cut_bands
 from pointwise.engine.cpu.gathers import stencil, stencil_int8
@@ -16,7 +17,7 @@ from pointwise.engine.cpu.launch import Launch, device_of, threads
 from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.loops.moments import Reduction, add_moments
 from pointwise.engine.cpu.loops.row_kernels import BYTES, FLOATS, row_kernel, row_kernels
-from pointwise.engine.cpu.loops.shared import EPILOGUES, empty
+from pointwise.engine.cpu.loops.shared import empty
 from pointwise.engine.cpu.weights import StencilWeight, StencilWeightInt8
 from pointwise.engine.cpu.window import WINDOW, window_arguments
 
@@ -75,7 +76,7 @@ def stencil_arguments(
             shift=weight.shift,
             blank=weight.blank,
         )
-    low, high, kind = EPILOGUES[activation]
+    low, high, kind = kernel_form(activation, weight.dtype)
     return STENCIL(weight=weight.weight, bias=weight.bias, low=low, high=high, kind=kind)
 
 
