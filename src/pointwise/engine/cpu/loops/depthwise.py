@@ -13,7 +13,7 @@ from pointwise.engine.cpu.gathers import stencil, stencil_int8
 from pointwise.engine.cpu.gathers.band import band_of, fixed_bands, window_bytes
 from pointwise.engine.cpu.gathers.stencil import STENCIL
 from pointwise.engine.cpu.gathers.stencil_int8 import STENCIL_INT8
-from pointwise.engine.cpu.launch import Launch, device_of, threads
+from pointwise.engine.cpu.launch import Launch, device, device_of, threads
 from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.loops.moments import Reduction, add_moments
 from pointwise.engine.cpu.loops.row_kernels import BYTES, FLOATS, row_kernel, row_kernels
@@ -29,8 +29,29 @@ _LAYOUT_INT8 = Layout("DepthwiseInt8", _ENTRIES, window=WINDOW, stencil=STENCIL_
 """Each thread has ``scratch_bytes``, each program a ``band`` of rows of one image."""
 
 
-def _depthwise_of(name: str, layout: Layout, normed: bool = False):
-    """What makes the loop; prologue and moments are compiled into it where it is ``normed``."""
+@device
+def _image(x, image, first, rows, window, prologue, scratch, like):
+    """The whole image, where it lies."""
+    return x + image * window.height * window.width * window.pixel, first, window
+
+
+@device
+def _nothing(moments, out, out_pixel, rows, window, band, like):
+    pass
+
+
+@device
+def _add_moments(moments, out, out_pixel, rows, window, band, like):
+    if moments != 0:  # points follow one another
+        add_moments(moments, out, out_pixel, rows * window.points, window.channels, 0,
+                    window.channels, band, True, like)  # fmt: skip
+
+
+def _depthwise_of(name: str, layout: Layout, source=_image, after=_nothing):
+    """What makes the loop: of what a band reads, and of what its results leave behind.
+
+    These are compiled in, and not entries of the table: prologue and moments double the code.
+    """
 
     def loop_of(fill, taps: int, stride: int):
         @device_of(name, taps, stride)
@@ -41,16 +62,9 @@ def _depthwise_of(name: str, layout: Layout, normed: bool = False):
             rows = min(own.band, window.lines - first)
             out = own.out + image * own.out_image + first * own.out_line
             scratch = own.scratch + thread * own.scratch_bytes
-            if normed:
-                x, y, read = band_of(own.x, image, first, rows, window, own.prologue, scratch,
-                                     like)  # fmt: skip
-            else:
-                x = own.x + image * window.height * window.width * window.pixel
-                y, read = first, window
+            x, y, read = source(own.x, image, first, rows, window, own.prologue, scratch, like)
             fill(out, own.out_pixel, own.out_line, y, rows, x, read, own.stencil, scratch, like)
-            if normed and own.moments != 0:  # points follow one another
-                add_moments(own.moments, out, own.out_pixel, rows * window.points, window.channels,
-                            0, window.channels, program, True, like)  # fmt: skip
+            after(own.moments, out, own.out_pixel, rows, window, program, like)
 
         return depthwise
 
@@ -61,7 +75,9 @@ _KERNELS = {
     **row_kernels(_depthwise_of("floats", _LAYOUT), stencil.ROWS, "depthwise", FLOATS),
     **row_kernels(_depthwise_of("bytes", _LAYOUT_INT8), stencil_int8.ROWS, "depthwise", BYTES),
 }
-_NORMED_KERNELS = row_kernels(_depthwise_of("normed", _LAYOUT, True), stencil.ROWS, "normed")
+_NORMED_KERNELS = row_kernels(
+    _depthwise_of("normed", _LAYOUT, band_of, _add_moments), stencil.ROWS, "normed"
+)
 
 
 def stencil_arguments(
