@@ -41,8 +41,9 @@ class Pair:
         self.pixels = window(images, (height, width), (1, 1), (1, 1), (0, 0, 0, 0), (1, 1))
 
     def joined(self, residual=None, between="none", activation="none") -> torch.Tensor:
-        return separable(self.x, self.first, self.second, self.window, residual, between,
-                                activation)  # fmt: skip
+        return separable(
+            self.x, self.first, self.second, self.window, residual, between, activation
+        )
 
     def halves(self, residual=None, between="none", activation="none") -> torch.Tensor:
         half = depthwise(self.x, self.first, self.window, between)

@@ -19,7 +19,7 @@ from pointwise.engine.cpu.gathers.stencil_rows import (
     repeat,
     rows_of,
 )
-from pointwise.engine.cpu.launch import device, device_of
+from pointwise.engine.cpu.launch import device
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.vector import (
     Vector,
@@ -225,21 +225,18 @@ def _points_of_block(points):
     return best
 
 
-def _fill_of(taps: int, stride: int):
-    rows_ = rows_of(_taps_of, block_of(taps, stride), _points_of_block, taps, stride)
-
-    @device_of(taps, stride)
-    def fill(out, out_pixel, out_line, first, rows, image, window, stencil, scratch, like):
-        """Rows ``first … first + rows`` of one image's results, with their epilogue."""
-        rows_(out, out_pixel, out_line, first, rows, image, window, stencil, scratch, like)
-        if stencil.kind != NONE:  # then points follow one another
-            activate(out, out_pixel, rows * window.points, window.channels, stencil.kind, like)
-
-    return fill
+@device
+def _finish(out, out_pixel, count, window, stencil, like):
+    """Applies the activation, if there is one; then points have to follow one another."""
+    if stencil.kind != NONE:
+        activate(out, out_pixel, count, window.channels, stencil.kind, like)
 
 
 # The shapes that networks use have rows of their own; (0, 0) is any other.
-ROWS = {shape: _fill_of(*shape) for shape in ((3, 1), (3, 2), (5, 1), (5, 2), (7, 1), (0, 0))}
+ROWS = {
+    shape: rows_of(_taps_of, block_of(*shape), _points_of_block, _finish, *shape)
+    for shape in ((3, 1), (3, 2), (5, 1), (5, 2), (7, 1), (0, 0))
+}
 
 
 def scratch_bytes(window: Window) -> int:

@@ -258,9 +258,14 @@ def _points_of_block(points):
     return 4 if points >= 4 else 1
 
 
+@device
+def _finish(out, out_pixel, count, window, stencil, like):
+    """Bytes are whole when their block is."""
+
+
 # The shapes that have rows: taps and stride. Others stay float32.
 ROWS = {
-    shape: rows_of(_taps_of, _block_of(*shape), _points_of_block, "int8", *shape)
+    shape: rows_of(_taps_of, _block_of(*shape), _points_of_block, _finish, "int8", *shape)
     for shape in ((3, 1), (3, 2), (5, 1), (5, 2), (7, 1))
 }
 

@@ -21,12 +21,16 @@ from pointwise.engine.cpu.vector import first_lanes
 _I64 = ir.IntType(64)
 
 
-def rows_of(taps_of, block, points_of_block, *name):
-    """A function that makes rows of results; ``name`` tells it apart from others."""
+def rows_of(taps_of, block, points_of_block, finish, *name):
+    """A function that makes rows of results; ``name`` tells it apart from others.
+
+    ``points_of_block(points)`` is how many points of a row are made at once. ``finish(out,
+    out_pixel, count, window, stencil, like)`` is what remains to be done to ``count`` results.
+    """
 
     @device_of(*name)
     def fill(out, out_pixel, out_line, first, rows, image, window, stencil, scratch, like):
-        """Rows ``first … first + rows`` of one image's results.
+        """Rows ``first … first + rows`` of one image's results, with their epilogue.
 
         Points lie ``out_pixel`` bytes apart, rows ``out_line``. The last block of a row begins
         early enough to end with the row, and makes some results a second time.
@@ -44,6 +48,7 @@ def rows_of(taps_of, block, points_of_block, *name):
                 block(count, at_edge, source, lines, weight, column, line + p * out_pixel,
                       out_pixel, window, stencil, like)  # fmt: skip
                 p += count
+        finish(out, out_pixel, rows * window.points, window, stencil, like)
 
     return fill
 
