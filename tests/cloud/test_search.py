@@ -120,7 +120,7 @@ def test_any_number_of_threads_gives_the_same_table(threads):
 def test_small_tiles_give_the_same_table(monkeypatch):
     case = Case("tiles", walls(700), cell_size=0.1)
     whole = table_of(case, grid_search, False)
-    monkeypatch.setattr(search_module, "_QUERIES_PER_TILE", 3)
+    monkeypatch.setattr(search_module, "QUERIES_PER_TILE", 3)
     assert all(torch.equal(a, b) for a, b in zip(whole, table_of(case, grid_search, False),
                                                  strict=True))  # fmt: skip
 
@@ -241,7 +241,7 @@ def test_a_point_that_float64_cannot_compute_with(search):
 
 def test_what_tiles_own_is_freed_where_a_search_fails(monkeypatch):
     freed = []
-    monkeypatch.setattr(search_module, "_free", lambda owned: freed.extend(owned[owned > 0]))
+    monkeypatch.setattr(search_module, "free", lambda owned: freed.extend(owned[owned > 0]))
     monkeypatch.setattr(search_module, "_collect", None)  # as where a table does not fit in memory
     with pytest.raises(AttributeError):
         table_of(Case("any", uniform(200), cell_size=5.0), grid_search, False)

@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pointwise.engine.cpu.launch import kernel, launch, slot, threads
+from pointwise.engine.cpu.launch import kernel, launch, threads
+from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.vector import REGISTER_BYTES, broadcast, fma, load, peek, store
 
 CHAINS = 12  # two units of four cycles' latency need eight; sixteen registers hold no more
@@ -49,13 +50,20 @@ class Machine:
         return max(rate for most, rate in self.caches if most >= below)
 
 
+_CHAINS = Layout("Chains", "*numbers steps row")
+"""The factor, then each program's chains, a ``row`` (a register's bytes) each."""
+
+_STREAM = Layout("Stream", "a b c repeats size row")
+"""Two or three arrays by their addresses, of which each program has ``size`` bytes."""
+
+
 @kernel
 def _multiply_add(arguments, program, thread):
     """``steps`` rounds of twelve independent chains; chain i starts from its own register."""
-    steps, values = slot(arguments, 0), slot(arguments, 1)
-    row = slot(arguments, 2)  # bytes of one register
-    like = peek(values, np.float32(0))
-    here = values + (1 + program) * CHAINS * row
+    own = _CHAINS(arguments)
+    row = own.row
+    like = peek(own.numbers, np.float32(0))
+    here = own.numbers + (1 + program) * CHAINS * row
     a = broadcast(like)
     c0, c1, c2 = load(here, like), load(here + row, like), load(here + 2 * row, like)
     c3, c4 = load(here + 3 * row, like), load(here + 4 * row, like)
@@ -63,7 +71,7 @@ def _multiply_add(arguments, program, thread):
     c7, c8 = load(here + 7 * row, like), load(here + 8 * row, like)
     c9, c10 = load(here + 9 * row, like), load(here + 10 * row, like)
     c11 = load(here + 11 * row, like)
-    for _ in range(steps):
+    for _ in range(own.steps):
         c0, c1, c2, c3 = fma(c0, a, a), fma(c1, a, a), fma(c2, a, a), fma(c3, a, a)
         c4, c5, c6, c7 = fma(c4, a, a), fma(c5, a, a), fma(c6, a, a), fma(c7, a, a)
         c8, c9, c10, c11 = fma(c8, a, a), fma(c9, a, a), fma(c10, a, a), fma(c11, a, a)
@@ -84,11 +92,12 @@ def _multiply_add(arguments, program, thread):
 
 def run_chains(steps: int, programs: int, factor: float = 0.5) -> np.ndarray:
     """``[programs, 12, lanes]`` float32: each x of ``starts`` after ``steps`` of x·f + f."""
-    values = np.empty((1 + programs) * CHAINS * _LANES, dtype=np.float32)
-    values[: CHAINS * _LANES] = factor
-    values[CHAINS * _LANES :] = starts(programs).ravel()
-    launch(_multiply_add, [steps, values.ctypes.data, REGISTER_BYTES], programs)
-    return values[CHAINS * _LANES :].reshape(programs, CHAINS, _LANES)
+    numbers = np.empty((1 + programs) * CHAINS * _LANES, dtype=np.float32)
+    numbers[: CHAINS * _LANES] = factor
+    numbers[CHAINS * _LANES :] = starts(programs).ravel()
+    arguments = _CHAINS(numbers=numbers, steps=steps, row=REGISTER_BYTES)
+    launch(_multiply_add, arguments, programs)
+    return numbers[CHAINS * _LANES :].reshape(programs, CHAINS, _LANES)
 
 
 def starts(programs: int) -> np.ndarray:
@@ -107,11 +116,12 @@ def fma_gflops(seconds: float = 0.5) -> float:
 @kernel
 def _scale(arguments, program, thread):
     """STREAM's scale, ``b = k·a``, ``repeats`` times on a program's own part of both arrays."""
-    repeats, size, row = slot(arguments, 0), slot(arguments, 1), slot(arguments, 2)
-    a, b = slot(arguments, 3) + program * size, slot(arguments, 4) + program * size
+    own = _STREAM(arguments)
+    size, row = own.size, own.row
+    a, b = own.a + program * size, own.b + program * size
     like = np.float32(0)
     k = broadcast(np.float32(3))
-    for _ in range(repeats):
+    for _ in range(own.repeats):
         for at in range(0, size, 4 * row):
             x0, x1 = load(a + at, like), load(a + at + row, like)
             x2, x3 = load(a + at + 2 * row, like), load(a + at + 3 * row, like)
@@ -124,12 +134,12 @@ def _scale(arguments, program, thread):
 @kernel
 def _triad(arguments, program, thread):
     """STREAM's triad, ``c = a + k·b``, likewise."""
-    repeats, size, row = slot(arguments, 0), slot(arguments, 1), slot(arguments, 2)
-    a, b = slot(arguments, 3) + program * size, slot(arguments, 4) + program * size
-    c = slot(arguments, 5) + program * size
+    own = _STREAM(arguments)
+    size, row = own.size, own.row
+    a, b, c = own.a + program * size, own.b + program * size, own.c + program * size
     like = np.float32(0)
     k = broadcast(np.float32(3))
-    for _ in range(repeats):
+    for _ in range(own.repeats):
         for at in range(0, size, 2 * row):
             x0, x1 = load(a + at, like), load(a + at + row, like)
             y0, y1 = load(b + at, like), load(b + at + row, like)
@@ -148,10 +158,10 @@ def cache_gbs(size: int, seconds: float = 0.02) -> float:
         part = max(1, size // (arrays * team * step)) * step  # bytes of one array, of one thread
         apart = team * part + 17 * 64  # not a multiple of a page, so that no two arrays collide
         buffer = torch.ones(arrays * apart // 4)
-        addresses = [buffer.data_ptr() + number * apart for number in range(arrays)]
+        a, b, c = (buffer.data_ptr() + number * apart for number in range(3))
         moved = arrays * team * part
         repeats = max(1, 2**26 // moved)  # some milliseconds in a cache
-        arguments = [repeats, part, REGISTER_BYTES, *addresses]
+        arguments = _STREAM(a=a, b=b, c=c, repeats=repeats, size=part, row=REGISTER_BYTES)
         taken = _best(partial(launch, stream, arguments, team), seconds / 2)
         best = max(best, repeats * moved / taken / 1e9)
     return best

@@ -58,6 +58,9 @@ if hasattr(os, "register_at_fork"):
 device = njit(nogil=True, error_model="numpy")
 """Marks a function that kernels call. It is compiled into each of them, and cached with them."""
 
+inlined = njit(nogil=True, error_model="numpy", forceinline=True)
+"""``device`` for a part of a loop that is a function for its reader: no call is left of it."""
+
 
 def device_of(*parts):
     """``device`` for functions that another function makes, which ``parts`` tell apart.

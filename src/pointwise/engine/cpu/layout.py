@@ -108,6 +108,11 @@ class Layout:
             else:
                 plain, _, kind = field.partition(":")
                 fields.append((plain, kind or "number"))
+        named = [field for field, _ in fields] + list(parts)
+        if doubled := sorted({field for field in named if named.count(field) > 1}):
+            raise ValueError(f"layout {name}: {', '.join(doubled)} more than once")
+        if unknown := sorted({kind for _, kind in fields} - {"address", "number", "real"}):
+            raise ValueError(f"layout {name}: an entry is a number or a real, not {unknown[0]!r}")
         self.name, self.parts = name, parts
         self.fields = fields
         self.places = {field: place for place, (field, _) in enumerate(fields)}

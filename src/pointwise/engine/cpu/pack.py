@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from pointwise.engine.cpu.launch import device, kernel, launch, slot
+from pointwise.engine.cpu.by_dtype import by_dtype
+from pointwise.engine.cpu.launch import device, launch
+from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.memory import empty
 from pointwise.engine.cpu.vector import (
     REGISTER_BYTES,
@@ -47,9 +48,15 @@ def pad_row(row: Tensor) -> Tensor:
 
 # A weight is packed anew in every step of a training, so that this is worth a kernel.
 
+_PACK = Layout(
+    "Pack",
+    "*weight *packed columns inputs taps_y taps_x panels by_output by_input by_tap_y by_tap_x",
+)
+"""``columns`` outputs and ``panels`` of a group; ``by_…`` are the weight's strides in bytes."""
+
 
 @device
-def _turn(place, source, count, lanes, by_input, by_output, like):
+def _transpose(place, source, count, lanes, by_input, by_output, like):
     """``count`` registers of neighbouring outputs, of weights in which inputs are neighbours.
 
     A square at a time: each cache line is read once, before its neighbours in the same set come.
@@ -69,61 +76,50 @@ def _turn(place, source, count, lanes, by_input, by_output, like):
 def _pack(arguments, program, thread, like):
     """Some steps of depth of one panel: registers of neighbouring outputs, one after the other."""
     size, width = bytes_of(like), lanes_of(like)
-    weight, packed = slot(arguments, 0), slot(arguments, 1)
-    columns, inputs, high, wide = (
-        slot(arguments, 2),
-        slot(arguments, 3),
-        slot(arguments, 4),
-        slot(arguments, 5),
-    )
-    by_output, by_input = slot(arguments, 6), slot(arguments, 7)
-    by_line, by_tap = slot(arguments, 8), slot(arguments, 9)
-    panels = slot(arguments, 10)
-    group, panel = program // panels, program % panels
-    source = weight + (group * columns + panel * width) * by_output
-    place = packed + program * high * wide * inputs * width * size
-    lanes = min(width, columns - panel * width)
-    for j in range(high):
-        for i in range(wide):
-            tap = source + j * by_line + i * by_tap
+    own = _PACK(arguments)
+    inputs, by_output, by_input = own.inputs, own.by_output, own.by_input
+    group, panel = program // own.panels, program % own.panels
+    source = own.weight + (group * own.columns + panel * width) * by_output
+    place = own.packed + program * own.taps_y * own.taps_x * inputs * width * size
+    lanes = min(width, own.columns - panel * width)
+    for j in range(own.taps_y):
+        for i in range(own.taps_x):
+            tap = source + j * own.by_tap_y + i * own.by_tap_x
             if by_output == size:
                 for c in range(inputs):
                     store(place + c * width * size, load_first(tap + c * by_input, lanes, like))
             else:
                 for c in range(0, inputs, width):
-                    _turn(place + c * width * size, tap + c * by_input, min(width, inputs - c),
+                    _transpose(place + c * width * size, tap + c * by_input, min(width, inputs - c),
                           lanes, by_input, by_output, like)  # fmt: skip
             place += inputs * width * size
 
 
-@kernel
-def _pack_float32(arguments, program, thread):
-    _pack(arguments, program, thread, np.float32(0))
-
-
-@kernel
-def _pack_float64(arguments, program, thread):
-    _pack(arguments, program, thread, np.float64(0))
+_PACK_KERNELS = by_dtype(_pack, "pack")
 
 
 def pack_kernels(weight: Tensor, groups: int) -> Tensor:
     """``[C_out, C_in/groups, kh, kw]`` of any strides as ``[groups, panels, K, lanes]``."""
-    outputs, inputs, high, wide = weight.shape
+    outputs, inputs, taps_y, taps_x = weight.shape
     columns = outputs // groups
     lanes = REGISTER_BYTES // weight.element_size()
     panels = -(-columns // lanes)
-    packed = empty((groups, panels, high * wide * inputs, lanes), weight.dtype)
-    strides = (stride * weight.element_size() for stride in weight.stride())
-    arguments = [
-        weight.data_ptr(),
-        packed.data_ptr(),
-        columns,
-        inputs,
-        high,
-        wide,
-        *strides,
-        panels,
-    ]
-    compiled = _pack_float32 if weight.dtype == torch.float32 else _pack_float64
-    launch(compiled, arguments, groups * panels)
+    packed = empty((groups, panels, taps_y * taps_x * inputs, lanes), weight.dtype)
+    by_output, by_input, by_tap_y, by_tap_x = (
+        stride * weight.element_size() for stride in weight.stride()
+    )
+    arguments = _PACK(
+        weight=weight,
+        packed=packed,
+        columns=columns,
+        inputs=inputs,
+        taps_y=taps_y,
+        taps_x=taps_x,
+        panels=panels,
+        by_output=by_output,
+        by_input=by_input,
+        by_tap_y=by_tap_y,
+        by_tap_x=by_tap_x,
+    )
+    launch(_PACK_KERNELS[weight.dtype], arguments, groups * panels)
     return packed

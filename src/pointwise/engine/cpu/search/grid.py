@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from pointwise import checks
-from pointwise.engine.cpu.launch import array, device, kernel, launch, slot
+from pointwise.engine.cpu.launch import array, kernel, launch
+from pointwise.engine.cpu.layout import Arguments, Layout
+from pointwise.engine.cpu.search.sort import CHUNK, sort_keys
 
-_CHUNK = 1 << 15
-_DIGIT = 11  # bits sorted in one pass: 2,048 counters stay in the first-level cache
 _KEY_BITS = 62
 # An index along one axis: it fits int32, and rounding stays far below the search's margin.
 INDEX_BITS = 31
@@ -26,6 +26,16 @@ INDEX_BITS = 31
 _SMALLEST, _LARGEST = 1e-150, 1e150
 # What vector loads may read past the last point.
 PADDING = 16
+
+FRAME = Layout("Frame", "*origin clouds edge:real step:real bits_x bits_y bits_z")
+"""``Frame`` as kernels read it."""
+
+GRID = Layout("Grid", "*row_key *row_start *column *order *position rows stride")
+"""``Grid`` as kernels read it; ``stride`` is of the three axes of ``position``, in numbers."""
+
+_BOUNDS = Layout("Bounds", "*points *offsets *corners *refused")
+_KEYS = Layout("Keys", "*points *offsets *keys *order count", frame=FRAME)
+_SORTED = Layout("Sorted", "*points *keys *order *position *column count stride bits_x")
 
 
 @dataclass(eq=False)
@@ -44,6 +54,18 @@ class Frame:
             and np.array_equal(self.origin, other.origin)
         )
 
+    def arguments(self) -> Arguments:
+        bits_x, bits_y, bits_z = self.bits
+        return FRAME(
+            origin=self.origin,
+            clouds=len(self.origin),
+            edge=self.edge,
+            step=self.step,
+            bits_x=bits_x,
+            bits_y=bits_y,
+            bits_z=bits_z,
+        )
+
 
 @dataclass
 class Grid:
@@ -57,23 +79,35 @@ class Grid:
     row_key: np.ndarray  # [R] int64, (cloud, z, y) of each row, ascending
     row_start: np.ndarray  # [R + 1] int64
 
+    def arguments(self) -> Arguments:
+        return GRID(
+            row_key=self.row_key,
+            row_start=self.row_start,
+            column=self.column,
+            order=self.order,
+            position=self.position,
+            rows=len(self.row_key),
+            stride=self.position.shape[1],
+        )
+
 
 @kernel
 def _bounds(arguments, program, thread):
     """The corners of one cloud, and its first point that is not finite or too far away."""
-    offsets = array(slot(arguments, 1), program + 2, np.int64)
+    own = _BOUNDS(arguments)
+    offsets = array(own.offsets, program + 2, np.int64)
     first, last = offsets[program], offsets[program + 1]
-    points = array(slot(arguments, 0), 3 * last, np.float64)
-    corners = array(slot(arguments, 2) + 48 * program, 6, np.float64)
-    bad = array(slot(arguments, 3) + 8 * program, 1, np.int64)
-    bad[0] = -1
+    points = array(own.points, 3 * last, np.float64)
+    corners = array(own.corners + 48 * program, 6, np.float64)
+    refused = array(own.refused + 8 * program, 1, np.int64)
+    refused[0] = -1
     for axis in range(3):
         low, high = np.inf, -np.inf
         for i in range(first, last):
             value = points[3 * i + axis]
             if not abs(value) <= _LARGEST:
-                if bad[0] < 0 or i < bad[0]:
-                    bad[0] = i
+                if refused[0] < 0 or i < refused[0]:
+                    refused[0] = i
                 break
             low = min(low, value)
             high = max(high, value)
@@ -88,10 +122,10 @@ def bounds(caller: str, points: Tensor, offsets: Tensor) -> np.ndarray:
     """
     clouds = len(offsets) - 1
     corners = np.empty((clouds, 2, 3))
-    bad = np.empty(clouds, dtype=np.int64)
-    where = [points.data_ptr(), offsets.data_ptr(), corners.ctypes.data, bad.ctypes.data]
-    launch(_bounds, where, clouds)
-    first = int(bad[bad >= 0].min(initial=np.iinfo(np.int64).max))
+    refused = np.empty(clouds, dtype=np.int64)
+    arguments = _BOUNDS(points=points, offsets=offsets, corners=corners, refused=refused)
+    launch(_bounds, arguments, clouds)
+    first = int(refused[refused >= 0].min(initial=np.iinfo(np.int64).max))
     if first < len(points):
         row = points[first].tolist()
         checks.finite(caller, "points", -1 if np.isfinite(row).all() else first, row)
@@ -128,95 +162,41 @@ def make_frame(corners: np.ndarray, edge: float, step: float) -> Frame:
 
 @kernel
 def _make_keys(arguments, program, thread):
-    count, clouds = slot(arguments, 3), slot(arguments, 4)
-    first = program * _CHUNK
-    last = min(first + _CHUNK, count)
-    points = array(slot(arguments, 0), 3 * count, np.float64)
-    offsets = array(slot(arguments, 1), clouds + 1, np.int64)
-    origin = array(slot(arguments, 2), 3 * clouds, np.float64)
-    scale = array(slot(arguments, 5), 2, np.float64)
-    bits_x, bits_y, bits_z = slot(arguments, 6), slot(arguments, 7), slot(arguments, 8)
-    keys = array(slot(arguments, 9), count, np.int64)
-    order = array(slot(arguments, 10), count, np.uint32)
+    """The key of each point, and its index."""
+    own = _KEYS(arguments)
+    frame, count = own.frame, own.count
+    first = program * CHUNK
+    last = min(first + CHUNK, count)
+    points = array(own.points, 3 * count, np.float64)
+    offsets = array(own.offsets, frame.clouds + 1, np.int64)
+    origin = array(frame.origin, 3 * frame.clouds, np.float64)
+    keys = array(own.keys, count, np.int64)
+    order = array(own.order, count, np.uint32)
+    by_step, by_edge = 1 / frame.step, 1 / frame.edge
     cloud = np.searchsorted(offsets, first, side="right") - 1
     for i in range(first, last):
         while i >= offsets[cloud + 1]:
             cloud += 1
-        x = np.int64((points[3 * i] - origin[3 * cloud]) * scale[0])
-        y = np.int64((points[3 * i + 1] - origin[3 * cloud + 1]) * scale[1])
-        z = np.int64((points[3 * i + 2] - origin[3 * cloud + 2]) * scale[1])
-        keys[i] = ((((cloud << bits_z) | z) << bits_y | y) << bits_x) | x
+        x = np.int64((points[3 * i] - origin[3 * cloud]) * by_step)
+        y = np.int64((points[3 * i + 1] - origin[3 * cloud + 1]) * by_edge)
+        z = np.int64((points[3 * i + 2] - origin[3 * cloud + 2]) * by_edge)
+        keys[i] = ((((cloud << frame.bits_z) | z) << frame.bits_y | y) << frame.bits_x) | x
         order[i] = i
-
-
-@device
-def _digits(arguments, program):
-    count = slot(arguments, 0)
-    chunk = slot(arguments, 1)
-    first = program * chunk
-    return first, min(first + chunk, count), slot(arguments, 2), (1 << slot(arguments, 3)) - 1
-
-
-@kernel
-def _count_digits(arguments, program, thread):
-    first, last, shift, mask = _digits(arguments, program)
-    keys = array(slot(arguments, 4), last, np.int64)
-    counts = array(slot(arguments, 8) + 8 * program * (mask + 1), mask + 1, np.int64)
-    counts[:] = 0
-    for i in range(first, last):
-        counts[(keys[i] >> shift) & mask] += 1
-
-
-@kernel
-def _scatter_digits(arguments, program, thread):
-    first, last, shift, mask = _digits(arguments, program)
-    count = slot(arguments, 0)
-    keys = array(slot(arguments, 4), count, np.int64)
-    order = array(slot(arguments, 5), count, np.uint32)
-    new_keys = array(slot(arguments, 6), count, np.int64)
-    new_order = array(slot(arguments, 7), count, np.uint32)
-    target = array(slot(arguments, 8) + 8 * program * (mask + 1), mask + 1, np.int64)
-    for i in range(first, last):
-        digit = (keys[i] >> shift) & mask
-        new_keys[target[digit]] = keys[i]
-        new_order[target[digit]] = order[i]
-        target[digit] += 1
-
-
-def _sort(keys: np.ndarray, order: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both arrays in the order of the keys' lowest ``bits``: a stable parallel radix sort."""
-    count = len(keys)
-    passes = -(-bits // _DIGIT)
-    digit = -(-bits // passes)
-    chunk = max(_CHUNK, -(-count // 64))
-    chunks = -(-count // chunk)
-    counts = np.empty((chunks, 1 << digit), dtype=np.int64)
-    spare_keys, spare_order = np.empty_like(keys), np.empty_like(order)
-    for number in range(passes):
-        where = [count, chunk, number * digit, digit]
-        where += [a.ctypes.data for a in (keys, order, spare_keys, spare_order, counts)]
-        launch(_count_digits, where, chunks)
-        # Where each chunk's run of each digit starts: all smaller digits, then earlier chunks.
-        flat = counts.T.ravel()
-        counts[:] = (np.cumsum(flat) - flat).reshape(counts.T.shape).T
-        launch(_scatter_digits, where, chunks)
-        keys, spare_keys = spare_keys, keys
-        order, spare_order = spare_order, order
-    return keys, order
 
 
 @kernel
 def _permute(arguments, program, thread):
-    count = slot(arguments, 2)
-    first = program * _CHUNK
-    last = min(first + _CHUNK, count)
-    points = array(slot(arguments, 0), 3 * count, np.float64)
-    order = array(slot(arguments, 1), count, np.uint32)
-    stride = slot(arguments, 4)
-    position = array(slot(arguments, 3), 3 * stride, np.float64)
-    keys = array(slot(arguments, 5), count, np.int64)
-    column = array(slot(arguments, 6), count, np.int32)
-    mask = (1 << slot(arguments, 7)) - 1
+    """Positions and x indices in the order of the keys."""
+    own = _SORTED(arguments)
+    count, stride = own.count, own.stride
+    first = program * CHUNK
+    last = min(first + CHUNK, count)
+    points = array(own.points, 3 * count, np.float64)
+    order = array(own.order, count, np.uint32)
+    position = array(own.position, 3 * stride, np.float64)
+    keys = array(own.keys, count, np.int64)
+    column = array(own.column, count, np.int32)
+    mask = (1 << own.bits_x) - 1
     for i in range(first, last):
         source = 3 * np.int64(order[i])
         position[i] = points[source]
@@ -230,19 +210,32 @@ def build(points: Tensor, offsets: Tensor, frame: Frame) -> Grid:
     count, clouds = len(points), len(offsets) - 1
     keys = np.empty(count, dtype=np.int64)
     order = np.empty(count, dtype=np.uint32)
-    scale = np.array([1 / frame.step, 1 / frame.edge])
-    chunks = -(-count // _CHUNK)
-    where = [points.data_ptr(), offsets.data_ptr(), frame.origin.ctypes.data, count, clouds]
-    where += [scale.ctypes.data, *frame.bits, keys.ctypes.data, order.ctypes.data]
-    launch(_make_keys, where, chunks)
-    keys, order = _sort(keys, order, sum(frame.bits) + max(1, (clouds - 1).bit_length()))
+    chunks = -(-count // CHUNK)
+    arguments = _KEYS(
+        points=points,
+        offsets=offsets,
+        keys=keys,
+        order=order,
+        count=count,
+        frame=frame.arguments(),
+    )
+    launch(_make_keys, arguments, chunks)
+    keys, order = sort_keys(keys, order, sum(frame.bits) + max(1, (clouds - 1).bit_length()))
     stride = count + PADDING
     position = np.empty((3, stride))
     position[:, count:] = np.nan
     column = np.empty(count, dtype=np.int32)
-    where = [points.data_ptr(), order.ctypes.data, count, position.ctypes.data, stride]
-    where += [keys.ctypes.data, column.ctypes.data, frame.bits[0]]
-    launch(_permute, where, chunks)
+    arguments = _SORTED(
+        points=points,
+        keys=keys,
+        order=order,
+        position=position,
+        column=column,
+        count=count,
+        stride=stride,
+        bits_x=frame.bits[0],
+    )
+    launch(_permute, arguments, chunks)
     rows = keys >> frame.bits[0]
     starts = np.flatnonzero(np.concatenate(([True], rows[1:] != rows[:-1]))[:count])
     row_start = np.append(starts, count)

@@ -13,32 +13,37 @@ from torch import Tensor
 
 from pointwise import checks
 from pointwise.convolution.cells import index_bits, is_sound
-from pointwise.engine.cpu.launch import array, kernel, launch, slot
+from pointwise.engine.cpu.launch import array, kernel, launch
+from pointwise.engine.cpu.layout import Layout
 
 _ROWS = 4096
+
+_SURVEY = Layout("Survey", "*row_start *pairs *found rows length bits points cells")
+"""A table of ``rows`` and ``length`` pairs, of so many points and cells; ``found [programs]``."""
 
 
 @kernel
 def _survey(arguments, program, thread):
     """Whether something is wrong with some rows of a table: 0 if not."""
-    number = min(_ROWS, slot(arguments, 1) - program * _ROWS)
-    row_start = array(slot(arguments, 0) + 8 * program * _ROWS, number + 1, np.int64)
-    bits, cells = slot(arguments, 4), slot(arguments, 6)
-    found = array(slot(arguments, 7) + 8 * program, 1, np.int64)
+    own = _SURVEY(arguments)
+    bits, cells = own.bits, own.cells
+    number = min(_ROWS, own.rows - program * _ROWS)
+    row_start = array(own.row_start + 8 * program * _ROWS, number + 1, np.int64)
+    found = array(own.found + 8 * program, 1, np.int64)
     found[0] = 1
     begin, end = row_start[0], row_start[number]
     falls = 0
     for i in range(number):
         falls += row_start[i + 1] < row_start[i]
-    if falls > 0 or begin < 0 or end > slot(arguments, 3):
+    if falls > 0 or begin < 0 or end > own.length:
         return
-    pairs = array(slot(arguments, 2) + 4 * begin, end - begin, np.uint32)
+    pairs = array(own.pairs + 4 * begin, end - begin, np.uint32)
     mask = np.uint32((1 << bits) - 1)
     point, entry = np.uint32(0), np.uint32(0)  # the largest
     for p in range(end - begin):
         point = max(point, pairs[p] & mask)
         entry = max(entry, pairs[p])
-    if end > begin and (point >= slot(arguments, 5) or np.int64(entry) >> bits >= cells):
+    if end > begin and (point >= own.points or np.int64(entry) >> bits >= cells):
         return
     unordered = 0
     if cells > 1:
@@ -60,9 +65,17 @@ def _is_sound_here(row_start: Tensor, pairs: Tensor, bits: int, points: int, cel
     rows = len(row_start) - 1
     programs = -(-rows // _ROWS)
     found = np.ones(programs, dtype=np.int64)
-    row_start, pairs = row_start.contiguous(), pairs.contiguous()
-    launch(_survey, [row_start.data_ptr(), rows, pairs.data_ptr(), len(pairs), bits, points, cells,
-                     found.ctypes.data], programs)  # fmt: skip
+    arguments = _SURVEY(
+        row_start=row_start.contiguous(),
+        pairs=pairs.contiguous(),
+        found=found,
+        rows=rows,
+        length=len(pairs),
+        bits=bits,
+        points=points,
+        cells=cells,
+    )
+    launch(_survey, arguments, programs)
     return not found.any()
 
 

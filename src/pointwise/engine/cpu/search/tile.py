@@ -1,0 +1,334 @@
+"""The search of one tile of queries: a kernel, and the device functions that it is made of.
+
+Queries are taken in the order of the grid. The rows of points around a row of queries are looked up
+once, and in each of them a range moves forward as the queries' x index grows, so a search is one
+walk through sorted memory. Queries side by side form a *group*: what any of them can reach, the
+group's candidates, is copied together first, and each query then tests them a register at a time.
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+
+import numpy as np
+
+from pointwise.engine.cpu.launch import array, device, host, inlined, kernel
+from pointwise.engine.cpu.layout import Layout
+from pointwise.engine.cpu.search.grid import FRAME, GRID
+from pointwise.engine.cpu.search.reach import KERNEL, MARGIN, REACH, mark_rows, rows_around
+from pointwise.engine.cpu.search.sort import sort_distinct
+from pointwise.engine.cpu.vector import (
+    at_most,
+    bits,
+    broadcast,
+    compress_store,
+    count_bits,
+    equal,
+    first,
+    floor,
+    lanes_of,
+    larger,
+    less,
+    load,
+    magnitude,
+    peek,
+    release,
+    resize,
+    smaller,
+    to_uint32,
+)
+
+QUERIES_PER_TILE = 256
+_GROUP = 32  # queries that share their candidates, at most
+_GROUP_COLUMNS = 4  # and how many x indices they extend over
+
+SEARCH = Layout(
+    "Search",
+    "*tile_start *counts *owned *symmetric index_bits mirrored",
+    points=GRID,
+    queries=GRID,
+    frame=FRAME,
+    kernel=KERNEL,
+    reach=REACH,
+)
+"""``tile_start [tiles + 1]`` int64: the first row of queries of each tile. Results: ``counts [Nq]``
+int64 of each query's neighbours; ``owned [tiles, OWNED]`` int64, the tiles' memory; ``symmetric
+[tiles]`` int64: no pair is on a border. ``mirrored`` looks from the points to the queries."""
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+# What a tile owns: the x, y, z and original index of a group's candidates; the neighbours of one
+# query; and the neighbours of all its queries, one behind the other, which are the tile's result.
+_X, _Y, _Z, _ORDER, _HITS, RESULTS = range(6)
+OWNED = 6
+
+
+@device
+def _grow(owned, which, size):
+    """More memory for a tile, which stays on its list until it is freed."""
+    grown = resize(owned[which], size)
+    if grown == 0:
+        raise MemoryError("there is no memory left for the neighbours of some points")
+    owned[which] = grown
+
+
+@inlined
+def _room_for_candidates(owned, room, needed):
+    """Makes room for ``needed`` candidates; for how many there is room then."""
+    if needed > room:
+        room = 2 * needed
+        _grow(owned, _X, 8 * room)
+        _grow(owned, _Y, 8 * room)
+        _grow(owned, _Z, 8 * room)
+        _grow(owned, _ORDER, 4 * room)
+        _grow(owned, _HITS, 4 * room)
+    return room
+
+
+@inlined
+def _room_for_results(owned, room, needed):
+    """The same for results."""
+    if needed > room:
+        room = max(2 * room, needed)
+        _grow(owned, RESULTS, 4 * room)
+    return room
+
+
+@host()
+def free(owned):
+    """Frees what tiles own, where their results are not wanted any more."""
+    for i in range(len(owned)):
+        release(owned[i])
+
+
+# --- groups of queries ----------------------------------------------------------------------------
+
+_Box = namedtuple("_Box", "low_x high_x low_y high_y low_z high_z")
+
+
+@inlined
+def _end_of_group(column, group, end):
+    """The first query that is not of the group which begins with query ``group``."""
+    last = min(end, group + _GROUP)
+    q = group
+    while q < last and column[q] - column[group] < _GROUP_COLUMNS:
+        q += 1
+    return q
+
+
+@inlined
+def _box(position, stride, begin, end):
+    """The bounding box of some queries."""
+    low_x = high_x = position[begin]
+    low_y = high_y = position[stride + begin]
+    low_z = high_z = position[2 * stride + begin]
+    for q in range(begin, end):
+        x, y, z = position[q], position[stride + q], position[2 * stride + q]
+        low_x, high_x = min(low_x, x), max(high_x, x)
+        low_y, high_y = min(low_y, y), max(high_y, y)
+        low_z, high_z = min(low_z, z), max(high_z, z)
+    return _Box(low_x, high_x, low_y, high_y, low_z, high_z)
+
+
+# --- candidates of a group ------------------------------------------------------------------------
+
+
+@inlined
+def _band(offset, pitch, inverse, centre):
+    """The distance of each offset along one axis from the kernel cell's centre that is nearest."""
+    cell = floor(offset * inverse + broadcast(0.5))
+    cell = smaller(larger(cell, broadcast(0.0) - centre), centre)
+    return magnitude(offset - cell * pitch)
+
+
+@inlined
+def _keep(points, kernel, box, slack, begin, stop, owned, near):
+    """Adds the points ``begin … stop`` that may be neighbours to ``near`` candidates; their number.
+
+    A point may be one if it is as near to a kernel cell of the box's middle as half the cell and
+    half the box.
+    """
+    like = np.float64(0)
+    x_at = points.position
+    y_at, z_at = x_at + 8 * points.stride, x_at + 16 * points.stride
+    to_x, to_y, to_z, to_order = owned[_X], owned[_Y], owned[_Z], owned[_ORDER]
+    pitch, centre = broadcast(kernel.pitch), broadcast(kernel.centre)
+    inverse = broadcast(1.0 / kernel.pitch)
+    middle_x = broadcast(0.5 * (box.low_x + box.high_x))
+    middle_y = broadcast(0.5 * (box.low_y + box.high_y))
+    middle_z = broadcast(0.5 * (box.low_z + box.high_z))
+    limit_x = broadcast(kernel.half + 0.5 * (box.high_x - box.low_x) + slack)
+    limit_y = broadcast(kernel.half + 0.5 * (box.high_y - box.low_y) + slack)
+    limit_z = broadcast(kernel.half + 0.5 * (box.high_z - box.low_z) + slack)
+    for p in range(begin, stop, lanes_of(like)):
+        x, y, z = load(x_at + 8 * p, like), load(y_at + 8 * p, like), load(z_at + 8 * p, like)
+        inside = (
+            first(stop - p, like)
+            & at_most(_band(x - middle_x, pitch, inverse, centre), limit_x)
+            & at_most(_band(y - middle_y, pitch, inverse, centre), limit_y)
+            & at_most(_band(z - middle_z, pitch, inverse, centre), limit_z)
+        )
+        compress_store(to_x + 8 * near, x, inside)
+        compress_store(to_y + 8 * near, y, inside)
+        compress_store(to_z + 8 * near, z, inside)
+        index = load(points.order + 4 * p, to_uint32(x))
+        compress_store(to_order + 4 * near, index, inside)
+        near += count_bits(bits(inside))
+    return near
+
+
+@inlined
+def _candidates(own, around, found, met, cursors, first_column, last_column, box, slack, owned,
+                room):  # fmt: skip
+    """Collects a group's candidates; how many there are, and for how many there is room then.
+
+    ``cursors [found, intervals, 2]`` are the range of sorted points that each interval of the
+    kernel reaches in each row; they move forward with the groups.
+    """
+    points, intervals = own.points, own.reach.intervals
+    row_start = array(points.row_start, points.rows + 1, np.int64)
+    column = array(points.column, points.stride, np.int32)
+    columns = array(own.reach.columns, 2 * intervals, np.int64)
+    width = lanes_of(np.float64(0))
+    near = 0
+    for j in range(found):
+        if not (met[0, around[j, 1]] and met[1, around[j, 2]]):
+            continue
+        row = around[j, 0]
+        passed, end = row_start[row], row_start[row + 1]
+        for i in range(intervals):
+            begin, stop = cursors[j, i, 0], cursors[j, i, 1]
+            while begin < end and column[begin] < first_column + columns[2 * i]:
+                begin += 1
+            stop = max(begin, stop)
+            # Few points in the whole row: one look at all of them beats one per interval.
+            few = i == 0 and end - begin <= intervals * width
+            reaches = last_column + columns[2 * (intervals - 1 if few else i) + 1]
+            while stop < end and column[stop] <= reaches:
+                stop += 1
+            cursors[j, i, 0], cursors[j, i, 1] = begin, begin if few else stop
+            begin = max(begin, passed)  # intervals may overlap: no candidate twice
+            passed = max(passed, end if few else stop)
+            if begin < stop:
+                room = _room_for_candidates(owned, room, near + stop - begin + 80)
+                near = _keep(points, own.kernel, box, slack, begin, stop, owned, near)
+    return near, room
+
+
+# --- neighbours of a query ------------------------------------------------------------------------
+
+
+@inlined
+def _hits(kernel, index_bits, mirrored, x, y, z, owned, near):
+    """Which of a group's candidates are neighbours of the query at (x, y, z): the definition.
+
+    Writes their pairs; returns how many, and whether one is on a border: not in the opposite cell,
+    seen from the other side. (All are but those on a border, which half-open cells give to one
+    side.)
+    """
+    like = np.float64(0)
+    near_x, near_y, near_z, near_order = owned[_X], owned[_Y], owned[_Z], owned[_ORDER]
+    hits = owned[_HITS]
+    here_x, here_y, here_z = broadcast(x), broadcast(y), broadcast(z)
+    sign = broadcast(-1.0 if mirrored else 1.0)
+    pitch, inverse = broadcast(kernel.pitch), broadcast(1.0 / kernel.pitch)
+    half, low_half = broadcast(kernel.half), broadcast(-kernel.half)
+    zero, half_up, high_cell = broadcast(0.0), broadcast(0.5), broadcast(kernel.centre)
+    cells = 2.0 * kernel.centre + 1.0  # along an axis
+    middle = broadcast((cells * cells + cells + 1.0) * kernel.centre)
+    size, cell_unit = broadcast(cells), broadcast(np.float64(1 << index_bits))
+    count = 0
+    on_border = np.int64(0)
+    for p in range(0, near, lanes_of(like)):
+        dx = (load(near_x + 8 * p, like) - here_x) * sign
+        dy = (load(near_y + 8 * p, like) - here_y) * sign
+        dz = (load(near_z + 8 * p, like) - here_z) * sign
+        tx = floor(dx * inverse + half_up)
+        ty = floor(dy * inverse + half_up)
+        tz = floor(dz * inverse + half_up)
+        inside = (
+            first(near - p, like)
+            & at_most(magnitude(tx), high_cell)
+            & at_most(magnitude(ty), high_cell)
+            & at_most(magnitude(tz), high_cell)
+        )
+        opposite = (
+            equal(floor(half_up - dx * inverse), zero - tx)
+            & equal(floor(half_up - dy * inverse), zero - ty)
+            & equal(floor(half_up - dz * inverse), zero - tz)
+        )
+        if kernel.dilation > 1:
+            rx, ry, rz = dx - tx * pitch, dy - ty * pitch, dz - tz * pitch
+            inside = inside & at_most(low_half, rx) & less(rx, half)
+            inside = inside & at_most(low_half, ry) & less(ry, half)
+            inside = inside & at_most(low_half, rz) & less(rz, half)
+            opposite = opposite & less(low_half, rx)
+            opposite = opposite & less(low_half, ry) & less(low_half, rz)
+        on_border |= bits(inside) & ~bits(opposite)
+        cell = (tz * size + ty) * size + tx + middle
+        packed = to_uint32(cell * cell_unit)
+        packed = packed | load(near_order + 4 * p, packed)
+        compress_store(hits + 4 * count, packed, inside)
+        count += count_bits(bits(inside))
+    return count, on_border
+
+
+@kernel
+def search_tile(arguments, program, thread):
+    """All neighbours of the queries in one tile of query rows, into memory of the tile's own."""
+    own = SEARCH(arguments)
+    points, queries, frame, reach = own.points, own.queries, own.frame, own.reach
+    row_start = array(points.row_start, points.rows + 1, np.int64)
+    query_key = array(queries.row_key, queries.rows, np.int64)
+    query_start = array(queries.row_start, queries.rows + 1, np.int64)
+    query_column = array(queries.column, queries.stride, np.int32)
+    query_order = array(queries.order, queries.stride, np.uint32)
+    position = array(queries.position, 3 * queries.stride, np.float64)
+    tile_start = array(own.tile_start, program + 2, np.int64)
+    counts = array(own.counts, queries.stride, np.int64)
+    owned = array(own.owned + 8 * OWNED * program, OWNED, np.int64)
+
+    most = min(points.rows, reach.around * reach.around)
+    around = np.empty((most, 3), np.int64)
+    met = np.empty((2, reach.around), np.bool_)
+    cursors = np.empty((most, reach.intervals, 2), np.int64)
+    room = _room_for_candidates(owned, 0, 512)
+    results = _room_for_results(owned, 0, 16 * QUERIES_PER_TILE)
+    written = 0
+    on_border = np.int64(0)
+    mask_y, mask_z = (1 << frame.bits_y) - 1, (1 << frame.bits_z) - 1
+    slack = MARGIN * frame.edge
+
+    for query_row in range(tile_start[program], tile_start[program + 1]):
+        key = query_key[query_row]
+        origin = frame.origin + 24 * (key >> (frame.bits_y + frame.bits_z))
+        lowest_y = peek(origin + 8, slack) + (key & mask_y) * frame.edge
+        lowest_z = peek(origin + 16, slack) + ((key >> frame.bits_y) & mask_z) * frame.edge
+        found = rows_around(points, frame, reach, key, around)
+        for j in range(found):
+            cursors[j] = row_start[around[j, 0]]
+        end = query_start[query_row]
+        while end < query_start[query_row + 1]:
+            group, end = end, _end_of_group(query_column, end, query_start[query_row + 1])
+            box = _box(position, queries.stride, group, end)
+            mark_rows(met[0], reach, own.kernel, frame.edge, lowest_y, box.low_y, box.high_y)
+            mark_rows(met[1], reach, own.kernel, frame.edge, lowest_z, box.low_z, box.high_z)
+            near, room = _candidates(
+                own, around, found, met, cursors, query_column[group], query_column[end - 1], box,
+                slack, owned, room)  # fmt: skip
+            for q in range(group, end):
+                x, y = position[q], position[queries.stride + q]
+                z = position[2 * queries.stride + q]
+                count, crossed = _hits(
+                    own.kernel, own.index_bits, own.mirrored, x, y, z, owned, near
+                )
+                on_border |= crossed
+                results = _room_for_results(owned, results, written + count)
+                sort_distinct(owned[_HITS], count, owned[RESULTS] + 4 * written)
+                written += count
+                counts[query_order[q]] = count
+    for i in range(RESULTS):
+        release(owned[i])
+        owned[i] = 0
+    array(own.symmetric + 8 * program, 1, np.int64)[0] = on_border == 0
