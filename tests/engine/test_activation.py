@@ -213,6 +213,7 @@ def test_kernels_know_clamps_by_their_bounds():
 SAMPLES = {
     "none": -1.0, "relu": 0.0, "relu6": 0.0, "hardswish": -1 / 3, "hardsigmoid": 1 / 3,
     "silu": -0.2689414213699951, "sigmoid": 0.2689414213699951, "gelu": -0.15865525393145707,
+    "mish": -0.30340146137410895,
 }  # fmt: skip
 """Of -1."""
 

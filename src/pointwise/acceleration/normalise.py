@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -234,8 +235,14 @@ def _activation(name: str):
     return rewrite
 
 
+_CLAMPS = {
+    row.bounds: name for name, row in ACTIVATIONS.items() if row.bounds is not None and row.cost
+}
+
+
 def _within(graph, node, x, low=None, high=None):
-    name = {(0, 6): "relu6", (0, None): "relu"}.get((low, high))
+    bounds = (-math.inf if low is None else low, math.inf if high is None else high)
+    name = _CLAMPS.get(bounds)
     return None if name is None else call(graph, vocabulary.activate, (x, name), node)
 
 

@@ -40,6 +40,7 @@ _ROWS = (
     Activation("silu", F.silu, nn.SiLU),
     Activation("sigmoid", torch.sigmoid, nn.Sigmoid, is_gate=True, onnx="Sigmoid"),
     Activation("gelu", F.gelu, nn.GELU, exact=False),
+    Activation("mish", F.mish, nn.Mish, onnx="Mish"),
 )
 
 ACTIVATIONS: dict[str, Activation] = {row.name: row for row in _ROWS}

@@ -23,7 +23,7 @@ _EACH: dict[str, tuple[str, Work]] = {
     **dict.fromkeys(("addcmul", "lerp"), (kinds.ELEMENTWISE, (1, 1, 0))),
     **dict.fromkeys(
         ("hardtanh", "clamp", "clamp_min", "clamp_max", "leaky_relu", "elu", "celu", "selu",
-         "mish", "log_sigmoid_forward", "tanh", "softplus", "threshold", "_prelu_kernel"),
+         "log_sigmoid_forward", "tanh", "softplus", "threshold", "_prelu_kernel"),
         (kinds.ACTIVATION, (0, 0, 1)),
     ),
     **{row.name: (kinds.ACTIVATION, (0, 0, row.cost)) for row in ACTIVATIONS.values() if row.cost},

@@ -233,7 +233,6 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Clip": _clip,
     "HardSigmoid": _hard_sigmoid,
     "Gelu": _gelu,
-    "Mish": _unary(F.mish),
     "Softplus": _unary(F.softplus),
     "Erf": _unary(torch.erf),
     "Tanh": _unary(torch.tanh),

@@ -198,6 +198,40 @@ def gelu_slope(x, like):
     return fma(near * broadcast(number(1 / math.sqrt(2 * math.pi), like)), bell, share)
 
 
+@device
+def _mish(x, like):
+    """``eˣ``, and ``tanh(ln(1 + eˣ))``: n / (n + 2) with n = eˣ(eˣ + 2), for x up to 22."""
+    zero, two = broadcast(number(0, like)), broadcast(number(2, like))
+    # ``exponential`` ends at the smallest normal number, which is too much times a large x.
+    e = choose(less(x, broadcast(number(-800, like))), zero, exponential(x))
+    n = e * (e + two)
+    return e, quotient(n, n + two)
+
+
+@device
+def mish(x, like):
+    """``x · tanh(ln(1 + eˣ))``. Source: Misra, "Mish", BMVC 2020."""
+    _, share = _mish(_up_to_22(x, like), like)
+    return x * share
+
+
+@device
+def mish_slope(x, like):
+    """``t + x · (1 - t²) · σ(x)``, t being the tanh: ``(1 - t²)·σ`` is 4eˣ(eˣ + 1) / (n + 2)²."""
+    near = _up_to_22(x, like)
+    e, share = _mish(near, like)
+    one, two = broadcast(number(1, like)), broadcast(number(2, like))
+    below = fma(e, e + two, two)
+    rise = quotient(broadcast(number(4, like)) * e * (e + one), below * below)
+    return fma(near, rise, share)
+
+
+@device
+def _up_to_22(x, like):
+    """From where on the tanh is 1, and squares of eˣ are no infinity yet."""
+    return within(x, number(-math.inf, like), number(22, like))
+
+
 # --- by number ------------------------------------------------------------------------------------
 
 FORM = Layout("Form", "low:real high:real kind")
