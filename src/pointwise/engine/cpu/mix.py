@@ -72,11 +72,11 @@ def mix_int8_arguments(
 
 @device
 def mix_tile(mix, out, residual, a, a_row, stride, first, rows, group, column, columns, like,
-             moments=0, row_block=0, begins=False, ahead=0, ahead_end=0, apart=0):  # fmt: skip
+             moments=0, split=0, begins=False, ahead=0, ahead_end=0, apart=0):  # fmt: skip
     """Rows of A times some columns of a group's weight, with the epilogue, to rows ``first …``.
 
-    ``stride``, ``ahead …`` are those of ``multiply``. The results' ``moments`` are left behind for
-    their ``row_block``, which ``begins`` with these rows.
+    ``stride``, ``ahead …`` are those of ``multiply``. The ``moments`` of the results are added to
+    those of a split, which ``begins`` with these rows.
     """
     size, width = bytes_of(like), lanes_of(like)
     channel = group * mix.columns + column
@@ -98,12 +98,12 @@ def mix_tile(mix, out, residual, a, a_row, stride, first, rows, group, column, c
         activate(out + offset, mix.out_row, rows, columns, mix.kind, like)
     if moments != 0:
         leave(moments, out + offset, mix.out_row, rows, columns, channel, mix.out_row // size,
-              row_block, begins, like)  # fmt: skip
+              split, begins, like)  # fmt: skip
 
 
 @device
 def mix_tile_int8(mix, out, residual, a, a_row, stride, first, rows, group, column, columns, like,
-                  moments=0, row_block=0, begins=False, ahead=0, ahead_end=0, apart=0):  # fmt: skip
+                  moments=0, split=0, begins=False, ahead=0, ahead_end=0, apart=0):  # fmt: skip
     """``mix_tile`` of bytes: there is one group, and neither moments nor prefetches."""
     size = 1 if mix.as_bytes != 0 else 4
     if residual != 0:

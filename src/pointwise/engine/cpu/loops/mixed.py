@@ -62,7 +62,7 @@ def mixed_of(name: str, gather: Layout, fill, mix: Layout, mix_tile):
         own = layout(arguments)
         column = program % own.blocks * own.block
         columns = min(own.block, own.mix.columns - column)
-        row_block = program // own.blocks % own.row_blocks
+        split = program // own.blocks % own.row_blocks
         group = program // own.blocks // own.row_blocks
         channel = group * own.group_bytes
         x = own.x + channel
@@ -70,7 +70,7 @@ def mixed_of(name: str, gather: Layout, fill, mix: Layout, mix_tile):
         apart = 0
         if own.prologue != 0 and slot(own.prologue, 0) == CORRECT:
             apart = slot(own.prologue, 5)
-        begin = row_block * own.span
+        begin = split * own.span
         end = min(begin + own.span, own.rows)
         for first in range(begin, end, own.tile):
             rows = min(own.tile, end - first)
@@ -85,7 +85,7 @@ def mixed_of(name: str, gather: Layout, fill, mix: Layout, mix_tile):
                     ahead = x + (first + own.tile) * own.x_row
                     ahead_end = x + min(first + 2 * own.tile, end) * own.x_row
             mix_tile(own.mix, own.out, own.residual, a, a_row, stride, first, rows, group, column,
-                     columns, like, own.moments, row_block, first == begin, ahead, ahead_end,
+                     columns, like, own.moments, split, first == begin, ahead, ahead_end,
                      apart)  # fmt: skip
 
     return layout, mixed
