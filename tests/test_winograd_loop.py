@@ -13,32 +13,33 @@ from hypothesis import strategies as st
 
 from pointwise import accelerate
 from pointwise.convolution.window import window
-from pointwise.engine.cpu.loops import images as conv_images
+from pointwise.engine.cpu.loops.mixed import mixed
 from pointwise.engine.cpu.loops.winograd import (
     MATRICES,
-    filtered,
-    filtering_step,
-    filters_in,
     room_for,
+    weight_transform_step,
     winograd_outputs,
     winograd_step,
+    winograd_weight,
+    winograd_weight_in,
 )
 from pointwise.engine.cpu.pack import padded_columns
 from pointwise.engine.cpu.toom_cook import matrices
+from pointwise.engine.cpu.weights import pack_weight
 
 F32, F64 = torch.float32, torch.float64
 ACTIVATIONS = {"none": lambda x: x, "relu6": F.relu6, "hardswish": F.hardswish, "silu": F.silu}
 
 
-def filtered_by_a_launch(weight, bias, outputs):
-    mix = conv_images.mix(weight, bias)
+def weight_by_a_launch(weight, bias, outputs):
+    mix = pack_weight(weight, bias)
     room = torch.full((room_for(mix, outputs),), torch.nan, dtype=weight.dtype)
-    found = filters_in(room, mix, outputs)
-    filtering_step(mix, found).run()
+    found = winograd_weight_in(room, mix, outputs)
+    weight_transform_step(mix, found).run()
     return found
 
 
-FILTERS = {"beforehand": filtered, "in every run": filtered_by_a_launch}
+WEIGHTS = {"beforehand": winograd_weight, "in every run": weight_by_a_launch}
 LANES = padded_columns(1, F32)  # channels come in whole registers
 
 # images, size, registers of inputs and of outputs, padding (top, bottom, left, right)
@@ -66,12 +67,12 @@ def problem(case, dtype, seed=0):
     lanes = padded_columns(1, dtype)
     x = random(images, c_in * lanes, *size).contiguous(memory_format=torch.channels_last)
     weight, bias = random(c_out * lanes, c_in * lanes, 3, 3), random(c_out * lanes)
-    seen = window(images, size, (3, 3), (1, 1), padding, (1, 1))
-    residual = random(images, c_out * lanes, seen.y.points, seen.x.points)
-    return x, weight, bias, residual.contiguous(memory_format=torch.channels_last), seen
+    field = window(images, size, (3, 3), (1, 1), padding, (1, 1))
+    residual = random(images, c_out * lanes, field.y.points, field.x.points)
+    return x, weight, bias, residual.contiguous(memory_format=torch.channels_last), field
 
 
-def plain(x, weight, bias, residual, seen, padding, activation):
+def plain(x, weight, bias, residual, field, padding, activation):
     """The definition, in float64."""
     top, bottom, left, right = padding
     wide = F.pad(x.double(), (left, right, top, bottom))
@@ -79,11 +80,11 @@ def plain(x, weight, bias, residual, seen, padding, activation):
     return ACTIVATIONS[activation](out if residual is None else out + residual.double())
 
 
-def run(x, weight, bias, residual, seen, outputs, activation, filters="beforehand"):
-    shape = (seen.images, len(weight), seen.y.points, seen.x.points)
+def run(x, weight, bias, residual, field, outputs, activation, weights="beforehand"):
+    shape = (field.images, len(weight), field.y.points, field.x.points)
     out = torch.full(shape, torch.nan, dtype=x.dtype).contiguous(memory_format=torch.channels_last)
-    filters = FILTERS[filters](weight, bias, outputs)
-    winograd_step(x, filters, seen, out, residual, activation).run()
+    weights = WEIGHTS[weights](weight, bias, outputs)
+    winograd_step(x, weights, field, out, residual, activation).run()
     return out
 
 
@@ -112,37 +113,37 @@ def test_any_points_give_the_convolution_exactly(points, data):
 @pytest.mark.parametrize("dtype", [F32, F64])
 @pytest.mark.parametrize("activation", ["none", "relu6", "silu"])
 @pytest.mark.parametrize("outputs", MATRICES)
-@pytest.mark.parametrize("filters", FILTERS)
+@pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("name", CASES)
-def test_against_the_definition(name, filters, outputs, activation, dtype):
-    x, weight, bias, residual, seen = problem(CASES[name], dtype)
-    expected = plain(x, weight, bias, residual, seen, CASES[name][4], activation)
-    found = run(x, weight, bias, residual, seen, outputs, activation, filters)
+def test_against_the_definition(name, weights, outputs, activation, dtype):
+    x, weight, bias, residual, field = problem(CASES[name], dtype)
+    expected = plain(x, weight, bias, residual, field, CASES[name][4], activation)
+    found = run(x, weight, bias, residual, field, outputs, activation, weights)
     error = (found - expected).abs().max()
     scale = (x.abs().max() * weight.abs().max()).double() * weight[0].numel()
     assert error <= 16 * torch.finfo(dtype).eps * scale
 
 
-@pytest.mark.parametrize("filters", FILTERS)
+@pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("outputs", MATRICES)
-def test_without_bias_and_residual(outputs, filters):
-    x, weight, _, _, seen = problem(CASES["odd sizes"], F64)
-    expected = plain(x, weight, None, None, seen, CASES["odd sizes"][4], "none")
-    found = run(x, weight, None, None, seen, outputs, "none", filters)
+def test_without_bias_and_residual(outputs, weights):
+    x, weight, _, _, field = problem(CASES["odd sizes"], F64)
+    expected = plain(x, weight, None, None, field, CASES["odd sizes"][4], "none")
+    found = run(x, weight, None, None, field, outputs, "none", weights)
     torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("filters", FILTERS)
+@pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("outputs", MATRICES)
 @pytest.mark.parametrize("name", CASES)
-def test_the_same_bits_with_any_threads(name, outputs, filters, threads):
+def test_the_same_bits_with_any_threads(name, outputs, weights, threads):
     """However tiles and columns are cut among threads."""
     given = problem(CASES[name], F32)
     threads(1)
-    expected = run(*given, outputs, "hardswish", filters)
+    expected = run(*given, outputs, "hardswish", weights)
     for count in (2, 3, 5):
         threads(count)
-        assert torch.equal(run(*given, outputs, "hardswish", filters), expected)
+        assert torch.equal(run(*given, outputs, "hardswish", weights), expected)
 
 
 @settings(max_examples=60, deadline=None)
@@ -152,38 +153,38 @@ def test_the_same_bits_with_any_threads(name, outputs, filters, threads):
     channels=st.tuples(st.integers(1, 3), st.integers(1, 6)),
     padding=st.tuples(*[st.integers(0, 3)] * 4),
     outputs=st.sampled_from([*MATRICES]),
-    filters=st.sampled_from([*FILTERS]),
+    weights=st.sampled_from([*WEIGHTS]),
 )
-def test_any_shape(images, size, channels, padding, outputs, filters):
+def test_any_shape(images, size, channels, padding, outputs, weights):
     top, bottom, left, right = padding
     assume(size[0] + top + bottom > 2)
     assume(size[1] + left + right > 2)
-    x, weight, bias, residual, seen = problem((images, size, *channels, padding), F64)
-    expected = plain(x, weight, bias, residual, seen, padding, "none")
-    found = run(x, weight, bias, residual, seen, outputs, "none", filters)
+    x, weight, bias, residual, field = problem((images, size, *channels, padding), F64)
+    expected = plain(x, weight, bias, residual, field, padding, "none")
+    found = run(x, weight, bias, residual, field, outputs, "none", weights)
     torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("filters", FILTERS)
-def test_rounding_is_what_is_said(filters):
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_rounding_is_what_is_said(weights):
     """Of a layer of a ResNet: m = 2 is better than the direct sum, m = 4 not much worse."""
     torch.manual_seed(1)
     x = torch.randn(1, 256, 24, 24).relu().contiguous(memory_format=torch.channels_last)
     weight = torch.randn(64, 256, 3, 3) / 48
-    seen = square(24)
+    field = square(24)
     expected = F.conv2d(x.double(), weight.double(), padding=1)
 
     def error(found):
         return (found - expected).square().mean().sqrt()
 
-    direct = error(conv_images.mixed(x, conv_images.mix(weight, None), seen))
-    assert error(run(x, weight, None, None, seen, 2, "none", filters)) < direct
-    assert error(run(x, weight, None, None, seen, 4, "none", filters)) < 3 * direct
+    direct = error(mixed(x, pack_weight(weight, None), field))
+    assert error(run(x, weight, None, None, field, 2, "none", weights)) < direct
+    assert error(run(x, weight, None, None, field, 4, "none", weights)) < 3 * direct
 
 
 def test_no_images():
-    x, weight, bias, _, seen = problem((0, (5, 5), 1, 1, (1,) * 4), F32)
-    assert run(x, weight, bias, None, seen, 2, "none").shape == (0, LANES, 5, 5)
+    x, weight, bias, _, field = problem((0, (5, 5), 1, 1, (1,) * 4), F32)
+    assert run(x, weight, bias, None, field, 2, "none").shape == (0, LANES, 5, 5)
 
 
 def square(size, images=1, kernel=3, stride=1, dilation=1):
@@ -194,8 +195,8 @@ def square(size, images=1, kernel=3, stride=1, dilation=1):
 def test_where_it_is_used():
     """Larger tiles for larger images; the direct sum where there is little work, or another one."""
 
-    def outputs(seen, inputs, columns, groups=1):
-        return winograd_outputs(seen, inputs, columns, groups, F32)
+    def outputs(field, inputs, columns, groups=1):
+        return winograd_outputs(field, inputs, columns, groups, F32)
 
     wide = 4 * LANES
     assert outputs(square(56), wide, wide) == 4

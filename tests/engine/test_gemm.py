@@ -7,6 +7,7 @@ import oracle
 import pytest
 import torch
 
+from pointwise.engine.cpu.by_dtype import by_dtype
 from pointwise.engine.cpu.gemm import (
     ELEMENT,
     FROM_BIAS,
@@ -18,10 +19,10 @@ from pointwise.engine.cpu.gemm import (
     TILE_ROW,
     multiply,
 )
-from pointwise.engine.cpu.launch import device, kernel, launch, slot
+from pointwise.engine.cpu.launch import device, launch
+from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.pack import pack, pack_kernels, pad_row, padded_columns
-from pointwise.engine.cpu.table import bits, real
-from pointwise.engine.cpu.vector import REGISTER_BYTES
+from pointwise.engine.cpu.vector import REGISTER_BYTES, number
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 STARTS = pytest.mark.parametrize(
@@ -32,25 +33,23 @@ STARTS = pytest.mark.parametrize(
 EVERYTHING = (-float("inf"), float("inf"))
 
 
+PRODUCT = Layout(
+    "Product",
+    "*a *b *c *source *bias a_row stride a_step b_step b_next depth c_row rows columns start "
+    "source_row low:real high:real",
+)
+
+
 @device
-def _multiply(arguments, like):
-    multiply(slot(arguments, 0), slot(arguments, 1), slot(arguments, 2), slot(arguments, 3),
-             slot(arguments, 4), slot(arguments, 5), slot(arguments, 6), slot(arguments, 7),
-             slot(arguments, 8), slot(arguments, 9), slot(arguments, 10), slot(arguments, 11),
-             slot(arguments, 12), slot(arguments, 13), slot(arguments, 14), slot(arguments, 15),
-             real(arguments, 16, like), real(arguments, 17, like), 0, 0, 0, like)  # fmt: skip
-
-
-@kernel
-def _multiply_float32(arguments, program, thread):
+def _multiply(arguments, program, thread, like):
     """``multiply`` with its arguments from a table."""
-    _multiply(arguments, np.float32(0))
+    own = PRODUCT(arguments)
+    multiply(own.a, own.a_row, own.stride, own.a_step, own.b, own.b_step, own.b_next, own.depth,
+             own.c, own.c_row, own.rows, own.columns, own.start, own.source, own.source_row,
+             own.bias, number(own.low, like), number(own.high, like), 0, 0, 0, like)  # fmt: skip
 
 
-@kernel
-def _multiply_float64(arguments, program, thread):
-    """``multiply`` with its arguments from a table."""
-    _multiply(arguments, np.float64(0))
+KERNELS = by_dtype(_multiply, "product_of_a_test")
 
 
 class Matrices:
@@ -90,13 +89,28 @@ class Matrices:
         size = self.dtype.itemsize
         c = self.c.clone()
         width = REGISTER_BYTES
-        table = [self.stored_a.data_ptr(), self.a_row, self.stride, self.a_step]
-        table += [self.b.data_ptr(), width, self.depth * width, self.depth]
-        table += [c.data_ptr(), (self.columns + 1) * size, self.rows, self.columns, start]
         source = c if own else self.source
-        table += [source.data_ptr(), source.stride(0) * size] if start & FROM_ROWS else [0, 0]
-        table += [self.padded_bias.data_ptr() if start & FROM_BIAS else 0, *map(bits, bounds)]
-        launch(_multiply_float32 if size == 4 else _multiply_float64, table, 1)
+        arguments = PRODUCT(
+            a=self.stored_a,
+            b=self.b,
+            c=c,
+            source=source if start & FROM_ROWS else None,
+            bias=self.padded_bias if start & FROM_BIAS else None,
+            a_row=self.a_row,
+            stride=self.stride,
+            a_step=self.a_step,
+            b_step=width,
+            b_next=self.depth * width,
+            depth=self.depth,
+            c_row=(self.columns + 1) * size,
+            rows=self.rows,
+            columns=self.columns,
+            start=start,
+            source_row=source.stride(0) * size,
+            low=bounds[0],
+            high=bounds[1],
+        )
+        launch(KERNELS[self.dtype], arguments, 1)
         assert torch.equal(c[-1], self.c[-1]), "wrote below the last row"
         assert torch.equal(c[:, -1], self.c[:, -1]), "wrote behind the last column"
         return c[:-1, :-1].numpy()

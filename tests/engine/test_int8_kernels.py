@@ -9,6 +9,8 @@ from pointwise.acceleration.vocabulary_int8 import conv_int8
 from pointwise.convolution.window import window
 from pointwise.engine.cpu.gemm_int8 import HAS_VNNI
 from pointwise.engine.cpu.loops import images_int8 as int8
+from pointwise.engine.cpu.loops.mixed import mixed_int8_step
+from pointwise.engine.cpu.weights import pack_stencil_int8, pack_weight_int8
 
 pytestmark = pytest.mark.skipif(not HAS_VNNI, reason="this machine has no AVX512-VNNI")
 
@@ -25,18 +27,18 @@ def weights(*shape, seed=1):
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randint(-128, 128, shape, generator=generator, dtype=torch.int8)
     depth = shape[1] * shape[2] * shape[3]
-    spread = (100 * 74 * depth**0.5) / 60
-    factor = (torch.rand(shape[0], generator=generator) + 0.5) / spread
+    scale = (100 * 74 * depth**0.5) / 60
+    factor = (torch.rand(shape[0], generator=generator) + 0.5) / scale
     return weight, factor, torch.rand(shape[0], generator=generator) * 200
 
 
-def seen_of(x, weight, stride, padding, dilation):
+def window_of(x, weight, stride, padding, dilation):
     return window(x.shape[0], x.shape[2:], weight.shape[2:], stride, padding, dilation)
 
 
-def room(seen, channels, dtype):
+def room(field, channels, dtype):
     """Memory for a result, full of what must be written over."""
-    shape = (seen.images, channels, seen.y.points, seen.x.points)
+    shape = (field.images, channels, field.y.points, field.x.points)
     out = torch.full(shape, 77 if dtype == torch.uint8 else float("nan"), dtype=dtype)
     return out.contiguous(memory_format=torch.channels_last)
 
@@ -65,11 +67,11 @@ def test_mixes_give_the_same_bits(case, zero, dtype, with_residual):
     weight, factor, shift = weights(outputs, inputs, *kernel)
     stride, pad, dilation = ((v, v) if isinstance(v, int) else v for v in (stride, pad, dilation))
     edges = (pad[0], pad[0], pad[1], pad[1])
-    seen = seen_of(x, weight, stride, edges, dilation)
-    out = room(seen, outputs, dtype)
+    field = window_of(x, weight, stride, edges, dilation)
+    out = room(field, outputs, dtype)
     residual = images(*out.shape, seed=5) if with_residual else None
-    packed = int8.mix(weight, factor, shift, zero)
-    int8.mixed_step(x, packed, seen, out, residual, 0.37, 10.0, 150.0).run()
+    packed = pack_weight_int8(weight, factor, shift, zero)
+    mixed_int8_step(x, packed, field, out, residual, 0.37, 10.0, 150.0).run()
     expected = conv_int8(x, weight, factor, shift, residual, stride, edges, dilation, 1, zero,
                          0.37, 10.0, 150.0, dtype == torch.uint8)  # fmt: skip
     assert torch.equal(out, expected)
@@ -99,9 +101,9 @@ def test_stencils_give_the_same_bits(case, zero):
     weight, factor, shift = weights(channels, 1, *kernel)
     pad = (pad, pad) if isinstance(pad, int) else pad
     edges = (pad[0], pad[0], pad[1], pad[1])
-    seen = seen_of(x, weight, (stride, stride), edges, (1, 1))
-    out = room(seen, channels, torch.uint8)
-    int8.depthwise_step(x, int8.taps(weight, factor, shift, zero), seen, out).run()
+    field = window_of(x, weight, (stride, stride), edges, (1, 1))
+    out = room(field, channels, torch.uint8)
+    int8.depthwise_step(x, pack_stencil_int8(weight, factor, shift, zero), field, out).run()
     expected = conv_int8(x, weight, factor, shift, None, (stride, stride), edges, (1, 1), channels,
                          zero, 0.0, 0.0, 255.0, True)  # fmt: skip
     assert torch.equal(out, expected)
@@ -115,11 +117,11 @@ def test_pairs_in_one_loop_give_the_same_bits(case, dtype):
     first, then = weights(channels, 1, *kernel), weights(37, channels, 1, 1, seed=3)
     pad = (pad, pad) if isinstance(pad, int) else pad
     edges = (pad[0], pad[0], pad[1], pad[1])
-    seen = seen_of(x, first[0], (stride, stride), edges, (1, 1))
-    out = room(seen, 37, dtype)
+    field = window_of(x, first[0], (stride, stride), edges, (1, 1))
+    out = room(field, 37, dtype)
     residual = images(*out.shape, seed=5)
-    int8.separable_step(x, int8.taps(*first, 93), int8.mix(*then, 11), seen, out, residual, 0.2,
-                        1.0, 200.0).run()  # fmt: skip
+    stencil, mix = pack_stencil_int8(*first, 93), pack_weight_int8(*then, 11)
+    int8.separable_step(x, stencil, mix, field, out, residual, 0.2, 1.0, 200.0).run()
     between = conv_int8(x, *first, None, (stride, stride), edges, (1, 1), channels, 93, 0.0, 0.0,
                         255.0, True)  # fmt: skip
     expected = conv_int8(between, *then, residual, (1, 1), (0, 0, 0, 0), (1, 1), 1, 11, 0.2, 1.0,
@@ -130,12 +132,12 @@ def test_pairs_in_one_loop_give_the_same_bits(case, dtype):
 def test_results_do_not_depend_on_the_number_of_threads(threads):
     x = images(2, 64, 20, 20)
     weight, factor, shift = weights(96, 64, 3, 3)
-    seen = seen_of(x, weight, (1, 1), (1, 1, 1, 1), (1, 1))
+    field = window_of(x, weight, (1, 1), (1, 1, 1, 1), (1, 1))
     found = []
     for team in (1, 2, 3):
         threads(team)
-        out = room(seen, 96, torch.uint8)
-        int8.mixed_step(x, int8.mix(weight, factor, shift, 7), seen, out).run()
+        out = room(field, 96, torch.uint8)
+        mixed_int8_step(x, pack_weight_int8(weight, factor, shift, 7), field, out).run()
         found.append(out)
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
@@ -147,7 +149,7 @@ def test_the_largest_numbers_do_not_wrap_around():
     for value in (127, -128):
         weight = torch.full((16, 2048, 1, 1), value, dtype=torch.int8)
         factor, shift = torch.ones(16), torch.zeros(16)
-        seen = seen_of(x, weight, (1, 1), (0, 0, 0, 0), (1, 1))
-        out = room(seen, 16, torch.float32)
-        int8.mixed_step(x, int8.mix(weight, factor, shift, 0), seen, out).run()
+        field = window_of(x, weight, (1, 1), (0, 0, 0, 0), (1, 1))
+        out = room(field, 16, torch.float32)
+        mixed_int8_step(x, pack_weight_int8(weight, factor, shift, 0), field, out).run()
         assert torch.equal(out, torch.full_like(out, 255.0 * value * 2048))

@@ -8,19 +8,20 @@ import torch
 from image_cases import CASES, DTYPES, ImageCase, each, named
 from image_oracle import TOLERANCE, reads
 
+from pointwise.convolution.problem import is_depthwise
 from pointwise.convolution.window import Window, window
-from pointwise.engine.cpu.loops import images as conv_images
-from pointwise.engine.cpu.loops.input_gradient import (
-    depthwise_input_gradient,
-    mixed_input_gradient,
-)
+from pointwise.engine.cpu import launch
+from pointwise.engine.cpu.loops.depthwise import depthwise
+from pointwise.engine.cpu.loops.input_gradient import depthwise_input_gradient, mixed_input_gradient
+from pointwise.engine.cpu.loops.mixed import mixed
+from pointwise.engine.cpu.weights import pack_stencil, pack_weight
 
 BATCHED = [case for case in CASES if case.batch and not case.is_depthwise and case.groups == 1]
 FEW = named("5 to 17 channels", "kernel 4 × 4", "stride 2, 1, same", "dilation 3 and 2, same",
             "uneven padding, stride 2", "pointwise, stride 3, 3", "stem")  # fmt: skip
 
 
-def looks(case: ImageCase) -> Window:
+def window_of(case: ImageCase) -> Window:
     stride, padding, dilation, _ = case.numbers
     return window(case.batch, case.sizes, case.kernel, stride, padding, dilation)
 
@@ -29,11 +30,11 @@ def image(values: torch.Tensor) -> torch.Tensor:
     return values.contiguous(memory_format=torch.channels_last)
 
 
-def gathered(case: ImageCase, x: torch.Tensor, seen: Window) -> torch.Tensor:
+def gathered(case: ImageCase, x: torch.Tensor, field: Window) -> torch.Tensor:
     """A ``[N, taps·C, H, W]``, by a weight that passes each value on."""
-    channels, taps = x.shape[1], seen.taps
+    channels, taps = x.shape[1], field.taps
     through = torch.eye(taps * channels, dtype=x.dtype).view(-1, *case.kernel, channels)
-    return conv_images.mixed(image(x), conv_images.mix(through.permute(0, 3, 1, 2), None), seen)
+    return mixed(image(x), pack_weight(through.permute(0, 3, 1, 2), None), field)
 
 
 def expected(case: ImageCase) -> np.ndarray:
@@ -53,7 +54,7 @@ def check(case: ImageCase, found: torch.Tensor) -> None:
 @DTYPES
 @each(BATCHED)
 def test_gather_is_the_oracle(case, dtype, poisoned):
-    check(case, gathered(case, case.tensor("input", dtype), looks(case)))
+    check(case, gathered(case, case.tensor("input", dtype), window_of(case)))
 
 
 @DTYPES
@@ -62,13 +63,13 @@ def test_gather_is_the_oracle(case, dtype, poisoned):
 def test_adjoint(case, dtype, poisoned):
     """⟨Gx, a⟩ = ⟨x, Gᵀa⟩, where G is the convolution by a weight, and Gᵀ the input's gradient."""
     x, weight, grad = (case.tensor(role, dtype) for role in ("input", "weight", "grad"))
-    x, grad, seen = image(x), image(grad), looks(case)
-    if conv_images.is_stencil(weight.shape, case.groups):
-        out = conv_images.depthwise(x, conv_images.taps(weight, None), seen)
-        back = depthwise_input_gradient(grad, weight, seen)
+    x, grad, field = image(x), image(grad), window_of(case)
+    if is_depthwise(weight.shape, case.groups):
+        out = depthwise(x, pack_stencil(weight, None), field)
+        back = depthwise_input_gradient(grad, weight, field)
     else:
-        out = conv_images.mixed(x, conv_images.mix(weight, None, case.groups), seen)
-        back = mixed_input_gradient(grad, weight, seen, case.groups)
+        out = mixed(x, pack_weight(weight, None, case.groups), field)
+        back = mixed_input_gradient(grad, weight, field, case.groups)
     forward, backward = ((a.double() * b.double()).sum() for a, b in ((out, grad), (x, back)))
     terms = case.terms + case.input_terms
     size = sum((a.double() * b.double()).abs().sum() for a, b in ((out, grad), (x, back)))
@@ -81,11 +82,11 @@ def test_more_rows_than_a_tile(case, threads):
     # Many images, by several threads: tiles begin and end anywhere in a row.
     x = case.tensor("input")
     many = torch.cat([x + 10 * i for i in range(37)])
-    one_by_one = torch.cat([gathered(case, x + 10 * i, looks(case)) for i in range(37)])
-    seen = Window(len(many), looks(case).y, looks(case).x)
+    one_by_one = torch.cat([gathered(case, x + 10 * i, window_of(case)) for i in range(37)])
+    field = window_of(case)._replace(images=len(many))
     for count in (1, 2, 3):
         threads(count)
-        assert torch.equal(gathered(case, many, seen), one_by_one)
+        assert torch.equal(gathered(case, many, field), one_by_one)
 
 
 # --- would these tests notice? --------------------------------------------------------------------
@@ -95,7 +96,7 @@ def _moved(y):
     return {"padding": y.padding - 1}
 
 
-def _spread(y):
+def _dilated(y):
     return {"dilation": y.dilation + 1}
 
 
@@ -107,11 +108,11 @@ def _faster(y):
     return {"stride": y.stride + 1}
 
 
-@pytest.mark.parametrize("damage", [_moved, _spread, _smaller, _faster])
+@pytest.mark.parametrize("damage", [_moved, _dilated, _smaller, _faster])
 @pytest.mark.parametrize("axis", ["y", "x"])
 def test_a_gather_that_looks_elsewhere_is_noticed(damage, axis):
     case = ImageCase("looks elsewhere", (9, 9), (3, 5), stride=2)
-    sound = looks(case)
+    sound = window_of(case)
     check(case, gathered(case, case.tensor("input"), sound))
     old = getattr(sound, axis)
     wrong = sound._replace(**{axis: old._replace(**damage(old))})
@@ -121,9 +122,8 @@ def test_a_gather_that_looks_elsewhere_is_noticed(damage, axis):
 
 def test_rows_that_nobody_writes_are_noticed(poisoned, monkeypatch):
     case = ImageCase("not to the end", (9, 9), (3, 5))
-    check(case, gathered(case, case.tensor("input"), looks(case)))
-    launch = conv_images.launch
-    monkeypatch.setattr(conv_images, "launch", lambda compiled, arguments, programs: launch(
-        compiled, arguments, programs - 1))  # fmt: skip
+    check(case, gathered(case, case.tensor("input"), window_of(case)))
+    run = launch.launch
+    monkeypatch.setattr(launch, "launch", lambda *given: run(*given[:2], given[2] - 1))
     with pytest.raises(AssertionError, match="nan"):
-        check(case, gathered(case, case.tensor("input"), looks(case)))
+        check(case, gathered(case, case.tensor("input"), window_of(case)))

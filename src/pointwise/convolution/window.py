@@ -23,6 +23,11 @@ class Axis(NamedTuple):
     padding: int = 0  # in front
     dilation: int = 1
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether point i reads pixel i and nothing else, for each pixel."""
+        return self.points == self.size and self.taps == self.stride == 1 and self.padding == 0
+
 
 class Window(NamedTuple):
     """What is read for each point of ``images`` results."""
@@ -42,9 +47,7 @@ class Window(NamedTuple):
     @property
     def is_identity(self) -> bool:
         """Whether point i reads pixel i and nothing else, as a pointwise convolution does."""
-        return all(
-            axis == Axis(axis.size, axis.size, 1, 1, 0, axis.dilation) for axis in (self.y, self.x)
-        )
+        return self.y.is_identity and self.x.is_identity
 
 
 def window(

@@ -256,7 +256,7 @@ def multiply(a, a_row, stride, a_step, b, b_step, b_next, depth, c, c_row, rows,
             if ahead < ahead_end:
                 line, step, far = ahead, 64, apart
                 ahead += depth * 64
-            operands = (
+            given = (
                 a + row * a_row, a_row, a_step, b + (column // width) * b_next, b_step, b_next,
                 depth, c + row * c_row + column * size, c_row, valid, left, start,
                 source + row * source_row + column * size, source_row, bias + column * size, low,
@@ -264,17 +264,17 @@ def multiply(a, a_row, stride, a_step, b, b_step, b_next, depth, c, c_row, rows,
             )  # fmt: skip
             if left > width:
                 if stride == TILE:
-                    _wide_tile(*operands)
+                    _wide_tile(*given)
                 elif stride == ELEMENT and valid == ROWS:
-                    _wide_element(*operands)
+                    _wide_element(*given)
                 elif valid <= ROWS // 2:
-                    _wide_few(*operands)
+                    _wide_few(*given)
                 else:
-                    _wide(*operands)
+                    _wide(*given)
             elif stride == TILE:
-                _narrow_tile(*operands)
+                _narrow_tile(*given)
             elif stride == ELEMENT and valid == ROWS:
-                _narrow_element(*operands)
+                _narrow_element(*given)
             else:
-                _narrow(*operands)
+                _narrow(*given)
         column += 2 * width if left > width else width

@@ -196,7 +196,7 @@ def multiply(a, a_row, b, depth, c, c_row, rows, columns, start, factor, shift, 
         row = 0
         while row < rows:
             valid = rows - row
-            operands = (
+            given = (
                 a + row * a_row, a_row, b + column // LANES * next_panel, next_panel, depth,
                 c + row * c_row + column * size, c_row, valid, left, start + 4 * column,
                 factor + 4 * column, shift + 4 * column,
@@ -204,16 +204,16 @@ def multiply(a, a_row, b, depth, c, c_row, rows, columns, start, factor, shift, 
                 times, low, high, as_bytes,
             )  # fmt: skip
             if wide == 4 * LANES:
-                _row(*operands)
+                _row(*given)
                 row += 2
             elif wide == LANES:
-                _narrow(*operands)
+                _narrow(*given)
                 row += ROWS
             elif valid <= ROWS // 2:
-                _wide_few(*operands)
+                _wide_few(*given)
                 row += ROWS // 2
             else:
-                _wide(*operands)
+                _wide(*given)
                 row += ROWS
         column += wide
 

@@ -10,13 +10,12 @@ from pointwise.engine.cpu.gemm_int8 import multiply as multiply_int8
 from pointwise.engine.cpu.launch import device
 from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.loops.moments import add_moments
-from pointwise.engine.cpu.pack import padded_columns
 from pointwise.engine.cpu.vector import bytes_of, lanes_of, number
 from pointwise.engine.cpu.weights import PackedWeight, PackedWeightInt8, WinogradWeight
 
-MIX = Layout("Mix", "*weight *bias depth columns padded out_row low:real high:real kind")
-"""Of each group ``depth × columns``, in panels of ``padded`` columns; results are rows ``out_row``
-bytes apart, kept within ``low … high`` and then given to the activation ``kind``."""
+MIX = Layout("Mix", "*weight *bias depth columns out_row low:real high:real kind")
+"""Of each group ``depth × columns``; results are rows ``out_row`` bytes apart, kept within ``low …
+high`` and then given to the activation ``kind``."""
 
 MIX_INT8 = Layout(
     "MixInt8",
@@ -37,7 +36,6 @@ def mix_arguments(
         bias=weight.bias,
         depth=weight.depth,
         columns=weight.columns,
-        padded=padded_columns(weight.columns, weight.dtype),
         out_row=out_row,
         low=low,
         high=high,
@@ -89,11 +87,13 @@ def mix_tile(mix, out, residual, a, a_row, stride, first, rows, group, column, c
     if mix.bias != 0:
         start |= FROM_BIAS
     panel = mix.depth * width * size
-    panels = group * (mix.padded // width) + column // width
-    multiply(a, a_row, stride, size, mix.weight + panels * panel, width * size, panel, mix.depth,
-             out + offset, mix.out_row, rows, columns, start, residual + offset, mix.out_row,
-             mix.bias + (group * mix.padded + column) * size, number(mix.low, like),
-             number(mix.high, like), ahead, ahead_end, apart, like)  # fmt: skip
+    panels = -(-mix.columns // width)  # of a group
+    weight = mix.weight + (group * panels + column // width) * panel
+    bias = mix.bias + (group * panels * width + column) * size
+    low, high = number(mix.low, like), number(mix.high, like)
+    multiply(a, a_row, stride, size, weight, width * size, panel, mix.depth, out + offset,
+             mix.out_row, rows, columns, start, residual + offset, mix.out_row, bias, low, high,
+             ahead, ahead_end, apart, like)  # fmt: skip
     if mix.kind != NONE:
         activate(out + offset, mix.out_row, rows, columns, mix.kind, like)
     if moments != 0:

@@ -6,6 +6,8 @@ Where a tap lies outside the image it holds zeros, or in an image of bytes what 
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from pointwise.convolution.window import Window
 from pointwise.engine.cpu.gathers.prologue import copy, transfer, transfer_rows
 from pointwise.engine.cpu.launch import device, device_of
@@ -17,6 +19,7 @@ PATCHES = Layout("Patches", "pad", window=WINDOW)
 """``pad`` is the whole number that every channel has outside of the image."""
 
 
+@lru_cache(maxsize=4096)  # numbers alone, and a noticeable part of a small convolution's time
 def patches_arguments(window: Window, pixel: int, channels: int, pad: int = 0) -> Arguments:
     """Patches of ``channels`` of pixels that lie ``pixel`` bytes apart."""
     return PATCHES(pad=pad, window=window_arguments(window, pixel, channels))

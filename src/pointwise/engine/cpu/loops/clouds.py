@@ -85,7 +85,7 @@ def forward(gather: Gather, weight: Tensor | None, bias: Tensor | None) -> Tenso
         _MIXED,
         x,
         out,
-        Tiling(rows, tile, columns, tile, _row_bytes(depth * size), direct, columns),
+        Tiling(rows, tile, columns, tile, _row_bytes(depth * size), direct, 1, -(-rows // tile), 1),
         gather.arguments(),
         mix_arguments(pack_matrix(weight, bias), out_row, "none"),
     ).run()

@@ -5,7 +5,8 @@ Results do not depend on the number of threads: a row is computed by one program
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -92,43 +93,44 @@ _MIXED = by_dtype(_mixed, "mixed")
 _MIXED_INT8 = of_type(_mixed_int8, np.uint8(0), "mixed_int8")
 
 
-@dataclass(frozen=True)
-class Tiling:
+class Tiling(NamedTuple):
     """How the rows and columns of a mix are divided among programs, and those into tiles."""
 
     rows: int
     span: int  # rows of a program
     block: int  # columns of a program
     tile: int  # rows
-    row_bytes: int  # between the rows of a gathered tile
+    row_bytes: int  # from row to row of a gathered tile
     direct: bool  # nothing is gathered: A is x
-    columns: int  # of a group
-    groups: int = 1
-
-    @property
-    def row_blocks(self) -> int:
-        return -(-self.rows // self.span)
-
-    @property
-    def blocks(self) -> int:
-        return -(-self.columns // self.block)
+    groups: int
+    row_blocks: int
+    blocks: int  # of columns
 
 
-def tiling(
-    window: Window, depth: int, columns: int, groups: int, size: int, row_bytes: int, direct: bool,
-    rows: int, team: int,
-) -> Tiling:  # fmt: skip
-    """That of an image whose patches have ``depth`` numbers of ``size`` bytes.
+@lru_cache(maxsize=4096)
+def image_tiling(
+    points: int,
+    depth: int,
+    columns: int,
+    groups: int,
+    size: int,
+    is_identity: bool,
+    direct: bool,
+    row_bytes: int,
+    rows: int,
+    team: int,
+) -> Tiling:
+    """That of an image whose patches are ``depth`` numbers of ``size`` bytes, for ``team`` threads.
 
     Tiles are multiples of ``rows``, those of the microkernel.
     """
-    identity = window.is_identity
-    span, block = cut_points(window.points, depth, columns, groups, size, identity, team)
+    span, block = cut_points(points, depth, columns, groups, size, is_identity, team)
     tile = span
     if not direct:
-        room = (256 if identity else 48) * 1024
+        room = (256 if is_identity else 48) * 1024
         tile = min(span, rows * max(1, min(8, room // (rows * row_bytes))))
-    return Tiling(window.points, span, block, tile, row_bytes, direct, columns, groups)
+    row_blocks, blocks = -(-points // span), -(-columns // block)
+    return Tiling(points, span, block, tile, row_bytes, direct, groups, row_blocks, blocks)
 
 
 def mixed_launch(
@@ -148,20 +150,33 @@ def mixed_launch(
 
     ``is_in_order`` says that the pixels of a tile, and no others, follow those of the last one.
     """
+    rows, span, block, tile, row_bytes, direct, groups, row_blocks, blocks = tiling
     scratch = None
-    if not tiling.direct:
-        rows = threads() * tiling.tile + ROWS  # the microkernel reads as many
-        scratch = torch.empty(rows * tiling.row_bytes, dtype=torch.uint8)
+    if not direct:  # the microkernel reads a few rows more
+        scratch = torch.empty((threads() * tile + ROWS) * row_bytes, dtype=torch.uint8)
     pixel = x.shape[1] * x.element_size()
     arguments = layout(
-        x=x, out=out, residual=residual, scratch=scratch, prologue=prologue, moments=moments,
-        x_row=pixel, group_bytes=pixel // tiling.groups, is_in_order=int(is_in_order),
-        direct=int(tiling.direct), scratch_row=tiling.row_bytes, tile=tiling.tile,
-        span=tiling.span, rows=tiling.rows, row_blocks=tiling.row_blocks, block=tiling.block,
-        blocks=tiling.blocks, gather=gather, mix=mix,
-    )  # fmt: skip
-    programs = tiling.groups * tiling.row_blocks * tiling.blocks
-    return Launch(compiled, arguments, programs, out)
+        x=x,
+        out=out,
+        residual=residual,
+        scratch=scratch,
+        prologue=prologue,
+        moments=moments,
+        x_row=pixel,
+        group_bytes=pixel // groups,
+        is_in_order=int(is_in_order),
+        direct=int(direct),
+        scratch_row=row_bytes,
+        tile=tile,
+        span=span,
+        rows=rows,
+        row_blocks=row_blocks,
+        block=block,
+        blocks=blocks,
+        gather=gather,
+        mix=mix,
+    )
+    return Launch(compiled, arguments, groups * row_blocks * blocks, out)
 
 
 def mixed_step(
@@ -181,17 +196,17 @@ def mixed_step(
     compiled = _MIXED[x.dtype]
     if out.numel() == 0:
         return Launch(compiled, None, 0, out)
-    size, groups = x.element_size(), weights.groups
-    pixel, inputs = x.shape[1] * size, x.shape[1] // groups
+    size, groups, depth = x.element_size(), weights.groups, weights.depth
+    pixel, is_identity = x.shape[1] * size, window.is_identity
     # Pixels a multiple of 4 KB apart share their cache sets, and are better copied.
-    direct = window.is_identity and prologue is None and pixel % 4096 != 0
-    cut = tiling(window, weights.depth, weights.columns, groups, size,
-                 row_stride(weights.depth * size), direct, ROWS,
-                 threads() if moments is None else TEAM)  # fmt: skip
+    direct = is_identity and prologue is None and pixel % 4096 != 0
+    team = threads() if moments is None else TEAM
+    tiling = image_tiling(window.points, depth, weights.columns, groups, size, is_identity, direct,
+                          row_stride(depth * size), ROWS, team)  # fmt: skip
     sums = None
     if moments is not None:
-        counts = np.full(cut.row_blocks, cut.span, dtype=np.int64)
-        counts[-1] = cut.rows - (cut.row_blocks - 1) * cut.span
+        counts = np.full(tiling.row_blocks, tiling.span, dtype=np.int64)
+        counts[-1] = tiling.rows - (tiling.row_blocks - 1) * tiling.span
         sums = moments.begin(out, counts)
     one_tap = window.taps * window.y.stride * window.x.stride == 1
     return mixed_launch(
@@ -199,8 +214,8 @@ def mixed_step(
         _PATCHES,
         x,
         out,
-        cut,
-        patches_arguments(window, pixel, inputs),
+        tiling,
+        patches_arguments(window, pixel, x.shape[1] // groups),
         mix_arguments(weights, out.shape[1] * size, activation),
         residual,
         prologue,
@@ -226,19 +241,20 @@ def mixed_int8_step(
     """
     if out.numel() == 0:
         return Launch(_MIXED_INT8, None, 0, out)
-    channels = x.shape[1]
+    channels, is_identity = x.shape[1], window.is_identity
     depth = channels * window.taps
-    direct = window.is_identity and depth % gemm_int8.GROUP == 0 and depth % 4096 != 0
-    out_row = out.shape[1] * out.element_size()
+    # The microkernel reads whole groups.
+    direct = is_identity and depth % gemm_int8.GROUP == 0 and depth % 4096 != 0
     return mixed_launch(
         _MIXED_INT8,
         _PATCHES_INT8,
         x,
         out,
-        tiling(window, depth, weights.columns, 1, 1, odd_lines(depth), direct, gemm_int8.ROWS,
-               threads()),
+        image_tiling(window.points, depth, weights.columns, 1, 1, is_identity, direct,
+                     odd_lines(depth), gemm_int8.ROWS, threads()),
         patches_arguments(window, channels, channels, weights.zero),
-        mix_int8_arguments(weights, out_row, out.dtype == torch.uint8, residual_scale, low, high),
+        mix_int8_arguments(weights, out.shape[1] * out.element_size(), out.dtype == torch.uint8,
+                           residual_scale, low, high),
         residual,
     )  # fmt: skip
 
