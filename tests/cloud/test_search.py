@@ -159,10 +159,6 @@ def test_the_kernel_on_addresses_checks_whoever_calls():
             grid_search(*call)
 
 
-def test_index_bits():
-    assert [index_bits(n) for n in (0, 1, 2, 3, 4, 5, 256, 257)] == [1, 1, 1, 2, 2, 3, 8, 9]
-
-
 def test_a_real_scan_as_the_kd_tree_sees_it(shared_data):
     path = shared_data / "las/town_6_classes.las"
     laspy = pytest.importorskip("laspy")

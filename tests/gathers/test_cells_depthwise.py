@@ -7,7 +7,6 @@ import oracle
 import torch
 from cases import each, named
 
-from pointwise.convolution.cells import gather_depthwise
 from pointwise.operators import cells as operators
 
 
@@ -56,13 +55,3 @@ def test_the_table_read_mirrored_is_the_transposed_table(case):
         for back in (neighborhood.transposed, (None, None))
     )
     oracle.assert_close(mirrored.numpy(), whole.double().numpy(), case.terms)
-
-
-@each(named("batch, down", "kernel 5, dilation 2, sum", "17 channels, float64", "duplicates"))
-def test_reference_is_the_oracle(case):
-    features, weight, neighborhood = case.features(), case.depthwise_weight(), case.neighborhood()
-    bits = max(1, (len(case.points) - 1).bit_length())
-    table = (neighborhood.row_start, neighborhood.pairs)
-    found = gather_depthwise(features, weight, *table, bits, case.mean)
-    expected = oracle.depthwise(features.numpy(), case.table, case.rows, weight.numpy(), case.mean)
-    oracle.assert_close(found.numpy(), expected, case.terms)

@@ -51,11 +51,14 @@ def cast(
     """
     rows, columns = directions.shape[:2]
     reach = windows(solids, origin, rows, columns, lowest)
-    return _cast(origin, directions, solids.kinds, solids.centres, solids.inverses, reach)
+    return _cast(
+        origin, directions, solids.kinds, solids.centres, solids.inverses, reach, BALL, BOX
+    )
 
 
 @host(error_model="numpy")
-def _cast(origin, directions, kinds, centres, inverses, reach):
+def _cast(origin, directions, kinds, centres, inverses, reach, ball, box):
+    # The numbers of the kinds are arguments: what is compiled reads no other file's constants.
     rows, columns = directions.shape[:2]
     nearest = np.full((rows, columns), np.inf)
     met = np.full((rows, columns), -1, dtype=np.int64)
@@ -73,7 +76,7 @@ def _cast(origin, directions, kinds, centres, inverses, reach):
                 d0 = m[0, 0] * u + m[0, 1] * v + m[0, 2] * w
                 d1 = m[1, 0] * u + m[1, 1] * v + m[1, 2] * w
                 d2 = m[2, 0] * u + m[2, 1] * v + m[2, 2] * w
-                t = _enter(kinds[s], o0, o1, o2, d0, d1, d2)
+                t = _enter(kinds[s], ball, box, o0, o1, o2, d0, d1, d2)
                 if 0.0 < t < nearest[r, c]:
                     nearest[r, c] = t
                     met[r, c] = s
@@ -102,9 +105,9 @@ def _disc(a, b, c):
 
 
 @device
-def _enter(kind, o0, o1, o2, d0, d1, d2):
+def _enter(kind, ball, box, o0, o1, o2, d0, d1, d2):
     """Where a ray enters a unit solid: every one of them is convex, an overlap of intervals."""
-    if kind == BALL:
+    if kind == ball:
         near, far = _disc(
             d0 * d0 + d1 * d1 + d2 * d2,
             o0 * d0 + o1 * d1 + o2 * d2,
@@ -112,7 +115,7 @@ def _enter(kind, o0, o1, o2, d0, d1, d2):
         )
         return near if near < far else np.inf
     near, far = _slab(o2, d2)
-    if kind == BOX:
+    if kind == box:
         near_0, far_0 = _slab(o0, d0)
         near_1, far_1 = _slab(o1, d1)
         near, far = max(near, near_0, near_1), min(far, far_0, far_1)
@@ -124,11 +127,11 @@ def _enter(kind, o0, o1, o2, d0, d1, d2):
 
 def normals(solids: Solids, met: np.ndarray, points: np.ndarray) -> np.ndarray:
     """The outward unit normals [N, 3] at ``points`` on the surfaces of the solids ``met`` [N]."""
-    return _normals(points, met, solids.kinds, solids.centres, solids.inverses)
+    return _normals(points, met, solids.kinds, solids.centres, solids.inverses, BALL, BOX)
 
 
 @host(error_model="numpy")
-def _normals(points, met, kinds, centres, inverses):
+def _normals(points, met, kinds, centres, inverses, ball, box):
     result = np.empty_like(points)
     for i in range(len(points)):
         s = met[i]
@@ -137,12 +140,12 @@ def _normals(points, met, kinds, centres, inverses):
         for j in range(3):  # by hand: Numba's matrix product wants SciPy
             for k in range(3):
                 local[j] += m[j, k] * (points[i, k] - centres[s, k])
-        if kinds[s] == BOX:  # the face is that of the largest coordinate
+        if kinds[s] == box:  # the face is that of the largest coordinate
             axis = np.argmax(np.abs(local))
             side = 1.0 if local[axis] > 0.0 else -1.0
             local[:] = 0.0
             local[axis] = side
-        elif kinds[s] != BALL:  # a cylinder: its caps where |z| is 1, else its side
+        elif kinds[s] != ball:  # a cylinder: its caps where |z| is 1, else its side
             if abs(local[2]) > math.hypot(local[0], local[1]):
                 local[0], local[1] = 0.0, 0.0
             else:
