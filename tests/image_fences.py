@@ -24,7 +24,7 @@ from pointwise.engine.cpu.loops.winograd import (
     filtering_step,
     filters_in,
     room_for,
-    winograd_step,
+    winograd_launch,
 )
 from pointwise.engine.cpu.pack import padded_columns
 from pointwise.engine.cpu.weights import mix
@@ -122,7 +122,7 @@ def run_winograd(dtype: torch.dtype, at_end: bool) -> None:
             filtering_step(packed, room).run()
             for filters in (filtered(weight, bias, m), room):
                 out = fenced(torch.zeros_like(expected), at_end)
-                winograd_step(x, filters, seen, out).run()
+                winograd_launch(x, filters, seen, out).run()
                 torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
 
 

@@ -10,10 +10,12 @@ from cases import Case, uniform, walls
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pointwise.engine.cpu import launch
 from pointwise.engine.cpu.gathers import cells
+from pointwise.engine.cpu.gathers.points import CELLS, IDENTITY, Gather
 from pointwise.engine.cpu.gemm import ROWS
-from pointwise.engine.cpu.loops import clouds as conv
-from pointwise.engine.cpu.loops.clouds import CELLS, IDENTITY, Gather
+from pointwise.engine.cpu.loops.points import mixed_points
+from pointwise.engine.cpu.loops.weight_gradient import points_weight_gradient
 from pointwise.functional import (
     cell_conv,
     cell_depthwise_conv,
@@ -36,7 +38,7 @@ def random(*shape, dtype=torch.float32, seed=0):
 def test_forward_at_every_size_of_tile(rows, depth, dtype, poisoned):
     x, weight, bias = random(rows, depth, dtype=dtype), random(depth, 19, dtype=dtype), random(19)
     bias = bias.to(dtype)
-    found = conv.forward(Gather(IDENTITY, x, rows), weight, bias)
+    found = mixed_points(Gather(IDENTITY, x, rows), weight, bias)
     exact = x.double() @ weight.double() + bias.double()
     oracle.assert_close(found.numpy(), exact.numpy(), depth + 1)
 
@@ -46,28 +48,28 @@ def test_forward_at_every_size_of_tile(rows, depth, dtype, poisoned):
 def test_weight_gradient_at_every_number_of_splits(rows, dtype, poisoned):
     for depth, columns in ((1, 1), (17, 33), (70, 64)):
         x, grad = random(rows, depth, dtype=dtype), random(rows, columns, dtype=dtype, seed=1)
-        found, sums = conv.weight_gradient(Gather(IDENTITY, x, rows), grad)
+        found, sums = points_weight_gradient(Gather(IDENTITY, x, rows), grad)
         oracle.assert_close(found.numpy(), (x.double().t() @ grad.double()).numpy(), rows + 1)
         oracle.assert_close(sums.numpy(), grad.double().sum(0).numpy(), rows + 1)
 
 
 def test_nothing_to_gather():
-    assert conv.forward(Gather(IDENTITY, torch.zeros(0, 3), 0), torch.ones(3, 2), None).shape == (
+    assert mixed_points(Gather(IDENTITY, torch.zeros(0, 3), 0), torch.ones(3, 2), None).shape == (
         0,
         2,
     )
-    assert conv.forward(Gather(IDENTITY, torch.zeros(4, 3), 4), torch.ones(3, 0), None).shape == (
+    assert mixed_points(Gather(IDENTITY, torch.zeros(4, 3), 4), torch.ones(3, 0), None).shape == (
         4,
         0,
     )
     no_input = Gather(IDENTITY, torch.zeros(2, 0), 2)
-    assert conv.forward(no_input, torch.ones(0, 2), None).tolist() == [[0, 0], [0, 0]]
+    assert mixed_points(no_input, torch.ones(0, 2), None).tolist() == [[0, 0], [0, 0]]
     bias = torch.tensor([1.0, 2.0])
-    assert conv.forward(no_input, torch.ones(0, 2), bias).tolist() == [[1, 2], [1, 2]]
-    total, sums = conv.weight_gradient(no_input, torch.ones(2, 3))
+    assert mixed_points(no_input, torch.ones(0, 2), bias).tolist() == [[1, 2], [1, 2]]
+    total, sums = points_weight_gradient(no_input, torch.ones(2, 3))
     assert total.shape == (0, 3)
     assert sums.tolist() == [2, 2, 2]
-    total, sums = conv.weight_gradient(Gather(IDENTITY, torch.zeros(0, 2), 0), torch.ones(0, 3))
+    total, sums = points_weight_gradient(Gather(IDENTITY, torch.zeros(0, 2), 0), torch.ones(0, 3))
     assert total.tolist() == [[0, 0, 0], [0, 0, 0]]
     assert sums.tolist() == [0, 0, 0]
 
@@ -170,7 +172,7 @@ def sound() -> Gather:
 
 def compare(gather: Gather) -> None:
     weight = BROKEN.weight()
-    found = conv.forward(gather, operators._matrix(weight), None)
+    found = mixed_points(gather, operators._matrix(weight), None)
     table = BROKEN.table
     expected = oracle.cell_conv(
         BROKEN.features().numpy(), table, BROKEN.rows, weight.numpy(), None, True
@@ -221,10 +223,8 @@ def test_a_broken_kernel_is_noticed(damage):
 
 
 def test_an_element_that_nobody_writes_is_noticed(poisoned, monkeypatch):
-    gather, launch = sound(), conv.launch
-    monkeypatch.setattr(
-        conv, "launch", lambda compiled, table, programs: launch(compiled, table, programs - 1)
-    )
+    gather, run = sound(), launch.launch
+    monkeypatch.setattr(launch, "launch", lambda *given: run(*given[:2], given[2] - 1))
     with pytest.raises(AssertionError, match="is nan"):
         compare(gather)
 

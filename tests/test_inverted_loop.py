@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pointwise.convolution.window import window
 from pointwise.engine.cpu.cut import cut_lines
 from pointwise.engine.cpu.loops.depthwise import depthwise
-from pointwise.engine.cpu.loops.inverted import inverted_step, is_better_in_one
+from pointwise.engine.cpu.loops.inverted import inverted_launch, is_better_in_one
 from pointwise.engine.cpu.loops.mixed import mixed
 from pointwise.engine.cpu.weights import pack_stencil, pack_weight
 from pointwise.layers import InvertedResidual, inference
@@ -71,7 +71,7 @@ def run(x, weights, biases, first, seen, residual, activations):
     out = torch.full(shape, torch.nan, dtype=x.dtype).contiguous(memory_format=torch.channels_last)
     mixes = [pack_weight(weights[i], biases[i]) for i in (0, 2)]
     stencil = pack_stencil(weights[1], biases[1])
-    inverted_step(x, mixes[0], first, stencil, seen, mixes[1], out, residual, activations).run()
+    inverted_launch(x, mixes[0], first, stencil, seen, mixes[1], out, residual, activations).run()
     return out
 
 
@@ -115,7 +115,7 @@ def test_without_the_last_one(name):
     between = mixed(x, mix, first, None, "relu6")
     expected = depthwise(between, stencil, seen, "hardswish")
     out = torch.full_like(expected, torch.nan)
-    inverted_step(
+    inverted_launch(
         x, mix, first, stencil, seen, None, out, None, ("relu6", "hardswish", "none")
     ).run()
     assert torch.equal(out, expected)

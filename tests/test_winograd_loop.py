@@ -17,9 +17,9 @@ from pointwise.engine.cpu.loops.mixed import mixed
 from pointwise.engine.cpu.loops.winograd import (
     MATRICES,
     room_for,
-    weight_transform_step,
+    weight_transform_launch,
+    winograd_launch,
     winograd_outputs,
-    winograd_step,
     winograd_weight,
     winograd_weight_in,
 )
@@ -35,7 +35,7 @@ def weight_by_a_launch(weight, bias, outputs):
     mix = pack_weight(weight, bias)
     room = torch.full((room_for(mix, outputs),), torch.nan, dtype=weight.dtype)
     found = winograd_weight_in(room, mix, outputs)
-    weight_transform_step(mix, found).run()
+    weight_transform_launch(mix, found).run()
     return found
 
 
@@ -84,7 +84,7 @@ def run(x, weight, bias, residual, field, outputs, activation, weights="beforeha
     shape = (field.images, len(weight), field.y.points, field.x.points)
     out = torch.full(shape, torch.nan, dtype=x.dtype).contiguous(memory_format=torch.channels_last)
     weights = WEIGHTS[weights](weight, bias, outputs)
-    winograd_step(x, weights, field, out, residual, activation).run()
+    winograd_launch(x, weights, field, out, residual, activation).run()
     return out
 
 

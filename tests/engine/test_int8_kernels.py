@@ -8,8 +8,9 @@ import torch
 from pointwise.acceleration.vocabulary_int8 import conv_int8
 from pointwise.convolution.window import window
 from pointwise.engine.cpu.gemm_int8 import HAS_VNNI
-from pointwise.engine.cpu.loops import images_int8 as int8
-from pointwise.engine.cpu.loops.mixed import mixed_int8_step
+from pointwise.engine.cpu.loops.depthwise import depthwise_launch
+from pointwise.engine.cpu.loops.mixed import mixed_int8_launch
+from pointwise.engine.cpu.loops.separable import separable_int8_launch
 from pointwise.engine.cpu.weights import pack_stencil_int8, pack_weight_int8
 
 pytestmark = pytest.mark.skipif(not HAS_VNNI, reason="this machine has no AVX512-VNNI")
@@ -71,7 +72,7 @@ def test_mixes_give_the_same_bits(case, zero, dtype, with_residual):
     out = room(field, outputs, dtype)
     residual = images(*out.shape, seed=5) if with_residual else None
     packed = pack_weight_int8(weight, factor, shift, zero)
-    mixed_int8_step(x, packed, field, out, residual, 0.37, 10.0, 150.0).run()
+    mixed_int8_launch(x, packed, field, out, residual, 0.37, 10.0, 150.0).run()
     expected = conv_int8(x, weight, factor, shift, residual, stride, edges, dilation, 1, zero,
                          0.37, 10.0, 150.0, dtype == torch.uint8)  # fmt: skip
     assert torch.equal(out, expected)
@@ -103,7 +104,7 @@ def test_stencils_give_the_same_bits(case, zero):
     edges = (pad[0], pad[0], pad[1], pad[1])
     field = window_of(x, weight, (stride, stride), edges, (1, 1))
     out = room(field, channels, torch.uint8)
-    int8.depthwise_step(x, pack_stencil_int8(weight, factor, shift, zero), field, out).run()
+    depthwise_launch(x, pack_stencil_int8(weight, factor, shift, zero), field, out).run()
     expected = conv_int8(x, weight, factor, shift, None, (stride, stride), edges, (1, 1), channels,
                          zero, 0.0, 0.0, 255.0, True)  # fmt: skip
     assert torch.equal(out, expected)
@@ -121,7 +122,7 @@ def test_pairs_in_one_loop_give_the_same_bits(case, dtype):
     out = room(field, 37, dtype)
     residual = images(*out.shape, seed=5)
     stencil, mix = pack_stencil_int8(*first, 93), pack_weight_int8(*then, 11)
-    int8.separable_step(x, stencil, mix, field, out, residual, 0.2, 1.0, 200.0).run()
+    separable_int8_launch(x, stencil, mix, field, out, residual, 0.2, 1.0, 200.0).run()
     between = conv_int8(x, *first, None, (stride, stride), edges, (1, 1), channels, 93, 0.0, 0.0,
                         255.0, True)  # fmt: skip
     expected = conv_int8(between, *then, residual, (1, 1), (0, 0, 0, 0), (1, 1), 1, 11, 0.2, 1.0,
@@ -137,7 +138,7 @@ def test_results_do_not_depend_on_the_number_of_threads(threads):
     for team in (1, 2, 3):
         threads(team)
         out = room(field, 96, torch.uint8)
-        mixed_int8_step(x, pack_weight_int8(weight, factor, shift, 7), field, out).run()
+        mixed_int8_launch(x, pack_weight_int8(weight, factor, shift, 7), field, out).run()
         found.append(out)
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
@@ -151,5 +152,5 @@ def test_the_largest_numbers_do_not_wrap_around():
         factor, shift = torch.ones(16), torch.zeros(16)
         field = window_of(x, weight, (1, 1), (0, 0, 0, 0), (1, 1))
         out = room(field, 16, torch.float32)
-        mixed_int8_step(x, pack_weight_int8(weight, factor, shift, 0), field, out).run()
+        mixed_int8_launch(x, pack_weight_int8(weight, factor, shift, 0), field, out).run()
         assert torch.equal(out, torch.full_like(out, 255.0 * value * 2048))

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pointwise.engine.cpu.loops import moments
-from pointwise.engine.cpu.loops.moments import Moments, NormGradient, pass_over
+from pointwise.engine.cpu import moments
+from pointwise.engine.cpu.moments import Moments, NormGradient, pass_over
 from pointwise.engine.cpu.partial_sums import total_of
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

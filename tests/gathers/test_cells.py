@@ -9,8 +9,8 @@ import torch
 from cases import Case, each, named, walls
 
 from pointwise.engine.cpu.gathers import cells
-from pointwise.engine.cpu.loops import clouds as conv
-from pointwise.engine.cpu.loops.clouds import CELLS
+from pointwise.engine.cpu.gathers.points import CELLS, Gather
+from pointwise.engine.cpu.loops.points import mixed_points
 from pointwise.operators import cells as operators
 
 FEW = named("batch, down", "kernel 5, dilation 2, sum", "17 channels, float64", "duplicates")
@@ -116,5 +116,5 @@ def test_the_highest_bit_of_a_pair_is_no_sign():
 def test_no_rows_no_channels(rows_given):
     row_start = torch.zeros(rows_given + 1, dtype=torch.int64)
     none = torch.zeros(0, dtype=torch.int32)
-    gather = conv.Gather(CELLS, torch.zeros(4, 0), rows_given, row_start, none, 2, cells=27)
-    assert conv.forward(gather, torch.zeros(0, 3), None).tolist() == [[0.0] * 3] * rows_given
+    gather = Gather(CELLS, torch.zeros(4, 0), rows_given, row_start, none, 2, cells=27)
+    assert mixed_points(gather, torch.zeros(0, 3), None).tolist() == [[0.0] * 3] * rows_given

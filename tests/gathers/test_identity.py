@@ -7,8 +7,8 @@ import pytest
 import torch
 from cases import each
 
-from pointwise.engine.cpu.loops import clouds as conv
-from pointwise.engine.cpu.loops.clouds import IDENTITY, Gather
+from pointwise.engine.cpu.gathers.points import IDENTITY, Gather
+from pointwise.engine.cpu.loops.points import mixed_points
 from pointwise.operators import cells as operators
 
 
@@ -17,7 +17,7 @@ from pointwise.operators import cells as operators
 @pytest.mark.parametrize("rows", [0, 1, 111, 112, 113])
 def test_gather_alone_copies(rows, channels, dtype, poisoned):
     features = torch.rand(rows, channels, dtype=dtype)
-    assert torch.equal(conv.forward(Gather(IDENTITY, features, rows), None, None), features)
+    assert torch.equal(mixed_points(Gather(IDENTITY, features, rows), None, None), features)
 
 
 @each()

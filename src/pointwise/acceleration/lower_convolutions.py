@@ -228,7 +228,7 @@ def _transformed(plan: Builder, x: Value, prepared: Prepared, residual: Value | 
         weight = winograd.winograd_weight_in(plan.real(room), packed, outputs)
         return prepared._replace(weight=weight, choice=choose.Choice("winograd", outputs))
 
-    plan.emit(lambda: winograd.weight_transform_step(packed, transformed().weight), [], room)
+    plan.emit(lambda: winograd.weight_transform_launch(packed, transformed().weight), [], room)
     return _emit(plan, x, prepared, residual, late,
                  lambda x, out, more: choose.launch(x, (transformed(),), out, more),
                  [room])  # fmt: skip

@@ -22,9 +22,9 @@ from pointwise.engine.cpu.gathers import stencil_int8
 from pointwise.engine.cpu.gemm_int8 import HAS_VNNI
 from pointwise.engine.cpu.launch import Launch
 from pointwise.engine.cpu.loops import inverted, winograd
-from pointwise.engine.cpu.loops.depthwise import depthwise_step
-from pointwise.engine.cpu.loops.mixed import mixed_int8_step, mixed_step
-from pointwise.engine.cpu.loops.separable import separable_int8_step, separable_step
+from pointwise.engine.cpu.loops.depthwise import depthwise_launch
+from pointwise.engine.cpu.loops.mixed import mixed_int8_launch, mixed_launch
+from pointwise.engine.cpu.loops.separable import separable_int8_launch, separable_launch
 from pointwise.engine.cpu.weights import (
     PackedWeightInt8,
     StencilWeight,
@@ -229,11 +229,11 @@ def launch(
         return _alone(x, first, out, residual)
     activations = [part.convolution.activation for part in chain]
     if first.choice.algorithm == "depthwise":
-        return separable_step(x, first.weight, last.weight, first.convolution.window, out, residual,
-                              *activations)  # fmt: skip
+        window = first.convolution.window
+        return separable_launch(x, first.weight, last.weight, window, out, residual, *activations)
     then = last if len(chain) == 3 else None
     activations = [*activations, "none"]
-    return inverted.inverted_step(
+    return inverted.inverted_launch(
         x, first.weight, first.convolution.window, chain[1].weight, chain[1].convolution.window,
         None if then is None else then.weight, out, residual, tuple(activations[:3]),  # type: ignore[arg-type]
     )  # fmt: skip
@@ -244,11 +244,11 @@ def _alone(x: Tensor, prepared: Prepared, out: Tensor, residual: Tensor | None) 
     window, activation = convolution.window, convolution.activation
     if choice.algorithm == "winograd":
         assert not choice.each_run, "its weight is transformed by a launch of its own"
-        return winograd.winograd_step(x, weight, window, out, residual, activation)
+        return winograd.winograd_launch(x, weight, window, out, residual, activation)
     if choice.algorithm == "mixed":
-        return mixed_step(x, weight, window, out, residual, activation)
+        return mixed_launch(x, weight, window, out, residual, activation)
     assert residual is None, "a depthwise convolution takes no residual"
-    return depthwise_step(x, weight, window, out, activation)
+    return depthwise_launch(x, weight, window, out, activation)
 
 
 def _launch_bytes(
@@ -257,12 +257,12 @@ def _launch_bytes(
     first, last = chain[0], chain[-1]
     window, after = first.convolution.window, last.convolution.rescaling
     if len(chain) == 1 and first.choice.algorithm == "depthwise":
-        return depthwise_step(x, first.weight, window, out)
+        return depthwise_launch(x, first.weight, window, out)
     assert after is not None
     finish = after.residual, after.low, after.high
     if len(chain) == 1:
-        return mixed_int8_step(x, first.weight, window, out, residual, *finish)
-    return separable_int8_step(x, first.weight, last.weight, window, out, residual, *finish)
+        return mixed_int8_launch(x, first.weight, window, out, residual, *finish)
+    return separable_int8_launch(x, first.weight, last.weight, window, out, residual, *finish)
 
 
 # --- depth multipliers ----------------------------------------------------------------------------
@@ -279,7 +279,7 @@ def launch_of_multiplier(x: Tensor, prepared: Prepared, out: Tensor, j: int) -> 
     many, channels = convolution.depth_multiplier, x.shape[1]
     own = StencilWeight(weight.weight[:, j::many].contiguous(), weight.bias[j::many].contiguous())
     part = out[:, j * channels : (j + 1) * channels]
-    return depthwise_step(x, own, convolution.window, part, convolution.activation)
+    return depthwise_launch(x, own, convolution.window, part, convolution.activation)
 
 
 def launch_behind_multiplier(

@@ -13,8 +13,10 @@ from torch.autograd.function import once_differentiable
 
 from pointwise.convolution.cells import adjoint_weights, gather, gather_depthwise, index_bits
 from pointwise.engine.cpu.gathers import cells
-from pointwise.engine.cpu.loops import clouds as conv
-from pointwise.engine.cpu.loops.clouds import CELLS, CELLS_DEPTHWISE, IDENTITY, Gather
+from pointwise.engine.cpu.gathers.points import CELLS, CELLS_DEPTHWISE, IDENTITY, Gather
+from pointwise.engine.cpu.loops.depthwise_gradient import cells_weight_gradient
+from pointwise.engine.cpu.loops.points import mixed_points
+from pointwise.engine.cpu.loops.weight_gradient import points_weight_gradient
 from pointwise.engine.cpu.search.neighbours import grid_search
 from pointwise.engine.cpu.search.voxels import voxel_grid
 from pointwise.engine.library import define, library
@@ -113,7 +115,7 @@ def _matrix(weight: Tensor) -> Tensor:
 def _cell_conv_cpu(features, weight, bias, row_start, pairs, back_row_start, back_pairs, mean):
     kernel_cells = weight.shape[2:].numel()
     gather = _gather(CELLS, features, row_start, pairs, kernel_cells, mean)
-    return conv.forward(gather, _matrix(weight), bias)
+    return mixed_points(gather, _matrix(weight), bias)
 
 
 def _cell_conv_plain(features, weight, bias, row_start, pairs, back_row_start, back_pairs, mean):
@@ -145,7 +147,7 @@ def _cell_conv_grad_input_cpu(
     kernel_cells = weight.shape[2:].numel()
     back = (back_row_start, back_pairs)
     gather = _adjoint(CELLS, grad, (row_start, pairs), back, kernel_cells, mean, points)
-    return conv.forward(gather, _matrix(weight.transpose(0, 1)), None)
+    return mixed_points(gather, _matrix(weight.transpose(0, 1)), None)
 
 
 def _cell_conv_grad_input_plain(
@@ -174,7 +176,7 @@ define(
 def _cell_conv_grad_weight_cpu(grad, features, weight, row_start, pairs, mean):
     kernel_cells = weight.shape[2:].numel()
     gather = _gather(CELLS, features, row_start, pairs, kernel_cells, mean)
-    total, bias = conv.weight_gradient(gather, grad.contiguous())
+    total, bias = points_weight_gradient(gather, grad.contiguous())
     total = total.reshape(kernel_cells, weight.shape[1], len(weight)).permute(2, 1, 0)
     return total.reshape(weight.shape).contiguous(), bias.clone()
 
@@ -239,7 +241,7 @@ def _depthwise_cpu(features, weight, row_start, pairs, back_row_start, back_pair
     kernel_cells = weight[0].numel()
     matrix = _depthwise_matrix(weight)
     gather = _gather(CELLS_DEPTHWISE, features, row_start, pairs, kernel_cells, mean, matrix)
-    return conv.forward(gather, None, None)
+    return mixed_points(gather, None, None)
 
 
 def _depthwise_plain(features, weight, row_start, pairs, back_row_start, back_pairs, mean):
@@ -266,7 +268,7 @@ def _depthwise_grad_input_cpu(
     table, back = (row_start, pairs), (back_row_start, back_pairs)
     matrix = _depthwise_matrix(weight)
     gather = _adjoint(CELLS_DEPTHWISE, grad, table, back, weight[0].numel(), mean, points, matrix)
-    return conv.forward(gather, None, None)
+    return mixed_points(gather, None, None)
 
 
 def _depthwise_grad_input_plain(
@@ -293,7 +295,7 @@ define(
 
 def _depthwise_grad_weight_cpu(grad, features, weight, row_start, pairs, mean):
     gather = _gather(CELLS_DEPTHWISE, features, row_start, pairs, weight[0].numel(), mean)
-    total = conv.depthwise_gradient(gather, grad.contiguous())
+    total = cells_weight_gradient(gather, grad.contiguous())
     return total.t().reshape(weight.shape).contiguous()
 
 
@@ -352,7 +354,7 @@ torch.library.register_autograd(
 
 def _pointwise_cpu(features, weight, bias):
     gather = Gather(IDENTITY, features.contiguous(), len(features))
-    return conv.forward(gather, weight.t(), bias)
+    return mixed_points(gather, weight.t(), bias)
 
 
 def _pointwise_plain(features, weight, bias):
@@ -371,7 +373,7 @@ define(
 
 def _pointwise_grad_weight_cpu(grad, features):
     gather = Gather(IDENTITY, features.contiguous(), len(features))
-    total, bias = conv.weight_gradient(gather, grad.contiguous())
+    total, bias = points_weight_gradient(gather, grad.contiguous())
     return total.t().contiguous(), bias.clone()
 
 
@@ -420,7 +422,7 @@ def _separable_cpu(features, depthwise, pointwise, bias, row_start, pairs, mean)
     kernel_cells = depthwise[0].numel()
     matrix = _depthwise_matrix(depthwise)
     gather = _gather(CELLS_DEPTHWISE, features, row_start, pairs, kernel_cells, mean, matrix)
-    return conv.forward(gather, pointwise.t(), bias)
+    return mixed_points(gather, pointwise.t(), bias)
 
 
 def _separable_plain(features, depthwise, pointwise, bias, row_start, pairs, mean):

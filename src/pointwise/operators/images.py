@@ -17,8 +17,10 @@ from pointwise.convolution.epilogue import ACTIVATIONS, finish
 from pointwise.convolution.problem import describe, is_depthwise
 from pointwise.convolution.window import window
 from pointwise.engine import choose
-from pointwise.engine.cpu.loops import image_gradients as conv_images_gradient
 from pointwise.engine.cpu.loops import norm_act
+from pointwise.engine.cpu.loops.depthwise_gradient import stencil_weight_gradient
+from pointwise.engine.cpu.loops.input_gradient import depthwise_input_gradient, mixed_input_gradient
+from pointwise.engine.cpu.loops.weight_gradient import mixed_weight_gradient
 from pointwise.engine.cpu.memory import empty_image
 from pointwise.engine.library import define, library
 from pointwise.operators.requirements import geometry
@@ -234,8 +236,8 @@ def _grad_input_cpu(grad, weight, size, stride, padding, dilation, groups):
     grad, weight = ready(grad), ready(weight)
     seen = window(size[0], size[2:], weight.shape[2:], stride, padding, dilation)
     if not is_depthwise(weight.shape, groups):
-        return conv_images_gradient.mixed_input(grad, weight, seen, groups).to(dtype)
-    out = conv_images_gradient.depthwise_input(grad, weight, seen)
+        return mixed_input_gradient(grad, weight, seen, groups).to(dtype)
+    out = depthwise_input_gradient(grad, weight, seen)
     multiplier = weight.shape[0] // groups
     if multiplier > 1:
         out = ready(out.unflatten(1, (groups, multiplier)).sum(2))
@@ -266,9 +268,9 @@ def _grad_weight_cpu(grad, input, size, stride, padding, dilation, groups):
         multiplier = size[0] // groups
         if multiplier > 1:
             input = repeated(input, multiplier)
-        weight = conv_images_gradient.depthwise_weight(grad, input, seen, size[2:])
+        weight = stencil_weight_gradient(grad, input, seen, size[2:])
     else:
-        weight = conv_images_gradient.mixed_weight(grad, input, seen, size[2:], groups)
+        weight = mixed_weight_gradient(grad, input, seen, size[2:], groups)
     return weight.contiguous().to(dtype)
 
 

@@ -17,8 +17,7 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 from pointwise.convolution.epilogue import finish, kernel_form, why_not
 from pointwise.convolution.problem import is_depthwise
 from pointwise.convolution.window import window
-from pointwise.engine.cpu.loops import norm_act
-from pointwise.engine.cpu.loops import normed_images as conv_images_training
+from pointwise.engine.cpu.loops import norm_act, normed_images
 from pointwise.engine.library import define, library
 from pointwise.operators import requirements
 from pointwise.operators.images import GEOMETRY, channels_last, pad, ready, sizes_of
@@ -34,8 +33,9 @@ def _column(row: Tensor) -> Tensor:
 # --- norm_conv2d ----------------------------------------------------------------------------------
 
 
-def _given(z, mean, scale, shift, low, high) -> conv_images_training.Norm:
-    return conv_images_training.Norm(ready(z), ready(mean), ready(scale), ready(shift), low, high)
+def _given(z, mean, scale, shift, low, high) -> normed_images.NormalisedImage:
+    rows = ready(mean), ready(scale), ready(shift)
+    return normed_images.NormalisedImage(ready(z), *rows, low, high)
 
 
 def _is_multiplied(weight: Tensor, groups: int) -> bool:
@@ -49,7 +49,7 @@ def _norm_conv2d_cpu(z, mean, scale, shift, low, high, weight, stride, padding, 
     if _is_multiplied(weight, groups):
         return _norm_conv2d_plain(z, mean, scale, shift, low, high, weight, stride, padding,
                                   dilation, groups)  # fmt: skip
-    return conv_images_training.forward(given, ready(weight), seen, groups)
+    return normed_images.forward(given, ready(weight), seen, groups)
 
 
 def _before(z, mean, scale, shift, low, high):
@@ -88,7 +88,7 @@ def _backward_cpu(grad, d_mean, d_variance, out, out_mean, wanted, z, mean, scal
                                groups)  # fmt: skip
     seen = window(z.shape[0], z.shape[2:], weight.shape[2:], stride, padding, dilation)
     given = _given(z, mean, scale, shift, low, high)
-    d_z, d_scale, d_shift, d_weight = conv_images_training.backward(
+    d_z, d_scale, d_shift, d_weight = normed_images.backward(
         given, ready(weight), seen, groups, ready(out), out_mean.contiguous(), ready(grad), d_mean,
         d_variance, wanted)  # fmt: skip
     d_scale, d_shift = (z.new_empty(0) if d is None else d.clone() for d in (d_scale, d_shift))

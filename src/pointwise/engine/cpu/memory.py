@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pointwise.convolution.window import Window
+
 _LARGE = 1 << 20  # smaller ones come from the allocator's own store
 _HUGE_PAGE = 1 << 21
 _SPARE = 64 << 20
@@ -94,3 +96,8 @@ def empty_image(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     if images * channels * height * width * dtype.itemsize < _LARGE:
         return torch.empty(tuple(shape), dtype=dtype, memory_format=torch.channels_last)
     return empty((images, height, width, channels), dtype).permute(0, 3, 1, 2)
+
+
+def empty_result(window: Window, channels: int, dtype: torch.dtype) -> Tensor:
+    """The same for what a convolution reads through a window: ``channels`` of its points."""
+    return empty_image((window.images, channels, window.y.points, window.x.points), dtype)

@@ -9,7 +9,7 @@ from pointwise.engine.cpu.gemm_int8 import FLOAT, GROUP
 from pointwise.engine.cpu.gemm_int8 import multiply as multiply_int8
 from pointwise.engine.cpu.launch import device
 from pointwise.engine.cpu.layout import Arguments, Layout
-from pointwise.engine.cpu.loops.moments import add_moments
+from pointwise.engine.cpu.moments import add_moments
 from pointwise.engine.cpu.vector import bytes_of, lanes_of, number
 from pointwise.engine.cpu.weights import PackedWeight, PackedWeightInt8, WinogradWeight
 

@@ -17,11 +17,6 @@ from pointwise.engine.cpu.gemm_int8 import pad
 from pointwise.engine.cpu.pack import pack, pack_kernels, pad_row, padded_columns
 
 
-def is_stencil(weight_size, groups: int) -> bool:
-    """Whether every output reads a single channel: the depthwise convolution."""
-    return weight_size[1] == 1 and (groups > 1 or weight_size[0] == 1)
-
-
 class Weights:
     """What kernels read of a weight and its bias."""
 
@@ -169,8 +164,3 @@ def _order(channels: int) -> Tensor:
         places = woven(CHANNELS // 2) + list(range(32, 64)) if half else woven()
         order += [first + place for place in places]
     return torch.tensor(order)
-
-
-# The names of before, for who has not yet been told.
-Mix, Taps, Filtered = PackedWeight, StencilWeight, WinogradWeight
-mix, taps = pack_weight, pack_stencil

@@ -15,9 +15,9 @@ from pointwise.engine.cpu.gathers.stencil import STENCIL
 from pointwise.engine.cpu.gathers.stencil_int8 import STENCIL_INT8
 from pointwise.engine.cpu.launch import Launch, device, device_of, threads
 from pointwise.engine.cpu.layout import Arguments, Layout
-from pointwise.engine.cpu.loops.moments import Reduction, add_moments
 from pointwise.engine.cpu.loops.row_kernels import BYTES, FLOATS, row_kernel, row_kernels
-from pointwise.engine.cpu.loops.shared import empty
+from pointwise.engine.cpu.memory import empty_result
+from pointwise.engine.cpu.moments import Reduction, add_moments
 from pointwise.engine.cpu.weights import StencilWeight, StencilWeightInt8
 from pointwise.engine.cpu.window import WINDOW, window_arguments
 
@@ -136,10 +136,11 @@ def _arguments(
 
 def depthwise(x: Tensor, weight: StencilWeight, window: Window, activation: str = "none") -> Tensor:
     """Each channel by its own stencil; ``x`` and the result are channels_last."""
-    return depthwise_step(x, weight, window, empty(x, window, x.shape[1]), activation).run()
+    out = empty_result(window, x.shape[1], x.dtype)
+    return depthwise_launch(x, weight, window, out, activation).run()
 
 
-def depthwise_step(
+def depthwise_launch(
     x: Tensor,
     weight: StencilWeight | StencilWeightInt8,
     window: Window,
@@ -166,7 +167,7 @@ def normed_depthwise(
 ) -> Tensor:
     """``depthwise`` of ``x`` as a ``prologue`` has it; each band is a split of its sums."""
     channels = x.shape[1]
-    out, pixel = empty(x, window, channels), channels * x.element_size()
+    out, pixel = empty_result(window, channels, x.dtype), channels * x.element_size()
     band, bands = fixed_bands(window.y.points, window.images, window.x.points * pixel)
     room = 0 if prologue is None else window_bytes(window, band, pixel)
     moments = None

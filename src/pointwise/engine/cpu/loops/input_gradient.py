@@ -10,10 +10,10 @@ from torch import Tensor
 
 from pointwise.convolution.window import Phase, Window, adjoint
 from pointwise.engine.cpu.layout import Arguments
-from pointwise.engine.cpu.loops.depthwise import depthwise_step
+from pointwise.engine.cpu.loops.depthwise import depthwise_launch
 from pointwise.engine.cpu.loops.mixed import mixed
-from pointwise.engine.cpu.loops.moments import Reduction, pass_over
 from pointwise.engine.cpu.memory import empty_image
+from pointwise.engine.cpu.moments import Reduction, pass_over
 from pointwise.engine.cpu.weights import pack_stencil, pack_weight
 
 
@@ -50,7 +50,7 @@ def depthwise_input_gradient(grad: Tensor, weight: Tensor, window: Window) -> Te
         pixels = out[:, :, y.first :: y.stride, x.first :: x.stride]
         if _has_taps(y, x):
             chosen, own = phase_of(weight, window, y, x)
-            depthwise_step(grad, pack_stencil(chosen, None), own, pixels).run()
+            depthwise_launch(grad, pack_stencil(chosen, None), own, pixels).run()
         else:
             pixels.zero_()
     return out

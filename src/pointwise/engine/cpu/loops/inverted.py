@@ -121,7 +121,7 @@ def is_better_in_one(window: Window, channels: int, size: int) -> bool:
     return whole or window.y.size * window.x.size * channels * size > _LARGE
 
 
-def inverted_step(
+def inverted_launch(
     x: Tensor,
     expansion: PackedWeight,
     window: Window,

@@ -26,8 +26,7 @@ from pointwise.engine.cpu.gathers.prologue import other_image
 from pointwise.engine.cpu.gemm import GENERAL, ROWS, TILE, TILE_ROW
 from pointwise.engine.cpu.launch import Launch, device_of, kernel, threads
 from pointwise.engine.cpu.layout import Arguments, Layout
-from pointwise.engine.cpu.loops.moments import Reduction
-from pointwise.engine.cpu.loops.shared import empty
+from pointwise.engine.cpu.memory import empty_result
 from pointwise.engine.cpu.mix import (
     MIX,
     MIX_INT8,
@@ -36,6 +35,7 @@ from pointwise.engine.cpu.mix import (
     mix_tile,
     mix_tile_int8,
 )
+from pointwise.engine.cpu.moments import Reduction
 from pointwise.engine.cpu.weights import PackedWeight, PackedWeightInt8
 
 _INFINITY = float("inf")
@@ -133,7 +133,7 @@ def image_tiling(
     return Tiling(points, span, block, tile, row_bytes, direct, groups, row_blocks, blocks)
 
 
-def mixed_launch(
+def launch_mixed(
     compiled: kernel,
     layout: Layout,
     x: Tensor,
@@ -179,7 +179,7 @@ def mixed_launch(
     return Launch(compiled, arguments, groups * row_blocks * blocks, out)
 
 
-def mixed_step(
+def mixed_launch(
     x: Tensor,
     weights: PackedWeight,
     window: Window,
@@ -209,7 +209,7 @@ def mixed_step(
         counts[-1] = tiling.rows - (tiling.row_blocks - 1) * tiling.span
         sums = moments.begin(out, counts)
     one_tap = window.taps * window.y.stride * window.x.stride == 1
-    return mixed_launch(
+    return launch_mixed(
         compiled,
         _PATCHES,
         x,
@@ -224,7 +224,7 @@ def mixed_step(
     )
 
 
-def mixed_int8_step(
+def mixed_int8_launch(
     x: Tensor,
     weights: PackedWeightInt8,
     window: Window,
@@ -234,7 +234,7 @@ def mixed_int8_step(
     low: float = -_INFINITY,
     high: float = _INFINITY,
 ) -> Launch:
-    """``mixed_step`` of bytes, into bytes or float32.
+    """``mixed_launch`` of bytes, into bytes or float32.
 
     ``residual`` are bytes, each of which adds ``residual_scale`` times its value. ``low`` and
     ``high`` are bounds of a result in float32.
@@ -245,7 +245,7 @@ def mixed_int8_step(
     depth = channels * window.taps
     # The microkernel reads whole groups.
     direct = is_identity and depth % gemm_int8.GROUP == 0 and depth % 4096 != 0
-    return mixed_launch(
+    return launch_mixed(
         _MIXED_INT8,
         _PATCHES_INT8,
         x,
@@ -268,6 +268,6 @@ def mixed(
     prologue: Arguments | None = None,
     moments: Reduction | None = None,
 ) -> Tensor:
-    """``mixed_step`` into a new image."""
-    out = empty(x, window, weights.groups * weights.columns)
-    return mixed_step(x, weights, window, out, residual, activation, prologue, moments).run()
+    """``mixed_launch`` into a new image."""
+    out = empty_result(window, weights.groups * weights.columns, x.dtype)
+    return mixed_launch(x, weights, window, out, residual, activation, prologue, moments).run()

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pointwise.convolution.problem import is_depthwise
 from pointwise.convolution.window import Window
 from pointwise.engine.cpu.gathers.prologue import Correction, normalisation
 from pointwise.engine.cpu.layout import Arguments
@@ -30,15 +31,15 @@ from pointwise.engine.cpu.loops.input_gradient import (
     phases,
 )
 from pointwise.engine.cpu.loops.mixed import mixed
-from pointwise.engine.cpu.loops.moments import (
+from pointwise.engine.cpu.loops.weight_gradient import mixed_weight_gradient
+from pointwise.engine.cpu.moments import (
     Moments,
     NormGradient,
     Reduction,
     pass_over,
 )
-from pointwise.engine.cpu.loops.weight_gradient import mixed_weight_gradient
 from pointwise.engine.cpu.norm import NORM
-from pointwise.engine.cpu.weights import is_stencil, pack_stencil, pack_weight
+from pointwise.engine.cpu.weights import pack_stencil, pack_weight
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(the convolution of a normalised image, its mean, its biased variance)."""
     moments = Moments()
-    if is_stencil(weight.shape, groups):
+    if is_depthwise(weight.shape, groups):
         stencil = pack_stencil(weight, None)
         out = normed_depthwise(image.z, stencil, window, image.prologue(), moments)
     else:
@@ -119,7 +120,7 @@ def backward(
     gave, ``grad``, ``d_mean`` and ``d_variance`` the gradients of its three results.
     """
     correction = Correction(grad, d_mean, d_variance, out, out_mean)
-    depthwise = is_stencil(weight.shape, groups)
+    depthwise = is_depthwise(weight.shape, groups)
     if depthwise and wanted:
         compiled = backward_kernel(window, image.z.dtype)
         if compiled is not None:
@@ -161,7 +162,3 @@ def _depthwise_input_gradient(
     if reduction is not None:
         pass_over(d_z, reduction)
     return d_z
-
-
-# The name of before, for who has not yet been told.
-Norm = NormalisedImage

@@ -15,7 +15,7 @@ from pointwise.engine.cpu.launch import Launch, device_of, threads
 from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.loops.depthwise import stencil_arguments, stencil_bytes
 from pointwise.engine.cpu.loops.row_kernels import BYTES, FLOATS, row_kernel, row_kernels
-from pointwise.engine.cpu.loops.shared import empty
+from pointwise.engine.cpu.memory import empty_result
 from pointwise.engine.cpu.mix import (
     MIX,
     MIX_INT8,
@@ -90,11 +90,11 @@ def separable(
 
     ``x``, ``residual`` and the result are channels_last.
     """
-    out = empty(x, window, then.columns)
-    return separable_step(x, weight, then, window, out, residual, between, activation).run()
+    out = empty_result(window, then.columns, x.dtype)
+    return separable_launch(x, weight, then, window, out, residual, between, activation).run()
 
 
-def separable_step(
+def separable_launch(
     x: Tensor,
     weight: StencilWeight,
     then: PackedWeight,
@@ -112,7 +112,7 @@ def separable_step(
                    ROWS * a_row)  # fmt: skip
 
 
-def separable_int8_step(
+def separable_int8_launch(
     x: Tensor,
     weight: StencilWeightInt8,
     then: PackedWeightInt8,

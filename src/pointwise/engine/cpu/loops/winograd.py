@@ -9,7 +9,7 @@ It rounds otherwise than the direct sum, whose error is twice that of m = 2, and
 (which is 1.5e-6 to 4e-6 of the largest result); an infinity or a NaN spreads over its tile. So
 it is for inference. Small weights are transformed once, in float64 (``winograd_weight``); large
 ones in every run, since keeping them so would nearly double their memory
-(``weight_transform_step``). (Lavin and Gray, CVPR 2016.)
+(``weight_transform_launch``). (Lavin and Gray, CVPR 2016.)
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ _KERNELS = {m: by_dtype(_loop_of(m), f"winograd_{m}") for m in MATRICES}
 _WEIGHT_KERNELS = {m: by_dtype(_weight_transform_of(m), f"winograd_weight_{m}") for m in MATRICES}
 
 
-def winograd_step(
+def winograd_launch(
     x: Tensor,
     weights: WinogradWeight,
     window: Window,
@@ -232,7 +232,7 @@ def winograd_step(
     return Launch(compiled, arguments, -(-tiles // span) * shares, out)
 
 
-def weight_transform_step(weights: PackedWeight, into: WinogradWeight) -> Launch:
+def weight_transform_launch(weights: PackedWeight, into: WinogradWeight) -> Launch:
     """Transforms a 3×3 weight, a panel of columns in each program."""
     packed = into.packed
     arguments = _WEIGHT_TRANSFORM(
@@ -250,7 +250,7 @@ def room_for(weights: PackedWeight, outputs: int) -> int:
 
 
 def winograd_weight_in(room: Tensor, weights: PackedWeight, outputs: int) -> WinogradWeight:
-    """A weight for ``weight_transform_step`` to write, in ``room`` for ``room_for`` numbers."""
+    """A weight for ``weight_transform_launch`` to write, in ``room`` for ``room_for`` numbers."""
     lanes, depth = weights.packed.shape[3], weights.depth // 9
     packed = room.view((outputs + 2) ** 2, -1)[:, :-_APART].unflatten(1, (-1, depth, lanes))
     bias = None if weights.bias is None else weights.bias[0]
@@ -286,4 +286,4 @@ def is_large(inputs: int, columns: int, dtype: torch.dtype) -> bool:
 
 
 # The names of before, for who has not yet been told.
-filtered, filters_in, filtering_step = winograd_weight, winograd_weight_in, weight_transform_step
+filtered, filters_in, filtering_step = winograd_weight, winograd_weight_in, weight_transform_launch

@@ -1,7 +1,7 @@
 """Convolutions of points: a gather, alone or with its mix.
 
-``forward`` gathers and multiplies tile by tile, as images do (``mixed``). The input gradient of a
-convolution is a forward pass with the transposed gather and the transposed weight; the weights'
+``mixed_points`` gathers and multiplies tile by tile, as images do (``mixed``). The input gradient
+of a convolution is the same with the transposed gather and the transposed weight; the weights'
 gradients have loops of their own.
 """
 
@@ -11,24 +11,11 @@ import torch
 from torch import Tensor
 
 from pointwise.engine.cpu.by_dtype import by_dtype
-from pointwise.engine.cpu.gathers.points import (  # noqa: F401
-    CELLS,
-    CELLS_DEPTHWISE,
-    GATHER,
-    IDENTITY,
-    Gather,
-    fill,
-)
+from pointwise.engine.cpu.gathers.points import GATHER, IDENTITY, Gather, fill
 from pointwise.engine.cpu.gemm import ROWS, TILE_ROW
 from pointwise.engine.cpu.launch import Launch, device
 from pointwise.engine.cpu.layout import Layout
-from pointwise.engine.cpu.loops.depthwise_gradient import (  # noqa: F401
-    cells_weight_gradient as depthwise_gradient,
-)
-from pointwise.engine.cpu.loops.mixed import Tiling, mixed_launch, mixed_of
-from pointwise.engine.cpu.loops.weight_gradient import (  # noqa: F401
-    points_weight_gradient as weight_gradient,
-)
+from pointwise.engine.cpu.loops.mixed import Tiling, launch_mixed, mixed_of
 from pointwise.engine.cpu.mix import MIX, mix_arguments, mix_tile
 from pointwise.engine.cpu.weights import pack_matrix
 
@@ -63,7 +50,7 @@ def _row_bytes(needed: int) -> int:
     return TILE_ROW if needed <= TILE_ROW - 64 else (-(-needed // 64) | 1) * 64
 
 
-def forward(gather: Gather, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+def mixed_points(gather: Gather, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     """``A @ weight + bias`` for the gathered A ``[rows, K]`` and ``weight [K, C_out]``.
 
     Without a weight, the gathered rows themselves.
@@ -80,7 +67,7 @@ def forward(gather: Gather, weight: Tensor | None, bias: Tensor | None) -> Tenso
         arguments = _GATHERED(x=x, out=out, tile=tile, out_row=out_row, gather=gather.arguments())
         return Launch(_GATHERED_KERNELS[x.dtype], arguments, -(-rows // tile), out).run()
     direct = gather.kind == IDENTITY
-    return mixed_launch(
+    return launch_mixed(
         _MIXED_KERNELS[x.dtype],
         _MIXED,
         x,
