@@ -17,7 +17,7 @@ from pointwise.cloud.files import write_scan
 from pointwise.networks import MobileNetV1
 from pointwise.rooms import room
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 COMMAND = Path(sys.executable).with_name("pointwise")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pointwise
 
 PACKAGE = Path(pointwise.__file__).parent
-PAGE = Path(__file__).parents[1] / "docs" / "troubleshooting.md"
+PAGE = Path(__file__).parents[2] / "docs" / "troubleshooting.md"
 ERRORS = frozenset(
     {"ValueError", "TypeError", "ImportError", "RuntimeError", "OSError", "FileNotFoundError",
      "NotImplementedError"}
