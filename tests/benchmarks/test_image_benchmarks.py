@@ -176,7 +176,13 @@ def results_of(case: Case) -> dict:
     return results
 
 
-@pytest.mark.parametrize("name", list(image_shapes.NETWORKS))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if i else [])
+        for i, name in enumerate(image_shapes.NETWORKS)
+    ],
+)
 def test_networks_agree_and_mistakes_are_seen(name):
     case = image.network_case(name, 1, 32, missing=PLAIN)
     results = results_of(case)

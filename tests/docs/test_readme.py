@@ -99,3 +99,4 @@ def test_make_has_what_the_readme_promises():
     # Both are run on a clean checkout by CI.
     run_by_ci = (ROOT / ".ci/run").read_text()
     assert all(f"make --no-print-directory {target}" in run_by_ci for target in promised)
+    assert "test ARGS=--slow" in run_by_ci
