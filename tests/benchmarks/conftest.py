@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def frozen_again():
-    """A measurement lets the collector go through everything again; here, that is the whole session."""
+    """A measurement lets the collector go through everything again: here, a whole session."""
     yield
     if gc.get_freeze_count() == 0:
         gc.collect()
