@@ -1,7 +1,11 @@
-"""What all tests share: the ``--slow`` option, the ``gpu`` marker, and the real data."""
+"""What all tests share: the ``--slow`` option, the ``gpu`` marker, and the real data.
+
+Slow are tests that take long, start processes, or run what documents say; CI runs them too.
+"""
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -34,6 +38,13 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(slow)
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(gpu)
+
+
+def pytest_collection_finish(session):
+    # Ten thousand tests and their cases live as long as the session does: ``gc.collect``, which
+    # tests and timings call, need not go through them each time.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

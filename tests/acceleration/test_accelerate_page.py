@@ -28,6 +28,7 @@ from pointwise.cli.speedup import speedup
 PAGE = Path(__file__).parents[2] / "docs" / "accelerate.md"
 
 
+@pytest.mark.slow
 def test_the_code_runs_and_prints_what_the_page_says(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)  # it saves a model
     compile_ = torch.compile
@@ -41,6 +42,7 @@ def test_the_code_runs_and_prints_what_the_page_says(monkeypatch, tmp_path):
         assert printed.getvalue() == (said or "")
 
 
+@pytest.mark.slow
 def test_its_commands_exist():
     commands = re.findall(r"^pointwise (\w+) (\S+)", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert {command for command, _ in commands} == {"speedup", "bench"}
@@ -52,6 +54,7 @@ def test_its_commands_exist():
     assert "pointwise.accelerate" in result.output
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs_and_refuses_what_is_wrong():
     (planned,) = contest.plan(frozenset(contest.WHO[2:5]), quick=True)
     case = planned.make()

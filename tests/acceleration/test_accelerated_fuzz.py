@@ -43,17 +43,15 @@ def _for_another_size(model: nn.Module, faster, x: Tensor) -> str:
     return "right"
 
 
-@pytest.mark.parametrize("first", range(0, 24, 8))
-def test_exported(first):
-    found = _check(range(first, first + 8), exported)
-    assert found["right"] >= 12, found  # of 24 sizes
+def test_exported():
+    found = _check(range(8), exported)
+    assert found["right"] >= 20, found  # of 24 sizes
 
 
-@pytest.mark.parametrize("first", range(100, 110, 5))
-def test_compiled(first):
-    found = _check(range(first, first + 5), compiled)
+def test_compiled():
+    found = _check(range(100, 104), compiled)
     assert found["refused"] == 0, found  # torch.compile traces again
-    assert found["right"] >= 14, found
+    assert found["right"] >= 11, found  # of 12
 
 
 @pytest.mark.slow

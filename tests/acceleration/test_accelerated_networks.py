@@ -32,7 +32,16 @@ def _assert_all_fused(found) -> None:
         assert not report.plain, str(report)
 
 
-@pytest.mark.parametrize("kind", [MobileNetV1, MobileNetV2, MobileNetV3, EfficientNetB0, Xception])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        MobileNetV1,
+        MobileNetV2,
+        MobileNetV3,
+        pytest.param(EfficientNetB0, marks=pytest.mark.slow),
+        pytest.param(Xception, marks=pytest.mark.slow),
+    ],
+)
 def test_our_networks(kind):
     torch.manual_seed(0)
     options = {"width": 0.25} if kind in (MobileNetV1, MobileNetV2, MobileNetV3) else {}
@@ -44,6 +53,7 @@ def test_our_networks(kind):
     _assert_all_fused(faster.reports())
 
 
+@pytest.mark.slow
 def test_our_resnet_through_torch_compile():
     torch.manual_seed(0)
     model = settle(ResNet50(classes=10))

@@ -24,6 +24,7 @@ def test_pyproject_names_the_backend():
 
 
 @pytest.mark.parametrize("installed", [True, False])
+@pytest.mark.slow
 def test_found_by_name(installed, tmp_path):
     """As installed here; and from metadata as an installation would write it."""
     if installed and "pointwise" not in {point.name for point in entry_points(group=GROUP)}:

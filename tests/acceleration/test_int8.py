@@ -120,6 +120,7 @@ def photographs(shared_data):
     return found
 
 
+@pytest.mark.slow  # without VNNI; with it, it takes a moment
 def test_photographs_are_known_as_before(shared_data, photographs):
     weights = shared_data / "mobilenet_v1/mobilenet_v1_0.25_128_quant_weights_dequant.npz"
     model = load_weights(MobileNetV1(classes=1001, width=0.25, norm=None, padding="same"), weights)

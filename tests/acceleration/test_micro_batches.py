@@ -184,7 +184,10 @@ def test_sizes_that_torch_compile_leaves_open(monkeypatch, threads, found):
     assert [several.images for several in found] == [2, 2, 2]
 
 
-@pytest.mark.parametrize("seed", range(200, 224))
+@pytest.mark.parametrize(
+    "seed",
+    [*range(200, 206), *(pytest.param(n, marks=pytest.mark.slow) for n in range(206, 224))],
+)
 def test_random_networks(seed, monkeypatch, threads):
     cache(monkeypatch, threads, 1)
     model, x = random_network(seed)

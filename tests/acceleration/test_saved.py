@@ -74,6 +74,7 @@ def test_weights_come_back_exactly():
         assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.slow
 def test_reading_needs_no_compiler(tmp_path):
     """Who only runs a saved model of kernels need not have what torch.compile imports."""
     model = settle(MobileNetV2(classes=7, width=0.25))
@@ -94,6 +95,7 @@ def test_weights_are_kept_once(model):
     assert sum(x.dim() == 4 for x in kept) == 0
 
 
+@pytest.mark.slow
 def test_read_in_another_process_without_the_class(tmp_path, model, faster):
     x = torch.rand(2, 3, 18, 18)
     torch.save(faster, tmp_path / "faster.pt")

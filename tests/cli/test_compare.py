@@ -18,6 +18,7 @@ def run(*arguments):
     return CliRunner(env={"COLUMNS": "80"}).invoke(app, [str(a) for a in arguments])
 
 
+@pytest.mark.slow
 def test_a_job_of_ones_own(tmp_path):
     picture, numbers = tmp_path / "a.png", tmp_path / "a.json"
     result = run("--in", "10x12x16", "--out", 32, "--stride", 2, "--batch", 2, "--rounds", 2,

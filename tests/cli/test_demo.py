@@ -13,6 +13,7 @@ def demo(*options: str):
     return CliRunner().invoke(app, ["demo", "--minutes", "0.02", "--rooms", "3", *options])
 
 
+@pytest.mark.slow
 def test_the_whole_way(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     first = demo()

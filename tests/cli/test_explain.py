@@ -99,6 +99,7 @@ def test_what_was_there_stays_when_writing_fails(run, tmp_path, monkeypatch):
     assert (tmp_path / "explain.html").read_text() == "from before"
 
 
+@pytest.mark.slow
 def test_the_command_itself(tmp_path):
     """As a user runs it: the page is there, and a mistake is one line without a traceback."""
     done = subprocess.run([COMMAND, "explain"], cwd=tmp_path, capture_output=True, text=True)

@@ -282,6 +282,7 @@ def commands() -> list[list[str]]:
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
+@pytest.mark.slow
 def test_the_commands_of_the_docs_run(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     source = OWN.replace("from neighbour import CHANNELS", "CHANNELS = 3")

@@ -126,6 +126,7 @@ def test_without_its_images_a_run_is_compared_on_noise(folder, tmp_path):
     assert "nothing is fitted; 16 test images to compare outputs on" in only_weights
 
 
+@pytest.mark.slow
 def test_a_network_of_ours_and_a_file_of_weights(folder, tmp_path):
     out = tmp_path / "weights.pt"
     options = [f"--set={each}" for each in (*MADE, "classes=2")]

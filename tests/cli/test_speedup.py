@@ -76,6 +76,7 @@ def test_ours_and_exported_programs(tmp_path):
     assert "1 × conv 3×3 + relu" in run(str(tmp_path / "own.pt2"), "--quick", "--rounds", "1")
 
 
+@pytest.mark.slow
 def test_work_in_a_process_of_its_own(own):
     for who in ("torch_eager", "torch_channels_last", "pointwise"):
         assert prepared(Wanted(f"{own}:small", 2, 12), who)().shape == (2, 8, 10, 10)

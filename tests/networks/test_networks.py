@@ -206,7 +206,9 @@ def compiler():
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("name", ["Hua2018Segmentation", "CellUNet"])
+@pytest.mark.parametrize(
+    "name", ["Hua2018Segmentation", pytest.param("CellUNet", marks=pytest.mark.slow)]
+)
 def test_compiled(name, compiler):
     network = made(name)
     with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):

@@ -115,6 +115,7 @@ def test_nothing_to_label():
     assert label_scan(a_run(), scene(0).select(np.arange(0))).shape == (0,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spacing", [0.0, 0.5])
 def test_memory_grows_little_with_the_scan(spacing):
     """What is needed beyond the scan: codes and one sort, and no [N, classes] nor [N, C] array."""

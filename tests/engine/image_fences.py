@@ -11,10 +11,14 @@ import ctypes
 import mmap
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from image_cases import CASES, F32, F64, ImageCase
 
 from pointwise.convolution.window import window

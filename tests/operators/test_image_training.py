@@ -304,7 +304,7 @@ def test_the_same_bits_at_any_number_of_threads(case, threads, poisoned):
 
 
 @NORMED
-@each(FEW[:6])
+@each(named("3 groups, stride 2", "pointwise, 7 groups", "depthwise, 17 channels"))
 def test_opcheck_of_norm_conv2d(case, with_norm):
     o = operands(case, normed=with_norm)
     out, mean, _ = OPERATORS.norm_conv2d(*o.given)

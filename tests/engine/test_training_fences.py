@@ -15,7 +15,6 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="forbids pages with L
 
 
 def check(*arguments: str) -> None:
-    # Beside the program lies the table of cases, which it imports.
     done = subprocess.run([sys.executable, PROGRAM, *arguments], capture_output=True, text=True,
                           timeout=500, cwd=PROGRAM.parent)  # fmt: skip
     last = done.stdout.splitlines()[-1] if done.stdout else "nothing"

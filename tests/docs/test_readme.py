@@ -17,7 +17,7 @@ from pointwise.cloud.files import write_scan
 from pointwise.networks import MobileNetV1
 from pointwise.rooms import room
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 COMMAND = Path(sys.executable).with_name("pointwise")
 
 
@@ -99,3 +99,4 @@ def test_make_has_what_the_readme_promises():
     # Both are run on a clean checkout by CI.
     run_by_ci = (ROOT / ".ci/run").read_text()
     assert all(f"make --no-print-directory {target}" in run_by_ci for target in promised)
+    assert "test ARGS=--slow" in run_by_ci

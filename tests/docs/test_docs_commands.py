@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 COMMAND = Path(sys.executable).with_name("pointwise")
 
 

@@ -121,23 +121,23 @@ def test_wrong_layers_that_are_made_all_the_same(make, message):
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "message"),
     [
-        (X, W[:, :3], None, None, [1, 1], [0] * 4, [1, 1], 1, "none"),
-        (X, W, torch.ones(5), None, [1, 1], [0] * 4, [1, 1], 1, "none"),
-        (X, W, None, X, [1, 1], [0] * 4, [1, 1], 1, "none"),
-        (X, W, None, None, [0, 1], [0] * 4, [1, 1], 1, "none"),
-        (X, W, None, None, [1, 1], [-3] * 4, [1, 1], 1, "none"),
-        (X, W, None, None, [1, 1], [0] * 4, [9, 9], 1, "none"),
-        (X, W, None, None, [1, 1], [0] * 4, [1, 1], 3, "none"),
-        (X, W.double(), None, None, [1, 1], [0] * 4, [1, 1], 1, "none"),
-        (X, W, None, None, [1, 1], [0] * 4, [1, 1], 1, "swish"),
+        ((X, W[:, :3], None, None, [1, 1], [0] * 4, [1, 1], 1, "none"), "does not fit input"),
+        ((X, W, torch.ones(5), None, [1, 1], [0] * 4, [1, 1], 1, "none"), "bias must be .C_out=6."),
+        ((X, W, None, X, [1, 1], [0] * 4, [1, 1], 1, "none"), "residual must be like the result"),
+        ((X, W, None, None, [0, 1], [0] * 4, [1, 1], 1, "none"), "stride must be a whole number"),
+        ((X, W, None, None, [1, 1], [-3] * 4, [1, 1], 1, "none"), "padding must be four whole"),
+        ((X, W, None, None, [1, 1], [0] * 4, [9, 9], 1, "none"), "too small for a kernel of 3 × 3"),
+        ((X, W, None, None, [1, 1], [0] * 4, [1, 1], 3, "none"), "groups must be a whole number"),
+        ((X, W.double(), None, None, [1, 1], [0] * 4, [1, 1], 1, "none"), "weight is .* float64"),
+        ((X, W, None, None, [1, 1], [0] * 4, [1, 1], 1, "swish"), "activation must be one of"),
     ],
     ids=["weight", "bias", "residual", "stride", "padding", "dilation", "groups", "dtype", "name"],
 )
-def test_operators_called_directly(arguments, monkeypatch):
+def test_operators_called_directly(arguments, message, monkeypatch):
     monkeypatch.undo()
-    with pytest.raises((ValueError, TypeError)):
+    with pytest.raises((ValueError, TypeError), match=f"conv2d: .*{message}"):
         torch.ops.pointwise.conv2d(*arguments)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "docs"))
 
 import make_pictures
 
@@ -47,6 +47,7 @@ def agrees(printed: str, said: str) -> bool:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.slow
 def test_the_code_runs_and_prints_what_the_page_says(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # some write files
     text = page.read_text(encoding="utf-8")
@@ -99,6 +100,7 @@ def drawn(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_script_draws_the_pictures_that_the_page_names(drawn):
     made = sorted(file.name for file in drawn.iterdir())
     assert made == sorted(NAMED)
@@ -106,6 +108,7 @@ def test_the_script_draws_the_pictures_that_the_page_names(drawn):
 
 
 @pytest.mark.parametrize("name", NAMED)
+@pytest.mark.slow
 def test_a_picture_in_the_guide_is_what_the_script_draws(drawn, name):
     kept = DOCS / "pictures" / name
     assert kept.stat().st_size < 200_000

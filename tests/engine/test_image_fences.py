@@ -13,7 +13,6 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="forbids pages with L
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
-    # Beside the program lies the table of cases, which it imports.
     return subprocess.run([sys.executable, PROGRAM, *arguments], capture_output=True, text=True,
                           timeout=500, cwd=PROGRAM.parent)  # fmt: skip
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import cloud
 import image
@@ -176,7 +176,13 @@ def results_of(case: Case) -> dict:
     return results
 
 
-@pytest.mark.parametrize("name", list(image_shapes.NETWORKS))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if i else [])
+        for i, name in enumerate(image_shapes.NETWORKS)
+    ],
+)
 def test_networks_agree_and_mistakes_are_seen(name):
     case = image.network_case(name, 1, 32, missing=PLAIN)
     results = results_of(case)

@@ -18,7 +18,7 @@ import pytest
 import torch
 from rich.console import Console
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import cloud
 import frame
@@ -213,6 +213,7 @@ def test_peak_growth_sees_what_is_freed_again():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is known on Linux only")
+@pytest.mark.slow
 def test_resident_peak_is_of_a_fresh_process():
     held = b"x" * 300_000_000
 

@@ -6,8 +6,12 @@ As ``image_fences``, whose fences these are.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from image_cases import F32, F64, ImageCase
 from image_fences import fence_everything, fenced
 from image_runs import BLOCKS, made
