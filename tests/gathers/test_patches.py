@@ -7,9 +7,10 @@ import pytest
 import torch
 from image_cases import CASES, DTYPES, ImageCase, each, named
 from image_oracle import TOLERANCE, reads
+from windows import image, window_of
 
 from pointwise.convolution.problem import is_depthwise
-from pointwise.convolution.window import Window, window
+from pointwise.convolution.window import Window
 from pointwise.engine.cpu import launch
 from pointwise.engine.cpu.loops.depthwise import depthwise
 from pointwise.engine.cpu.loops.input_gradient import depthwise_input_gradient, mixed_input_gradient
@@ -19,15 +20,6 @@ from pointwise.engine.cpu.weights import pack_stencil, pack_weight
 BATCHED = [case for case in CASES if case.batch and not case.is_depthwise and case.groups == 1]
 FEW = named("5 to 17 channels", "kernel 4 × 4", "stride 2, 1, same", "dilation 3 and 2, same",
             "uneven padding, stride 2", "pointwise, stride 3, 3", "stem")  # fmt: skip
-
-
-def window_of(case: ImageCase) -> Window:
-    stride, padding, dilation, _ = case.numbers
-    return window(case.batch, case.sizes, case.kernel, stride, padding, dilation)
-
-
-def image(values: torch.Tensor) -> torch.Tensor:
-    return values.contiguous(memory_format=torch.channels_last)
 
 
 def gathered(case: ImageCase, x: torch.Tensor, field: Window) -> torch.Tensor:

@@ -6,10 +6,8 @@ import pytest
 import torch
 from image_cases import DTYPES, ImageCase, each
 from image_oracle import activate, assert_close
-from test_patches import image, looks
-from test_stencil import OWN, STENCILS
+from windows import EXACT, OWN, STENCILS, image, window_of
 
-from pointwise.convolution.epilogue import ACTIVATIONS
 from pointwise.convolution.window import window
 from pointwise.engine.cpu.loops.depthwise import depthwise
 from pointwise.engine.cpu.loops.mixed import mixed
@@ -22,14 +20,12 @@ LARGE = [
     ImageCase("5 × 5, stride 2", (31, 30), (33, 33), (5, 5), padding="same", stride=2, groups=33),
 ]
 
-EXACT = [row.name for row in ACTIVATIONS.values() if row.exact]
-
 
 class Pair:
     """A depthwise convolution, a pointwise one behind it, and their halves one after the other."""
 
     def __init__(self, case: ImageCase, outputs: int, dtype, bias: bool = True) -> None:
-        self.case, self.window = case, looks(case)
+        self.case, self.window = case, window_of(case)
         x, weight, first_bias = case.tensors(dtype)
         self.x, self.first = image(x), pack_stencil(weight.contiguous(), first_bias)
         channels = case.channels[1]

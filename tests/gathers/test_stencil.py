@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from image_cases import CASES, DTYPES, ImageCase, each
+from image_cases import DTYPES, ImageCase, each
 from image_oracle import activate, assert_close
-from test_patches import image, window_of
+from windows import EXACT, OWN, STENCILS, image, window_of
 
-from pointwise.convolution.epilogue import ACTIVATIONS
-from pointwise.engine.cpu.gathers import stencil
 from pointwise.engine.cpu.loops import depthwise as loop
 from pointwise.engine.cpu.loops import depthwise_gradient
 from pointwise.engine.cpu.loops.depthwise import depthwise, depthwise_launch
 from pointwise.engine.cpu.memory import empty_result
 from pointwise.engine.cpu.weights import pack_stencil
-
-STENCILS = [case for case in CASES if case.batch and case.is_depthwise
-            and case.channels[0] == case.channels[1]]  # fmt: skip
-OWN = [ImageCase(f"rows of {taps} with step {step}, {points} points", (3, (points - 1) * step + 1),
-                 (17, 17), (3, taps), stride=(1, step), padding=(1, (taps - 1) // 2), groups=17)
-       for taps, step in (*stencil.ROWS, (4, 1), (2, 3)) if taps
-       for points in (1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 14, 15, 16, 17, 22, 31)]  # fmt: skip
-
-EXACT = [row.name for row in ACTIVATIONS.values() if row.exact]
 
 
 def check(case: ImageCase, found: torch.Tensor, activation: str = "none") -> None:
