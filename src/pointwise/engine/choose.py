@@ -23,8 +23,14 @@ from pointwise.engine.cpu.gemm_int8 import HAS_VNNI
 from pointwise.engine.cpu.launch import Launch
 from pointwise.engine.cpu.loops import inverted, winograd
 from pointwise.engine.cpu.loops.depthwise import depthwise_launch
+from pointwise.engine.cpu.loops.depthwise_gradient import stencil_weight_gradient
+from pointwise.engine.cpu.loops.input_gradient import (
+    depthwise_input_gradient,
+    mixed_input_gradient,
+)
 from pointwise.engine.cpu.loops.mixed import mixed_int8_launch, mixed_launch
 from pointwise.engine.cpu.loops.separable import separable_int8_launch, separable_launch
+from pointwise.engine.cpu.loops.weight_gradient import mixed_weight_gradient
 from pointwise.engine.cpu.weights import (
     PackedWeightInt8,
     StencilWeight,
@@ -263,6 +269,28 @@ def _launch_bytes(
     if len(chain) == 1:
         return mixed_int8_launch(x, first.weight, window, out, residual, *finish)
     return separable_int8_launch(x, first.weight, last.weight, window, out, residual, *finish)
+
+
+# --- gradients ------------------------------------------------------------------------------------
+
+
+def input_gradient(convolution: Convolution, grad: Tensor, weight: Tensor) -> Tensor:
+    """The input's gradient, of the gradient ``[N, C_out, H_out, W_out]`` of a result.
+
+    Of a depth multiplier, that of each channel as many times as there are results of it.
+    """
+    if convolution.is_depthwise:
+        return depthwise_input_gradient(grad, weight, convolution.window)
+    return mixed_input_gradient(grad, weight, convolution.window, convolution.groups)
+
+
+def weight_gradient(convolution: Convolution, grad: Tensor, input: Tensor) -> Tensor:
+    """The weight's gradient; of a depth multiplier, ``input`` has each channel so many times."""
+    window = convolution.window
+    kernel = window.y.taps, window.x.taps
+    if convolution.is_depthwise:
+        return stencil_weight_gradient(grad, input, window, kernel)
+    return mixed_weight_gradient(grad, input, window, kernel, convolution.groups)
 
 
 # --- depth multipliers ----------------------------------------------------------------------------

@@ -14,13 +14,9 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 from pointwise import checks
 from pointwise.convolution import epilogue
 from pointwise.convolution.epilogue import ACTIVATIONS, finish
-from pointwise.convolution.problem import describe, is_depthwise
-from pointwise.convolution.window import window
+from pointwise.convolution.problem import describe
 from pointwise.engine import choose
 from pointwise.engine.cpu.loops import norm_act
-from pointwise.engine.cpu.loops.depthwise_gradient import stencil_weight_gradient
-from pointwise.engine.cpu.loops.input_gradient import depthwise_input_gradient, mixed_input_gradient
-from pointwise.engine.cpu.loops.weight_gradient import mixed_weight_gradient
 from pointwise.engine.cpu.memory import empty_image
 from pointwise.engine.library import define, library
 from pointwise.operators.requirements import geometry
@@ -234,13 +230,10 @@ def _grad_input_cpu(grad, weight, size, stride, padding, dilation, groups):
     checks.alike("conv2d_grad_input", grad=grad, weight=weight)
     dtype = grad.dtype
     grad, weight = ready(grad), ready(weight)
-    seen = window(size[0], size[2:], weight.shape[2:], stride, padding, dilation)
-    if not is_depthwise(weight.shape, groups):
-        return mixed_input_gradient(grad, weight, seen, groups).to(dtype)
-    out = depthwise_input_gradient(grad, weight, seen)
-    multiplier = weight.shape[0] // groups
-    if multiplier > 1:
-        out = ready(out.unflatten(1, (groups, multiplier)).sum(2))
+    convolution = describe(size, weight.shape, stride, padding, dilation, groups, grad.dtype)
+    out = choose.input_gradient(convolution, grad, weight)
+    if convolution.depth_multiplier > 1:
+        out = ready(out.unflatten(1, (groups, convolution.depth_multiplier)).sum(2))
     return out.to(dtype)
 
 
@@ -263,15 +256,10 @@ def _grad_weight_cpu(grad, input, size, stride, padding, dilation, groups):
     checks.alike("conv2d_grad_weight", grad=grad, input=input)
     dtype = grad.dtype
     grad, input = ready(grad), ready(input)
-    seen = window(input.shape[0], input.shape[2:], size[2:], stride, padding, dilation)
-    if is_depthwise(size, groups):
-        multiplier = size[0] // groups
-        if multiplier > 1:
-            input = repeated(input, multiplier)
-        weight = stencil_weight_gradient(grad, input, seen, size[2:])
-    else:
-        weight = mixed_weight_gradient(grad, input, seen, size[2:], groups)
-    return weight.contiguous().to(dtype)
+    convolution = describe(input.shape, size, stride, padding, dilation, groups, input.dtype)
+    if convolution.depth_multiplier > 1:
+        input = repeated(input, convolution.depth_multiplier)
+    return choose.weight_gradient(convolution, grad, input).contiguous().to(dtype)
 
 
 define(
