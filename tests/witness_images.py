@@ -354,6 +354,12 @@ def modules() -> Iterator[tuple[str, Callable[[], nn.Module], tuple[int, ...]]]:
             partial(pw.InvertedResidual, 16, 16 * s, 72, k, s),
             (2, 16, 14, 13),
         )
+    for k, edge in ((3, 0), (5, 1)):  # with the taps of a stride the other way round
+        yield (
+            f"depthwise {k} 2 padding {edge}",
+            partial(block, 33, 33, k, 2, edge, groups=33),
+            (2, 33, 12, 13),
+        )
     yield "depthwise dilated", lambda: block(17, 17, 3, dilation=2, groups=17), (2, 17, 12, 13)
     yield (
         "depthwise sigmoid",

@@ -477,6 +477,7 @@ def _in_bytes(make: Callable[[], nn.Module], shape: tuple[int, ...], draw: Draw)
         )
     more = draw.image(shape[0] + 1, *shape[1:])
     found = {"one": on_both_teams(partial(fast, batches[0]))}
+    found["contiguous"] = on_both_teams(partial(fast, more.contiguous()))
     found |= {"more": on_both_teams(partial(fast, more)), "calls": _calls(fast)}
     with _Plainly():
         plain = fast(more)
