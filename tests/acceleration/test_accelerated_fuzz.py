@@ -65,4 +65,4 @@ def test_many_exported(first):
 @pytest.mark.parametrize("first", range(2000, 2040, 20))
 def test_many_compiled(first):
     found = _check(range(first, first + 20), compiled)
-    assert found["right"] >= 55, found  # of 60
+    assert found["right"] >= 50, found  # of 60
