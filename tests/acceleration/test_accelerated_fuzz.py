@@ -55,14 +55,14 @@ def test_compiled():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", range(1000, 1400, 50))
+@pytest.mark.parametrize("first", range(1000, 1100, 25))
 def test_many_exported(first):
-    found = _check(range(first, first + 50), exported)
-    assert found["right"] >= 75, found
+    found = _check(range(first, first + 25), exported)
+    assert found["right"] >= 60, found  # of 75
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", range(2000, 2200, 20))
+@pytest.mark.parametrize("first", range(2000, 2040, 20))
 def test_many_compiled(first):
     found = _check(range(first, first + 20), compiled)
-    assert found["right"] >= 55, found
+    assert found["right"] >= 50, found  # of 60
