@@ -24,11 +24,11 @@ from image_cases import CASES, F32, F64, ImageCase
 from pointwise.convolution.window import window
 from pointwise.engine.cpu.loops.winograd import (
     MATRICES,
-    filtered,
-    filtering_step,
-    filters_in,
     room_for,
+    weight_transform_launch,
     winograd_launch,
+    winograd_weight,
+    winograd_weight_in,
 )
 from pointwise.engine.cpu.pack import padded_columns
 from pointwise.engine.cpu.weights import mix
@@ -121,10 +121,10 @@ def run_winograd(dtype: torch.dtype, at_end: bool) -> None:
         for m in MATRICES:
             packed = mix(weight, bias)
             packed = replace(packed, packed=fenced(packed.packed, at_end))
-            room = filters_in(torch.zeros(room_for(packed, m), dtype=dtype), packed, m)
+            room = winograd_weight_in(torch.zeros(room_for(packed, m), dtype=dtype), packed, m)
             room = replace(room, packed=fenced(room.packed, at_end))
-            filtering_step(packed, room).run()
-            for filters in (filtered(weight, bias, m), room):
+            weight_transform_launch(packed, room).run()
+            for filters in (winograd_weight(weight, bias, m), room):
                 out = fenced(torch.zeros_like(expected), at_end)
                 winograd_launch(x, filters, seen, out).run()
                 torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)

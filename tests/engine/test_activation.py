@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pointwise.convolution.epilogue import ACTIVATIONS, NONE, finish, kernel_form, why_not
+from pointwise.convolution.epilogue import ACTIVATIONS, CLAMP_ONLY, finish, kernel_form, why_not
 from pointwise.engine.cpu.activation import activate, exponential, slope
 from pointwise.engine.cpu.by_dtype import by_dtype
 from pointwise.engine.cpu.launch import device, launch
@@ -39,7 +39,7 @@ EXPONENTIALS = by_dtype(_exponentials, "exponentials")
 
 def exponentials(x: np.ndarray) -> np.ndarray:
     out = torch.from_numpy(x.copy())
-    arguments = NUMBERS(x=out, count=len(out), kind=NONE)
+    arguments = NUMBERS(x=out, count=len(out), kind=CLAMP_ONLY)
     launch(EXPONENTIALS[out.dtype], arguments, -(-len(out) // RUN))
     return out.numpy()
 
@@ -201,8 +201,8 @@ def test_nan_stays_nan(activation, dtype):
 
 def test_kernels_know_clamps_by_their_bounds():
     infinity = float("inf")
-    assert kernel_form("none", torch.float32) == (-infinity, infinity, NONE)
-    assert kernel_form("relu6", torch.float64) == (0, 6, NONE)
+    assert kernel_form("none", torch.float32) == (-infinity, infinity, CLAMP_ONLY)
+    assert kernel_form("relu6", torch.float64) == (0, 6, CLAMP_ONLY)
     x = torch.tensor([-7.0, 0.0, 7.0])
     assert torch.equal(activated(x[None], "relu", 3)[0], x)  # whoever clamps has done so
     assert torch.equal(slopes(x, "relu"), torch.ones(3))

@@ -16,10 +16,10 @@ from pointwise.convolution.window import window
 from pointwise.engine.cpu.loops.mixed import mixed
 from pointwise.engine.cpu.loops.winograd import (
     MATRICES,
+    best_tile_size,
     room_for,
     weight_transform_launch,
     winograd_launch,
-    winograd_outputs,
     winograd_weight,
     winograd_weight_in,
 )
@@ -203,7 +203,7 @@ def test_where_it_is_used():
     """Larger tiles for larger images; the direct sum where there is little work, or another one."""
 
     def outputs(field, inputs, columns, groups=1):
-        return winograd_outputs(field, inputs, columns, groups, F32)
+        return best_tile_size(field, inputs, columns, groups, F32)
 
     wide = 4 * LANES
     assert outputs(square(56), wide, wide) == 4

@@ -149,3 +149,33 @@ def test_a_size_that_is_none_of_an_image():
     for size in ([-1, 2, 3, 3], [2, 3, 3]):
         with pytest.raises(ValueError, match=r"conv2d_grad_input: size must be \[N, C, H, W\]"):
             OPERATORS.conv2d_grad_input(grad, weight, size, [1, 1], [0] * 4, [1, 1], 1)
+
+
+PLACED = ([1, 1], [1, 1, 1, 1], [1, 1])
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("conv2d", ((1, 3, 5, 5), (4, 2, 3, 3), None, None, *PLACED, 1, "none"), "does not fit"),
+        (
+            "separable_conv2d",
+            ((1, 3, 5, 5), (3, 1, 3, 3), (4, 2, 1, 1), *[None] * 3, *PLACED, "none", "none"),
+            "does not fit",
+        ),
+        ("conv2d_grad_input", ((1, 5, 5, 5), (4, 3, 3, 3), [1, 3, 5, 5], *PLACED, 1), "grad must"),
+        ("conv2d_grad_weight", ((1, 4, 5, 5), (1, 3, 5, 5), [4, 2, 3, 3], *PLACED, 1), "fit"),
+    ],
+)
+def test_images_are_checked_whoever_calls(name, arguments, message, device):
+    """In every form of the operator: also where shapes alone are computed."""
+    given = [torch.zeros(x, device=device) if isinstance(x, tuple) else x for x in arguments]
+    with pytest.raises(ValueError, match=f"{name}: .*{message}"):
+        getattr(OPERATORS, name)(*given)
+
+
+def test_images_on_several_devices():
+    weight = torch.zeros(4, 3, 3, 3, device="meta")
+    with pytest.raises(ValueError, match="conv2d: weight is on meta but input is on cpu"):
+        OPERATORS.conv2d(torch.zeros(1, 3, 5, 5), weight, None, None, *PLACED, 1, "none")

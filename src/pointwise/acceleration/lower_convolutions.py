@@ -213,7 +213,7 @@ def _alone(plan: Builder, x: Value, prepared: Prepared, residual: Value | None =
         activation = prepared.convolution.activation if late == "none" else late
         plain = prepared._replace(convolution=prepared.convolution._replace(activation="none"))
         return add_up(plan, combine.ADD, _alone(plan, x, plain), residual, activation)
-    if prepared.choice.each_run:
+    if prepared.choice.transformed_each_run:
         return _transformed(plan, x, prepared, residual, late)
     return _launched(plan, x, (prepared,), residual, late)
 
@@ -221,7 +221,7 @@ def _alone(plan: Builder, x: Value, prepared: Prepared, residual: Value | None =
 def _transformed(plan: Builder, x: Value, prepared: Prepared, residual: Value | None,
                  late: str) -> Value:  # fmt: skip
     """A 3×3 convolution behind what transforms its weight, into memory that others use too."""
-    packed, outputs = prepared.weight, prepared.choice.outputs
+    packed, outputs = prepared.weight, prepared.choice.tile_size
     room = plan.new((winograd.room_for(packed, outputs),), x.dtype, pixels=False)
 
     def transformed() -> Prepared:

@@ -355,8 +355,10 @@ _REWRITES: dict[Any, Callable] = {
     aten.batch_norm.default: _batch_norm_call,
     aten.native_layer_norm.default: _native_layer_norm,
     aten.layer_norm.default: _layer_norm,
-    **{  # ATen's names are the table's
-        getattr(aten, name).default: _activation(name) for name in ACTIVATIONS if name != "none"
+    **{  # ATen's names are the table's; what is no call of ATen's comes as the calls it is made of
+        getattr(aten, name).default: _activation(name)
+        for name in ACTIVATIONS
+        if hasattr(aten, name)
     },
     aten.gelu.default: _gelu,
     aten.hardtanh.default: _within,

@@ -21,7 +21,7 @@ _INFINITY = float("inf")
 class Activation:
     """A function of one number, applied to every number of a tensor."""
 
-    name: str  # as in torch.nn.functional and torch.ops.aten
+    name: str  # as in torch.nn.functional; and in torch.ops.aten, where it is a call of its own
     plain: Callable[[Tensor], Tensor]  # in plain PyTorch
     module: type[nn.Module]  # PyTorch's module of it
     bounds: tuple[float, float] | None = None  # where clamping between them is all that it does

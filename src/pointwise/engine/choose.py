@@ -51,11 +51,11 @@ class Choice(NamedTuple):
     """The loop that runs a convolution by itself: "depthwise", "mixed" or "winograd"."""
 
     algorithm: str
-    outputs: int = 0  # of Winograd: tiles are so many points high and wide
-    each_run: bool = False  # of Winograd: the weight is transformed in every run
+    tile_size: int = 0  # of Winograd: tiles are so many points high and wide
+    transformed_each_run: bool = False  # of Winograd: the weight is transformed in every run
 
     def __str__(self) -> str:
-        return f"Winograd {self.outputs}×{self.outputs}" if self.outputs else self.algorithm
+        return f"Winograd {self.tile_size}×{self.tile_size}" if self.tile_size else self.algorithm
 
 
 DEPTHWISE, MIXED = Choice("depthwise"), Choice("mixed")
@@ -93,7 +93,7 @@ def why_not(convolution: Convolution, algorithm: str | None = None) -> str | Non
         return why
     if algorithm == "depthwise" and not convolution.is_depthwise:
         return "its results read more than one channel"
-    if algorithm == "winograd" and not _winograd_outputs(convolution):
+    if algorithm == "winograd" and not _winograd_tile_size(convolution):
         return "Winograd's loop takes 3×3 kernels of stride 1 that it makes faster"
     return None
 
@@ -133,29 +133,29 @@ def choose(
         raise ValueError(f"{algorithm} cannot run this convolution: {why}")
     if algorithm is None:
         algorithm = "depthwise" if convolution.is_depthwise else "mixed"
-        if constant and _winograd_outputs(convolution):
+        if constant and _winograd_tile_size(convolution):
             algorithm = "winograd"
     if algorithm != "winograd":
         return Choice(algorithm)
     channels = convolution.in_channels, convolution.out_channels
     large = winograd.is_large(*channels, convolution.dtype)
-    return Choice(algorithm, _winograd_outputs(convolution), large)
+    return Choice(algorithm, _winograd_tile_size(convolution), large)
 
 
-def _winograd_outputs(convolution: Convolution) -> int:
+def _winograd_tile_size(convolution: Convolution) -> int:
     """How many points high and wide Winograd's tiles had better be; 0: it is no faster."""
     window, inputs, columns, groups, dtype, *_ = convolution
     if convolution.is_depthwise or dtype == torch.uint8:
         return 0
-    return winograd.winograd_outputs(window, inputs, columns, groups, dtype)
+    return winograd.best_tile_size(window, inputs, columns, groups, dtype)
 
 
 def pack(choice: Choice, groups: int, weight: Tensor, bias: Tensor | None) -> Weight:
     """A weight ``[C_out, C_in/groups, kh, kw]`` and its bias ``[C_out]`` for the loop chosen."""
     if choice.algorithm == "depthwise":
         return pack_stencil(weight, bias)
-    if choice.algorithm == "winograd" and not choice.each_run:
-        return winograd.winograd_weight(weight, bias, choice.outputs)
+    if choice.algorithm == "winograd" and not choice.transformed_each_run:
+        return winograd.winograd_weight(weight, bias, choice.tile_size)
     return pack_weight(weight, bias, groups)
 
 
@@ -203,7 +203,7 @@ def can_lead(first: Prepared, second: Prepared) -> bool:
     one, two = first.convolution, second.convolution
     if one.dtype == torch.uint8:  # there is no such loop
         return False
-    packed = first.choice.algorithm == "mixed" or first.choice.each_run
+    packed = first.choice.algorithm == "mixed" or first.choice.transformed_each_run
     return (
         packed
         and second.choice.algorithm == "depthwise"
@@ -249,7 +249,7 @@ def _alone(x: Tensor, prepared: Prepared, out: Tensor, residual: Tensor | None) 
     convolution, choice, weight = prepared
     window, activation = convolution.window, convolution.activation
     if choice.algorithm == "winograd":
-        assert not choice.each_run, "its weight is transformed by a launch of its own"
+        assert not choice.transformed_each_run, "its weight is transformed by a launch of its own"
         return winograd.winograd_launch(x, weight, window, out, residual, activation)
     if choice.algorithm == "mixed":
         return mixed_launch(x, weight, window, out, residual, activation)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pointwise.convolution.epilogue import NONE, kernel_form, why_not
+from pointwise.convolution.epilogue import CLAMP_ONLY, kernel_form, why_not
 from pointwise.convolution.problem import is_depthwise
 from pointwise.functional.padding import resolve
 from pointwise.layers.unit import Unit, is_batch_norm, is_ordinary, is_plain, window_of
@@ -79,7 +79,7 @@ def run(input: Tensor, units: Sequence[Unit], residual: Tensor | None = None) ->
         )
         scale, shift = _statistics(module, mean, variance, z.numel() // z.shape[1])
         low, high, kind = kernel_form(activation or "none", z.dtype)
-        if number < len(units) - 1 and kind == NONE:
+        if number < len(units) - 1 and kind == CLAMP_ONLY:
             norm = (mean, scale, shift, low, high)
             continue
         added = residual if number == len(units) - 1 else None

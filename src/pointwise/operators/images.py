@@ -11,15 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_input, conv2d_weight
 
-from pointwise import checks
 from pointwise.convolution import epilogue
-from pointwise.convolution.epilogue import ACTIVATIONS, finish
+from pointwise.convolution.epilogue import finish
 from pointwise.convolution.problem import describe
 from pointwise.engine import choose
 from pointwise.engine.cpu.loops import norm_act
 from pointwise.engine.cpu.memory import empty_image
 from pointwise.engine.library import define, library
-from pointwise.operators.requirements import geometry
+from pointwise.operators import requirements
 
 GEOMETRY = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups"
 
@@ -77,13 +76,6 @@ def repeated(input: Tensor, multiplier: int) -> Tensor:
 
 
 def _conv2d_cpu(input, weight, bias, residual, stride, padding, dilation, groups, activation):
-    checks.one_of("conv2d", "activation", activation, tuple(ACTIVATIONS))
-    shape = geometry("conv2d", input, weight.shape, stride, padding, dilation, groups)
-    checks.alike("conv2d", input=input, weight=weight, bias=bias, residual=residual)
-    if bias is not None:
-        checks.weight("conv2d", "bias", bias, shape[1:2], f"[C_out={shape[1]}]")
-    if residual is not None:
-        checks.weight("conv2d", "residual", residual, shape, f"like the result, {list(shape)}")
     dtype = input.dtype
     input, weight, bias, residual = map(ready, (input, weight, bias, residual))
     convolution = describe(input.shape, weight.shape, stride, padding, dilation, groups,
@@ -131,6 +123,7 @@ define(
     _conv2d_cpu,
     _conv2d_plain,
     _conv2d_fake,
+    requirements.conv2d,
 )
 
 # --- both halves of the separable convolution at once, for inference ------------------------------
@@ -146,27 +139,10 @@ def _separable_plain(input, depthwise, pointwise, depthwise_bias, bias, residual
 
 def _separable_cpu(input, depthwise, pointwise, depthwise_bias, bias, residual, stride, padding,
                    dilation, between, activation):  # fmt: skip
-    checks.image("separable_conv2d", input, 2)
-    groups = input.shape[1]
-    for name, given in (("between", between), ("activation", activation)):
-        checks.one_of("separable_conv2d", name, given, tuple(ACTIVATIONS))
-    shape = geometry("separable_conv2d", input, depthwise.shape, stride, padding, dilation, groups)
-    inner = input.new_empty(()).expand(shape)
-    shape = geometry("separable_conv2d", inner, pointwise.shape, [1, 1], [0] * 4, [1, 1], 1)
-    checks.alike("separable_conv2d", input=input, depthwise=depthwise, pointwise=pointwise,
-                 depthwise_bias=depthwise_bias, bias=bias, residual=residual)  # fmt: skip
-    for name, row, length in (
-        ("depthwise_bias", depthwise_bias, inner.shape[1]),
-        ("bias", bias, shape[1]),
-    ):
-        if row is not None:
-            checks.weight("separable_conv2d", name, row, (length,), f"[{length}]")
-    if residual is not None:
-        words = f"like the result, {list(shape)}"
-        checks.weight("separable_conv2d", "residual", residual, shape, words)
     chain = _prepared_separable(input, depthwise, pointwise, depthwise_bias, bias, stride, padding,
                                 dilation, between, activation)  # fmt: skip
     if chain is None:
+        groups = input.shape[1]
         x = _conv2d_cpu(input, depthwise, depthwise_bias, None, stride, padding, dilation, groups,
                         between)  # fmt: skip
         return _conv2d_cpu(x, pointwise, bias, residual, [1, 1], [0] * 4, [1, 1], 1, activation)
@@ -207,6 +183,7 @@ define(
     _separable_cpu,
     _separable_plain,
     _separable_fake,
+    requirements.separable_conv2d,
 )
 
 # --- its gradients --------------------------------------------------------------------------------
@@ -222,12 +199,6 @@ def _grad_input_plain(grad, weight, size, stride, padding, dilation, groups):
 
 
 def _grad_input_cpu(grad, weight, size, stride, padding, dilation, groups):
-    if len(size) != 4 or min(size) < 0:
-        raise ValueError(f"conv2d_grad_input: size must be [N, C, H, W], got {list(size)}")
-    like = grad.new_empty(()).expand(size)
-    shape = geometry("conv2d_grad_input", like, weight.shape, stride, padding, dilation, groups)
-    checks.weight("conv2d_grad_input", "grad", grad, shape, f"like the result, {list(shape)}")
-    checks.alike("conv2d_grad_input", grad=grad, weight=weight)
     dtype = grad.dtype
     grad, weight = ready(grad), ready(weight)
     convolution = describe(size, weight.shape, stride, padding, dilation, groups, grad.dtype)
@@ -242,6 +213,7 @@ define(
     _grad_input_cpu,
     _grad_input_plain,
     lambda grad, weight, size, *rest: channels_last(grad, *size),
+    requirements.conv2d_grad_input,
 )
 
 
@@ -251,9 +223,6 @@ def _grad_weight_plain(grad, input, size, stride, padding, dilation, groups):
 
 
 def _grad_weight_cpu(grad, input, size, stride, padding, dilation, groups):
-    shape = geometry("conv2d_grad_weight", input, size, stride, padding, dilation, groups)
-    checks.weight("conv2d_grad_weight", "grad", grad, shape, f"like the result, {list(shape)}")
-    checks.alike("conv2d_grad_weight", grad=grad, input=input)
     dtype = grad.dtype
     grad, input = ready(grad), ready(input)
     convolution = describe(input.shape, size, stride, padding, dilation, groups, input.dtype)
@@ -267,6 +236,7 @@ define(
     _grad_weight_cpu,
     _grad_weight_plain,
     lambda grad, input, size, *rest: grad.new_empty(size),
+    requirements.conv2d_grad_weight,
 )
 
 _ops = torch.ops.pointwise

@@ -26,9 +26,9 @@ def _rows(caller: str, name: str, given: Tensor, rows: int | None, columns: int 
     checks.weight(caller, name, given, (rows, columns), f"[{shown}]")
 
 
-def _optional(caller: str, name: str, given: Tensor | None, length: int) -> None:
+def _optional(caller: str, name: str, given: Tensor | None, length: int, letters: str = "") -> None:
     if given is not None:
-        checks.weight(caller, name, given, (length,), f"[{length}]")
+        checks.weight(caller, name, given, (length,), f"[{letters}{length}]")
 
 
 # --- clouds ---------------------------------------------------------------------------------------
@@ -224,6 +224,53 @@ def geometry(caller: str, input, weight_size, stride, padding, dilation, groups)
         raise ValueError(f"{caller}: padding must be four whole numbers from 0, got {padding}")
     sizes = checks.output_sizes(caller, input.shape[2:], kernel, steps, padding, spread)
     return (input.shape[0], outputs, *sizes)
+
+
+def conv2d(input, weight, bias, residual, stride, padding, dilation, groups, activation) -> None:
+    checks.one_of("conv2d", "activation", activation, tuple(ACTIVATIONS))
+    shape = geometry("conv2d", input, weight.shape, stride, padding, dilation, groups)
+    checks.alike("conv2d", input=input, weight=weight, bias=bias, residual=residual)
+    _optional("conv2d", "bias", bias, shape[1], "C_out=")
+    _added("conv2d", residual, shape)
+
+
+def separable_conv2d(input, depthwise, pointwise, depthwise_bias, bias, residual, stride, padding,
+                     dilation, between, activation) -> None:  # fmt: skip
+    caller = "separable_conv2d"
+    checks.image(caller, input, 2)
+    for name, given in (("between", between), ("activation", activation)):
+        checks.one_of(caller, name, given, tuple(ACTIVATIONS))
+    groups = input.shape[1]
+    shape = geometry(caller, input, depthwise.shape, stride, padding, dilation, groups)
+    inner = input.new_empty(()).expand(shape)  # of what lies between, only the shape
+    shape = geometry(caller, inner, pointwise.shape, [1, 1], [0] * 4, [1, 1], 1)
+    checks.alike(caller, input=input, depthwise=depthwise, pointwise=pointwise,
+                 depthwise_bias=depthwise_bias, bias=bias, residual=residual)  # fmt: skip
+    _optional(caller, "depthwise_bias", depthwise_bias, inner.shape[1])
+    _optional(caller, "bias", bias, shape[1])
+    _added(caller, residual, shape)
+
+
+def _added(caller: str, residual: Tensor | None, shape: tuple[int, ...]) -> None:
+    if residual is not None:
+        words = f"like the result, {list(shape)}"
+        checks.weight(caller, "residual", residual, shape, words)
+
+
+def conv2d_grad_input(grad, weight, size, *placed) -> None:
+    caller = "conv2d_grad_input"
+    if len(size) != 4 or min(size) < 0:
+        raise ValueError(f"{caller}: size must be [N, C, H, W], got {list(size)}")
+    shape = geometry(caller, grad.new_empty(()).expand(size), weight.shape, *placed)
+    checks.weight(caller, "grad", grad, shape, f"like the result, {list(shape)}")
+    checks.alike(caller, grad=grad, weight=weight)
+
+
+def conv2d_grad_weight(grad, input, size, *placed) -> None:
+    caller = "conv2d_grad_weight"
+    shape = geometry(caller, input, size, *placed)
+    checks.weight(caller, "grad", grad, shape, f"like the result, {list(shape)}")
+    checks.alike(caller, grad=grad, input=input)
 
 
 def _norm(caller: str, z, mean, scale, shift, low: float, high: float) -> None:

@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba.extending import intrinsic
 
 from pointwise.convolution.epilogue import ACTIVATIONS, kernel_form
-from pointwise.convolution.epilogue import NONE as NONE
+from pointwise.convolution.epilogue import CLAMP_ONLY as CLAMP_ONLY
 from pointwise.engine.cpu.launch import device, device_of
 from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.vector import (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pointwise.convolution.epilogue import kernel_form
-from pointwise.engine.cpu.activation import NONE, activate
+from pointwise.engine.cpu.activation import CLAMP_ONLY, activate
 from pointwise.engine.cpu.gemm import FROM_BIAS, FROM_ROWS, multiply
 from pointwise.engine.cpu.gemm_int8 import FLOAT, GROUP
 from pointwise.engine.cpu.gemm_int8 import multiply as multiply_int8
@@ -94,7 +94,7 @@ def mix_tile(mix, out, residual, a, a_row, stride, first, rows, group, column, c
     multiply(a, a_row, stride, size, weight, width * size, panel, mix.depth, out + offset,
              mix.out_row, rows, columns, start, residual + offset, mix.out_row, bias, low, high,
              ahead, ahead_end, apart, like)  # fmt: skip
-    if mix.kind != NONE:
+    if mix.kind != CLAMP_ONLY:
         activate(out + offset, mix.out_row, rows, columns, mix.kind, like)
     if moments != 0:
         add_moments(moments, out + offset, mix.out_row, rows, columns, channel,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pointwise.engine.cpu.activation import NONE, activate, slope
+from pointwise.engine.cpu.activation import CLAMP_ONLY, activate, slope
 from pointwise.engine.cpu.by_dtype import by_dtype
 from pointwise.engine.cpu.launch import device, launch
 from pointwise.engine.cpu.layout import Layout
@@ -62,7 +62,7 @@ def _forward(arguments, program, thread, like):
             if own.residual != 0:
                 y = y + load_first(residual + here, left, like)
             store_first(out + here, within(y, low, high), left)
-    if own.kind != NONE:
+    if own.kind != CLAMP_ONLY:
         activate(out, row, rows, own.channels, own.kind, like)
 
 
@@ -106,7 +106,7 @@ def _backward(arguments, program, thread, like):
 @device
 def _before_activation(d, y, kind, low, high, like):
     """The gradient of the activation's argument ``y``, for the gradient ``d`` of its result."""
-    if kind == NONE:
+    if kind == CLAMP_ONLY:
         zero = broadcast(number(0, like))
         # NaN is not at most anything, and keeps its gradient, as in PyTorch.
         return choose(at_most(y, low), zero, choose(at_most(high, y), zero, d))

@@ -257,7 +257,7 @@ def winograd_weight_in(room: Tensor, weights: PackedWeight, outputs: int) -> Win
     return WinogradWeight(packed, bias, weights.columns, depth, outputs)
 
 
-def winograd_outputs(
+def best_tile_size(
     window: Window, inputs: int, columns: int, groups: int, dtype: torch.dtype
 ) -> int:
     """The m with which a convolution is faster by this loop than directly; 0 where it is not.
@@ -283,7 +283,3 @@ def winograd_outputs(
 def is_large(inputs: int, columns: int, dtype: torch.dtype) -> bool:
     """Whether a 3×3 weight had better be transformed in every run than be kept so."""
     return 9 * inputs * columns * dtype.itemsize > 1024 * 1024
-
-
-# The names of before, for who has not yet been told.
-filtered, filters_in, filtering_step = winograd_weight, winograd_weight_in, weight_transform_launch
