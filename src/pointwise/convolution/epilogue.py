@@ -46,11 +46,11 @@ _ROWS = (
 ACTIVATIONS: dict[str, Activation] = {row.name: row for row in _ROWS}
 """By name."""
 
-NONE = 0
+CLAMP_ONLY = 0
 """The number by which kernels know that clamping is all there is to do."""
 
 _KERNEL_FORMS = {
-    row.name: (-_INFINITY, _INFINITY, number) if row.bounds is None else (*row.bounds, NONE)
+    row.name: (-_INFINITY, _INFINITY, number) if row.bounds is None else (*row.bounds, CLAMP_ONLY)
     for number, row in enumerate(_ROWS)
 }
 
@@ -65,7 +65,7 @@ def why_not(activation: str, dtype: torch.dtype) -> str | None:
 def kernel_form(activation: str, dtype: torch.dtype) -> tuple[float, float, int]:
     """(low, high, kind): the bounds that a kernel clamps to, and what it then applies.
 
-    ``kind`` is the activation's place in the table, or ``NONE`` where the bounds are all of it.
+    ``kind`` is the activation's place in the table, or ``CLAMP_ONLY`` where the bounds are all of it.
     """
     assert why_not(activation, dtype) is None
     return _KERNEL_FORMS[activation]

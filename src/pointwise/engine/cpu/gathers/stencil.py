@@ -11,7 +11,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from pointwise.convolution.window import Window
-from pointwise.engine.cpu.activation import NONE, activate
+from pointwise.engine.cpu.activation import CLAMP_ONLY, activate
 from pointwise.engine.cpu.gathers.stencil_rows import (
     choose_block,
     entries_of,
@@ -228,7 +228,7 @@ def _points_of_block(points):
 @device
 def _finish(out, out_pixel, count, window, stencil, like):
     """Applies the activation, if there is one; then points have to follow one another."""
-    if stencil.kind != NONE:
+    if stencil.kind != CLAMP_ONLY:
         activate(out, out_pixel, count, window.channels, stencil.kind, like)
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pointwise.engine.cpu.activation import FORM, NONE, activate, form_arguments, quotient
+from pointwise.engine.cpu.activation import CLAMP_ONLY, FORM, activate, form_arguments, quotient
 from pointwise.engine.cpu.by_dtype import by_dtype
 from pointwise.engine.cpu.cut import TEAM
 from pointwise.engine.cpu.launch import Launch, device
@@ -222,7 +222,7 @@ def _scale(x, out, row, pixels, factors, channels, form, like):
             at, left = p * row + c * size, channels - c
             value = load_first(x + at, left, like) * load(factors + c * size, like)
             store_first(out + at, within(value, low, high), left)
-        if form.kind != NONE:
+        if form.kind != CLAMP_ONLY:
             activate(out + p * row, row, 1, channels, form.kind, like)
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from pointwise.convolution.window import Window
-from pointwise.engine.cpu.activation import NONE, activate
+from pointwise.engine.cpu.activation import CLAMP_ONLY, activate
 from pointwise.engine.cpu.by_dtype import by_dtype
 from pointwise.engine.cpu.cut import cut_tiles, odd_lines
 from pointwise.engine.cpu.gathers.prologue import copy, zeros
@@ -162,7 +162,7 @@ def _loop_of(m: int):
                 finish(products + r * own.products_row, step, columns, own.out + place,
                        row * mix.out_row, mix.out_row, lines - y, row - x, bias, residual, low,
                        high, work, like)  # fmt: skip
-                if mix.kind != NONE:
+                if mix.kind != CLAMP_ONLY:
                     for j in range(min(m, lines - y)):
                         activate(own.out + place + j * row * mix.out_row, mix.out_row,
                                  min(m, row - x), columns, mix.kind, like)  # fmt: skip
