@@ -65,7 +65,7 @@ def why_not(activation: str, dtype: torch.dtype) -> str | None:
 def kernel_form(activation: str, dtype: torch.dtype) -> tuple[float, float, int]:
     """(low, high, kind): the bounds that a kernel clamps to, and what it then applies.
 
-    ``kind`` is the activation's place in the table, or ``CLAMP_ONLY`` where the bounds are all of it.
+    ``kind`` is the activation's place in the table; ``CLAMP_ONLY`` where the bounds are all of it.
     """
     assert why_not(activation, dtype) is None
     return _KERNEL_FORMS[activation]
