@@ -128,6 +128,10 @@ def activate(x, name):
         return x * (1 + np.vectorize(math.erf, otypes=[np.float64])(x / math.sqrt(2))) / 2
     if name == "sigmoid":
         return 1 / (1 + np.exp(-x))
+    if name == "hardsigmoid":
+        return np.minimum(np.maximum(x + 3, 0), 6) / 6
+    if name == "mish":
+        return x * np.tanh(np.logaddexp(0, x))
     assert name == "none"
     return x
 

@@ -31,7 +31,7 @@ from pointwise.engine.cpu.loops.winograd import (
     winograd_weight_in,
 )
 from pointwise.engine.cpu.pack import padded_columns
-from pointwise.engine.cpu.weights import mix
+from pointwise.engine.cpu.weights import pack_weight
 from pointwise.functional import conv2d, depthwise_separable_conv2d
 
 PAGE = mmap.PAGESIZE
@@ -119,7 +119,7 @@ def run_winograd(dtype: torch.dtype, at_end: bool) -> None:
         seen = window(2, size, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1))
         expected = F.conv2d(x, weight, bias, padding=1).to(memory_format=torch.channels_last)
         for m in MATRICES:
-            packed = mix(weight, bias)
+            packed = pack_weight(weight, bias)
             packed = replace(packed, packed=fenced(packed.packed, at_end))
             room = winograd_weight_in(torch.zeros(room_for(packed, m), dtype=dtype), packed, m)
             room = replace(room, packed=fenced(room.packed, at_end))

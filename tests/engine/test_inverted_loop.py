@@ -164,8 +164,8 @@ def test_a_block_of_a_network_is_one_launch():
         seen = []
 
         def watched(plan, _):
-            seen.append([len(part) for part in plan.parts])
-            for number in range(len(plan.parts)):
+            seen.append([len(part) for part in plan.units])
+            for number in range(len(plan.units)):
                 plan.step(number)
 
         with inference.observed(watched):
