@@ -27,6 +27,7 @@ from image_cases import (
     named,
 )
 
+from pointwise.convolution import epilogue
 from pointwise.functional import (
     conv2d,
     depthwise_conv2d,
@@ -34,7 +35,7 @@ from pointwise.functional import (
     pointwise_conv2d,
 )
 
-ACTIVATIONS = ("relu", "relu6", "hardswish", "silu", "gelu", "sigmoid")
+ACTIVATIONS = tuple(name for name in epilogue.ACTIVATIONS if name != "none")
 HALVES = pytest.mark.parametrize("half", [torch.float16, torch.bfloat16], ids=str)
 
 

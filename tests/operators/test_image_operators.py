@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from image_cases import CASES, F32, F64, LAYOUTS, ImageCase, each, in_turn, laid_out, named
 from torch.library import opcheck
 
+from pointwise.convolution import epilogue
 from pointwise.functional import conv2d
 from pointwise.operators import images as operators
 
@@ -180,7 +181,7 @@ def test_gradients_add_up_and_leave_their_arguments_alone(case):
         assert one is None or torch.equal(twice.grad, 2 * one.grad)
 
 
-ACTIVATIONS = ("relu", "relu6", "hardswish", "silu", "gelu", "sigmoid")
+ACTIVATIONS = tuple(name for name in epilogue.ACTIVATIONS if name != "none")
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
