@@ -12,18 +12,22 @@ import numpy as np
 import pytest
 
 from pointwise.engine.cpu import kernel_cache
-from pointwise.engine.cpu.launch import array, kernel, launch, slot
+from pointwise.engine.cpu.launch import array, kernel, launch
+from pointwise.engine.cpu.layout import Layout
+
+SET = Layout("Set", "*out more")
 
 
 def _set(arguments, program, thread):
-    array(slot(arguments, 0), 1, np.int64)[0] = 41 + slot(arguments, 1)
+    own = SET(arguments)
+    array(own.out, 1, np.int64)[0] = 41 + own.more
 
 
 def _run(function=_set) -> int:
     """Runs a kernel that this process has not seen; returns how often it came from the cache."""
     fresh = kernel(function, "_set")
     out = np.zeros(1, np.int64)
-    launch(fresh, [out.ctypes.data, 1], 1)
+    launch(fresh, SET(out=out, more=1), 1)
     assert out[0] == 42
     return fresh.compiled._cache_hits
 
@@ -130,14 +134,18 @@ def test_no_user_means_no_folder_of_that_name(monkeypatch):
 TOGETHER = """
 import sys
 import numpy as np
-from pointwise.engine.cpu.launch import array, kernel, launch, slot
+from pointwise.engine.cpu.launch import array, kernel, launch
+from pointwise.engine.cpu.layout import Layout
+
+SET = Layout("Set", "*out more")
 
 @kernel
 def together(arguments, program, thread):
-    array(slot(arguments, 0), 1, np.int64)[0] = 41 + slot(arguments, 1)
+    own = SET(arguments)
+    array(own.out, 1, np.int64)[0] = 41 + own.more
 
 out = np.zeros(1, np.int64)
-launch(together, [out.ctypes.data, 1], 1)
+launch(together, SET(out=out, more=1), 1)
 print(out[0])
 """
 

@@ -6,13 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from pointwise.engine.cpu.launch import Launch, Program, array, kernel, launch, slot
+from pointwise.engine.cpu.launch import Launch, Program, array, kernel, launch
+from pointwise.engine.cpu.layout import Arguments, Layout
+
+FAIL = Layout("Fail", "*done how size too_much")
 
 
 @kernel
 def _fail(arguments, program, thread):
     """Program 3 fails, in the way that the table asks for; others note that they ran."""
-    how, done = slot(arguments, 0), array(slot(arguments, 1), slot(arguments, 2), np.int64)
+    own = FAIL(arguments)
+    how, done = own.how, array(own.done, own.size, np.int64)
     if program == 3:
         if how == 1:
             raise MemoryError("none left")
@@ -21,7 +25,7 @@ def _fail(arguments, program, thread):
         if how == 3:
             raise IndexError
         if how == 4:
-            np.empty(slot(arguments, 3), np.int8)[0] = 1
+            np.empty(own.too_much, np.int8)[0] = 1
     done[program] = 1
 
 
@@ -34,8 +38,8 @@ WAYS = [
 ]
 
 
-def _table(how: int, done: np.ndarray) -> list[int]:
-    return [how, done.ctypes.data, len(done), 1 << 60]
+def _table(how: int, done: np.ndarray) -> Arguments:
+    return FAIL(done=done, how=how, size=len(done), too_much=1 << 60)
 
 
 @pytest.mark.parametrize("team", [1, 2, 3])
@@ -66,7 +70,7 @@ def test_a_program_stops_at_the_launch_that_raises(which, how, kind, words, team
         program.run(which)
     assert done[0].all() == (which is None)
     assert not done[2].any()
-    program.tables[1][0] = 0  # a failure is not remembered
+    program.tables[1][FAIL.places["how"]] = 0  # a failure is not remembered
     with program.lock:
         program.run()
     assert done.all()

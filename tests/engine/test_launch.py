@@ -15,33 +15,38 @@ from torch.utils.data import DataLoader, Dataset
 
 from pointwise.cloud.point_cloud import PointCloud
 from pointwise.engine.cpu import launch as engine
-from pointwise.engine.cpu.launch import array, kernel, launch, slot
+from pointwise.engine.cpu.launch import array, kernel, launch
+from pointwise.engine.cpu.layout import Layout
 from pointwise.layers import CellConv
+
+DONE = Layout("Done", "*done *by size patience")
+SPIN = Layout("Spin", "*total times")
 
 
 @kernel
 def _count(arguments, program, thread):
     """Adds one for this program, and notes the thread."""
-    size = slot(arguments, 2)
-    array(slot(arguments, 0), size, np.int64)[program] += 1
-    array(slot(arguments, 1), size, np.int64)[program] = thread
+    own = DONE(arguments)
+    array(own.done, own.size, np.int64)[program] += 1
+    array(own.by, own.size, np.int64)[program] = thread
 
 
 @kernel
 def _spin(arguments, program, thread):
     """Keeps a thread busy."""
-    total = array(slot(arguments, 0), 1, np.float64)
-    for i in range(slot(arguments, 1)):
+    own = SPIN(arguments)
+    total = array(own.total, 1, np.float64)
+    for i in range(own.times):
         total[0] += np.sqrt(total[0] + i)
 
 
 @kernel
 def _wait(arguments, program, thread):
     """The first program waits until all others are done, but not for ever."""
-    size = slot(arguments, 2)
-    done, by = array(slot(arguments, 0), size, np.int64), array(slot(arguments, 1), size, np.int64)
-    left = slot(arguments, 3)
-    while program == 0 and left > 0 and done.sum() < size - 1:
+    own = DONE(arguments)
+    done, by = array(own.done, own.size, np.int64), array(own.by, own.size, np.int64)
+    left = own.patience
+    while program == 0 and left > 0 and done.sum() < own.size - 1:
         by[0] = left
         left -= 1
     by[program] = thread
@@ -53,7 +58,7 @@ def _wait(arguments, program, thread):
 def test_every_program_runs_once(programs, team, threads):
     threads(team)
     done, by = np.zeros(1000, np.int64), np.full(1000, -1)
-    launch(_count, [done.ctypes.data, by.ctypes.data, 1000], programs)
+    launch(_count, DONE(done=done, by=by, size=1000, patience=0), programs)
     assert (done[:programs] == 1).all()
     assert (done[programs:] == 0).all()
     assert (by[:programs] >= 0).all()
@@ -67,7 +72,7 @@ def test_a_thread_that_is_done_helps_another(threads):
     """
     threads(2)
     done, by = np.zeros(50, np.int64), np.full(50, -1)
-    launch(_wait, [done.ctypes.data, by.ctypes.data, 50, 2_000_000_000], 50)
+    launch(_wait, DONE(done=done, by=by, size=50, patience=2_000_000_000), 50)
     assert (done == 1).all()
     assert (by[1:25] == 1 - by[0]).all()
 
@@ -81,7 +86,7 @@ def test_threads_follow_torch(threads):
 def _seconds(programs: int, size: int) -> float:
     total = np.ones(1)
     begin = time.perf_counter()
-    launch(_spin, [total.ctypes.data, size], programs)
+    launch(_spin, SPIN(total=total, times=size), programs)
     return time.perf_counter() - begin
 
 
@@ -204,8 +209,10 @@ import sys
 
 import numpy as np
 
-from pointwise.engine.cpu.launch import array, device, device_of, kernel, launch, slot
+from pointwise.engine.cpu.launch import array, device, device_of, kernel, launch
+from pointwise.engine.cpu.layout import Layout
 
+ADDED = Layout("Added", "*place times")
 
 def adding(number, mark):
     @mark
@@ -225,9 +232,10 @@ def made(number, mark):
     add = adding(number, mark)
 
     def run(arguments, program, thread):
-        place = array(slot(arguments, 0), 1, np.int64)
-        add(place, slot(arguments, 1))
-        add(place, slot(arguments, 1))
+        own = ADDED(arguments)
+        place = array(own.place, 1, np.int64)
+        add(place, own.times)
+        add(place, own.times)
 
     return kernel(run, f"made_{number}")
 
@@ -235,7 +243,7 @@ def made(number, mark):
 for number in map(int, sys.argv[2:]):
     compiled = made(number, device if sys.argv[1] == "alike" else device_of(number))
     place = np.zeros(1, np.int64)
-    launch(compiled, [place.ctypes.data, 0], 1)
+    launch(compiled, ADDED(place=place, times=0), 1)
     print(place[0], compiled.compiled._cache_hits)
 """
 

@@ -215,8 +215,6 @@ class _Plan:
 
 def _place(launch: Launch, name: str) -> int:
     """Where the address of an operand stands in a launch's table."""
-    if not isinstance(launch, Launch):
-        return {"x": 0, "out": launch.place, "residual": launch.residual}[name]
     assert launch.arguments is not None
     return launch.arguments.layout.places[name]
 

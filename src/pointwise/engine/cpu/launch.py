@@ -160,17 +160,6 @@ def host(parallel: bool = False, error_model: str = "python"):
 
 
 @intrinsic
-def slot(typingctx, arguments, index):
-    """Entry ``index`` of a kernel's argument table."""
-
-    def codegen(context, builder, signature, values):
-        table = builder.inttoptr(values[0], ir.IntType(64).as_pointer())
-        return builder.load(builder.gep(table, [values[1]]))
-
-    return types.int64(types.int64, types.int64), codegen
-
-
-@intrinsic
 def _as_pointer(typingctx, address):
     def codegen(context, builder, signature, values):
         return builder.inttoptr(values[0], ir.IntType(8).as_pointer())
@@ -342,19 +331,18 @@ def _pool(team: int):
     return _workqueue_lock if numba.config.THREADING_LAYER == "workqueue" else _no_lock
 
 
-def launch(compiled, arguments, programs: int) -> None:
+def launch(compiled: kernel, arguments: Arguments | None, programs: int) -> None:
     """Runs ``compiled`` for every program id below ``programs``, on torch's number of threads.
 
-    ``arguments`` is a sequence of integers (addresses and sizes). Every thread has a share of the
-    program ids, and helps others when it is done, so that a slow core does less. What a program
-    raises is raised here, with the kernel's name; its results are then worth nothing.
+    Every thread has a share of the program ids, and helps others when it is done, so that a slow
+    core does less. What a program raises is raised here, with the kernel's name; its results are
+    then worth nothing.
     """
-    if programs <= 0:
+    if programs <= 0 or arguments is None:
         return
-    table = arguments.table if isinstance(arguments, Arguments) else numbers("q", arguments)
     team = min(threads(), programs)
     counters = np.zeros((team, _LINE // 8), dtype=np.int64)
-    where = (compiled.address, table.buffer_info()[0], programs, counters.ctypes.data)
+    where = (compiled.address, arguments.address, programs, counters.ctypes.data)
     if team == 1:
         raised = _work(*where, 0, 1)
     else:
@@ -400,14 +388,11 @@ class Program:
     several threads wait for each other.
     """
 
-    def __init__(self, launches: Iterable[Any]) -> None:
+    def __init__(self, launches: Iterable[Launch]) -> None:
         self.launches = list(launches)  # machine code and operands are to stay
         self.kernels = tuple(one.kernel for one in self.launches)
         self.tables = [
-            one.arguments.table
-            if isinstance(one.arguments, Arguments)
-            else numbers("q", one.arguments or ())
-            for one in self.launches
+            numbers("q") if one.arguments is None else one.arguments.table for one in self.launches
         ]
         self._addresses = np.array([kernel.address for kernel in self.kernels], dtype=np.int64)
         self._places = np.array([table.buffer_info()[0] for table in self.tables], dtype=np.int64)
