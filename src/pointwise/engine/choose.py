@@ -44,11 +44,14 @@ from pointwise.engine.cpu.weights import (
 Weight = Any
 """A weight in the order in which a loop reads it: one of the classes of ``engine.cpu.weights``."""
 
+ALGORITHMS = ("depthwise", "mixed", "winograd")
+"""The loops that run a convolution by itself."""
+
 NO_VNNI = "this machine has no AVX512-VNNI"
 
 
 class Choice(NamedTuple):
-    """The loop that runs a convolution by itself: "depthwise", "mixed" or "winograd"."""
+    """The loop that runs a convolution by itself: one of ``ALGORITHMS``."""
 
     algorithm: str
     tile_size: int = 0  # of Winograd: tiles are so many points high and wide
@@ -91,6 +94,8 @@ def why_not(convolution: Convolution, algorithm: str | None = None) -> str | Non
         return f"kernels take float32 and float64, not {name}"
     if why := epilogue.why_not(convolution.activation, convolution.dtype):
         return why
+    if algorithm not in (None, *ALGORITHMS):
+        return f"there is no such loop; there are {', '.join(ALGORITHMS)}"
     if algorithm == "depthwise" and not convolution.is_depthwise:
         return "its results read more than one channel"
     if algorithm == "winograd" and not _winograd_tile_size(convolution):
