@@ -1,4 +1,4 @@
-"""What all tests share: the ``--slow`` option, the ``gpu`` marker, and the real data.
+"""What all tests share: the options ``--slow`` and ``--rare``, the ``gpu`` marker, and the real data.
 
 Slow are tests that take long, start processes, or run what documents say; CI runs them too.
 """
@@ -28,14 +28,18 @@ DATA = Path(__file__).parents[1] / "../shared/data"
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
+    parser.addoption("--rare", action="store_true", help="also run the tests marked rare")
 
 
 def pytest_collection_modifyitems(config, items):
     slow = pytest.mark.skip(reason="slow; run with --slow")
+    rare = pytest.mark.skip(reason="takes minutes or much memory; run with --rare")
     gpu = pytest.mark.skip(reason="needs a CUDA device")
     for item in items:
         if "slow" in item.keywords and not config.getoption("--slow"):
             item.add_marker(slow)
+        if "rare" in item.keywords and not config.getoption("--rare"):
+            item.add_marker(rare)
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(gpu)
 

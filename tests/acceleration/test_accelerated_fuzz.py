@@ -54,14 +54,14 @@ def test_compiled():
     assert found["right"] >= 11, found  # of 12
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 @pytest.mark.parametrize("first", range(1000, 1100, 25))
 def test_many_exported(first):
     found = _check(range(first, first + 25), exported)
     assert found["right"] >= 60, found  # of 75
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 @pytest.mark.parametrize("first", range(2000, 2040, 20))
 def test_many_compiled(first):
     found = _check(range(first, first + 20), compiled)

@@ -53,7 +53,7 @@ def test_our_networks(kind):
     _assert_all_fused(faster.reports())
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_our_resnet_through_torch_compile():
     torch.manual_seed(0)
     model = settle(ResNet50(classes=10))
@@ -62,7 +62,7 @@ def test_our_resnet_through_torch_compile():
     _assert_all_fused(reports())
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 @pytest.mark.parametrize("way", [compiled, exported])
 @pytest.mark.parametrize("name", TIMM)
 def test_networks_of_timm(name, way):
@@ -76,7 +76,7 @@ def test_networks_of_timm(name, way):
     _assert_all_fused(reports() if way is compiled else faster.reports())
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_networks_of_torchvision(name):
     models = imported("torchvision").models

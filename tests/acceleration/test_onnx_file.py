@@ -454,7 +454,7 @@ def test_a_network_of_ours(tmp_path):
     _assert_network_survives(MobileNetV3(classes=5, width=0.25), 64, tmp_path / "n.onnx", False)
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 @pytest.mark.parametrize("old", [False, True])
 @pytest.mark.parametrize("kind", [MobileNetV1, MobileNetV3, EfficientNetB0, ResNet50])
 def test_networks_of_ours(kind, old, tmp_path):
@@ -462,7 +462,7 @@ def test_networks_of_ours(kind, old, tmp_path):
     _assert_network_survives(kind(classes=10), 96, tmp_path / "n.onnx", old)
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 @pytest.mark.parametrize("old", [False, True])
 @pytest.mark.parametrize(
     "name", ["convnext_tiny", "mobilenetv3_large_100", "xception41", "vit_tiny_patch16_224"]
@@ -474,7 +474,7 @@ def test_networks_of_timm_as_files(name, old, tmp_path):
     _assert_network_survives(timm.create_model(name), 224, tmp_path / "n.onnx", old)
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 @pytest.mark.parametrize("old", [False, True])
 @pytest.mark.parametrize("name", ["densenet121", "googlenet", "shufflenet_v2_x0_5"])
 def test_networks_of_torchvision_as_files(name, old, tmp_path):

@@ -213,7 +213,7 @@ def test_peak_growth_sees_what_is_freed_again():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is known on Linux only")
-@pytest.mark.slow
+@pytest.mark.rare
 def test_resident_peak_is_of_a_fresh_process():
     held = b"x" * 300_000_000
 
@@ -394,7 +394,7 @@ def test_benchmarks_are_found_inside_an_installed_package(tmp_path, monkeypatch)
     assert command.names(command.benchmarks()) == ["toy"]
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 @pytest.mark.parametrize("name", command.names(command.benchmarks()))
 def test_every_benchmark_runs(name, tmp_path, capsys):
     path = tmp_path / "speed.json"

@@ -271,7 +271,7 @@ def test_exported_networks_have_their_norms_folded_in():
     assert {runtimes.ONNXRUNTIME, runtimes.OPENVINO} < set(results)
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_compiled_peers_agree():
     if reason := runtimes.missing(inference=False, quick=False).get(runtimes.COMPILE):
         pytest.skip(reason)
@@ -355,7 +355,7 @@ def test_clouds_and_machine_know_the_choice():
 # --- the command ----------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 @pytest.mark.parametrize("name", ["image", "training"])
 def test_quick_runs(name, tmp_path, capsys):
     command = importlib.import_module("pointwise.cli.bench")

@@ -251,7 +251,7 @@ def test_values_are_numbers_or_words():
     assert network_arguments(None) == {}
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_photographs_of_hands(shared_data, tmp_path):
     """MobileNetV1 ×0.25 tells the ten signs apart; the whole of it in a minute or two."""
     out = tmp_path / "run"

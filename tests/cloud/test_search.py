@@ -175,7 +175,7 @@ def test_a_real_scan_as_the_kd_tree_sees_it(shared_data):
         assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_five_million_points():
     generator = torch.Generator().manual_seed(0)
     points = torch.rand(5_000_000, 3, generator=generator) * torch.tensor([100.0, 100.0, 10.0])

@@ -62,7 +62,7 @@ def test_comparing_counts_what_the_page_says(number, tmp_path):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_the_commands_on_separating_run_in_their_order(shared_data, tmp_path):
     """As they stand, but for the epochs."""
     images = shared_data / "image_classes/signdigits64.npz"

@@ -81,7 +81,7 @@ def test_the_commands_run(tmp_path):
         assert (tmp_path / made).stat().st_size > 0
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_the_benchmarks_run(tmp_path):
     found = [words for words in commands("README.md") if words[1] == "bench"]
     cases = {"cloud": "paper_forward", "image": "mobilenet_v1"}

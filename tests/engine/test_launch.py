@@ -270,7 +270,7 @@ def test_functions_of_one_factory_stay_two_in_the_cache(tmp_path):
     assert _in_processes(tmp_path, "apart") == ["1001 0", "20020 0", "1001 1"]
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_functions_of_one_name_would_become_one(tmp_path):
     assert _in_processes(tmp_path, "alike") == ["1001 0", "20020 0", "20020 1"]
 

@@ -53,7 +53,7 @@ def compiler():
 
 @pytest.mark.parametrize(
     "training",
-    [pytest.param(False, marks=pytest.mark.slow), True],
+    [pytest.param(False, marks=pytest.mark.rare), True],
     ids=["eval", "train"],
 )
 def test_compiled_as_one_graph_also_for_other_sizes(training, compiler):
@@ -96,7 +96,7 @@ def test_compiled_with_breaks_in_the_graph(compiler):
     torch.testing.assert_close(compiled(x), function(x), **CLOSE)
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_compiled_by_inductor(compiler):
     network = Small().eval()
     compiled = torch.compile(network, fullgraph=True)

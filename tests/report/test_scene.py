@@ -264,7 +264,7 @@ def test_a_real_town(town, tmp_path):
         assert word in legend.lower()
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_size_of_a_full_page(tmp_path):
     rng = np.random.default_rng(0)
     scan = Scan(
@@ -279,7 +279,7 @@ def test_size_of_a_full_page(tmp_path):
     assert (tmp_path / "page.html").stat().st_size < 10e6
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_a_browser_draws_it(room, tmp_path):
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:

@@ -95,7 +95,7 @@ def test_meshes_become_clouds():
     assert len(scan) == SURFACE_POINTS
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 @pytest.mark.skipif(not RADHAR.exists(), reason="the real data are not here")
 def test_recordings_are_held_out_whole():
     data = load_data([str(RADHAR)])
@@ -105,7 +105,7 @@ def test_recordings_are_held_out_whole():
     assert len(data.test) >= 0.24 * sum(map(len, (data.train, data.validation, data.test)))
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_rooms_are_different_in_each_part():
     data = load_data(["rooms"], rooms=2)
     assert data.task == "segmentation"
