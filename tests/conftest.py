@@ -1,4 +1,4 @@
-"""What all tests share: the options ``--slow`` and ``--rare``, the ``gpu`` marker, and the real data.
+"""What all tests share: the options ``--slow`` and ``--rare``, the ``gpu`` marker, the real data.
 
 Slow are tests that take long, start processes, or run what documents say; CI runs them too.
 """
