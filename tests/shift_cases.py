@@ -49,7 +49,7 @@ class ShiftCase:
         return generator.standard_normal(shape).astype(np.float32).astype(np.float64)
 
     def tensor(self, role: str, dtype: torch.dtype) -> torch.Tensor:
-        """One of the arrays among NaN; the bias is contiguous, as layouts are of more dimensions."""
+        """One of the arrays among NaN, in the layout of the case."""
         layout = "contiguous" if role == "bias" else self.layout
         layout = "transposed" if role == "weight" and layout != "contiguous" else layout
         return laid_out(torch.from_numpy(self.array(role)).to(dtype), layout)

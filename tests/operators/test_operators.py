@@ -57,7 +57,7 @@ PLAIN = {
 }
 
 
-# Tested in test_image_operators.py, test_image_training.py and test_shift.py.
+# Tested in test_image_operators.py, test_image_training.py and test_shift_operators.py.
 ON_IMAGES = (
     "conv2d",
     "conv2d_grad_input",
