@@ -153,3 +153,41 @@ def assert_close(actual, expected, magnitude, terms, eps=None, what="result"):
             f"{what}: {wrong.sum()} of {wrong.size} wrong; {list(where)} is {actual[where]}, "
             f"expected {expected[where]}, allowed error {allowed[where]:.3g}"
         )
+
+
+# --- shift ----------------------------------------------------------------------------------------
+
+
+def _channels_of(cell, channels, kernel):
+    """Which channels are moved by a cell's offset: in order, what is left over by the middle's."""
+    group = channels // math.prod(kernel)
+    place = 0
+    for index, size in zip(cell, kernel, strict=True):
+        place = place * size + index
+    own = list(range(place * group, (place + 1) * group))
+    if all(index == size // 2 for index, size in zip(cell, kernel, strict=True)):
+        own += range(group * math.prod(kernel), channels)
+    return own
+
+
+def _centred(kernel, dilation):
+    return [(d * (k - 1) // 2,) * 2 for k, d in zip(kernel, dilation, strict=True)]
+
+
+def shift(x, kernel, stride, dilation):
+    """Every channel at ``target·stride + (cell - middle)·dilation``; zeros outside."""
+    places = stride, _centred(kernel, dilation), dilation
+    out = np.zeros((*x.shape[:2], *output_sizes(x.shape[2:], kernel, *places)))
+    for target, cell, source in reads(x.shape[2:], kernel, *places):
+        for c in _channels_of(cell, x.shape[1], kernel):
+            out[(slice(None), c, *target)] = x[(slice(None), c, *source)]
+    return out
+
+
+def shift_adjoint(a, sizes, kernel, stride, dilation):
+    """The same read backwards: what a channel of a pixel got goes back to where it came from."""
+    out = np.zeros((*a.shape[:2], *sizes))
+    for target, cell, source in reads(sizes, kernel, stride, _centred(kernel, dilation), dilation):
+        for c in _channels_of(cell, a.shape[1], kernel):
+            out[(slice(None), c, *source)] += a[(slice(None), c, *target)]
+    return out

@@ -72,6 +72,28 @@ def gather_adjoint(a, table, points, mean):
     return out
 
 
+def _cell_of(channel, channels, cells):
+    """Where a channel of a shift comes from: its own cell, what is left over from the middle."""
+    group = channels // cells
+    return channel // group if channel < group * cells else cells // 2
+
+
+def shift(x, table, rows, cells, mean):
+    """``[rows, C]``: the mean (or sum) of each channel in its own cell of each query."""
+    gathered, channels = gather(x, table, rows, cells, mean), x.shape[1]
+    own = [gathered[:, _cell_of(c, channels, cells), c] for c in range(channels)]
+    return np.stack(own, axis=1)
+
+
+def shift_adjoint(a, table, points, cells, mean):
+    """The adjoint of ``shift``, ``[points, C]``, for a ``[rows, C]``."""
+    rows, channels = a.shape
+    wide = np.zeros((rows, cells, channels))
+    for c in range(channels):
+        wide[:, _cell_of(c, channels, cells), c] = a[:, c]
+    return gather_adjoint(wide, table, points, mean)
+
+
 def cell_conv(x, table, rows, weight, bias, mean):
     """``b + Σ_m W_m · mean_{j in cell m} x_j`` for weight ``[C_out, C_in, k, k, k]``."""
     flat = weight.reshape(*weight.shape[:2], -1).astype(np.float64)

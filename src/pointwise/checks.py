@@ -271,6 +271,17 @@ def per_dimension(caller: str, name: str, given, dimensions: int) -> list[int]:
     return list(numbers)
 
 
+def odd_kernel(caller: str, given, dimensions: int) -> list[int]:
+    """An odd whole number for each dimension; one number stands for all."""
+    numbers = per_dimension(caller, "kernel_size", given, dimensions)
+    if any(n % 2 == 0 for n in numbers):
+        raise ValueError(
+            f"{caller}: kernel_size must be odd, so that one offset is the pixel itself, "
+            f"got {given!r}"
+        )
+    return numbers
+
+
 def output_sizes(caller: str, sizes, kernel, stride, edges, dilation) -> list[int]:
     """The sizes of a convolution's result; refuses an image that the kernel does not fit into."""
     found = []

@@ -56,6 +56,7 @@ def test_the_kinds_are_what_they_are_called():
     assert found["depthwise"] == [(16, 32, 3, 1, 16, None)]
     assert found["pointwise"] == [(16, 32, 1, 1, 1, None)]
     assert found["separable"] == [(16, 16, 3, 1, 16, None), (16, 32, 1, 1, 1, None)]
+    assert found["shift"] == [(16, 32, 3, 1, "shift", None)]
     assert found["grouped"] == [(16, 32, 3, 1, 4, None)]
     assert found["bottleneck"] == [
         (16, 8, 1, 1, 1, "relu"), (8, 8, 3, 1, 1, "relu"), (8, 32, 1, 1, 1, None)]  # fmt: skip
@@ -80,6 +81,7 @@ def test_counts_are_those_of_the_formulas():
         "depthwise": 32 * 9,
         "pointwise": 16 * 32,
         "separable": 16 * 9 + 16 * 32,
+        "shift": 16 * 32,
         "grouped": 16 * 32 * 9 // 4,
         "bottleneck": 16 * 8 + 8 * 8 * 9 + 8 * 32,
         "inverted residual": 16 * 96 + 96 * 9 + 96 * 32,

@@ -30,6 +30,17 @@ def calls(case: Case) -> dict[str, tuple]:
         "cell_depthwise_conv_grad_input": (narrow, depthwise, *table, *back, mean, len(x)),
         "cell_depthwise_conv_grad_weight": (narrow, x, depthwise, *table, mean),
         "cell_separable_conv": (x, depthwise, pointwise, bias, *table, mean),
+        "cell_shift_conv": (x, pointwise, bias, *table, *back, case.kernel_size, mean),
+        "cell_shift_conv_grad_input": (
+            wide,
+            pointwise,
+            *table,
+            *back,
+            case.kernel_size,
+            mean,
+            len(x),
+        ),
+        "cell_shift_conv_grad_weight": (wide, x, *table, case.kernel_size, mean),
         "pointwise_conv": (x, pointwise, bias),
         "pointwise_conv_grad_weight": (by_point, x),
     }

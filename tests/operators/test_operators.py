@@ -21,6 +21,7 @@ from pointwise.functional import (
     pointwise_conv,
 )
 from pointwise.operators import cells as operators
+from pointwise.operators import shift
 
 F64 = torch.float64
 
@@ -48,17 +49,23 @@ PLAIN = {
     "cell_depthwise_conv_grad_input": operators._depthwise_grad_input_plain,
     "cell_depthwise_conv_grad_weight": operators._depthwise_grad_weight_plain,
     "cell_separable_conv": operators._separable_plain,
+    "cell_shift_conv": shift._cells_plain,
+    "cell_shift_conv_grad_input": shift._cells_grad_input_plain,
+    "cell_shift_conv_grad_weight": shift._cells_grad_weight_plain,
     "pointwise_conv": operators._pointwise_plain,
     "pointwise_conv_grad_weight": operators._pointwise_grad_weight_plain,
 }
 
 
-# Tested in test_image_operators.py and test_image_training.py.
+# Tested in test_image_operators.py, test_image_training.py and test_shift_operators.py.
 ON_IMAGES = (
     "conv2d",
     "conv2d_grad_input",
     "conv2d_grad_weight",
     "separable_conv2d",
+    "shift_conv2d",
+    "shift_conv2d_grad_input",
+    "shift_conv2d_grad_weight",
     "norm_conv2d",
     "norm_conv2d_backward",
     "norm_act",
@@ -124,7 +131,7 @@ def wanting_gradients(arguments: tuple) -> tuple:
 def test_opcheck(name):
     (case,) = named("batch, down")
     arguments = calls(case)[name]
-    if name in ("cell_conv", "cell_depthwise_conv", "pointwise_conv"):
+    if name in ("cell_conv", "cell_depthwise_conv", "cell_shift_conv", "pointwise_conv"):
         arguments = wanting_gradients(arguments)
     opcheck(getattr(OPERATORS, name).default, arguments)
 
@@ -158,7 +165,9 @@ def test_gradients_are_exact(case):
     assert check(pointwise_conv, (x, pointwise, bias))
 
 
-@pytest.mark.parametrize("name", ["cell_conv", "cell_depthwise_conv", "pointwise_conv"])
+@pytest.mark.parametrize(
+    "name", ["cell_conv", "cell_depthwise_conv", "cell_shift_conv", "pointwise_conv"]
+)
 def test_only_the_gradients_asked_for(name):
     (case,) = named("batch, down")
     plain = calls(case)[name]
@@ -176,7 +185,9 @@ def test_only_the_gradients_asked_for(name):
         assert torch.equal(gradients([i])[i], whole[i])
 
 
-@pytest.mark.parametrize("name", ["cell_conv", "cell_depthwise_conv", "pointwise_conv"])
+@pytest.mark.parametrize(
+    "name", ["cell_conv", "cell_depthwise_conv", "cell_shift_conv", "pointwise_conv"]
+)
 def test_second_derivatives_are_refused_not_wrong(name):
     (case,) = named("batch, down")
     arguments = wanting_gradients(calls(case)[name])

@@ -1,4 +1,4 @@
-"""One job, seven kinds of convolution: counted, timed in ours and in PyTorch, side by side."""
+"""One job, eight kinds of convolution: counted, timed in ours and in PyTorch, side by side."""
 
 from pointwise.comparison.compared import Comparison, VariantResult, compare
 from pointwise.comparison.variants import MEANING, VARIANTS, Job

@@ -1,4 +1,4 @@
-"""Seven ways to do one job, each as ours and as plain PyTorch's, with the same weights.
+"""Eight ways to do one job, each as ours and as plain PyTorch's, with the same weights.
 
 The job: images ``[batch, in_channels, H, W]`` to ``[batch, out_channels, ⌈H/stride⌉, ⌈W/stride⌉]``.
 There are no biases, and no norms unless asked for. Blocks of several convolutions have ReLU between
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from pointwise import checks
 from pointwise.convolution.epilogue import ACTIVATIONS
-from pointwise.layers import ConvNormAct, in_sequence
+from pointwise.convolution.shift import shift, shift_window
+from pointwise.layers import ConvNormAct, ShiftConv2d, in_sequence
 
 NARROW = 4  # a bottleneck's inner convolution has a quarter of the channels, as in ResNet
 
@@ -53,6 +54,19 @@ class Job:
         return sizes + more + (f", {self.batch} images" if self.batch > 1 else "")
 
 
+class PlainShift(nn.Conv2d):
+    """A shift convolution without bias in plain PyTorch: slices of a padded image, then 1×1."""
+
+    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int) -> None:
+        super().__init__(c_in, c_out, 1, bias=False)
+        self.offsets, self.every = kernel, stride
+
+    def forward(self, input: Tensor) -> Tensor:
+        kernel, stride = (self.offsets,) * 2, (self.every,) * 2
+        window = shift_window(len(input), input.shape[2:], kernel, stride, (1, 1))
+        return super().forward(shift(input, window))
+
+
 class Ours(nn.Sequential):
     """Our convolutions one after the other, run as one where that is possible."""
 
@@ -60,8 +74,9 @@ class Ours(nn.Sequential):
         return in_sequence(input, self)
 
 
-Part = tuple[int, int, int, int, int, str | None]
-"""Input and output channels, kernel, stride, groups, and the activation that follows."""
+Part = tuple[int, int, int, int, int | str, str | None]
+"""Input and output channels, kernel, stride, groups ("shift": moved, then mixed), and the
+activation that follows."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +111,10 @@ def _separable(job: Job, groups: int, expand: int) -> list[Part] | str:
     ]
 
 
+def _shift(job: Job, groups: int, expand: int) -> list[Part] | str:
+    return [(job.in_channels, job.out_channels, job.kernel, job.stride, "shift", None)]
+
+
 def _grouped(job: Job, groups: int, expand: int) -> list[Part] | str:
     common = math.gcd(job.in_channels, job.out_channels)
     count = math.gcd(groups, common)
@@ -127,6 +146,7 @@ VARIANTS = (
     Variant("depthwise", _depthwise),
     Variant("pointwise", _pointwise),
     Variant("separable", _separable),
+    Variant("shift", _shift),
     Variant("grouped", _grouped),
     Variant("bottleneck", _bottleneck),
     Variant("inverted residual", _inverted),
@@ -136,6 +156,7 @@ MEANING = {
     "depthwise": "every result sees a patch of a single channel",
     "pointwise": "every result sees all channels of one pixel",
     "separable": "depthwise, then pointwise",
+    "shift": "every channel moved by one offset of the kernel, then pointwise",
     "grouped": "every result sees a patch of its own group of channels",
     "bottleneck": "pointwise to a quarter of the channels, standard, pointwise",
     "inverted residual": "pointwise to more channels, depthwise, pointwise",
@@ -147,19 +168,27 @@ def made(parts: Iterable[Part], norm: bool) -> tuple[Ours, nn.Sequential]:
     torch.manual_seed(0)
     ours, plain = Ours(), nn.Sequential()
     for c_in, c_out, kernel, stride, groups, activation in parts:
-        own = ConvNormAct(
-            c_in,
-            c_out,
-            kernel,
-            stride,
-            groups=groups,
-            bias=False,
-            norm=nn.BatchNorm2d if norm else None,
-            activation=activation,
-        )
-        conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False)
-        conv.load_state_dict(own.conv.state_dict())
-        ours.append(own)
+        if isinstance(groups, str):
+            own: nn.Module = ShiftConv2d(c_in, c_out, kernel, stride, bias=False)
+            conv: nn.Module = PlainShift(c_in, c_out, kernel, stride)
+            conv.load_state_dict(own.state_dict())
+            ours.append(own)
+            if norm:
+                ours.append(nn.BatchNorm2d(c_out))
+        else:
+            own = ConvNormAct(
+                c_in,
+                c_out,
+                kernel,
+                stride,
+                groups=groups,
+                bias=False,
+                norm=nn.BatchNorm2d if norm else None,
+                activation=activation,
+            )
+            conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False)
+            conv.load_state_dict(own.conv.state_dict())
+            ours.append(own)
         plain.append(conv)
         if norm:
             plain.append(nn.BatchNorm2d(c_out))

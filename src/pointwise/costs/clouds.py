@@ -6,12 +6,13 @@ point is then taken for a neighbour of every query, and every cell for occupied.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pointwise import checks
+from pointwise.convolution.shift import offset_channels
 from pointwise.costs.convolutions import FLOAT
 from pointwise.costs.count import Count
 
@@ -47,16 +48,22 @@ def table_of(neighborhood: Neighborhood) -> TableSize:
 
 def count_table(row_start: Tensor, pairs: Tensor, points: int, cells: int) -> TableSize:
     """The same from ``row_start [Nq+1]`` and ``pairs [P]`` (see ``Neighborhood``)."""
+    cell, begins = _cells_of_pairs(row_start, pairs, points)
+    reached = int(np.count_nonzero(np.diff(row_start.detach().cpu().numpy())))
+    occupied = int(np.count_nonzero(begins))
+    return TableSize(points, len(row_start) - 1, len(cell), occupied, reached, cells)
+
+
+def _cells_of_pairs(row_start: Tensor, pairs: Tensor, points: int) -> tuple[np.ndarray, np.ndarray]:
+    """(cell ``[P]``, whether a run of neighbours in one cell begins ``[P]``) of every pair."""
     from pointwise.engine.cpu.search.neighbours import index_bits
 
     starts = row_start.detach().cpu().numpy()
     cell = pairs.detach().cpu().numpy().view(np.uint32) >> np.uint32(index_bits(points))
-    begins = np.ones(len(cell), dtype=bool)  # of a run of neighbours in one cell
+    begins = np.ones(len(cell), dtype=bool)
     np.not_equal(cell[1:], cell[:-1], out=begins[1:])
     begins[starts[:-1][starts[:-1] < len(cell)]] = True
-    reached = int(np.count_nonzero(np.diff(starts)))
-    occupied = int(np.count_nonzero(begins))
-    return TableSize(points, len(starts) - 1, len(cell), occupied, reached, cells)
+    return cell, begins
 
 
 def largest_table(points: int, queries: int, cells: int, pairs: int | None = None) -> TableSize:
@@ -168,6 +175,41 @@ def count_cells_depthwise(table: TableSize, channels: int, mean: bool, number_by
         bytes_written=number_bytes * table.queries * channels,
         exact=table.exact,
     )
+
+
+def count_cells_shift(
+    table: TableSize,
+    moved: tuple[int, int],
+    in_channels: int,
+    out_channels: int,
+    mean: bool,
+    bias: bool,
+    number_bytes: int,
+) -> Count:
+    """``cell_shift_conv`` over a table: as many means as there are channels, then the mix.
+
+    ``moved`` is what ``count_moved`` finds: only means multiply, by one over a number.
+    """
+    mix = count_matrix(table.queries, in_channels, out_channels, bias, number_bytes)
+    gathered, occupied = moved
+    features = (table.points - table.queries) * in_channels  # read in place of the mix's rows
+    return replace(
+        mix,
+        multiplications=mix.multiplications + (occupied if mean else 0),
+        additions=mix.additions + gathered - occupied,
+        bytes_read=mix.bytes_read + table.bytes + number_bytes * features,
+        exact=table.exact,
+    )
+
+
+def count_moved(
+    row_start: Tensor, pairs: Tensor, points: int, cells: int, channels: int
+) -> tuple[int, int]:
+    """(pairs, occupied cells) over all channels, each of which reads one kernel cell."""
+    cell, begins = _cells_of_pairs(row_start, pairs, points)
+    gathered, occupied = (np.bincount(found, minlength=cells) for found in (cell, cell[begins]))
+    own = [(int(cell), len(some)) for cell, some in offset_channels(channels, cells)]
+    return sum(int(gathered[m]) * n for m, n in own), sum(int(occupied[m]) * n for m, n in own)
 
 
 def count_matrix(

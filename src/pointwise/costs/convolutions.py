@@ -17,6 +17,8 @@ from typing import NamedTuple
 import numpy as np
 
 from pointwise import checks
+from pointwise.convolution.shift import offset_channels
+from pointwise.convolution.window import Window
 from pointwise.costs.count import Count
 from pointwise.functional.convolve import Size
 from pointwise.functional.padding import Padding, resolve
@@ -196,6 +198,29 @@ def count(shape: Shape, number_bytes: int = FLOAT) -> Count:
         outputs=outputs,
         bytes_read=number_bytes * (seen + weights + biases),
         bytes_written=number_bytes * outputs,
+    )
+
+
+def count_shift(
+    window: Window, in_channels: int, out_channels: int, bias: bool, number_bytes: int = FLOAT
+) -> Count:
+    """A shift convolution: moving multiplies nothing, the mix is that of a pointwise one."""
+    y, x = window.y, window.x
+    sizes = (y.points, x.points)
+    mixed = count(
+        Shape(window.images, in_channels, out_channels, sizes, (1, 1), (1, 1), (0,) * 4, (1, 1), 1,
+              bias, sizes), number_bytes)  # fmt: skip
+    inside = window.images * sum(
+        len(channels)
+        * _axis(y.size, y.points, 1, y.stride, y.padding - offset // x.taps * y.dilation, 1).taps
+        * _axis(x.size, x.points, 1, x.stride, x.padding - offset % x.taps * x.dilation, 1).taps
+        for offset, channels in offset_channels(in_channels, window.taps)
+    )
+    outside = window.points * in_channels - inside
+    return replace(
+        mixed,
+        on_padding=outside * out_channels,
+        bytes_read=mixed.bytes_read - number_bytes * outside,
     )
 
 

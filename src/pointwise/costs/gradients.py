@@ -107,6 +107,22 @@ def _gradient_of_cells(depthwise: bool) -> Formula:
     return formula
 
 
+def _gradient_of_shift(given, out) -> list[Work]:
+    """Either gradient takes as many multiply-adds as the mix; channels are moved for nothing."""
+    grad, results = given["grad"], out if isinstance(out, (tuple, list)) else [out]
+    read = [given[name] for name in ("weight", "input", "features") if name in given]
+    products = grad.numel() * read[0].shape[1]
+    count = Count(
+        multiplications=products,
+        multiply_adds=products,
+        additions=products,
+        outputs=sum(x.numel() for x in results),
+        bytes_read=size_of(grad) + sum(map(size_of, read)),
+        bytes_written=sum(map(size_of, results)),
+    )
+    return [applied(work_kinds.SHIFT, count)]
+
+
 def _pointwise_grad_weight(given, out) -> list[Work]:
     grad, x = given["grad"], given["features"]
     count = clouds.count_matrix(x.shape[0], x.shape[1], grad.shape[1], True, x.element_size())
@@ -117,6 +133,10 @@ FORMULAS: dict[str, Formula] = {
     "aten::convolution_backward": _convolution_backward,
     "pointwise::conv2d_grad_input": _gradient_of_conv2d,
     "pointwise::conv2d_grad_weight": _gradient_of_conv2d,
+    "pointwise::shift_conv2d_grad_input": _gradient_of_shift,
+    "pointwise::shift_conv2d_grad_weight": _gradient_of_shift,
+    "pointwise::cell_shift_conv_grad_input": _gradient_of_shift,
+    "pointwise::cell_shift_conv_grad_weight": _gradient_of_shift,
     "pointwise::norm_conv2d_backward": _norm_conv2d_backward,
     "pointwise::norm_act_backward": _norm_act_backward,
     "pointwise::cell_conv_grad_input": _gradient_of_cells(depthwise=False),

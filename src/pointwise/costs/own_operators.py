@@ -9,6 +9,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from pointwise.convolution.epilogue import ACTIVATIONS
+from pointwise.convolution.shift import shift_window
 from pointwise.costs import clouds, convolutions, work_kinds
 from pointwise.costs.convolutions import Shape
 from pointwise.costs.count import Count
@@ -78,6 +79,18 @@ def _separable_conv2d(given, out) -> list[Work]:
         applied(work_kinds.POINTWISE, two, pointwise, given["bias"]),
         *_epilogue(given["residual"], given["activation"], out),
     ]
+
+
+def _shift_conv2d(given, out) -> list[Work]:
+    input, weight, bias = given["input"], given["weight"], given["bias"]
+    window = shift_window(
+        input.shape[0], input.shape[2:], given["kernel_size"], given["stride"], given["dilation"]
+    )
+    count = convolutions.count_shift(
+        window, input.shape[1], weight.shape[0], bias is not None, input.element_size()
+    )
+    part = applied(work_kinds.SHIFT, count, weight, bias)
+    return [part, *_epilogue(given["residual"], given["activation"], out)]
 
 
 def _norm_conv2d(given, out) -> list[Work]:
@@ -151,6 +164,21 @@ def _cell_separable_conv(given, out) -> list[Work]:
     ]
 
 
+def _cell_shift_conv(given, out) -> list[Work]:
+    x, weight, bias = given["features"], given["weight"], given["bias"]
+    points, channels = x.shape
+    cells = given["kernel_size"] ** 3
+    table = table_of_call(given, points, cells)
+    if table.exact:
+        moved = clouds.count_moved(given["row_start"], given["pairs"], points, cells, channels)
+    else:
+        moved = table.pairs * channels, min(table.queries, table.pairs) * channels
+    count = clouds.count_cells_shift(
+        table, moved, channels, weight.shape[0], given["mean"], bias is not None, x.element_size()
+    )
+    return [applied(work_kinds.SHIFT, count, weight, bias)]
+
+
 def _pointwise_conv(given, out) -> list[Work]:
     x, weight, bias = given["features"], given["weight"], given["bias"]
     count = clouds.count_matrix(
@@ -174,11 +202,13 @@ def _search(given, out) -> list[Work]:
 FORMULAS: dict[str, Formula] = {
     "pointwise::conv2d": _conv2d,
     "pointwise::separable_conv2d": _separable_conv2d,
+    "pointwise::shift_conv2d": _shift_conv2d,
     "pointwise::norm_conv2d": _norm_conv2d,
     "pointwise::norm_act": _norm_act,
     "pointwise::cell_conv": _cell_conv,
     "pointwise::cell_depthwise_conv": _cell_depthwise_conv,
     "pointwise::cell_separable_conv": _cell_separable_conv,
+    "pointwise::cell_shift_conv": _cell_shift_conv,
     "pointwise::pointwise_conv": _pointwise_conv,
     "pointwise::cell_search": _search,
     "pointwise::voxel_grid": _search,

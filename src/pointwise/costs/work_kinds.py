@@ -11,6 +11,7 @@ INVERTED = "inverted"
 TRANSPOSED = "transposed"
 CELL = "cell"
 CELL_DEPTHWISE = "cell depthwise"
+SHIFT = "shift"
 LINEAR = "linear"
 PRODUCT = "matrix product"
 ATTENTION = "attention"
@@ -26,7 +27,7 @@ SEARCH = "search"
 NOT_COUNTED = "not counted"
 NOTHING = "nothing"
 
-CONVOLUTIONS = (STANDARD, GROUPED, DEPTHWISE, POINTWISE, TRANSPOSED, CELL, CELL_DEPTHWISE)
+CONVOLUTIONS = (STANDARD, GROUPED, DEPTHWISE, POINTWISE, TRANSPOSED, CELL, CELL_DEPTHWISE, SHIFT)
 
 MEANING = {
     STANDARD: "every result sees all channels of a patch",
@@ -38,6 +39,7 @@ MEANING = {
     TRANSPOSED: "the other way round: every input is spread over a patch of results",
     CELL: "on clouds: every result sees all channels of the kernel cells around a point",
     CELL_DEPTHWISE: "on clouds: every result sees the kernel cells of a single channel",
+    SHIFT: "every result sees all channels, each at the place it was moved from",
     LINEAR: "a weight matrix times vectors",
     PRODUCT: "a matrix times another",
     ATTENTION: "two matrix products with a softmax between them",

@@ -4,6 +4,7 @@ from pointwise.functional.cells import (
     cell_conv,
     cell_depthwise_conv,
     cell_separable_conv,
+    cell_shift_conv,
     pointwise_conv,
 )
 from pointwise.functional.images import (
@@ -11,6 +12,7 @@ from pointwise.functional.images import (
     depthwise_conv2d,
     depthwise_separable_conv2d,
     pointwise_conv2d,
+    shift_conv2d,
 )
 from pointwise.functional.lines_and_volumes import (
     depthwise_conv1d,
@@ -25,6 +27,7 @@ __all__ = [
     "cell_conv",
     "cell_depthwise_conv",
     "cell_separable_conv",
+    "cell_shift_conv",
     "conv2d",
     "depthwise_conv1d",
     "depthwise_conv2d",
@@ -36,4 +39,5 @@ __all__ = [
     "pointwise_conv1d",
     "pointwise_conv2d",
     "pointwise_conv3d",
+    "shift_conv2d",
 ]

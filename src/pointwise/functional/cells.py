@@ -130,6 +130,45 @@ def cell_separable_conv(
     return out.to(features.dtype)
 
 
+def cell_shift_conv(
+    features: Tensor,
+    neighborhood: Neighborhood,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    reduction: str = "mean",
+) -> Tensor:
+    """Shift convolution on a cloud: every channel from one kernel cell, then a pointwise mix.
+
+    ``features [Np, C_in]``, ``weight [C_out, C_in]``, ``bias [C_out]``; returns ``[Nq, C_out]``.
+    ⌊C_in/k³⌋ consecutive channels are the mean (or sum) of the neighbours in each of the k³ cells,
+    in the order of ``cell_conv``'s weight; what is left over is that of the cell in the middle. An
+    empty cell gives zeros. Source: as of ``shift_conv2d``, for the cells of ``cell_conv``.
+
+    >>> cloud = PointCloud(torch.tensor([[0.0, 0.0, 0.0], [0.1, 0.0, 0.0]]))
+    >>> features = torch.tensor([[1.0] * 27, [2.0] * 27])  # a channel for each cell
+    >>> cell_shift_conv(features, cloud.neighborhood(0.1), torch.ones(1, 27))
+    tensor([[3.],
+            [3.]])
+    """
+    caller = "cell_shift_conv"
+    channels = features.shape[1] if isinstance(features, Tensor) and features.dim() == 2 else None
+    k = _kernel_size(caller, neighborhood)
+    checks.features(caller, features, neighborhood.points.shape[0])
+    checks.weight(caller, "weight", weight, (None, channels), f"[C_out, C_in={channels}]")
+    checks.not_empty(caller, "weight", weight)
+    if bias is not None:
+        checks.weight(caller, "bias", bias, (len(weight),), f"[C_out={len(weight)}]")
+    checks.alike(caller, weight=weight, bias=bias)
+    checks.one_of(caller, "reduction", reduction, _REDUCTIONS)
+    compute, weight, bias = _in_float(features, weight, bias)
+    checks.alike(caller, features=compute, weight=weight)
+    tables = _tables(compute, neighborhood)
+    mean = reduction == "mean"
+    out = torch.ops.pointwise.cell_shift_conv(compute, weight, bias, *tables, k, mean)
+    return out.to(features.dtype)
+
+
 def pointwise_conv(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """The 1×1 convolution on a cloud: ``features @ weight.T + bias``, as ``F.linear``.
 

@@ -16,6 +16,7 @@ from pointwise import (
     operators,  # noqa: F401  (registers torch.ops.pointwise)
 )
 from pointwise.convolution.epilogue import ACTIVATIONS, finish
+from pointwise.convolution.shift import padding_of, shift, shift_window
 from pointwise.functional.padding import Padding, resolve
 
 Size = int | Sequence[int]
@@ -147,6 +148,38 @@ def separable(
         middle = compute(*first[:-1])
         out = compute(*second._replace(input=middle)[:-1])
     return out if input.dim() == dimensions + 2 else out.squeeze(0)
+
+
+def shift_convolve(
+    caller: str,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    kernel_size: Size,
+    stride: Size,
+    dilation: Size,
+    activation: str | None,
+    residual: Tensor | None,
+) -> Tensor:
+    """Channels moved by the offsets of a kernel, then a pointwise convolution."""
+    kernel = checks.odd_kernel(caller, kernel_size, 2)
+    apart = checks.per_dimension(caller, "dilation", dilation, 2)
+    checks.not_too_large(caller, "padding", *padding_of(kernel, apart))
+    # To all that is checked it is a pointwise convolution with a stride: sizes are the same.
+    call = _complete(caller, 2, input, weight, bias, stride, 0, 1, 1, activation, residual,
+                     "pointwise")  # fmt: skip
+    x, weight, bias, residual = call.input, call.weight.flatten(1), call.bias, call.residual
+    geometry = kernel, call.stride, apart
+    operator = torch.ops.pointwise.shift_conv2d
+    if _is_transformed():
+        moved = shift(x, shift_window(x.shape[0], x.shape[2:], *geometry))
+        out = finish(F.conv2d(moved, call.weight, bias), residual, call.activation)
+    elif _wants_grad(x, weight, bias, residual):
+        out = operator(x, weight, bias, None, *geometry, "none")
+        out = finish(out, residual, call.activation)
+    else:
+        out = operator(x, weight, bias, residual, *geometry, call.activation)
+    return out if input.dim() == 4 else out.squeeze(0)
 
 
 def _on_image(x, weight, bias, residual, stride, edges, dilation, groups, activation) -> Tensor:

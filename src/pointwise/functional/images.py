@@ -1,4 +1,4 @@
-"""The convolutions on images as functions: pointwise, depthwise, depthwise separable, standard.
+"""The convolutions on images as functions: pointwise, depthwise, separable, standard, shift.
 
 All take what ``torch.nn.functional.conv2d`` takes where it makes sense, ``"same"`` padding with any
 stride, and what follows a convolution: ``activation(convolution + bias + residual)``, where the
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pointwise.functional.convolve import Size, convolve, separable
+from pointwise.functional.convolve import Size, convolve, separable, shift_convolve
 from pointwise.functional.padding import Padding
 
 
@@ -115,3 +115,33 @@ def depthwise_separable_conv2d(
     return separable("depthwise_separable_conv2d", 2, input, depthwise, pointwise, depthwise_bias,
                      bias, stride, padding, dilation, groups, depthwise_activation, activation,
                      residual)  # fmt: skip
+
+
+def shift_conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    kernel_size: Size = 3,
+    stride: Size = 1,
+    dilation: Size = 1,
+    activation: str | None = None,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """Shift convolution: every channel moved by an offset of a kernel, then a pointwise one.
+
+    ``weight [C_out, C_in]`` or ``[C_out, C_in, 1, 1]``. ⌊C_in/k²⌋ consecutive channels go with each
+    offset of a k×k kernel (k odd), row by row; what is left over is not moved. Zeros come in from
+    outside, so that stride 1 keeps the size. Moving has no parameters and multiplies nothing.
+    Source: Wu et al., "Shift: A Zero FLOP, Zero Parameter Alternative to Spatial Convolutions",
+    CVPR 2018.
+
+    >>> image = torch.tensor([[1.0, 2.0, 3.0]]).expand(1, 3, 1, 3)  # three channels of one row
+    >>> shift_conv2d(image, torch.eye(3), kernel_size=(1, 3))  # from the left, here, from the right
+    tensor([[[[0., 1., 2.]],
+    <BLANKLINE>
+             [[1., 2., 3.]],
+    <BLANKLINE>
+             [[2., 3., 0.]]]])
+    """
+    return shift_convolve("shift_conv2d", input, weight, bias, kernel_size, stride, dilation,
+                          activation, residual)  # fmt: skip

@@ -12,6 +12,7 @@ from pointwise.layers.cells import (
     CellConv,
     CellDepthwiseConv,
     CellSeparableConv,
+    CellShiftConv,
     PointwiseConv,
 )
 from pointwise.layers.conv_norm_act import (
@@ -20,7 +21,7 @@ from pointwise.layers.conv_norm_act import (
     conv_norm_act,
     in_sequence,
 )
-from pointwise.layers.images import Conv2d, DepthwiseConv2d, PointwiseConv2d
+from pointwise.layers.images import Conv2d, DepthwiseConv2d, PointwiseConv2d, ShiftConv2d
 from pointwise.layers.inference import freeze
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "CellConv",
     "CellDepthwiseConv",
     "CellSeparableConv",
+    "CellShiftConv",
     "ChannelAttention",
     "Conv2d",
     "ConvNormAct",
@@ -38,6 +40,7 @@ __all__ = [
     "InvertedResidual",
     "PointwiseConv",
     "PointwiseConv2d",
+    "ShiftConv2d",
     "SqueezeExcite",
     "conv_norm_act",
     "freeze",

@@ -176,6 +176,43 @@ class CellSeparableConv(_CellKernel):
         return f"{self.pointwise.shape[1]}, {len(self.pointwise)}, " + super().extra_repr()
 
 
+class CellShiftConv(_CellKernel):
+    """Shift convolution on a cloud, ``functional.cell_shift_conv``: a channel sees one kernel cell.
+
+    ``weight [C_out, C_in]``, ``bias [C_out]``: as many as ``PointwiseConv`` has.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        cell_size: float,
+        kernel_size: int = 3,
+        dilation: int = 1,
+        bias: bool = True,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(cell_size, kernel_size, dilation, reduction)
+        checks.positive(type(self).__name__, "in_channels", in_channels)
+        checks.positive(type(self).__name__, "out_channels", out_channels)
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels))
+        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        _uniform(self.weight, self.weight.shape[1])
+        if self.bias is not None:
+            _uniform(self.bias, self.weight.shape[1])
+
+    def convolve(self, features: Tensor, neighborhood: Neighborhood) -> Tensor:
+        return functional.cell_shift_conv(
+            features, neighborhood, self.weight, self.bias, reduction=self.reduction
+        )
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[1]}, {self.weight.shape[0]}, " + super().extra_repr()
+
+
 class PointwiseConv(nn.Module):
     """The 1×1 convolution on a cloud, ``functional.pointwise_conv``: a linear map at every point.
 

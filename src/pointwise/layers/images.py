@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from pointwise import checks
 from pointwise.convolution.epilogue import ACTIVATIONS
-from pointwise.functional.convolve import Size, convolve
+from pointwise.functional.convolve import Size, convolve, shift_convolve
 from pointwise.functional.padding import Padding, resolve
 from pointwise.layers import inference
 from pointwise.layers.unit import PLAIN_FORWARDS
@@ -122,3 +123,54 @@ class DepthwiseConv2d(Conv2d):
         checks.positive("DepthwiseConv2d", "depth_multiplier", depth_multiplier)
         super().__init__(channels, channels * depth_multiplier, kernel_size, stride, padding,
                          dilation, channels, bias, activation)  # fmt: skip
+
+
+class ShiftConv2d(nn.Module):
+    """Shift convolution, ``functional.shift_conv2d``: channels moved, then mixed at every pixel.
+
+    ``weight [C_out, C_in, 1, 1]``, ``bias [C_out]``; ``state_dict``s as of a 1×1 ``nn.Conv2d``.
+
+    >>> ShiftConv2d(18, 16, stride=2, activation="relu")(torch.rand(1, 18, 8, 8)).shape
+    torch.Size([1, 16, 4, 4])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size = 3,
+        stride: Size = 1,
+        dilation: Size = 1,
+        bias: bool = True,
+        activation: str | None = None,
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        checks.positive(name, "in_channels", in_channels)
+        checks.positive(name, "out_channels", out_channels)
+        self.kernel_size = tuple(checks.odd_kernel(name, kernel_size, 2))
+        self.stride = tuple(checks.per_dimension(name, "stride", stride, 2))
+        self.dilation = tuple(checks.per_dimension(name, "dilation", dilation, 2))
+        if activation is not None:
+            checks.one_of(name, "activation", activation, tuple(ACTIVATIONS))
+        self.activation = activation
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 1, 1))
+        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """As of ``nn.Conv2d``."""
+        bound = self.weight.shape[1] ** -0.5
+        nn.init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        """``activation(convolution + residual)``."""
+        return shift_convolve(type(self).__name__, input, self.weight, self.bias, self.kernel_size,
+                              self.stride, self.dilation, self.activation, residual)  # fmt: skip
+
+    def extra_repr(self) -> str:
+        shown = f"{self.weight.shape[1]}, {self.weight.shape[0]}, kernel_size={self.kernel_size}"
+        shown += f", stride={self.stride}, dilation={self.dilation}"
+        return shown + (f", activation={self.activation}" if self.activation else "")

@@ -22,7 +22,7 @@ from pointwise.engine.cpu.search.voxels import voxel_grid
 from pointwise.engine.library import define, library
 from pointwise.operators import requirements
 
-_TABLE = "Tensor row_start, Tensor pairs"
+TABLE = "Tensor row_start, Tensor pairs"
 
 
 # --- search -------------------------------------------------------------------------------------
@@ -73,7 +73,7 @@ define(
 # --- pieces that the kernels share ---------------------------------------------------------------
 
 
-def _gather(kind, x, row_start, pairs, kernel_cells, mean, weight=None) -> Gather:
+def gather_over_table(kind, x, row_start, pairs, kernel_cells, mean, weight=None) -> Gather:
     """The gather of ``x [Np, C]`` over a table of neighbours."""
     return Gather(
         kind,
@@ -88,14 +88,16 @@ def _gather(kind, x, row_start, pairs, kernel_cells, mean, weight=None) -> Gathe
     )
 
 
-def _adjoint(kind, grad, table, transposed, kernel_cells, mean, points, weight=None) -> Gather:
+def adjoint_over_table(
+    kind, grad, table, transposed, kernel_cells, mean, points, weight=None
+) -> Gather:
     """The gather of ``grad [Nq, C]`` over the transposed table: the other gather's adjoint.
 
     Without a transposed table, the table itself is read from the other side (``mirrored``).
     """
     mirrored = transposed[0] is None
     row_start, pairs = table if mirrored else transposed
-    gather = _gather(kind, grad, row_start, pairs, kernel_cells, False, weight)
+    gather = gather_over_table(kind, grad, row_start, pairs, kernel_cells, False, weight)
     gather.mirrored = mirrored
     if mean:
         gather.mode = cells.ADJOINT_OF_MEAN
@@ -114,7 +116,7 @@ def _matrix(weight: Tensor) -> Tensor:
 
 def _cell_conv_cpu(features, weight, bias, row_start, pairs, back_row_start, back_pairs, mean):
     kernel_cells = weight.shape[2:].numel()
-    gather = _gather(CELLS, features, row_start, pairs, kernel_cells, mean)
+    gather = gather_over_table(CELLS, features, row_start, pairs, kernel_cells, mean)
     return mixed_points(gather, _matrix(weight), bias)
 
 
@@ -131,7 +133,7 @@ def _cell_conv_fake(features, weight, bias, row_start, *rest):
 
 
 define(
-    f"cell_conv(Tensor features, Tensor weight, Tensor? bias, {_TABLE}, Tensor? back_row_start, "
+    f"cell_conv(Tensor features, Tensor weight, Tensor? bias, {TABLE}, Tensor? back_row_start, "
     "Tensor? back_pairs, bool mean) -> Tensor",
     _cell_conv_cpu,
     _cell_conv_plain,
@@ -146,7 +148,7 @@ def _cell_conv_grad_input_cpu(
 ):
     kernel_cells = weight.shape[2:].numel()
     back = (back_row_start, back_pairs)
-    gather = _adjoint(CELLS, grad, (row_start, pairs), back, kernel_cells, mean, points)
+    gather = adjoint_over_table(CELLS, grad, (row_start, pairs), back, kernel_cells, mean, points)
     return mixed_points(gather, _matrix(weight.transpose(0, 1)), None)
 
 
@@ -163,7 +165,7 @@ def _cell_conv_grad_input_plain(
 
 
 define(
-    f"cell_conv_grad_input(Tensor grad, Tensor weight, {_TABLE}, Tensor? back_row_start, "
+    f"cell_conv_grad_input(Tensor grad, Tensor weight, {TABLE}, Tensor? back_row_start, "
     "Tensor? back_pairs, bool mean, SymInt points) -> Tensor",
     _cell_conv_grad_input_cpu,
     _cell_conv_grad_input_plain,
@@ -175,7 +177,7 @@ define(
 
 def _cell_conv_grad_weight_cpu(grad, features, weight, row_start, pairs, mean):
     kernel_cells = weight.shape[2:].numel()
-    gather = _gather(CELLS, features, row_start, pairs, kernel_cells, mean)
+    gather = gather_over_table(CELLS, features, row_start, pairs, kernel_cells, mean)
     total, bias = points_weight_gradient(gather, grad.contiguous())
     total = total.reshape(kernel_cells, weight.shape[1], len(weight)).permute(2, 1, 0)
     return total.reshape(weight.shape).contiguous(), bias.clone()
@@ -190,7 +192,7 @@ def _cell_conv_grad_weight_plain(grad, features, weight, row_start, pairs, mean)
 
 
 define(
-    f"cell_conv_grad_weight(Tensor grad, Tensor features, Tensor weight, {_TABLE}, bool mean)"
+    f"cell_conv_grad_weight(Tensor grad, Tensor features, Tensor weight, {TABLE}, bool mean)"
     " -> (Tensor, Tensor)",
     _cell_conv_grad_weight_cpu,
     _cell_conv_grad_weight_plain,
@@ -240,7 +242,9 @@ def _depthwise_matrix(weight: Tensor) -> Tensor:
 def _depthwise_cpu(features, weight, row_start, pairs, back_row_start, back_pairs, mean):
     kernel_cells = weight[0].numel()
     matrix = _depthwise_matrix(weight)
-    gather = _gather(CELLS_DEPTHWISE, features, row_start, pairs, kernel_cells, mean, matrix)
+    gather = gather_over_table(
+        CELLS_DEPTHWISE, features, row_start, pairs, kernel_cells, mean, matrix
+    )
     return mixed_points(gather, None, None)
 
 
@@ -250,7 +254,7 @@ def _depthwise_plain(features, weight, row_start, pairs, back_row_start, back_pa
 
 
 define(
-    f"cell_depthwise_conv(Tensor features, Tensor weight, {_TABLE}, Tensor? back_row_start, "
+    f"cell_depthwise_conv(Tensor features, Tensor weight, {TABLE}, Tensor? back_row_start, "
     "Tensor? back_pairs, bool mean) -> Tensor",
     _depthwise_cpu,
     _depthwise_plain,
@@ -267,7 +271,9 @@ def _depthwise_grad_input_cpu(
 ):
     table, back = (row_start, pairs), (back_row_start, back_pairs)
     matrix = _depthwise_matrix(weight)
-    gather = _adjoint(CELLS_DEPTHWISE, grad, table, back, weight[0].numel(), mean, points, matrix)
+    gather = adjoint_over_table(
+        CELLS_DEPTHWISE, grad, table, back, weight[0].numel(), mean, points, matrix
+    )
     return mixed_points(gather, None, None)
 
 
@@ -283,7 +289,7 @@ def _depthwise_grad_input_plain(
 
 
 define(
-    f"cell_depthwise_conv_grad_input(Tensor grad, Tensor weight, {_TABLE}, Tensor? back_row_start, "
+    f"cell_depthwise_conv_grad_input(Tensor grad, Tensor weight, {TABLE}, Tensor? back_row_start, "
     "Tensor? back_pairs, bool mean, SymInt points) -> Tensor",
     _depthwise_grad_input_cpu,
     _depthwise_grad_input_plain,
@@ -294,7 +300,7 @@ define(
 
 
 def _depthwise_grad_weight_cpu(grad, features, weight, row_start, pairs, mean):
-    gather = _gather(CELLS_DEPTHWISE, features, row_start, pairs, weight[0].numel(), mean)
+    gather = gather_over_table(CELLS_DEPTHWISE, features, row_start, pairs, weight[0].numel(), mean)
     total = cells_weight_gradient(gather, grad.contiguous())
     return total.t().reshape(weight.shape).contiguous()
 
@@ -307,7 +313,7 @@ def _depthwise_grad_weight_plain(grad, features, weight, row_start, pairs, mean)
 
 
 define(
-    f"cell_depthwise_conv_grad_weight(Tensor grad, Tensor features, Tensor weight, {_TABLE}, "
+    f"cell_depthwise_conv_grad_weight(Tensor grad, Tensor features, Tensor weight, {TABLE}, "
     "bool mean) -> Tensor",
     _depthwise_grad_weight_cpu,
     _depthwise_grad_weight_plain,
@@ -421,7 +427,9 @@ torch.library.register_autograd(
 def _separable_cpu(features, depthwise, pointwise, bias, row_start, pairs, mean):
     kernel_cells = depthwise[0].numel()
     matrix = _depthwise_matrix(depthwise)
-    gather = _gather(CELLS_DEPTHWISE, features, row_start, pairs, kernel_cells, mean, matrix)
+    gather = gather_over_table(
+        CELLS_DEPTHWISE, features, row_start, pairs, kernel_cells, mean, matrix
+    )
     return mixed_points(gather, pointwise.t(), bias)
 
 
@@ -432,7 +440,7 @@ def _separable_plain(features, depthwise, pointwise, bias, row_start, pairs, mea
 
 define(
     "cell_separable_conv(Tensor features, Tensor depthwise, Tensor pointwise, Tensor? bias, "
-    f"{_TABLE}, bool mean) -> Tensor",
+    f"{TABLE}, bool mean) -> Tensor",
     _separable_cpu,
     _separable_plain,
     lambda features, depthwise, pointwise, bias, row_start, *rest: features.new_empty(

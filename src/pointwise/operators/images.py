@@ -251,7 +251,7 @@ def _conv2d_setup(ctx, inputs, output) -> None:
     ctx.save_for_backward(input, weight, *more)
 
 
-def _through(activation: str, before: Tensor, grad: Tensor) -> Tensor:
+def through(activation: str, before: Tensor, grad: Tensor) -> Tensor:
     """The gradient before an activation."""
     again = torch.is_grad_enabled()
     with torch.enable_grad():
@@ -266,7 +266,7 @@ def _conv2d_backward(ctx, grad):
     d_input = d_weight = d_bias = None
     if ctx.activation != "none":
         before = _ops.conv2d(input, weight, *more, *ctx.geometry, "none")
-        grad = _through(ctx.activation, before, grad)
+        grad = through(ctx.activation, before, grad)
     if wants[0]:
         d_input = _ops.conv2d_grad_input(grad, weight, input.shape, *ctx.geometry)
     if wants[1]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pointwise import checks
 from pointwise.convolution.epilogue import ACTIVATIONS
+from pointwise.convolution.shift import padding_of
 from pointwise.engine.cpu.search import tables
 
 
@@ -88,8 +89,7 @@ def cell_conv_table(features, weight, bias, row_start, pairs, *rest) -> None:
     tables.check("cell_conv", row_start, pairs, len(features), weight.shape[2:].numel())
 
 
-def _grad_input(caller, grad, weight, row_start, pairs, back_row_start, back_pairs, points, own):
-    _kernel(caller, "weight", weight, own)
+def _grad_input(caller, grad, weight, row_start, pairs, back_row_start, back_pairs, points):
     rows = table(caller, grad, row_start, pairs)
     _rows(caller, "grad", grad, rows, weight.shape[0])
     _floats(caller, grad=grad, weight=weight)
@@ -103,19 +103,21 @@ def _grad_input(caller, grad, weight, row_start, pairs, back_row_start, back_pai
         )
 
 
-def _grad_input_tables(caller, grad, weight, row_start, pairs, back_row_start, back_pairs, points):
-    cells = weight.shape[2:].numel()
+def _grad_input_tables(caller, grad, cells, row_start, pairs, back_row_start, back_pairs, points):
     tables.check(caller, row_start, pairs, points, cells)
     if back_row_start is not None:
         tables.check(caller, back_row_start, back_pairs, len(grad), cells)
 
 
 def cell_conv_grad_input(grad, weight, a, b, c, d, mean, points) -> None:
-    _grad_input("cell_conv_grad_input", grad, weight, a, b, c, d, points, False)
+    caller = "cell_conv_grad_input"
+    _kernel(caller, "weight", weight)
+    _grad_input(caller, grad, weight, a, b, c, d, points)
 
 
 def cell_conv_grad_input_tables(grad, weight, a, b, c, d, mean, points) -> None:
-    _grad_input_tables("cell_conv_grad_input", grad, weight, a, b, c, d, points)
+    cells = weight.shape[2:].numel()
+    _grad_input_tables("cell_conv_grad_input", grad, cells, a, b, c, d, points)
 
 
 def _grad_weight(caller, grad, features, weight, row_start, pairs, own):
@@ -150,11 +152,14 @@ def depthwise_table(features, weight, row_start, pairs, *rest) -> None:
 
 
 def depthwise_grad_input(grad, weight, a, b, c, d, mean, points) -> None:
-    _grad_input("cell_depthwise_conv_grad_input", grad, weight, a, b, c, d, points, True)
+    caller = "cell_depthwise_conv_grad_input"
+    _kernel(caller, "weight", weight, own=True)
+    _grad_input(caller, grad, weight, a, b, c, d, points)
 
 
 def depthwise_grad_input_tables(grad, weight, a, b, c, d, mean, points) -> None:
-    _grad_input_tables("cell_depthwise_conv_grad_input", grad, weight, a, b, c, d, points)
+    cells = weight.shape[2:].numel()
+    _grad_input_tables("cell_depthwise_conv_grad_input", grad, cells, a, b, c, d, points)
 
 
 def depthwise_grad_weight(grad, features, weight, row_start, pairs, mean) -> None:
@@ -192,6 +197,52 @@ def pointwise_conv_grad_weight(grad, features) -> None:
     _rows("pointwise_conv_grad_weight", "features", features, None, None)
     _rows("pointwise_conv_grad_weight", "grad", grad, features.shape[0], None)
     _floats("pointwise_conv_grad_weight", grad=grad, features=features)
+
+
+def cell_shift_conv(
+    features, weight, bias, row_start, pairs, back_row_start, back_pairs, kernel_size, mean
+) -> None:
+    caller = "cell_shift_conv"
+    _rows(caller, "weight", weight, None, None)
+    checks.not_empty(caller, "weight", weight)
+    _rows(caller, "features", features, None, weight.shape[1])
+    _optional(caller, "bias", bias, weight.shape[0])
+    _floats(caller, features=features, weight=weight, bias=bias)
+    checks.odd_kernel(caller, kernel_size, 3)
+    table(caller, features, row_start, pairs)
+    _back(caller, features, back_row_start, back_pairs, features.shape[0])
+
+
+def cell_shift_conv_table(
+    features, weight, bias, row_start, pairs, b, c, kernel_size, mean
+) -> None:
+    tables.check("cell_shift_conv", row_start, pairs, len(features), kernel_size**3)
+
+
+def cell_shift_conv_grad_input(grad, weight, a, b, c, d, kernel_size, mean, points) -> None:
+    caller = "cell_shift_conv_grad_input"
+    checks.odd_kernel(caller, kernel_size, 3)
+    _rows(caller, "weight", weight, None, None)
+    checks.not_empty(caller, "weight", weight)
+    _grad_input(caller, grad, weight, a, b, c, d, points)
+
+
+def cell_shift_conv_grad_input_tables(grad, weight, a, b, c, d, kernel_size, mean, points) -> None:
+    _grad_input_tables("cell_shift_conv_grad_input", grad, kernel_size**3, a, b, c, d, points)
+
+
+def cell_shift_conv_grad_weight(grad, features, row_start, pairs, kernel_size, mean) -> None:
+    caller = "cell_shift_conv_grad_weight"
+    checks.odd_kernel(caller, kernel_size, 3)
+    _rows(caller, "features", features, None, None)
+    rows = table(caller, features, row_start, pairs)
+    _rows(caller, "grad", grad, rows, None)
+    _floats(caller, grad=grad, features=features)
+
+
+def cell_shift_conv_grad_weight_table(grad, features, row_start, pairs, kernel_size, mean) -> None:
+    caller = "cell_shift_conv_grad_weight"
+    tables.check(caller, row_start, pairs, len(features), kernel_size**3)
 
 
 def voxel_grid(points, offsets, size) -> None:
@@ -269,6 +320,51 @@ def conv2d_grad_input(grad, weight, size, *placed) -> None:
 def conv2d_grad_weight(grad, input, size, *placed) -> None:
     caller = "conv2d_grad_weight"
     shape = geometry(caller, input, size, *placed)
+    checks.weight(caller, "grad", grad, shape, f"like the result, {list(shape)}")
+    checks.alike(caller, grad=grad, input=input)
+
+
+def _shift(caller: str, input, weight_size, kernel_size, stride, dilation) -> tuple[int, ...]:
+    """A shift convolution's input ``[N, C, H, W]``, and how it is placed; the result's shape."""
+    checks.image(caller, input, 2)
+    if input.dim() != 4 or len(weight_size) != 2 or weight_size[1] != input.shape[1]:
+        raise ValueError(
+            f"{caller}: a weight of {list(weight_size)} does not fit input "
+            f"{checks.describe(input)}; it must be [C_out, C_in]"
+        )
+    for name, size in (("out_channels", weight_size[0]), ("in_channels", weight_size[1])):
+        checks.positive(caller, name, size)
+    kernel = checks.odd_kernel(caller, kernel_size, 2)
+    steps = checks.per_dimension(caller, "stride", stride, 2)
+    apart = checks.per_dimension(caller, "dilation", dilation, 2)
+    padding = padding_of(kernel, apart)
+    checks.not_too_large(caller, "padding", *padding)
+    sizes = checks.output_sizes(caller, input.shape[2:], kernel, steps, padding, apart)
+    return (input.shape[0], weight_size[0], *sizes)
+
+
+def shift_conv2d(input, weight, bias, residual, kernel_size, stride, dilation, activation) -> None:
+    caller = "shift_conv2d"
+    checks.one_of(caller, "activation", activation, tuple(ACTIVATIONS))
+    shape = _shift(caller, input, weight.shape, kernel_size, stride, dilation)
+    checks.alike(caller, input=input, weight=weight, bias=bias, residual=residual)
+    _optional(caller, "bias", bias, shape[1])
+    _added(caller, residual, shape)
+
+
+def shift_conv2d_grad_input(grad, weight, size, *how) -> None:
+    caller = "shift_conv2d_grad_input"
+    if len(size) != 4 or min(size) < 0:
+        raise ValueError(f"{caller}: size must be [N, C, H, W], got {list(size)}")
+    shape = _shift(caller, grad.new_empty(()).expand(size), weight.shape, *how)
+    checks.weight(caller, "grad", grad, shape, f"like the result, {list(shape)}")
+    checks.alike(caller, grad=grad, weight=weight)
+
+
+def shift_conv2d_grad_weight(grad, input, *how) -> None:
+    caller = "shift_conv2d_grad_weight"
+    checks.image(caller, input, 2)
+    shape = _shift(caller, input, (*grad.shape[1:2], input.shape[1]), *how)
     checks.weight(caller, "grad", grad, shape, f"like the result, {list(shape)}")
     checks.alike(caller, grad=grad, input=input)
 

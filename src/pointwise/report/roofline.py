@@ -20,6 +20,7 @@ _SIGNS = {
     work_kinds.GROUPED: ("#e69f00", "square"),
     work_kinds.CELL: ("#cc79a7", "circle"),
     work_kinds.CELL_DEPTHWISE: ("#009e73", "triangle"),
+    work_kinds.SHIFT: ("#cc79a7", "diamond"),
     work_kinds.LINEAR: ("#e69f00", "diamond"),
 }
 _OTHER = ("#8a8f98", "cross")

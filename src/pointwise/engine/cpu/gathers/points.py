@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pointwise.engine.cpu.gathers import cells, cells_depthwise, identity
+from pointwise.engine.cpu.gathers import cells, cells_depthwise, cells_shift, identity
 from pointwise.engine.cpu.launch import device
 from pointwise.engine.cpu.layout import Arguments, Layout
 
-IDENTITY, CELLS, CELLS_DEPTHWISE = 0, 1, 2
+IDENTITY, CELLS, CELLS_DEPTHWISE, CELLS_SHIFT = range(4)
 
 GATHER = Layout("Gather", "kind x_row channels rows", table=cells.CELLS)
 
@@ -63,5 +63,7 @@ def fill(target, target_row, first, rows, x, gather, like):
         cells_depthwise.fill(
             target, target_row, first, rows, x, x_row, channels, gather.table, like
         )
+    elif gather.kind == CELLS_SHIFT:
+        cells_shift.fill(target, target_row, first, rows, x, x_row, channels, gather.table, like)
     else:
         identity.fill(target, target_row, first, rows, x, x_row, channels, like)

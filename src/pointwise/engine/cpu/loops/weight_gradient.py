@@ -16,11 +16,12 @@ from torch import Tensor
 from pointwise.convolution.window import Window
 from pointwise.engine.cpu.by_dtype import by_dtype
 from pointwise.engine.cpu.cut import odd_lines
-from pointwise.engine.cpu.gathers import points
+from pointwise.engine.cpu.gathers import points, shift
 from pointwise.engine.cpu.gathers.patches import PATCHES, fill_floats, patches_arguments
 from pointwise.engine.cpu.gathers.prologue import other_image, transfer_rows
+from pointwise.engine.cpu.gathers.shift import SHIFT, shift_arguments
 from pointwise.engine.cpu.gemm import ELEMENT, FROM_NOTHING, FROM_ROWS, multiply
-from pointwise.engine.cpu.launch import device, device_of, launch, threads
+from pointwise.engine.cpu.launch import device, device_of, kernel, launch, threads
 from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.memory import empty
 from pointwise.engine.cpu.pack import padded_columns
@@ -210,18 +211,34 @@ _TILE_BYTES = 256 * 1024
 
 def points_weight_gradient(gather: points.Gather, grad: Tensor) -> tuple[Tensor, Tensor]:
     """(``Aᵀ @ grad [K, C_out]``, the sum of ``grad`` over rows ``[C_out]``)."""
-    dtype, size = gather.x.dtype, gather.x.element_size()
-    depth, outputs, inputs = gather.width, grad.shape[1], gather.x.shape[1]
-    if gather.rows == 0 or outputs == 0:
+    compiled = _POINTS_KERNELS[grad.dtype]
+    return _of_rows(
+        compiled, _POINTS, gather.x, gather.rows, gather.width, gather.arguments(), grad
+    )
+
+
+def _of_rows(
+    compiled: kernel,
+    layout: Layout,
+    x: Tensor,
+    rows: int,
+    depth: int,
+    gather: Arguments,
+    grad: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """The same of any gather with so many ``rows`` of ``depth`` numbers; channels come second."""
+    dtype, size = x.dtype, x.element_size()
+    outputs, inputs = grad.shape[1], x.shape[1]
+    if rows == 0 or outputs == 0:
         return torch.zeros(depth, outputs, dtype=dtype), torch.zeros(outputs, dtype=dtype)
-    splits, span = split_points(gather.rows, (depth + 1) * padded_columns(outputs, dtype) * size)
+    splits, span = split_points(rows, (depth + 1) * padded_columns(outputs, dtype) * size)
     gathered_row = odd_lines((depth + 1) * size)
     tile = max(16, min(128, _TILE_BYTES // gathered_row))
     count = outputs * (depth + 1)
     sums = torch.empty(splits, padded_columns(count, dtype), dtype=dtype)
     scratch = torch.empty(threads() * tile * gathered_row + REGISTER_BYTES, dtype=torch.uint8)
-    arguments = _POINTS(
-        x=gather.x,
+    arguments = layout(
+        x=x,
         grad=grad,
         sums=sums,
         scratch=scratch,
@@ -232,7 +249,7 @@ def points_weight_gradient(gather: points.Gather, grad: Tensor) -> tuple[Tensor,
         gathered_row=gathered_row,
         scratch_bytes=tile * gathered_row,
         direct=0,
-        rows=gather.rows,
+        rows=rows,
         span=span,
         tile=tile,
         groups=1,
@@ -243,8 +260,28 @@ def points_weight_gradient(gather: points.Gather, grad: Tensor) -> tuple[Tensor,
         blocks=1,
         bias=1,
         numbers=sums.shape[1],
-        gather=gather.arguments(),
+        gather=gather,
     )
-    launch(_POINTS_KERNELS[dtype], arguments, splits)
+    launch(compiled, arguments, splits)
     total = total_of(sums)[:count].view(outputs, depth + 1)
     return total[:, :depth].t(), total[:, depth]
+
+
+# --- of shifted channels --------------------------------------------------------------------------
+
+
+@device
+def _fill_shift(target, target_row, first, rows, x, gather, channels, prologue, channel, like):
+    shift.fill(target, target_row, first, rows, x, gather, like)
+
+
+_SHIFT, _of_shift = weight_gradient_of("Shift", SHIFT, _fill_shift)
+_SHIFT_KERNELS = by_dtype(_of_shift, "weight_gradient_shift")
+
+
+def shift_weight_gradient(grad: Tensor, x: Tensor, window: Window) -> Tensor:
+    """The gradient ``[C_out, C]`` of what mixes the shifted ``x``; both are channels_last."""
+    channels, pixel = x.shape[1], x.shape[1] * x.element_size()
+    gather = shift_arguments(window, pixel, channels)
+    compiled = _SHIFT_KERNELS[x.dtype]
+    return _of_rows(compiled, _SHIFT, x, window.points, channels, gather, grad)[0].t()
