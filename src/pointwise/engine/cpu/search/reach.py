@@ -90,44 +90,44 @@ def _row_ranges(intervals: Sequence[tuple[float, float]], edge: float) -> np.nda
 
 
 @device
-def rows_around(points, frame, reach, key, around):
-    """How many rows of points the kernel reaches from the row ``key``, and which, in ``around``.
+def rows_around(points, frame, reach, key, row_of, index_y, index_z):
+    """How many rows of points the kernel reaches from the row ``key``, and which.
 
-    ``around [·, 3]`` gets each row's number, and what its offsets along y and z are in
-    ``reach.offsets``. Jumps from one to the next of the rows that hold a point, so that empty space
-    costs nothing.
+    ``row_of`` gets their numbers, ``index_y`` and ``index_z`` where their offsets along y and z are
+    in ``reach.offsets``. Jumps from one to the next of the rows that hold a point, so that empty
+    space costs nothing.
     """
     row_key = array(points.row_key, points.rows, np.int64)
-    ranges = array(reach.rows, 3 * reach.ranges, np.int64).reshape(-1, 3)
+    ranges = array(reach.rows, 3 * reach.ranges, np.int64)
     bits_y, bits_z = frame.bits_y, frame.bits_z
     mask_y, mask_z = (1 << bits_y) - 1, (1 << bits_z) - 1
     iy, iz, cloud = key & mask_y, (key >> bits_y) & mask_z, key >> (bits_y + bits_z)
-    last = len(ranges) - 1
-    lowest_y = max(iy + ranges[0, 0], 0)
-    z, range_z, range_y = max(iz + ranges[0, 0], 0), 0, 0
+    last = 3 * (reach.ranges - 1)
+    lowest_y = max(iy + ranges[0], 0)
+    z, range_z, range_y = max(iz + ranges[0], 0), 0, 0
     row = np.searchsorted(row_key, (((cloud << bits_z) | z) << bits_y) | lowest_y)
     found = 0
     while row < len(row_key) and row_key[row] >> (bits_y + bits_z) == cloud:
         y, here = row_key[row] & mask_y, (row_key[row] >> bits_y) & mask_z
         if here != z:
             z, range_y = here, 0
-        if z - iz > ranges[last, 1]:
+        if z - iz > ranges[last + 1]:
             break
-        while z - iz > ranges[range_z, 1]:
-            range_z += 1
-        next_z = max(z, iz + ranges[range_z, 0])
+        while z - iz > ranges[range_z + 1]:
+            range_z += 3
+        next_z = max(z, iz + ranges[range_z])
         next_y = lowest_y
         if next_z == z:
-            while range_y < last and y - iy > ranges[range_y, 1]:
-                range_y += 1
-            if y - iy > ranges[last, 1] or iy + ranges[range_y, 0] > mask_y:
+            while range_y < last and y - iy > ranges[range_y + 1]:
+                range_y += 3
+            if y - iy > ranges[last + 1] or iy + ranges[range_y] > mask_y:
                 next_z = z + 1
-            elif y - iy < ranges[range_y, 0]:
-                next_y = iy + ranges[range_y, 0]
+            elif y - iy < ranges[range_y]:
+                next_y = iy + ranges[range_y]
             else:
-                around[found, 0] = row
-                around[found, 1] = ranges[range_y, 2] + y - iy - ranges[range_y, 0]
-                around[found, 2] = ranges[range_z, 2] + z - iz - ranges[range_z, 0]
+                row_of[found] = row
+                index_y[found] = ranges[range_y + 2] + y - iy - ranges[range_y]
+                index_z[found] = ranges[range_z + 2] + z - iz - ranges[range_z]
                 found += 1
                 row += 1
                 continue

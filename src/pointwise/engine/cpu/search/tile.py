@@ -105,45 +105,56 @@ def free(owned):
 # --- groups of queries ----------------------------------------------------------------------------
 
 _Box = namedtuple("_Box", "low_x high_x low_y high_y low_z high_z")
+_Limits = namedtuple("_Limits", "x y z limit_x limit_y limit_z pitch inverse low_cell high_cell")
 
 
 @inlined
-def _end_of_group(column, group, end):
-    """The first query that is not of the group which begins with query ``group``."""
-    last = min(end, group + _GROUP)
-    q = group
-    while q < last and column[q] - column[group] < _GROUP_COLUMNS:
-        q += 1
-    return q
-
-
-@inlined
-def _box(position, stride, begin, end):
-    """The bounding box of some queries."""
+def _group(column, position, stride, begin, end):
+    """(the end of the group of queries that begins with ``begin``, its bounding box)."""
+    last = min(end, begin + _GROUP)
     low_x = high_x = position[begin]
     low_y = high_y = position[stride + begin]
     low_z = high_z = position[2 * stride + begin]
-    for q in range(begin, end):
+    q = begin
+    while q < last and column[q] - column[begin] < _GROUP_COLUMNS:
         x, y, z = position[q], position[stride + q], position[2 * stride + q]
         low_x, high_x = min(low_x, x), max(high_x, x)
         low_y, high_y = min(low_y, y), max(high_y, y)
         low_z, high_z = min(low_z, z), max(high_z, z)
-    return _Box(low_x, high_x, low_y, high_y, low_z, high_z)
+        q += 1
+    return q, _Box(low_x, high_x, low_y, high_y, low_z, high_z)
 
 
 # --- candidates of a group ------------------------------------------------------------------------
 
 
 @inlined
-def _band(offset, pitch, inverse, centre):
-    """The distance of each offset along one axis from the kernel cell's centre that is nearest."""
-    cell = floor(offset * inverse + broadcast(0.5))
-    cell = smaller(larger(cell, broadcast(0.0) - centre), centre)
-    return magnitude(offset - cell * pitch)
+def _limits(kernel, box, slack):
+    """What a candidate may be away from a kernel cell of the box's middle, in registers."""
+    return _Limits(
+        broadcast(0.5 * (box.low_x + box.high_x)),
+        broadcast(0.5 * (box.low_y + box.high_y)),
+        broadcast(0.5 * (box.low_z + box.high_z)),
+        broadcast(kernel.half + 0.5 * (box.high_x - box.low_x) + slack),
+        broadcast(kernel.half + 0.5 * (box.high_y - box.low_y) + slack),
+        broadcast(kernel.half + 0.5 * (box.high_z - box.low_z) + slack),
+        broadcast(kernel.pitch),
+        broadcast(1.0 / kernel.pitch),
+        broadcast(-kernel.centre),
+        broadcast(kernel.centre),
+    )
 
 
 @inlined
-def _keep(points, kernel, box, slack, begin, stop, owned, near):
+def _is_near(offset, limit, limits):
+    """Whether offsets along one axis are within ``limit`` of the nearest kernel cell's centre."""
+    cell = floor(offset * limits.inverse + broadcast(0.5))
+    cell = smaller(larger(cell, limits.low_cell), limits.high_cell)
+    return at_most(magnitude(offset - cell * limits.pitch), limit)
+
+
+@inlined
+def _keep(points, limits, begin, stop, owned, near):
     """Adds the points ``begin … stop`` that may be neighbours to ``near`` candidates; their number.
 
     A point may be one if it is as near to a kernel cell of the box's middle as half the cell and
@@ -153,21 +164,13 @@ def _keep(points, kernel, box, slack, begin, stop, owned, near):
     x_at = points.position
     y_at, z_at = x_at + 8 * points.stride, x_at + 16 * points.stride
     to_x, to_y, to_z, to_order = owned[_X], owned[_Y], owned[_Z], owned[_ORDER]
-    pitch, centre = broadcast(kernel.pitch), broadcast(kernel.centre)
-    inverse = broadcast(1.0 / kernel.pitch)
-    middle_x = broadcast(0.5 * (box.low_x + box.high_x))
-    middle_y = broadcast(0.5 * (box.low_y + box.high_y))
-    middle_z = broadcast(0.5 * (box.low_z + box.high_z))
-    limit_x = broadcast(kernel.half + 0.5 * (box.high_x - box.low_x) + slack)
-    limit_y = broadcast(kernel.half + 0.5 * (box.high_y - box.low_y) + slack)
-    limit_z = broadcast(kernel.half + 0.5 * (box.high_z - box.low_z) + slack)
     for p in range(begin, stop, lanes_of(like)):
         x, y, z = load(x_at + 8 * p, like), load(y_at + 8 * p, like), load(z_at + 8 * p, like)
         inside = (
             first(stop - p, like)
-            & at_most(_band(x - middle_x, pitch, inverse, centre), limit_x)
-            & at_most(_band(y - middle_y, pitch, inverse, centre), limit_y)
-            & at_most(_band(z - middle_z, pitch, inverse, centre), limit_z)
+            & _is_near(x - limits.x, limits.limit_x, limits)
+            & _is_near(y - limits.y, limits.limit_y, limits)
+            & _is_near(z - limits.z, limits.limit_z, limits)
         )
         compress_store(to_x + 8 * near, x, inside)
         compress_store(to_y + 8 * near, y, inside)
@@ -179,40 +182,36 @@ def _keep(points, kernel, box, slack, begin, stop, owned, near):
 
 
 @inlined
-def _candidates(own, around, found, met, cursors, first_column, last_column, box, slack, owned,
-                room):  # fmt: skip
-    """Collects a group's candidates; how many there are, and for how many there is room then.
+def _candidates(own, row, first_column, last_column, limits, cursors, j, owned, room, near):
+    """Adds the candidates in a row of points, the j-th of those around, to ``near`` of a group.
 
-    ``cursors [found, intervals, 2]`` are the range of sorted points that each interval of the
-    kernel reaches in each row; they move forward with the groups.
+    Returns how many there are, and for how many there is room then. ``cursors [·, intervals, 2]``
+    are the range of sorted points that each interval of the kernel reaches in each row; they move
+    forward with the groups.
     """
     points, intervals = own.points, own.reach.intervals
     row_start = array(points.row_start, points.rows + 1, np.int64)
     column = array(points.column, points.stride, np.int32)
     columns = array(own.reach.columns, 2 * intervals, np.int64)
     width = lanes_of(np.float64(0))
-    near = 0
-    for j in range(found):
-        if not (met[0, around[j, 1]] and met[1, around[j, 2]]):
-            continue
-        row = around[j, 0]
-        passed, end = row_start[row], row_start[row + 1]
-        for i in range(intervals):
-            begin, stop = cursors[j, i, 0], cursors[j, i, 1]
-            while begin < end and column[begin] < first_column + columns[2 * i]:
-                begin += 1
-            stop = max(begin, stop)
-            # Few points in the whole row: one look at all of them beats one per interval.
-            few = i == 0 and end - begin <= intervals * width
-            reaches = last_column + columns[2 * (intervals - 1 if few else i) + 1]
-            while stop < end and column[stop] <= reaches:
-                stop += 1
-            cursors[j, i, 0], cursors[j, i, 1] = begin, begin if few else stop
-            begin = max(begin, passed)  # intervals may overlap: no candidate twice
-            passed = max(passed, end if few else stop)
-            if begin < stop:
-                room = _room_for_candidates(owned, room, near + stop - begin + 80)
-                near = _keep(points, own.kernel, box, slack, begin, stop, owned, near)
+    passed, end = row_start[row], row_start[row + 1]
+    for i in range(intervals):
+        at = 2 * (intervals * j + i)
+        begin, stop = cursors[at], cursors[at + 1]
+        while begin < end and column[begin] < first_column + columns[2 * i]:
+            begin += 1
+        stop = max(begin, stop)
+        # Few points in the whole row: one look at all of them beats one per interval.
+        few = i == 0 and end - begin <= intervals * width
+        reaches = last_column + columns[2 * (intervals - 1 if few else i) + 1]
+        while stop < end and column[stop] <= reaches:
+            stop += 1
+        cursors[at], cursors[at + 1] = begin, begin if few else stop
+        begin = max(begin, passed)  # intervals may overlap: no candidate twice
+        passed = max(passed, end if few else stop)
+        if begin < stop:
+            room = _room_for_candidates(owned, room, near + stop - begin + 80)
+            near = _keep(points, limits, begin, stop, owned, near)
     return near, room
 
 
@@ -290,9 +289,10 @@ def search_tile(arguments, program, thread):
     owned = array(own.owned + 8 * OWNED * program, OWNED, np.int64)
 
     most = min(points.rows, reach.around * reach.around)
-    around = np.empty((most, 3), np.int64)
-    met = np.empty((2, reach.around), np.bool_)
-    cursors = np.empty((most, reach.intervals, 2), np.int64)
+    row_of = np.empty(most, np.int64)
+    index_y, index_z = np.empty(most, np.int64), np.empty(most, np.int64)
+    met_y, met_z = np.empty(reach.around, np.bool_), np.empty(reach.around, np.bool_)
+    cursors = np.empty(2 * reach.intervals * most, np.int64)
     room = _room_for_candidates(owned, 0, 512)
     results = _room_for_results(owned, 0, 16 * QUERIES_PER_TILE)
     written = 0
@@ -305,18 +305,26 @@ def search_tile(arguments, program, thread):
         origin = frame.origin + 24 * (key >> (frame.bits_y + frame.bits_z))
         lowest_y = peek(origin + 8, slack) + (key & mask_y) * frame.edge
         lowest_z = peek(origin + 16, slack) + ((key >> frame.bits_y) & mask_z) * frame.edge
-        found = rows_around(points, frame, reach, key, around)
+        found = rows_around(points, frame, reach, key, row_of, index_y, index_z)
         for j in range(found):
-            cursors[j] = row_start[around[j, 0]]
+            for i in range(2 * reach.intervals):
+                cursors[2 * reach.intervals * j + i] = row_start[row_of[j]]
         end = query_start[query_row]
         while end < query_start[query_row + 1]:
-            group, end = end, _end_of_group(query_column, end, query_start[query_row + 1])
-            box = _box(position, queries.stride, group, end)
-            mark_rows(met[0], reach, own.kernel, frame.edge, lowest_y, box.low_y, box.high_y)
-            mark_rows(met[1], reach, own.kernel, frame.edge, lowest_z, box.low_z, box.high_z)
-            near, room = _candidates(
-                own, around, found, met, cursors, query_column[group], query_column[end - 1], box,
-                slack, owned, room)  # fmt: skip
+            group = end
+            end, box = _group(
+                query_column, position, queries.stride, group, query_start[query_row + 1]
+            )
+            mark_rows(met_y, reach, own.kernel, frame.edge, lowest_y, box.low_y, box.high_y)
+            mark_rows(met_z, reach, own.kernel, frame.edge, lowest_z, box.low_z, box.high_z)
+            limits = _limits(own.kernel, box, slack)
+            first_column, last_column = query_column[group], query_column[end - 1]
+            near = 0
+            for j in range(found):
+                if met_y[index_y[j]] and met_z[index_z[j]]:
+                    near, room = _candidates(
+                        own, row_of[j], first_column, last_column, limits, cursors, j, owned, room,
+                        near)  # fmt: skip
             for q in range(group, end):
                 x, y = position[q], position[queries.stride + q]
                 z = position[2 * queries.stride + q]
