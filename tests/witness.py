@@ -31,6 +31,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,15 +98,19 @@ def digests(found: Any) -> dict[str, str]:
 
 def entries(only: str = "") -> dict[str, Callable[[], Any]]:
     """All entries whose name has the pattern, each with its own random numbers."""
-    from witness_inputs import Draw
-
     found: dict[str, Callable[[], Any]] = {}
     for part in PARTS:
         for name, run in importlib.import_module(part).entries():
             assert name not in found, name
             if re.search(only, name):
-                found[name] = lambda name=name, run=run: run(Draw(name))
+                found[name] = partial(_drawn, run, name)
     return found
+
+
+def _drawn(run: Callable[[Any], Any], name: str) -> Any:
+    from witness_inputs import Draw
+
+    return run(Draw(name))
 
 
 def record(

@@ -117,7 +117,7 @@ def _all(draw: Draw, near: pw.Neighborhood, features: Tensor, out: int) -> dict[
         )
         found[f"no bias {how}"] = cell(features, weight, None)
         found[f"depthwise {how}"] = draw.gradients(own, {"x": features, "weight": depthwise})
-        found[f"separable {how}"] = separable(*parts.values())
+        found[f"separable {how}"] = separable(features, depthwise, mix, bias)
         found[f"separable gradients {how}"] = draw.gradients(separable, parts)
     found["pointwise"] = draw.gradients(
         pw.pointwise_conv, {"x": features, "weight": mix, "bias": bias}

@@ -355,7 +355,9 @@ def _accelerated(
     fast = pw.accelerate(model, x)
     more = _input(draw, (shape[0] + 2, *shape[1:]), dtype)
     calls = {"one": x, "again": x, "more": more}
-    found = {name: on_both_teams(partial(fast, given)) for name, given in calls.items()}
+    found: dict[str, Any] = {
+        name: on_both_teams(partial(fast, given)) for name, given in calls.items()
+    }
     return found | {"calls": _calls(fast)}
 
 
@@ -418,28 +420,28 @@ class BranchesOfBytes(nn.Module):
         return self.last(self.dilated(x) + x)
 
 
+def _separable_of_bytes(kernel: int, stride: int) -> nn.Module:
+    return nn.Sequential(
+        _conv(3, 72, 3, nn.ReLU(), stride=2),
+        _depthwise(72, kernel, stride, nn.ReLU6()),
+        _conv(72, 40, 1, nn.ReLU()),
+        _conv(40, 100, 1),
+    )
+
+
+def _depthwise_of_bytes(kernel: int, stride: int) -> nn.Module:
+    return nn.Sequential(
+        _conv(3, 100, 1, nn.ReLU()),
+        _depthwise(100, kernel, stride, nn.ReLU()),
+        _conv(100, 33, 3, nn.ReLU()),
+    )
+
+
 def models_in_bytes() -> Iterator[tuple[str, Callable[[], nn.Module], tuple[int, ...]]]:
     """Models whose convolutions run in bytes: name, how to make it, and the shape of its input."""
     for k, s in ((3, 1), (3, 2), (5, 1), (5, 2), (7, 1)):
-        yield (
-            f"separable {k} {s}",
-            lambda k=k, s=s: nn.Sequential(
-                _conv(3, 72, 3, nn.ReLU(), stride=2),
-                _depthwise(72, k, s, nn.ReLU6()),
-                _conv(72, 40, 1, nn.ReLU()),
-                _conv(40, 100, 1),
-            ),
-            (2, 3, 33, 34),
-        )
-        yield (
-            f"depthwise {k} {s}",
-            lambda k=k, s=s: nn.Sequential(
-                _conv(3, 100, 1, nn.ReLU()),
-                _depthwise(100, k, s, nn.ReLU()),
-                _conv(100, 33, 3, nn.ReLU()),
-            ),
-            (1, 3, 17, 18),
-        )
+        yield f"separable {k} {s}", partial(_separable_of_bytes, k, s), (2, 3, 33, 34)
+        yield f"depthwise {k} {s}", partial(_depthwise_of_bytes, k, s), (1, 3, 17, 18)
     yield (
         "standard",
         lambda: nn.Sequential(
@@ -476,7 +478,7 @@ def _in_bytes(make: Callable[[], nn.Module], shape: tuple[int, ...], draw: Draw)
             model, batches[0], precision="int8", calibration=copy.deepcopy(batches)
         )
     more = draw.image(shape[0] + 1, *shape[1:])
-    found = {"one": on_both_teams(partial(fast, batches[0]))}
+    found: dict[str, Any] = {"one": on_both_teams(partial(fast, batches[0]))}
     found["contiguous"] = on_both_teams(partial(fast, more.contiguous()))
     found |= {"more": on_both_teams(partial(fast, more)), "calls": _calls(fast)}
     with _Plainly():

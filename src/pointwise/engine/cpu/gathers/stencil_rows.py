@@ -29,25 +29,34 @@ def rows_of(taps_of, block, points_of_block, finish, *name):
     """
 
     @device_of(*name)
-    def fill(out, out_pixel, out_line, first, rows, image, window, stencil, scratch, like):
-        """Rows ``first … first + rows`` of one image's results, with their epilogue.
+    def row(out, out_pixel, source, lines, weight, window, stencil, like):
+        """One row of results, before what remains to be done to them.
 
-        Points lie ``out_pixel`` bytes apart, rows ``out_line``. The last block of a row begins
-        early enough to end with the row, and makes some results a second time.
+        The last block begins early enough to end with the row, and makes some results a second
+        time. A function of its own: inlined into the loop over rows, its loops run out of
+        registers.
         """
         count = points_of_block(window.points)
         reach = (count - 1) * window.stride_x + (window.taps_x - 1) * window.dilation_x
+        p = 0
+        while p < window.points:
+            p = min(p, max(0, window.points - count))
+            column = p * window.stride_x - window.padding_x
+            at_edge = column < 0 or column + reach >= window.width
+            block(count, at_edge, source, lines, weight, column, out + p * out_pixel, out_pixel,
+                  window, stencil, like)  # fmt: skip
+            p += count
+
+    @device_of(*name)
+    def fill(out, out_pixel, out_line, first, rows, image, window, stencil, scratch, like):
+        """Rows ``first … first + rows`` of one image's results, with their epilogue.
+
+        Points lie ``out_pixel`` bytes apart, rows ``out_line``.
+        """
         for y in range(first, first + rows):
             source, lines, weight = taps_of(y, image, window, stencil, scratch, like)
             line = out + (y - first) * out_line
-            p = 0
-            while p < window.points:
-                p = min(p, max(0, window.points - count))
-                column = p * window.stride_x - window.padding_x
-                at_edge = column < 0 or column + reach >= window.width
-                block(count, at_edge, source, lines, weight, column, line + p * out_pixel,
-                      out_pixel, window, stencil, like)  # fmt: skip
-                p += count
+            row(line, out_pixel, source, lines, weight, window, stencil, like)
         finish(out, out_pixel, rows * window.points, window, stencil, like)
 
     return fill
