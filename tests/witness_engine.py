@@ -40,20 +40,11 @@ class Launches:
     def count(self) -> None:
         """From now on; to be called once, before the package's other modules are imported."""
         for module in modules_with(r"^class Program\b"):
-<<<<<<< HEAD
-            launch = module.__dict__.get("launch")
-            program = module.__dict__.get("Program")
-            if callable(launch):
-                replace_everywhere(launch, self._counted_launch(launch))
-            if isinstance(program, type):
-                setattr(program, "run", self._counted_run(program.__dict__["run"]))  # noqa: B010
-=======
             launch, program = module.__dict__.get("launch"), module.Program
             if program.__module__ != module.__name__ or launch is None:
                 continue
             replace_everywhere(launch, self._counted_launch(launch))
             program.run = self._counted_run(program.run)
->>>>>>> h/witness
 
     def _counted_launch(self, launch: Callable) -> Callable:
         @functools.wraps(launch)
