@@ -85,7 +85,7 @@ def test_it_ends_where_a_batch_fits(monkeypatch, threads, found):
     cache(monkeypatch, threads, 64)
     net, x = network(), torch.rand(8, 3, 40, 36)
     plan = next(iter(accelerate(net, x)._plans.values()))
-    assert found[-1].turns == 4
+    assert found[-1].count == 4
     ran = [node.name for node in found[-1].nodes]
     assert "mean" not in ran
     assert "linear" not in ran
