@@ -230,8 +230,32 @@ def _candidates(own, row, first_column, last_column, limits, cursors, owned, roo
 # --- neighbours of a query ------------------------------------------------------------------------
 
 
+_Cells = namedtuple(
+    "_Cells", "sign pitch inverse half low_half high_cell size middle cell_unit zero half_up"
+)
+
+
 @inlined
-def _hits(kernel, dilated, index_bits, mirrored, x, y, z, owned, near):
+def _cells(kernel, index_bits, mirrored):
+    """What offsets are compared with, and cells numbered by, in registers."""
+    size = 2.0 * kernel.centre + 1.0  # cells along an axis
+    return _Cells(
+        broadcast(-1.0 if mirrored else 1.0),
+        broadcast(kernel.pitch),
+        broadcast(1.0 / kernel.pitch),
+        broadcast(kernel.half),
+        broadcast(-kernel.half),
+        broadcast(kernel.centre),
+        broadcast(size),
+        broadcast((size * size + size + 1.0) * kernel.centre),
+        broadcast(np.float64(1 << index_bits)),
+        broadcast(0.0),
+        broadcast(0.5),
+    )
+
+
+@inlined
+def _hits(cells, dilated, x, y, z, owned, near):
     """Which of a group's candidates are neighbours of the query at (x, y, z): the definition.
 
     Writes their pairs; returns how many, and whether one is on a border: not in the opposite cell,
@@ -242,13 +266,8 @@ def _hits(kernel, dilated, index_bits, mirrored, x, y, z, owned, near):
     near_x, near_y, near_z = _at(owned, _X), _at(owned, _Y), _at(owned, _Z)
     near_order, hits = _at(owned, _ORDER), _at(owned, _HITS)
     here_x, here_y, here_z = broadcast(x), broadcast(y), broadcast(z)
-    sign = broadcast(-1.0 if mirrored else 1.0)
-    pitch, inverse = broadcast(kernel.pitch), broadcast(1.0 / kernel.pitch)
-    half, low_half = broadcast(kernel.half), broadcast(-kernel.half)
-    zero, half_up, high_cell = broadcast(0.0), broadcast(0.5), broadcast(kernel.centre)
-    cells = 2.0 * kernel.centre + 1.0  # along an axis
-    middle = broadcast((cells * cells + cells + 1.0) * kernel.centre)
-    size, cell_unit = broadcast(cells), broadcast(np.float64(1 << index_bits))
+    sign, pitch, inverse, half, low_half = cells[:5]
+    high_cell, size, middle, cell_unit, zero, half_up = cells[5:]
     count = 0
     on_border = np.int64(0)
     for p in range(0, near, lanes_of(like)):
@@ -310,6 +329,7 @@ def search_tile(arguments, program, thread):
     met_y, met_z = _at(owned, _MET_Y), _at(owned, _MET_Z)
     room = _room_for_candidates(owned, 0, 512)
     results = _room_for_results(owned, 0, 16 * QUERIES_PER_TILE)
+    cells, dilated = _cells(own.kernel, own.index_bits, own.mirrored), own.kernel.dilation > 1
     written = 0
     on_border = np.int64(0)
     mask_y, mask_z = (1 << frame.bits_y) - 1, (1 << frame.bits_z) - 1
@@ -344,14 +364,10 @@ def search_tile(arguments, program, thread):
             for q in range(group, end):
                 x, y = position[q], position[queries.stride + q]
                 z = position[2 * queries.stride + q]
-                if own.kernel.dilation > 1:
-                    count, crossed = _hits(
-                        own.kernel, True, own.index_bits, own.mirrored, x, y, z, owned, near
-                    )
+                if dilated:  # two loops, since a branch in one would cost a twentieth
+                    count, crossed = _hits(cells, True, x, y, z, owned, near)
                 else:
-                    count, crossed = _hits(
-                        own.kernel, False, own.index_bits, own.mirrored, x, y, z, owned, near
-                    )
+                    count, crossed = _hits(cells, False, x, y, z, owned, near)
                 on_border |= crossed
                 results = _room_for_results(owned, results, written + count)
                 sort_distinct(_at(owned, _HITS), count, _at(owned, RESULTS) + 4 * written)
