@@ -53,8 +53,8 @@ class Machine:
 _CHAINS = Layout("Chains", "*numbers steps row")
 """The factor, then each program's chains, a ``row`` (a register's bytes) each."""
 
-_STREAM = Layout("Stream", "a b c repeats size row")
-"""Two or three arrays by their addresses, of which each program has ``size`` bytes."""
+_STREAM = Layout("Stream", "*a *b *c repeats size row")
+"""Two or three arrays, of each of which a program has ``size`` bytes of its own."""
 
 
 @kernel
@@ -158,7 +158,8 @@ def cache_gbs(size: int, seconds: float = 0.02) -> float:
         part = max(1, size // (arrays * team * step)) * step  # bytes of one array, of one thread
         apart = team * part + 17 * 64  # not a multiple of a page, so that no two arrays collide
         buffer = torch.ones(arrays * apart // 4)
-        a, b, c = (buffer.data_ptr() + number * apart for number in range(3))
+        a, b, *rest = (buffer[number * apart // 4 :] for number in range(arrays))
+        c = rest[0] if rest else None
         moved = arrays * team * part
         repeats = max(1, 2**26 // moved)  # some milliseconds in a cache
         arguments = _STREAM(a=a, b=b, c=c, repeats=repeats, size=part, row=REGISTER_BYTES)

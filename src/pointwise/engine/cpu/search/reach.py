@@ -14,6 +14,7 @@ import numpy as np
 from pointwise.engine.cpu.launch import array, device, inlined
 from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.search.grid import INDEX_BITS, Frame
+from pointwise.engine.cpu.vector import poke
 
 # Rows are matched on rounded indices; this margin (in cells) is far above the rounding of
 # coordinates and far below the price of a row more.
@@ -90,11 +91,11 @@ def _row_ranges(intervals: Sequence[tuple[float, float]], edge: float) -> np.nda
 
 
 @device
-def rows_around(points, frame, reach, key, row_of, index_y, index_z):
+def rows_around(points, frame, reach, key, around):
     """How many rows of points the kernel reaches from the row ``key``, and which.
 
-    ``row_of`` gets their numbers, ``index_y`` and ``index_z`` where their offsets along y and z are
-    in ``reach.offsets``. Jumps from one to the next of the rows that hold a point, so that empty
+    ``around [·, 3]`` int64 gets their numbers, and where their offsets along y and z are in
+    ``reach.offsets``. Jumps from one to the next of the rows that hold a point, so that empty
     space costs nothing.
     """
     row_key = array(points.row_key, points.rows, np.int64)
@@ -125,9 +126,10 @@ def rows_around(points, frame, reach, key, row_of, index_y, index_z):
             elif y - iy < ranges[range_y]:
                 next_y = iy + ranges[range_y]
             else:
-                row_of[found] = row
-                index_y[found] = ranges[range_y + 2] + y - iy - ranges[range_y]
-                index_z[found] = ranges[range_z + 2] + z - iz - ranges[range_z]
+                at = around + 24 * found
+                poke(at, np.int64(row))
+                poke(at + 8, ranges[range_y + 2] + y - iy - ranges[range_y])
+                poke(at + 16, ranges[range_z + 2] + z - iz - ranges[range_z])
                 found += 1
                 row += 1
                 continue
@@ -141,13 +143,14 @@ def rows_around(points, frame, reach, key, row_of, index_y, index_z):
 def mark_rows(met, reach, kernel, edge, lowest, low, high):
     """Whether rows meet a band of the kernel of any query between ``low`` and ``high``, on an axis.
 
-    ``lowest`` is where the queries' own row begins; ``met [around]`` gets the answers.
+    ``lowest`` is where the queries' own row begins; ``met [around]`` int64 gets the answers.
     """
     offsets = array(reach.offsets, reach.around, np.int64)
     slack = MARGIN * edge
     for t in range(reach.around):
         row = lowest + offsets[t] * edge
-        met[t] = _meets_band(row - high - slack, row + edge - low + slack, kernel)
+        meets = _meets_band(row - high - slack, row + edge - low + slack, kernel)
+        poke(met + 8 * t, np.int64(meets))
 
 
 @inlined

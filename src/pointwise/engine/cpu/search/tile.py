@@ -32,6 +32,7 @@ from pointwise.engine.cpu.vector import (
     load,
     magnitude,
     peek,
+    poke,
     release,
     resize,
     smaller,
@@ -58,19 +59,27 @@ int64 of each query's neighbours; ``owned [tiles, OWNED]`` int64, the tiles' mem
 
 # --- memory ---------------------------------------------------------------------------------------
 
-# What a tile owns: the x, y, z and original index of a group's candidates; the neighbours of one
-# query; and the neighbours of all its queries, one behind the other, which are the tile's result.
-_X, _Y, _Z, _ORDER, _HITS, RESULTS = range(6)
-OWNED = 6
+# What a tile owns: the neighbours of all its queries, one behind the other, which are its result;
+# and while it runs the x, y, z and original index of a group's candidates, the neighbours of one
+# query, the rows around, which of them a group reaches along y and z, and the ranges in them.
+# (By address: counting the references of arrays would cost more than what the functions do.)
+OWNED = 10
+RESULTS, _X, _Y, _Z, _ORDER, _HITS, _AROUND, _MET_Y, _MET_Z, _CURSORS = range(OWNED)
+
+
+@inlined
+def _at(owned, which):
+    """The address of something that a tile owns."""
+    return peek(owned + 8 * which, np.int64(0))
 
 
 @device
 def _grow(owned, which, size):
     """More memory for a tile, which stays on its list until it is freed."""
-    grown = resize(owned[which], size)
+    grown = resize(_at(owned, which), max(size, 8))
     if grown == 0:
         raise MemoryError("there is no memory left for the neighbours of some points")
-    owned[which] = grown
+    poke(owned + 8 * which, grown)
 
 
 @inlined
@@ -109,8 +118,10 @@ _Limits = namedtuple("_Limits", "x y z limit_x limit_y limit_z pitch inverse low
 
 
 @inlined
-def _group(column, position, stride, begin, end):
+def _group(queries, begin, end):
     """(the end of the group of queries that begins with ``begin``, its bounding box)."""
+    column = array(queries.column, end, np.int32)
+    position, stride = array(queries.position, 3 * queries.stride, np.float64), queries.stride
     last = min(end, begin + _GROUP)
     low_x = high_x = position[begin]
     low_y = high_y = position[stride + begin]
@@ -163,7 +174,7 @@ def _keep(points, limits, begin, stop, owned, near):
     like = np.float64(0)
     x_at = points.position
     y_at, z_at = x_at + 8 * points.stride, x_at + 16 * points.stride
-    to_x, to_y, to_z, to_order = owned[_X], owned[_Y], owned[_Z], owned[_ORDER]
+    to_x, to_y, to_z, to_order = _at(owned, _X), _at(owned, _Y), _at(owned, _Z), _at(owned, _ORDER)
     for p in range(begin, stop, lanes_of(like)):
         x, y, z = load(x_at + 8 * p, like), load(y_at + 8 * p, like), load(z_at + 8 * p, like)
         inside = (
@@ -182,12 +193,12 @@ def _keep(points, limits, begin, stop, owned, near):
 
 
 @inlined
-def _candidates(own, row, first_column, last_column, limits, cursors, j, owned, room, near):
-    """Adds the candidates in a row of points, the j-th of those around, to ``near`` of a group.
+def _candidates(own, row, first_column, last_column, limits, cursors, owned, room, near):
+    """Adds the candidates in a row of points to ``near`` others of a group.
 
-    Returns how many there are, and for how many there is room then. ``cursors [·, intervals, 2]``
-    are the range of sorted points that each interval of the kernel reaches in each row; they move
-    forward with the groups.
+    Returns how many there are, and for how many there is room then. ``cursors [intervals, 2]``
+    int64 are the range of sorted points that each interval of the kernel reaches in the row; they
+    move forward with the groups.
     """
     points, intervals = own.points, own.reach.intervals
     row_start = array(points.row_start, points.rows + 1, np.int64)
@@ -196,8 +207,8 @@ def _candidates(own, row, first_column, last_column, limits, cursors, j, owned, 
     width = lanes_of(np.float64(0))
     passed, end = row_start[row], row_start[row + 1]
     for i in range(intervals):
-        at = 2 * (intervals * j + i)
-        begin, stop = cursors[at], cursors[at + 1]
+        cursor = cursors + 16 * i
+        begin, stop = peek(cursor, np.int64(0)), peek(cursor + 8, np.int64(0))
         while begin < end and column[begin] < first_column + columns[2 * i]:
             begin += 1
         stop = max(begin, stop)
@@ -206,7 +217,8 @@ def _candidates(own, row, first_column, last_column, limits, cursors, j, owned, 
         reaches = last_column + columns[2 * (intervals - 1 if few else i) + 1]
         while stop < end and column[stop] <= reaches:
             stop += 1
-        cursors[at], cursors[at + 1] = begin, begin if few else stop
+        poke(cursor, begin)
+        poke(cursor + 8, begin if few else stop)
         begin = max(begin, passed)  # intervals may overlap: no candidate twice
         passed = max(passed, end if few else stop)
         if begin < stop:
@@ -218,8 +230,32 @@ def _candidates(own, row, first_column, last_column, limits, cursors, j, owned, 
 # --- neighbours of a query ------------------------------------------------------------------------
 
 
+_Cells = namedtuple(
+    "_Cells", "sign pitch inverse half low_half high_cell size middle cell_unit zero half_up"
+)
+
+
 @inlined
-def _hits(kernel, index_bits, mirrored, x, y, z, owned, near):
+def _cells(kernel, index_bits, mirrored):
+    """What offsets are compared with, and cells numbered by, in registers."""
+    size = 2.0 * kernel.centre + 1.0  # cells along an axis
+    return _Cells(
+        broadcast(-1.0 if mirrored else 1.0),
+        broadcast(kernel.pitch),
+        broadcast(1.0 / kernel.pitch),
+        broadcast(kernel.half),
+        broadcast(-kernel.half),
+        broadcast(kernel.centre),
+        broadcast(size),
+        broadcast((size * size + size + 1.0) * kernel.centre),
+        broadcast(np.float64(1 << index_bits)),
+        broadcast(0.0),
+        broadcast(0.5),
+    )
+
+
+@inlined
+def _hits(cells, dilated, x, y, z, owned, near):
     """Which of a group's candidates are neighbours of the query at (x, y, z): the definition.
 
     Writes their pairs; returns how many, and whether one is on a border: not in the opposite cell,
@@ -227,16 +263,11 @@ def _hits(kernel, index_bits, mirrored, x, y, z, owned, near):
     side.)
     """
     like = np.float64(0)
-    near_x, near_y, near_z, near_order = owned[_X], owned[_Y], owned[_Z], owned[_ORDER]
-    hits = owned[_HITS]
+    near_x, near_y, near_z = _at(owned, _X), _at(owned, _Y), _at(owned, _Z)
+    near_order, hits = _at(owned, _ORDER), _at(owned, _HITS)
     here_x, here_y, here_z = broadcast(x), broadcast(y), broadcast(z)
-    sign = broadcast(-1.0 if mirrored else 1.0)
-    pitch, inverse = broadcast(kernel.pitch), broadcast(1.0 / kernel.pitch)
-    half, low_half = broadcast(kernel.half), broadcast(-kernel.half)
-    zero, half_up, high_cell = broadcast(0.0), broadcast(0.5), broadcast(kernel.centre)
-    cells = 2.0 * kernel.centre + 1.0  # along an axis
-    middle = broadcast((cells * cells + cells + 1.0) * kernel.centre)
-    size, cell_unit = broadcast(cells), broadcast(np.float64(1 << index_bits))
+    sign, pitch, inverse, half, low_half = cells[:5]
+    high_cell, size, middle, cell_unit, zero, half_up = cells[5:]
     count = 0
     on_border = np.int64(0)
     for p in range(0, near, lanes_of(like)):
@@ -257,7 +288,7 @@ def _hits(kernel, index_bits, mirrored, x, y, z, owned, near):
             & equal(floor(half_up - dy * inverse), zero - ty)
             & equal(floor(half_up - dz * inverse), zero - tz)
         )
-        if kernel.dilation > 1:
+        if dilated:
             rx, ry, rz = dx - tx * pitch, dy - ty * pitch, dz - tz * pitch
             inside = inside & at_most(low_half, rx) & less(rx, half)
             inside = inside & at_most(low_half, ry) & less(ry, half)
@@ -286,15 +317,19 @@ def search_tile(arguments, program, thread):
     position = array(queries.position, 3 * queries.stride, np.float64)
     tile_start = array(own.tile_start, program + 2, np.int64)
     counts = array(own.counts, queries.stride, np.int64)
-    owned = array(own.owned + 8 * OWNED * program, OWNED, np.int64)
+    owned = own.owned + 8 * OWNED * program
 
     most = min(points.rows, reach.around * reach.around)
-    row_of = np.empty(most, np.int64)
-    index_y, index_z = np.empty(most, np.int64), np.empty(most, np.int64)
-    met_y, met_z = np.empty(reach.around, np.bool_), np.empty(reach.around, np.bool_)
-    cursors = np.empty(2 * reach.intervals * most, np.int64)
+    ranges = 16 * reach.intervals  # bytes of the cursors in one row
+    _grow(owned, _AROUND, 24 * most)
+    _grow(owned, _MET_Y, 8 * reach.around)
+    _grow(owned, _MET_Z, 8 * reach.around)
+    _grow(owned, _CURSORS, ranges * most)
+    around, cursors = _at(owned, _AROUND), _at(owned, _CURSORS)
+    met_y, met_z = _at(owned, _MET_Y), _at(owned, _MET_Z)
     room = _room_for_candidates(owned, 0, 512)
     results = _room_for_results(owned, 0, 16 * QUERIES_PER_TILE)
+    cells, dilated = _cells(own.kernel, own.index_bits, own.mirrored), own.kernel.dilation > 1
     written = 0
     on_border = np.int64(0)
     mask_y, mask_z = (1 << frame.bits_y) - 1, (1 << frame.bits_z) - 1
@@ -305,38 +340,41 @@ def search_tile(arguments, program, thread):
         origin = frame.origin + 24 * (key >> (frame.bits_y + frame.bits_z))
         lowest_y = peek(origin + 8, slack) + (key & mask_y) * frame.edge
         lowest_z = peek(origin + 16, slack) + ((key >> frame.bits_y) & mask_z) * frame.edge
-        found = rows_around(points, frame, reach, key, row_of, index_y, index_z)
+        found = rows_around(points, frame, reach, key, around)
         for j in range(found):
-            for i in range(2 * reach.intervals):
-                cursors[2 * reach.intervals * j + i] = row_start[row_of[j]]
+            for at in range(cursors + ranges * j, cursors + ranges * (j + 1), 8):
+                poke(at, row_start[peek(around + 24 * j, np.int64(0))])
         end = query_start[query_row]
         while end < query_start[query_row + 1]:
             group = end
-            end, box = _group(
-                query_column, position, queries.stride, group, query_start[query_row + 1]
-            )
+            end, box = _group(queries, group, query_start[query_row + 1])
             mark_rows(met_y, reach, own.kernel, frame.edge, lowest_y, box.low_y, box.high_y)
             mark_rows(met_z, reach, own.kernel, frame.edge, lowest_z, box.low_z, box.high_z)
             limits = _limits(own.kernel, box, slack)
             first_column, last_column = query_column[group], query_column[end - 1]
             near = 0
             for j in range(found):
-                if met_y[index_y[j]] and met_z[index_z[j]]:
-                    near, room = _candidates(
-                        own, row_of[j], first_column, last_column, limits, cursors, j, owned, room,
-                        near)  # fmt: skip
+                of_row = around + 24 * j
+                row = peek(of_row, np.int64(0))
+                y, z = peek(of_row + 8, row), peek(of_row + 16, row)
+                if peek(met_y + 8 * y, row) and peek(met_z + 8 * z, row):
+                    near, room = _candidates(own, row, first_column, last_column, limits,
+                                             cursors + ranges * j, owned, room,
+                                             near)  # fmt: skip
             for q in range(group, end):
                 x, y = position[q], position[queries.stride + q]
                 z = position[2 * queries.stride + q]
-                count, crossed = _hits(
-                    own.kernel, own.index_bits, own.mirrored, x, y, z, owned, near
-                )
+                if dilated:  # two loops, since a branch in one would cost a twentieth
+                    count, crossed = _hits(cells, True, x, y, z, owned, near)
+                else:
+                    count, crossed = _hits(cells, False, x, y, z, owned, near)
                 on_border |= crossed
                 results = _room_for_results(owned, results, written + count)
-                sort_distinct(owned[_HITS], count, owned[RESULTS] + 4 * written)
+                sort_distinct(_at(owned, _HITS), count, _at(owned, RESULTS) + 4 * written)
                 written += count
                 counts[query_order[q]] = count
-    for i in range(RESULTS):
-        release(owned[i])
-        owned[i] = 0
+    for i in range(OWNED):
+        if i != RESULTS:
+            release(_at(owned, i))
+            poke(owned + 8 * i, np.int64(0))
     array(own.symmetric + 8 * program, 1, np.int64)[0] = on_border == 0
