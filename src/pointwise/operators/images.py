@@ -161,7 +161,7 @@ def _prepared_separable(input, depthwise, pointwise, depthwise_bias, bias, strid
     first = describe(input.shape, depthwise.shape, stride, padding, dilation, input.shape[1], dtype,
                      between)  # fmt: skip
     second = describe(first.shape, pointwise.shape, [1, 1], [0] * 4, [1, 1], 1, dtype, activation)
-    if first.depth_multiplier > 1:
+    if first.out_channels != first.in_channels:  # a depth multiplier, of one channel too
         return None
     chain = (
         choose.prepare(first, depthwise, ready(depthwise_bias), choose.DEPTHWISE),
