@@ -305,4 +305,4 @@ def test_wrong_arguments():
     with pytest.raises(ValueError, match=r"padding must be 0, as in the paper, or 1.*got 2"):
         InceptionReduction(8, 4, 4, (4, 4), padding=2)
     with pytest.raises(ValueError, match="activation must be one of"):
-        InvertedResidual(8, 8, 16, activation="mish")
+        InvertedResidual(8, 8, 16, activation="swoosh")
