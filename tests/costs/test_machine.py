@@ -23,12 +23,11 @@ def test_the_streams_of_the_cache_measurement_do_what_is_counted():
     size, programs = 4 * machine.REGISTER_BYTES * 3, 5
     a, b = (torch.randn(programs * size // 4) for _ in range(2))
     c = torch.full_like(a, torch.nan)
-    each = {"repeats": 2, "size": size, "row": machine.REGISTER_BYTES}
-    arguments = machine._STREAM(a=a.data_ptr(), b=c.data_ptr(), c=0, **each)
+    how = {"repeats": 2, "size": size, "row": machine.REGISTER_BYTES}
+    arguments = machine._STREAM(a=a, b=c, c=None, **how)
     machine.launch(machine._scale, arguments, programs)
     assert torch.equal(c, 3 * a)
-    where = (x.data_ptr() for x in (a, b, c))
-    arguments = machine._STREAM(**dict(zip("abc", where, strict=True)), **each)
+    arguments = machine._STREAM(a=a, b=b, c=c, **how)
     machine.launch(machine._triad, arguments, programs)
     # Rounded once, where the two steps of the definition round twice.
     torch.testing.assert_close(c, a + 3 * b, rtol=2 * EPS, atol=2 * EPS * 3 * float(b.abs().max()))
