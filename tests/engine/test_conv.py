@@ -167,7 +167,7 @@ BROKEN = Case("broken on purpose", walls(60), (5, 7), 0.2, dtype=torch.float32)
 def sound() -> Gather:
     neighborhood = BROKEN.neighborhood()
     table = (neighborhood.row_start, neighborhood.pairs)
-    return operators._gather(CELLS, BROKEN.features(), *table, BROKEN.cells, True)
+    return operators.gather_over_table(CELLS, BROKEN.features(), *table, BROKEN.cells, True)
 
 
 def compare(gather: Gather) -> None:

@@ -29,6 +29,7 @@ from pointwise.acceleration.constants import Constants
 from pointwise.acceleration.plan import NativeCall, Output, PlainCall, Plan
 from pointwise.acceleration.report import Entry, describe, path_of
 from pointwise.engine.cpu.launch import Launch
+from pointwise.messages import first_line
 
 aten = torch.ops.aten
 _FOREVER = 1 << 60
@@ -158,7 +159,7 @@ class Planner(Builder):
             fakes = [self._map_values(part, _fake) for part in (args, kwargs)]
             out = target(*fakes[0], **fakes[1])
         except Exception as error:
-            raise Unplannable(f"{target}: {_line(error)}") from error
+            raise Unplannable(f"{target}: {first_line(error, 120)}") from error
         if not _has_tensors(out):
             self.env[node] = out
             return
@@ -300,8 +301,3 @@ def _share(out: Any, other: Tensor) -> bool:
         isinstance(part, Tensor) and part.untyped_storage()._cdata == other.untyped_storage()._cdata
         for part in _flat(out)
     )
-
-
-def _line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:120] if lines else type(error).__name__

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pointwise import checks
+from pointwise.convolution.cells import index_bits
 from pointwise.convolution.shift import offset_channels
 from pointwise.costs.convolutions import FLOAT
 from pointwise.costs.count import Count
@@ -56,8 +57,6 @@ def count_table(row_start: Tensor, pairs: Tensor, points: int, cells: int) -> Ta
 
 def _cells_of_pairs(row_start: Tensor, pairs: Tensor, points: int) -> tuple[np.ndarray, np.ndarray]:
     """(cell ``[P]``, whether a run of neighbours in one cell begins ``[P]``) of every pair."""
-    from pointwise.engine.cpu.search.neighbours import index_bits
-
     starts = row_start.detach().cpu().numpy()
     cell = pairs.detach().cpu().numpy().view(np.uint32) >> np.uint32(index_bits(points))
     begins = np.ones(len(cell), dtype=bool)

@@ -136,15 +136,11 @@ def choose(
     """
     if algorithm is not None and (why := why_not(convolution, algorithm)):
         raise ValueError(f"{algorithm} cannot run this convolution: {why}")
-    if algorithm is None:
-        algorithm = "depthwise" if convolution.is_depthwise else "mixed"
-        if constant and _winograd_tile_size(convolution):
-            algorithm = "winograd"
-    if algorithm != "winograd":
-        return Choice(algorithm)
-    channels = convolution.in_channels, convolution.out_channels
-    large = winograd.is_large(*channels, convolution.dtype)
-    return Choice(algorithm, _winograd_tile_size(convolution), large)
+    wanted = algorithm == "winograd" or (algorithm is None and constant)
+    if wanted and (tile_size := _winograd_tile_size(convolution)):
+        channels = convolution.in_channels, convolution.out_channels
+        return Choice("winograd", tile_size, winograd.is_large(*channels, convolution.dtype))
+    return Choice(algorithm or ("depthwise" if convolution.is_depthwise else "mixed"))
 
 
 def _winograd_tile_size(convolution: Convolution) -> int:

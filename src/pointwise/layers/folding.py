@@ -17,7 +17,8 @@ from pointwise.convolution.epilogue import fold
 from pointwise.convolution.problem import Convolution
 from pointwise.engine import choose
 from pointwise.engine.cpu.changes import State
-from pointwise.layers.unit import Unit, is_batch_norm, is_ordinary, is_plain, window_of
+from pointwise.engine.eager import why_not_plain
+from pointwise.layers.unit import Unit, is_batch_norm, is_ordinary, window_of
 
 _kept: WeakKeyDictionary[nn.Module, tuple[State, choose.Weight]] = WeakKeyDictionary()
 
@@ -48,7 +49,7 @@ def _wants_grad(*modules: nn.Module | None) -> bool:
 def prepare(shape: torch.Size, dtype: torch.dtype, unit: Unit) -> choose.Prepared | None:
     """A unit for inputs of this shape, or None where it has to run as the modules it is of."""
     conv = unit.conv
-    if shape[1] != conv.in_channels or dtype != conv.weight.dtype or not is_plain(conv.weight):
+    if shape[1] != conv.in_channels or dtype != conv.weight.dtype or why_not_plain(conv.weight):
         return None
     window = window_of(conv, shape[0], shape[2], shape[3])
     if window is None:

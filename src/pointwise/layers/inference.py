@@ -19,9 +19,10 @@ from pointwise.engine import choose
 from pointwise.engine.cpu.changes import State
 from pointwise.engine.cpu.launch import Launch, Program, threads
 from pointwise.engine.cpu.memory import empty_image
+from pointwise.engine.eager import why_not_eager
 from pointwise.layers.folding import is_fixed, prepare
 from pointwise.layers.state import ModuleState
-from pointwise.layers.unit import Unit, is_plain
+from pointwise.layers.unit import Unit
 
 _frozen: WeakSet[nn.Module] = WeakSet()
 _MOST = 4  # plans of one run: so many shapes of input may take turns
@@ -55,11 +56,8 @@ def run(input: Tensor, units: Sequence[Unit], residual: Tensor | None = None) ->
 
 def can_run(input: Tensor, residual: Tensor | None) -> bool:
     """Whether tensors are what kernels take, and nobody wants their gradients."""
-    if torch.compiler.is_compiling() or not is_plain(input) or input.dim() != 4:
-        return False
-    if residual is not None and not is_plain(residual):
-        return False
-    if torch.is_autocast_enabled("cpu"):
+    given = (input,) if residual is None else (input, residual)
+    if torch.compiler.is_compiling() or why_not_eager(*given) or input.dim() != 4:
         return False
     return not torch.is_grad_enabled() or not (
         input.requires_grad or (residual is not None and residual.requires_grad)

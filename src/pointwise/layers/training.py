@@ -16,22 +16,22 @@ from torch import Tensor
 
 from pointwise.convolution.epilogue import CLAMP_ONLY, kernel_form, why_not
 from pointwise.convolution.problem import is_depthwise
+from pointwise.engine.eager import why_not_eager
 from pointwise.functional.padding import resolve
-from pointwise.layers.unit import Unit, is_batch_norm, is_ordinary, is_plain, window_of
+from pointwise.layers.unit import Unit, is_batch_norm, is_ordinary, window_of
 
 _INFINITY = float("inf")
 
 
 def can_run(input: Tensor, units: Sequence[Unit], residual: Tensor | None) -> bool:
     """Whether all units are convolutions with batch norm in training, on ordinary tensors."""
+    given = (input,) if residual is None else (input, residual)
     return (
         not torch.compiler.is_compiling()
         and torch.is_grad_enabled()
-        and is_plain(input)
-        and (residual is None or is_plain(residual))
+        and why_not_eager(*given) is None
         and input.dim() == 4
         and input.dtype in (torch.float32, torch.float64)
-        and not torch.is_autocast_enabled("cpu")
         and all(_is_trained(unit, input.dtype) for unit in units)
         and _fit(input, units, residual)
     )

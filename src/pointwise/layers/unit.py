@@ -11,9 +11,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
-import torch
-from torch import Tensor, nn
-from torch.autograd import forward_ad
+from torch import nn
 from torch.nn.modules import module as hooks
 
 from pointwise.convolution.window import Window, window
@@ -31,19 +29,6 @@ class Unit(NamedTuple):
     activation: str | None = None
     own: bool = False
     """Whether the activation is the convolution's own, which is not to be applied twice."""
-
-
-def is_plain(x: Tensor) -> bool:
-    """Whether ``x`` is an ordinary tensor in memory that nobody is tracing."""
-    return (
-        type(x) in (Tensor, nn.Parameter)
-        and x.device.type == "cpu"
-        and not torch._C._functorch.is_functorch_wrapped_tensor(x)  # type: ignore[attr-defined]
-        and torch._C._len_torch_dispatch_stack() == 0
-        and forward_ad._current_level < 0
-        and not torch.jit.is_tracing()
-        and not torch.onnx.is_in_onnx_export()
-    )
 
 
 def is_ordinary(conv: nn.Conv2d, own: bool = False) -> bool:

@@ -17,8 +17,9 @@ from pointwise.convolution.problem import describe
 from pointwise.engine import choose
 from pointwise.engine.cpu.loops import norm_act
 from pointwise.engine.cpu.memory import empty_image
-from pointwise.engine.library import define, library
+from pointwise.engine.library import define
 from pointwise.operators import requirements
+from pointwise.operators.bilinear import register_gradients
 
 GEOMETRY = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups"
 
@@ -239,79 +240,4 @@ define(
     requirements.conv2d_grad_weight,
 )
 
-_ops = torch.ops.pointwise
-
-
-def _conv2d_setup(ctx, inputs, output) -> None:
-    input, weight, bias, residual, *ctx.geometry, ctx.activation = inputs
-    ctx.with_residual = residual is not None
-    # The functions apply the activation afterwards where gradients are needed. A graph that was
-    # traced without them has it inside; then what it was applied to is computed once more.
-    more = (bias, residual) if ctx.activation != "none" else ()
-    ctx.save_for_backward(input, weight, *more)
-
-
-def through(activation: str, before: Tensor, grad: Tensor) -> Tensor:
-    """The gradient before an activation."""
-    again = torch.is_grad_enabled()
-    with torch.enable_grad():
-        before = before if again else before.detach().requires_grad_()
-        out = finish(before, None, activation)
-    return torch.autograd.grad(out, before, grad, create_graph=again)[0]
-
-
-def _conv2d_backward(ctx, grad):
-    input, weight, *more = ctx.saved_tensors
-    wants = ctx.needs_input_grad
-    d_input = d_weight = d_bias = None
-    if ctx.activation != "none":
-        before = _ops.conv2d(input, weight, *more, *ctx.geometry, "none")
-        grad = through(ctx.activation, before, grad)
-    if wants[0]:
-        d_input = _ops.conv2d_grad_input(grad, weight, input.shape, *ctx.geometry)
-    if wants[1]:
-        d_weight = _ops.conv2d_grad_weight(grad, input, weight.shape, *ctx.geometry)
-    if wants[2]:
-        d_bias = grad.sum((0, 2, 3))
-    d_residual = grad if ctx.with_residual else None
-    return d_input, d_weight, d_bias, d_residual, *[None] * 5
-
-
-def _grad_input_setup(ctx, inputs, output) -> None:
-    grad, weight, _, *ctx.geometry = inputs
-    ctx.save_for_backward(grad, weight)
-
-
-def _grad_input_backward(ctx, d_out):
-    grad, weight = ctx.saved_tensors
-    d_grad = d_weight = None
-    if ctx.needs_input_grad[0]:
-        d_grad = _ops.conv2d(d_out, weight, None, None, *ctx.geometry, "none")
-    if ctx.needs_input_grad[1]:
-        d_weight = _ops.conv2d_grad_weight(grad, d_out, weight.shape, *ctx.geometry)
-    return d_grad, d_weight, *[None] * 5
-
-
-def _grad_weight_setup(ctx, inputs, output) -> None:
-    grad, input, _, *ctx.geometry = inputs
-    ctx.save_for_backward(grad, input)
-
-
-def _grad_weight_backward(ctx, d_weight):
-    grad, input = ctx.saved_tensors
-    d_grad = d_input = None
-    if ctx.needs_input_grad[0]:
-        d_grad = _ops.conv2d(input, d_weight, None, None, *ctx.geometry, "none")
-    if ctx.needs_input_grad[1]:
-        d_input = _ops.conv2d_grad_input(grad, d_weight, input.shape, *ctx.geometry)
-    return d_grad, d_input, *[None] * 5
-
-
-for _name, _backward, _setup in (
-    ("conv2d", _conv2d_backward, _conv2d_setup),
-    ("conv2d_grad_input", _grad_input_backward, _grad_input_setup),
-    ("conv2d_grad_weight", _grad_weight_backward, _grad_weight_setup),
-):
-    torch.library.register_autograd(
-        f"pointwise::{_name}", _backward, setup_context=_setup, lib=library
-    )
+register_gradients("conv2d", sized=True)

@@ -34,8 +34,9 @@ from pointwise.engine.cpu.memory import empty_result
 from pointwise.engine.cpu.weights import pack_matrix
 from pointwise.engine.library import define, library
 from pointwise.operators import requirements
+from pointwise.operators.bilinear import register_gradients
 from pointwise.operators.cells import TABLE, adjoint_over_table, gather_over_table
-from pointwise.operators.images import channels_last, ready, through
+from pointwise.operators.images import channels_last, ready
 
 _GEOMETRY = "SymInt[] kernel_size, SymInt[] stride, SymInt[] dilation"
 _ops = torch.ops.pointwise
@@ -127,58 +128,7 @@ define(
 )
 
 
-def _shift_setup(ctx, inputs, output) -> None:
-    input, weight, bias, residual, *ctx.geometry, ctx.activation = inputs
-    ctx.with_residual = residual is not None
-    # As of conv2d: a graph that was traced without gradients has the activation inside.
-    more = (bias, residual) if ctx.activation != "none" else ()
-    ctx.save_for_backward(input, weight, *more)
-
-
-def _shift_backward(ctx, grad):
-    input, weight, *more = ctx.saved_tensors
-    wants = ctx.needs_input_grad
-    d_input = d_weight = d_bias = None
-    if ctx.activation != "none":
-        before = _ops.shift_conv2d(input, weight, *more, *ctx.geometry, "none")
-        grad = through(ctx.activation, before, grad)
-    if wants[0]:
-        d_input = _ops.shift_conv2d_grad_input(grad, weight, input.shape, *ctx.geometry)
-    if wants[1]:
-        d_weight = _ops.shift_conv2d_grad_weight(grad, input, *ctx.geometry)
-    if wants[2]:
-        d_bias = grad.sum((0, 2, 3))
-    return d_input, d_weight, d_bias, grad if ctx.with_residual else None, *[None] * 4
-
-
-def _shift_grad_input_setup(ctx, inputs, output) -> None:
-    grad, weight, _, *ctx.geometry = inputs
-    ctx.save_for_backward(grad, weight)
-
-
-def _shift_grad_input_backward(ctx, d_out):
-    grad, weight = ctx.saved_tensors
-    d_grad = d_weight = None
-    if ctx.needs_input_grad[0]:
-        d_grad = _ops.shift_conv2d(d_out, weight, None, None, *ctx.geometry, "none")
-    if ctx.needs_input_grad[1]:
-        d_weight = _ops.shift_conv2d_grad_weight(grad, d_out, *ctx.geometry)
-    return d_grad, d_weight, *[None] * 4
-
-
-def _shift_grad_weight_setup(ctx, inputs, output) -> None:
-    grad, input, *ctx.geometry = inputs
-    ctx.save_for_backward(grad, input)
-
-
-def _shift_grad_weight_backward(ctx, d_weight):
-    grad, input = ctx.saved_tensors
-    d_grad = d_input = None
-    if ctx.needs_input_grad[0]:
-        d_grad = _ops.shift_conv2d(input, d_weight, None, None, *ctx.geometry, "none")
-    if ctx.needs_input_grad[1]:
-        d_input = _ops.shift_conv2d_grad_input(grad, d_weight, input.shape, *ctx.geometry)
-    return d_grad, d_input, *[None] * 3
+register_gradients("shift_conv2d", sized=False)
 
 
 # --- on clouds ------------------------------------------------------------------------------------
@@ -291,15 +241,9 @@ def _cells_backward(ctx, grad):
     return d_features, d_weight, d_bias if ctx.with_bias else None, *[None] * 6
 
 
-for _name, _backward, _setup in (
-    ("shift_conv2d", _shift_backward, _shift_setup),
-    ("shift_conv2d_grad_input", _shift_grad_input_backward, _shift_grad_input_setup),
-    ("shift_conv2d_grad_weight", _shift_grad_weight_backward, _shift_grad_weight_setup),
-    ("cell_shift_conv", _cells_backward, _cells_setup),
-):
-    torch.library.register_autograd(
-        f"pointwise::{_name}", _backward, setup_context=_setup, lib=library
-    )
+torch.library.register_autograd(
+    "pointwise::cell_shift_conv", _cells_backward, setup_context=_cells_setup, lib=library
+)
 
 for _device in ("cpu", "cuda"):  # as of cell_conv: sums over neighbours are taken in float32
     torch.library.register_autocast(

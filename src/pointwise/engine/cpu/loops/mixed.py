@@ -93,6 +93,23 @@ _MIXED = by_dtype(_mixed, "mixed")
 _MIXED_INT8 = of_type(_mixed_int8, np.uint8(0), "mixed_int8")
 
 
+def gathered_of(name: str, gather: Layout, fill):
+    """(the layout, the loop) of a gather without a mix: a program gathers a ``tile`` of the result.
+
+    ``fill`` is as of ``mixed_of``.
+    """
+    layout = Layout(f"Gathered{name}", "*x *out tile rows out_row", gather=gather)
+
+    @device_of(name)
+    def gathered(arguments, program, thread, like):
+        own = layout(arguments)
+        first = program * own.tile
+        rows = min(own.tile, own.rows - first)
+        fill(own.out + first * own.out_row, own.out_row, first, rows, own.x, own.gather, 0, 0, like)
+
+    return layout, gathered
+
+
 class Tiling(NamedTuple):
     """How the rows and columns of a mix are divided among programs, and those into tiles."""
 

@@ -11,43 +11,33 @@ import torch
 from torch import Tensor
 
 from pointwise.engine.cpu.by_dtype import by_dtype
+from pointwise.engine.cpu.cut import odd_lines
 from pointwise.engine.cpu.gathers.points import GATHER, IDENTITY, Gather, fill
 from pointwise.engine.cpu.gemm import ROWS, TILE_ROW
 from pointwise.engine.cpu.launch import Launch, device
-from pointwise.engine.cpu.layout import Layout
-from pointwise.engine.cpu.loops.mixed import Tiling, launch_mixed, mixed_of
+from pointwise.engine.cpu.loops.mixed import Tiling, gathered_of, launch_mixed, mixed_of
 from pointwise.engine.cpu.mix import MIX, mix_arguments, mix_tile
 from pointwise.engine.cpu.weights import pack_matrix
 
 # A gathered tile should stay in the first-level cache with room for the weights beside it.
 _TILE_BYTES = 24 * 1024
 
-_GATHERED = Layout("Gathered", "*x *out tile out_row", gather=GATHER)
-
 
 @device
 def _fill_tile(target, target_row, first, rows, x, gather, prologue, channel, like):
-    """``fill`` as the loop of ``mixed_of`` calls it; points have no prologue."""
+    """``fill`` as the loops call it; points have no prologue."""
     fill(target, target_row, first, rows, x, gather, like)
 
 
-@device
-def _gathered(arguments, program, thread, like):
-    """One tile of rows, gathered into the result: a gather without a mix."""
-    own = _GATHERED(arguments)
-    first = program * own.tile
-    rows = min(own.tile, own.gather.rows - first)
-    fill(own.out + first * own.out_row, own.out_row, first, rows, own.x, own.gather, like)
-
-
 _MIXED, _mixed = mixed_of("cells", GATHER, _fill_tile, MIX, mix_tile)
+_GATHERED, _gathered = gathered_of("cells", GATHER, _fill_tile)
 _MIXED_KERNELS = by_dtype(_mixed, "mixed_cells")
 _GATHERED_KERNELS = by_dtype(_gathered, "gathered_cells")
 
 
 def _row_bytes(needed: int) -> int:
     """What lies between the rows of a gathered tile: an odd number of cache lines in any case."""
-    return TILE_ROW if needed <= TILE_ROW - 64 else (-(-needed // 64) | 1) * 64
+    return TILE_ROW if needed <= TILE_ROW - 64 else odd_lines(needed)
 
 
 def mixed_points(gather: Gather, weight: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -64,7 +54,9 @@ def mixed_points(gather: Gather, weight: Tensor | None, bias: Tensor | None) -> 
     tile = ROWS * max(1, min(8, _TILE_BYTES // (ROWS * depth * size)))
     out_row = columns * size
     if weight is None:
-        arguments = _GATHERED(x=x, out=out, tile=tile, out_row=out_row, gather=gather.arguments())
+        arguments = _GATHERED(
+            x=x, out=out, tile=tile, rows=rows, out_row=out_row, gather=gather.arguments()
+        )
         return Launch(_GATHERED_KERNELS[x.dtype], arguments, -(-rows // tile), out).run()
     direct = gather.kind == IDENTITY
     return launch_mixed(

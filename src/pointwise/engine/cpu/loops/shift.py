@@ -10,31 +10,26 @@ from pointwise.engine.cpu.cut import cut_rows, row_stride
 from pointwise.engine.cpu.gathers.shift import SHIFT, adjoint_arguments, fill, shift_arguments
 from pointwise.engine.cpu.gemm import ROWS
 from pointwise.engine.cpu.launch import Launch, device, threads
-from pointwise.engine.cpu.layout import Layout
-from pointwise.engine.cpu.loops.mixed import image_tiling, launch_mixed, mixed, mixed_of
+from pointwise.engine.cpu.loops.mixed import (
+    gathered_of,
+    image_tiling,
+    launch_mixed,
+    mixed,
+    mixed_of,
+)
 from pointwise.engine.cpu.memory import empty_image
 from pointwise.engine.cpu.mix import MIX, mix_arguments, mix_tile
 from pointwise.engine.cpu.weights import PackedWeight, pack_weight
 
-_MOVED = Layout("Moved", "*x *out tile rows out_row", gather=SHIFT)
-
 
 @device
 def _fill_tile(target, target_row, first, rows, x, gather, prologue, channel, like):
-    """``fill`` as the loop of ``mixed_of`` calls it; nothing is done to what is moved."""
+    """``fill`` as the loops call it; nothing is done to what is moved."""
     fill(target, target_row, first, rows, x, gather, like)
 
 
-@device
-def _moved(arguments, program, thread, like):
-    """One tile of rows, gathered into the result: a shift without a mix."""
-    own = _MOVED(arguments)
-    first = program * own.tile
-    rows = min(own.tile, own.rows - first)
-    fill(own.out + first * own.out_row, own.out_row, first, rows, own.x, own.gather, like)
-
-
 _MIXED, _mixed = mixed_of("shift", SHIFT, _fill_tile, MIX, mix_tile)
+_MOVED, _moved = gathered_of("shift", SHIFT, _fill_tile)
 _MIXED_KERNELS = by_dtype(_mixed, "mixed_shift")
 _MOVED_KERNELS = by_dtype(_moved, "moved")
 
