@@ -33,10 +33,10 @@ def why_not_now() -> str | None:
 
 def why_not_plain(x: Tensor) -> str | None:
     """Why a tensor is not an ordinary one, in memory with strides; None where it is."""
-    if is_wrapped(x):
-        return "one of torch.func's transforms is at work"
     if type(x) not in (Tensor, torch.nn.Parameter):
         return f"{type(x).__name__} is no plain tensor"
+    if is_wrapped(x):
+        return "one of torch.func's transforms is at work"
     if x.device.type != "cpu" or x.layout != torch.strided:
         return f"an input on {x.device} with layout {x.layout}"
     return None

@@ -1,19 +1,24 @@
-"""The matrix product under every convolution: a register-blocked microkernel emitted through LLVM.
+"""The matrix product under every convolution: register-blocked microkernels emitted through LLVM.
 
-``microkernel(rows, vectors)`` makes a Numba function that adds ``rows × (vectors · lanes)`` outputs
-over ``depth`` steps, all accumulators in registers. Both operands are walked by strides, so that
-one source computes ``A·B`` (rows of A are points) and ``Aᵀ·B`` (rows of A are channels).
+``microkernel(rows, vectors, …)`` makes a Numba function that adds ``rows × (vectors · lanes)``
+outputs over ``depth`` steps, all accumulators in registers. ``multiply`` computes ``A·B`` (rows of
+A are points) with it, ``multiply_turned`` ``Aᵀ·B`` (rows of A are channels).
 """
 
 from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
 
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from pointwise.engine.cpu.flow import chosen, repeat
 from pointwise.engine.cpu.launch import device
 from pointwise.engine.cpu.vector import (
     REGISTER_BYTES,
+    Vector,
     bytes_of,
     call,
     clamp,
@@ -35,35 +40,39 @@ ROWS = 14 if REGISTER_BYTES == 64 else 6
 # that rows do not share cache sets, and a constant, so that every operand of the inner loop is one
 # register plus a number known to the assembler.
 TILE_ROW = 65 * 64
-# Strides of A that are compiled in; the others are read from an argument.
-GENERAL, TILE, ELEMENT = 0, 1, 2
+# How A is walked: rows anywhere; rows TILE_ROW apart; columns as rows.
+GENERAL, TILE, TURNED = 0, 1, 2
 # What a product is added to: nothing, or these, or both.
 FROM_NOTHING, FROM_ROWS, FROM_BIAS = 0, 1, 2
 
+_I64 = ir.IntType(64)
+_STEPS = 4  # of one turn of the loop
 
-def microkernel(rows: int, vectors: int, stride: int):
+
+def microkernel(rows: int, vectors: int, walk: int, some: bool = False, asks: bool = False):
     """C[rows, vectors·lanes] (+)= Σ_k A[r, k] · B[k, :], for addresses and strides in bytes.
 
-    ``stride`` says what lies between the rows of A: ``a_row`` bytes, ``TILE_ROW``, or one element.
-    With the last two, A must be readable over all ``rows``.
+    Rows of A lie ``a_stride`` bytes apart and steps one element; with TILE, rows ``TILE_ROW``. Of
+    B, the register of step k and vector v is at ``b + v·b_stride`` plus k registers. With TURNED,
+    rows of A are one element apart and steps ``a_stride``; of B, steps are ``b_stride`` apart, and
+    the vectors of a step follow one another. What is constant is part of a load, and each address
+    that remains has a register of its own.
 
-    ``valid_rows`` and ``valid_columns`` limit what is stored; rows beyond are computed from the
-    last valid one and dropped. The register of B for step k and vector v is at ``b + k·b_step +
-    v·b_next``. The sum starts from zeros or, where ``start`` has FROM_ROWS, from the rows at
-    ``source`` (which may be C), ``source_row`` bytes apart; with FROM_BIAS the row of ``vectors``
-    registers at ``bias`` is added to that. What is stored is kept within ``low … high``. Each step
-    asks for the cache lines at ``ahead``, which moves on by ``ahead_step``, and ``apart`` from it.
+    Of ``some`` rows only ``valid_rows`` are stored: rows beyond are computed from the last valid
+    one and dropped, but with TILE read where they are. Of the columns, ``valid_columns`` are
+    stored. The sum starts from zeros or, where ``start`` has FROM_ROWS, from the rows at ``source``
+    (which may be C), ``source_row`` bytes apart; with FROM_BIAS the row of ``vectors`` registers at
+    ``bias`` is added to that. What is stored is kept within ``low … high``. A kernel that ``asks``
+    wants, at each step, the cache lines at ``ahead``, which moves on by one, and ``apart`` from it.
     """
 
     @intrinsic
     def run(
         typingctx,
         a,
-        a_row,
-        a_step,
+        a_stride,
         b,
-        b_step,
-        b_next,
+        b_stride,
         depth,
         c,
         c_row,
@@ -76,205 +85,294 @@ def microkernel(rows: int, vectors: int, stride: int):
         low,
         high,
         ahead,
-        ahead_step,
         apart,
         like,
     ):
         vector = vector_of(like)
-        size = vector.dtype.bitwidth // 8
-        width = vector.count
 
         def codegen(context, builder, signature, arguments):
-            (a, a_row, a_step, b, b_step, b_next, depth) = arguments[:7]
-            (c, c_row, valid_rows, valid_columns, start, source, source_row) = arguments[7:14]
-            bias, low, high, ahead, ahead_step, apart = arguments[14:20]
-            i64 = ir.IntType(64)
-            scalar = ir.FloatType() if size == 4 else ir.DoubleType()
-            shape = ir.VectorType(scalar, width)
-            registers = [(r, v) for r in range(rows) for v in range(vectors)]
-
-            def at(address, offset, element):
-                return builder.inttoptr(builder.add(address, offset), element.as_pointer())
-
-            def column(v):
-                return i64(v * width * size)
-
-            # Row addresses: rows past the last valid one read the last valid one again.
-            last = builder.sub(valid_rows, i64(1))
-            if stride == GENERAL:
-                row_offsets = []
-                for r in range(rows):
-                    inside = builder.icmp_signed("<", i64(r), valid_rows)
-                    row_offsets.append(builder.mul(builder.select(inside, i64(r), last), a_row))
-            else:
-                between = TILE_ROW if stride == TILE else size
-                row_offsets = [i64(r * between) for r in range(rows)]
-
-            def partial(address, v):
-                left = builder.sub(valid_columns, i64(v * width))
-                mask = first_lanes(builder, left, width)
-                return masked_load(builder, builder.add(address, column(v)), mask, shape)
-
-            def added_if(bit, values, more):
-                """``values`` plus ``more(r, v)`` where ``start`` has the bit."""
-                before = builder.block
-                block = builder.append_basic_block("start")
-                behind = builder.append_basic_block("started")
-                wanted = builder.icmp_signed("!=", builder.and_(start, i64(bit)), i64(0))
-                builder.cbranch(wanted, block, behind)
-                builder.position_at_end(block)
-                sums = [
-                    builder.fadd(value, more(r, v))
-                    for value, (r, v) in zip(values, registers, strict=True)
-                ]
-                builder.branch(behind)
-                builder.position_at_end(behind)
-                merged = []
-                for value, total in zip(values, sums, strict=True):
-                    phi = builder.phi(shape)
-                    phi.add_incoming(value, before)
-                    phi.add_incoming(total, block)
-                    merged.append(phi)
-                return merged
-
-            def from_rows(r, v):
-                inside = builder.icmp_signed("<", i64(r), valid_rows)
-                row = builder.select(inside, i64(r), last)
-                return partial(builder.add(source, builder.mul(row, source_row)), v)
-
-            def from_bias(r, v):
-                return builder.load(at(bias, column(v), shape), align=size)
-
-            # Minus zero: x + (-0) is x, also where x is -0.
-            starts: list = [ir.Constant(shape, [-0.0] * width)] * len(registers)
-            starts = added_if(FROM_ROWS, starts, from_rows)
-            starts = added_if(FROM_BIAS, starts, from_bias)
-
-            ready = builder.block
-            loop = builder.append_basic_block("loop")
-            done = builder.append_basic_block("done")
-            builder.cbranch(builder.icmp_signed(">", depth, i64(0)), loop, done)
-
-            builder.position_at_end(loop)
-            k = builder.phi(i64)
-            k.add_incoming(i64(0), ready)
-            a_here = builder.phi(i64)
-            a_here.add_incoming(a, ready)
-            b_here = builder.phi(i64)
-            b_here.add_incoming(b, ready)
-            line = builder.phi(i64)
-            line.add_incoming(ahead, ready)
-            sums = []
-            for begin in starts:
-                phi = builder.phi(shape)
-                phi.add_incoming(begin, ready)
-                sums.append(phi)
-            b_values = [
-                builder.load(at(b_here, builder.mul(i64(v), b_next), shape), align=size)
-                for v in range(vectors)
-            ]
-            prefetch(builder, line)
-            prefetch(builder, builder.add(line, apart))
-            results = []
-            for r in range(rows):
-                value = builder.load(at(a_here, row_offsets[r], scalar), align=size)
-                lanes = splat(builder, value, width)
-                for v in range(vectors):
-                    name = f"llvm.fma.v{width}f{size * 8}"
-                    arguments = [lanes, b_values[v], sums[r * vectors + v]]
-                    results.append(call(builder, name, shape, arguments))
-            k_next = builder.add(k, i64(1))
-            a_next = builder.add(a_here, a_step)
-            b_next = builder.add(b_here, b_step)
-            k.add_incoming(k_next, loop)
-            line.add_incoming(builder.add(line, ahead_step), loop)
-            a_here.add_incoming(a_next, loop)
-            b_here.add_incoming(b_next, loop)
-            for phi, result in zip(sums, results, strict=True):
-                phi.add_incoming(result, loop)
-            builder.cbranch(builder.icmp_signed("<", k_next, depth), loop, done)
-
-            builder.position_at_end(done)
-            finals = []
-            for begin, result in zip(starts, results, strict=True):
-                phi = builder.phi(shape)
-                phi.add_incoming(begin, ready)
-                phi.add_incoming(result, loop)
-                finals.append(phi)
-            for r in range(rows):
-                with builder.if_then(builder.icmp_signed("<", i64(r), valid_rows)):
-                    row = builder.add(c, builder.mul(i64(r), c_row))
-                    for v in range(vectors):
-                        mask = first_lanes(
-                            builder, builder.sub(valid_columns, i64(v * width)), width
-                        )
-                        where = builder.add(row, column(v))
-                        kept = clamp(builder, finals[r * vectors + v], low, high, width)
-                        masked_store(builder, where, kept, mask)
+            _Product(builder, vector, (rows, vectors), walk, some, asks, arguments).emit()
             return context.get_dummy_value()
 
-        whole = [types.int64] * 15
-        return types.void(*whole, like, like, *[types.int64] * 3, like), codegen
+        whole = [types.int64] * 13
+        return types.void(*whole, like, like, types.int64, types.int64, like), codegen
 
     return run
 
 
+class _Product:
+    """The LLVM of one microkernel."""
+
+    def __init__(self, builder, vector: Vector, sizes, walk, some, asks, arguments) -> None:
+        self.builder, self.walk, self.some, self.asks = builder, walk, some, asks
+        self.rows, self.vectors = sizes
+        self.a, self.a_stride, self.b, self.b_stride, self.depth, self.c = arguments[:6]
+        self.c_row, self.valid_rows, self.valid_columns, self.start = arguments[6:10]
+        self.source, self.source_row, self.bias, self.low, self.high = arguments[10:15]
+        self.ahead, self.apart = arguments[15:17]
+        self.size, self.width = vector.dtype.bitwidth // 8, vector.count
+        self.register = self.size * self.width
+        self.scalar = ir.FloatType() if self.size == 4 else ir.DoubleType()
+        self.shape = ir.VectorType(self.scalar, self.width)
+        self.places = [(r, v) for r in range(self.rows) for v in range(self.vectors)]
+        columns = _I64(self.vectors * self.width)
+        self.is_whole = builder.icmp_signed(">=", self.valid_columns, columns)
+
+    def emit(self) -> None:
+        # Minus zero: x + (-0) is x, also where x is -0.
+        sums: list = [ir.Constant(self.shape, [-0.0] * self.width)] * len(self.places)
+        sums = self.added_if(FROM_ROWS, sums, self.from_rows)
+        sums = self.added_if(FROM_BIAS, sums, self.from_bias)
+        self.store(self.multiplied(sums))
+
+    # --- the loop ---
+
+    def multiplied(self, sums: list) -> list:
+        """``sums`` plus the product."""
+        builder = self.builder
+        begins, rows = self.rows_of_a()
+        count = len(begins)
+
+        def turn(steps: int):
+            def body(*state: Any):
+                a, sums = list(state[:count]), list(state[count + 2 :])
+                b, line = state[count : count + 2]
+                for k in range(steps):
+                    if self.walk == TURNED:
+                        sums = self.step(a, rows, b, 0, sums)
+                        a, b = self.moved(a, self.a_stride), self.plus(b, self.b_stride)
+                    else:
+                        sums = self.step(a, rows, b, k, sums)
+                    if self.asks:
+                        prefetch(builder, self.plus(line, _I64(64 * k)))
+                        prefetch(builder, self.plus(self.plus(line, self.apart), _I64(64 * k)))
+                if self.walk != TURNED:
+                    a = self.moved(a, _I64(steps * self.size))
+                    b = self.plus(b, _I64(steps * self.register))
+                if self.asks:
+                    line = self.plus(line, _I64(64 * steps))
+                return *a, b, line, *sums
+
+            return body
+
+        turns, left = builder.sdiv(self.depth, _I64(_STEPS)), builder.srem(self.depth, _I64(_STEPS))
+        state = repeat(builder, turns, [*begins, self.b, self.ahead, *sums], turn(_STEPS))
+        return repeat(builder, left, state, turn(1))[count + 2 :]
+
+    def rows_of_a(self) -> tuple[list, list]:
+        """Addresses that move on; for each row which one is its own, and what is added to it."""
+        numbers = [_I64(r) for r in range(self.rows)]
+        if self.some and self.walk != TILE:
+            numbers = [self.valid(r) for r in range(self.rows)]
+        if self.walk == GENERAL and not self.some:
+            # One address for three rows: a load adds a register once or twice.
+            begins = [self.plus(self.a, self.times(r, self.a_stride)) for r in numbers[::3]]
+            added = [_I64(0), self.a_stride, self.times(_I64(2), self.a_stride)]
+            return begins, [(r // 3, added[r % 3]) for r in range(self.rows)]
+        between = {GENERAL: self.a_stride, TILE: _I64(TILE_ROW), TURNED: _I64(self.size)}[self.walk]
+        return [self.a], [(0, self.times(r, between)) for r in numbers]
+
+    def step(self, a, rows, b, k: int, sums) -> list:
+        """``sums`` plus the outer product of step ``k`` from the addresses."""
+        between = _I64(self.register) if self.walk == TURNED else self.b_stride
+        values = []
+        for v in range(self.vectors):
+            place = self.plus(b, self.times(_I64(v), between))
+            values.append(self.load(self.plus(place, _I64(k * self.register))))
+        name, results = f"llvm.fma.v{self.width}f{self.size * 8}", []
+        for r, (number, added) in enumerate(rows):
+            place = self.plus(self.plus(a[number], added), _I64(k * self.size))
+            pointer = self.builder.inttoptr(place, self.scalar.as_pointer())
+            lanes = splat(self.builder, self.builder.load(pointer, align=self.size), self.width)
+            for v in range(self.vectors):
+                operands = [lanes, values[v], sums[r * self.vectors + v]]
+                results.append(call(self.builder, name, self.shape, operands))
+        return results
+
+    # --- before and behind it ---
+
+    def added_if(self, bit: int, sums: list, more) -> list:
+        """``sums`` plus ``more()`` where ``start`` has the bit."""
+        builder = self.builder
+        wanted = builder.icmp_signed("!=", builder.and_(self.start, _I64(bit)), _I64(0))
+
+        def added() -> list:
+            return [builder.fadd(total, value) for total, value in zip(sums, more(), strict=True)]
+
+        return chosen(builder, wanted, added, lambda: sums)
+
+    def from_rows(self) -> list:
+        def partial(place, v: int):
+            return masked_load(self.builder, place, self.mask(v), self.shape)
+
+        def loaded(load) -> list:
+            values = []
+            for r, v in self.places:
+                row = self.times(self.valid(r) if self.some else _I64(r), self.source_row)
+                values.append(load(self.plus(self.plus(self.source, row), self.column(v)), v))
+            return values
+
+        def whole() -> list:
+            return loaded(lambda place, v: self.load(place))
+
+        return chosen(self.builder, self.is_whole, whole, lambda: loaded(partial))
+
+    def from_bias(self) -> list:
+        row = [self.load(self.plus(self.bias, self.column(v))) for v in range(self.vectors)]
+        return [row[v] for _, v in self.places]
+
+    def store(self, sums: list) -> None:
+        kept = [clamp(self.builder, total, self.low, self.high, self.width) for total in sums]
+        # A masked store is microcode on some processors: only where a row ends in a register.
+        with self.builder.if_else(self.is_whole) as (whole, partial):
+            with whole:
+                self.store_rows(kept, masked=False)
+            with partial:
+                self.store_rows(kept, masked=True)
+
+    def store_rows(self, kept: list, masked: bool) -> None:
+        for r in range(self.rows):
+            with self.if_valid(r):
+                row = self.plus(self.c, self.times(_I64(r), self.c_row))
+                for v in range(self.vectors):
+                    value, place = kept[r * self.vectors + v], self.plus(row, self.column(v))
+                    if masked:
+                        masked_store(self.builder, place, value, self.mask(v))
+                    else:
+                        pointer = self.builder.inttoptr(place, self.shape.as_pointer())
+                        self.builder.store(value, pointer, align=self.size)
+
+    # --- addresses, and what is valid ---
+
+    def plus(self, a, b):
+        return self.builder.add(a, b)
+
+    def times(self, a, b):
+        return self.builder.mul(a, b)
+
+    def moved(self, addresses, by) -> list:
+        return [self.plus(address, by) for address in addresses]
+
+    def column(self, v: int):
+        return _I64(v * self.register)
+
+    def mask(self, v: int):
+        left = self.builder.sub(self.valid_columns, _I64(v * self.width))
+        return first_lanes(self.builder, left, self.width)
+
+    def valid(self, r: int):
+        """Row ``r``, or the last valid one."""
+        last = self.builder.sub(self.valid_rows, _I64(1))
+        inside = self.builder.icmp_signed("<", _I64(r), self.valid_rows)
+        return self.builder.select(inside, _I64(r), last)
+
+    def if_valid(self, r: int):
+        if not self.some:
+            return nullcontext()
+        return self.builder.if_then(self.builder.icmp_signed("<", _I64(r), self.valid_rows))
+
+    def load(self, place):
+        pointer = self.builder.inttoptr(place, self.shape.as_pointer())
+        return self.builder.load(pointer, align=self.size)
+
+
 _wide = microkernel(ROWS, 2, GENERAL)
+_wide_asks = microkernel(ROWS, 2, GENERAL, asks=True)
+_wide_some = microkernel(ROWS, 2, GENERAL, some=True)  # for the last rows of a tile
+_wide_few = microkernel(ROWS // 2, 2, GENERAL, some=True)
 _narrow = microkernel(ROWS, 1, GENERAL)
-_wide_few = microkernel(ROWS // 2, 2, GENERAL)  # for the last rows of a tile
-_row = microkernel(2, 4, GENERAL)  # for one or two rows: as fast as B comes in
-_wide_tile = microkernel(ROWS, 2, TILE)
-_narrow_tile = microkernel(ROWS, 1, TILE)
-_wide_element = microkernel(ROWS, 2, ELEMENT)
-_narrow_element = microkernel(ROWS, 1, ELEMENT)
+_narrow_some = microkernel(ROWS, 1, GENERAL, some=True)
+_row = microkernel(2, 4, GENERAL, some=True)  # for one or two rows: as fast as B comes in
+_wide_tile = microkernel(ROWS, 2, TILE, some=True, asks=True)
+_narrow_tile = microkernel(ROWS, 1, TILE, some=True)
+_wide_turned = microkernel(ROWS, 2, TURNED, asks=True)
+_wide_turned_some = microkernel(ROWS, 2, TURNED, some=True)
+_narrow_turned = microkernel(ROWS, 1, TURNED, some=True)
 
 
 @device
-def multiply(a, a_row, stride, a_step, b, b_step, b_next, depth, c, c_row, rows, columns, start,
-             source, source_row, bias, low, high, ahead, ahead_end, apart, like):  # fmt: skip
-    """The microkernel over a whole tile: C[rows, columns] (+)= A·B, all strides in bytes.
+def multiply(a, a_row, is_tile, b, b_next, depth, c, c_row, rows, columns, start, source,
+             source_row, bias, low, high, ahead, ahead_end, apart, like):  # fmt: skip
+    """C[rows, columns] (+)= A·B over a whole tile, all strides in bytes.
 
-    ``stride``, ``start`` and all behind it are the microkernel's. With TILE, A must be readable up
-    to the next multiple of ``ROWS``; with ELEMENT, ``a_row`` is the size of an element. While it
-    computes, it asks for what is read next: ``ahead … ahead_end``, and the same ``apart`` from it.
+    Rows of A lie ``a_row`` apart; if ``is_tile``, that is TILE_ROW, and A must be readable up to
+    the next multiple of ``ROWS``. Panels of B, a register wide, lie ``b_next`` apart. ``start``
+    and all behind it are the microkernel's. While it computes, it asks for what is read next:
+    ``ahead … ahead_end``, and the same ``apart`` from it.
     """
     size = bytes_of(like)
     width = lanes_of(like)
     column = 0
-    if rows <= 2 and stride != ELEMENT:
+    if rows <= 2:
         while columns - column >= 4 * width:
-            _row(a, a_row, a_step, b + (column // width) * b_next, b_step, b_next, depth,
-                 c + column * size, c_row, rows, columns - column, start, source + column * size,
-                 source_row, bias + column * size, low, high, a, 0, 0, like)  # fmt: skip
+            _row(a, a_row, b + (column // width) * b_next, b_next, depth, c + column * size, c_row,
+                 rows, columns - column, start, source + column * size, source_row,
+                 bias + column * size, low, high, 0, 0, like)  # fmt: skip
             column += 4 * width
     while column < columns:
         left = columns - column
         for row in range(0, rows, ROWS):
             valid = min(ROWS, rows - row)
-            # Every step asks for a line of what is read next, as long as there is any.
-            line, step, far = a + row * a_row, 0, 0
-            if ahead < ahead_end:
-                line, step, far = ahead, 64, apart
-                ahead += depth * 64
+            asks = ahead < ahead_end
+            line = ahead if asks else a
+            far = apart if asks else 0
             given = (
-                a + row * a_row, a_row, a_step, b + (column // width) * b_next, b_step, b_next,
-                depth, c + row * c_row + column * size, c_row, valid, left, start,
+                a + row * a_row, a_row, b + (column // width) * b_next, b_next, depth,
+                c + row * c_row + column * size, c_row, valid, left, start,
                 source + row * source_row + column * size, source_row, bias + column * size, low,
-                high, line, step, far, like,
+                high, line, far, like,
             )  # fmt: skip
+            # As long as there is any, every step asks for a line of what is read next.
+            ahead += asks * depth * 64
             if left > width:
-                if stride == TILE:
+                if is_tile:
                     _wide_tile(*given)
-                elif stride == ELEMENT and valid == ROWS:
-                    _wide_element(*given)
-                elif valid <= ROWS // 2:
-                    _wide_few(*given)
+                elif valid < ROWS:
+                    if valid <= ROWS // 2:
+                        _wide_few(*given)
+                    else:
+                        _wide_some(*given)
+                elif asks:
+                    _wide_asks(*given)
                 else:
                     _wide(*given)
-            elif stride == TILE:
+            elif is_tile:
                 _narrow_tile(*given)
-            elif stride == ELEMENT and valid == ROWS:
-                _narrow_element(*given)
+            elif valid < ROWS:
+                _narrow_some(*given)
             else:
                 _narrow(*given)
+        column += 2 * width if left > width else width
+
+
+@device
+def multiply_turned(a, a_step, b, b_step, depth, c, c_row, rows, columns, start, source, source_row,
+                    low, high, ahead, ahead_end, apart, like):  # fmt: skip
+    """C[rows, columns] (+)= Aᵀ·B: ``depth`` rows of A ``a_step`` apart, of B ``b_step``.
+
+    All else is as in ``multiply``; there is no bias.
+    """
+    size = bytes_of(like)
+    width = lanes_of(like)
+    column = 0
+    while column < columns:
+        left = columns - column
+        for row in range(0, rows, ROWS):
+            valid = min(ROWS, rows - row)
+            asks = ahead < ahead_end
+            line = ahead if asks else a
+            far = apart if asks else 0
+            given = (
+                a + row * size, a_step, b + column * size, b_step, depth,
+                c + row * c_row + column * size, c_row, valid, left, start,
+                source + row * source_row + column * size, source_row, 0, low, high, line, far,
+                like,
+            )  # fmt: skip
+            ahead += asks * depth * 64
+            if left <= width:
+                _narrow_turned(*given)
+            elif valid == ROWS:
+                _wide_turned(*given)
+            else:
+                _wide_turned_some(*given)
         column += 2 * width if left > width else width

@@ -71,11 +71,11 @@ def mix_int8_arguments(
 
 
 @device
-def mix_tile(mix, out, residual, a, a_row, stride, first, rows, group, column, columns, like,
+def mix_tile(mix, out, residual, a, a_row, is_tile, first, rows, group, column, columns, like,
              moments=0, split=0, begins=False, ahead=0, ahead_end=0, apart=0):  # fmt: skip
     """Rows of A times some columns of a group's weight, with the epilogue, to rows ``first …``.
 
-    ``stride``, ``ahead …`` are those of ``multiply``. The ``moments`` of the results are added to
+    ``is_tile``, ``ahead …`` are those of ``multiply``. The ``moments`` of the results are added to
     those of a split, which ``begins`` with these rows.
     """
     size, width = bytes_of(like), lanes_of(like)
@@ -91,9 +91,9 @@ def mix_tile(mix, out, residual, a, a_row, stride, first, rows, group, column, c
     weight = mix.weight + (group * panels + column // width) * panel
     bias = mix.bias + (group * panels * width + column) * size
     low, high = number(mix.low, like), number(mix.high, like)
-    multiply(a, a_row, stride, size, weight, width * size, panel, mix.depth, out + offset,
-             mix.out_row, rows, columns, start, residual + offset, mix.out_row, bias, low, high,
-             ahead, ahead_end, apart, like)  # fmt: skip
+    multiply(a, a_row, is_tile, weight, panel, mix.depth, out + offset, mix.out_row, rows, columns,
+             start, residual + offset, mix.out_row, bias, low, high, ahead, ahead_end, apart,
+             like)  # fmt: skip
     if mix.kind != CLAMP_ONLY:
         activate(out + offset, mix.out_row, rows, columns, mix.kind, like)
     if moments != 0:
@@ -102,7 +102,7 @@ def mix_tile(mix, out, residual, a, a_row, stride, first, rows, group, column, c
 
 
 @device
-def mix_tile_int8(mix, out, residual, a, a_row, stride, first, rows, group, column, columns, like,
+def mix_tile_int8(mix, out, residual, a, a_row, is_tile, first, rows, group, column, columns, like,
                   moments=0, split=0, begins=False, ahead=0, ahead_end=0, apart=0):  # fmt: skip
     """``mix_tile`` of bytes: there is one group, and neither moments nor prefetches."""
     size = 1 if mix.as_bytes != 0 else 4

@@ -17,6 +17,8 @@ from numba.core import cgutils
 from numba.core.datamodel import models
 from numba.extending import intrinsic, overload, register_model
 
+from pointwise.engine.cpu.flow import chosen
+
 
 def _register_bytes() -> int:
     """The widest vector register of this machine, in bytes: 64 (AVX-512), 32 (AVX) or 16."""
@@ -30,6 +32,10 @@ def _register_bytes() -> int:
 
 
 REGISTER_BYTES = _register_bytes()
+
+MASKS_ARE_FREE = REGISTER_BYTES == 64
+"""A store with a mask is one instruction. With AVX2 it is microcode on some processors (AMD's
+before Zen 4: 20 cycles and more), so that whole registers are written without one."""
 
 
 def lanes(dtype) -> int:
@@ -195,8 +201,21 @@ def load_first(typingctx, address, count, like):
     vector = vector_of(like)
 
     def codegen(context, builder, signature, arguments):
-        mask = first_lanes(builder, arguments[1], vector.count)
-        return masked_load(builder, arguments[0], mask, _llvm_type(vector))
+        address, many, _ = arguments
+        shape = _llvm_type(vector)
+
+        def partial() -> list:
+            mask = first_lanes(builder, many, vector.count)
+            return [masked_load(builder, address, mask, shape)]
+
+        def whole() -> list:
+            pointer = _pointer(builder, address, shape)
+            return [builder.load(pointer, align=vector.dtype.bitwidth // 8)]
+
+        if MASKS_ARE_FREE:
+            return partial()[0]
+        is_whole = builder.icmp_signed(">=", many, ir.IntType(64)(vector.count))
+        return chosen(builder, is_whole, whole, partial)[0]
 
     return vector(types.int64, types.int64, like), codegen
 
@@ -218,8 +237,22 @@ def store_first(typingctx, address, value, count):
     """Writes the first ``count`` lanes to ``address`` and nothing beyond."""
 
     def codegen(context, builder, signature, arguments):
-        mask = first_lanes(builder, arguments[2], value.count)
-        masked_store(builder, arguments[0], arguments[1], mask)
+        address, register, many = arguments
+
+        def partial() -> list:
+            masked_store(builder, address, register, first_lanes(builder, many, value.count))
+            return []
+
+        def whole() -> list:
+            pointer = _pointer(builder, address, _llvm_type(value))
+            builder.store(register, pointer, align=value.dtype.bitwidth // 8)
+            return []
+
+        if MASKS_ARE_FREE:
+            partial()
+        else:
+            is_whole = builder.icmp_signed(">=", many, ir.IntType(64)(value.count))
+            chosen(builder, is_whole, whole, partial)
         return context.get_dummy_value()
 
     return types.void(types.int64, value, types.int64), codegen

@@ -12,11 +12,11 @@ from numba.extending import intrinsic
 
 from pointwise.convolution.window import Window
 from pointwise.engine.cpu.activation import CLAMP_ONLY, activate
+from pointwise.engine.cpu.flow import repeat
 from pointwise.engine.cpu.gathers.stencil_rows import (
     choose_block,
     entries_of,
     over_channels,
-    repeat,
     rows_of,
 )
 from pointwise.engine.cpu.launch import device

@@ -101,31 +101,3 @@ def over_channels(builder, entry, channels, count: int, size: int, body) -> None
     builder.position_at_end(rest)
     with builder.if_then(builder.icmp_signed(">", left, _I64(0))):
         body(whole, first_lanes(builder, left, count))
-
-
-def repeat(builder, times, start: Sequence, body: Callable) -> list:
-    """``state = body(*state)``, ``times`` times from ``start`` on; returns the last state."""
-    before = builder.block
-    loop = builder.append_basic_block("loop")
-    done = builder.append_basic_block("done")
-    builder.cbranch(builder.icmp_signed(">", times, _I64(0)), loop, done)
-    builder.position_at_end(loop)
-    number = builder.phi(_I64)
-    state = [builder.phi(value.type) for value in start]
-    results = list(body(*state))
-    after = builder.add(number, _I64(1))
-    end = builder.block
-    number.add_incoming(_I64(0), before)
-    number.add_incoming(after, end)
-    for phi, value, result in zip(state, start, results, strict=True):
-        phi.add_incoming(value, before)
-        phi.add_incoming(result, end)
-    builder.cbranch(builder.icmp_signed("<", after, times), loop, done)
-    builder.position_at_end(done)
-    last = []
-    for value, result in zip(start, results, strict=True):
-        phi = builder.phi(value.type)
-        phi.add_incoming(value, before)
-        phi.add_incoming(result, end)
-        last.append(phi)
-    return last

@@ -17,7 +17,7 @@ from pointwise.engine.cpu.gathers import stencil
 from pointwise.engine.cpu.gathers.patches import PATCHES, fill_floats, patches_arguments
 from pointwise.engine.cpu.gathers.prologue import copy
 from pointwise.engine.cpu.gathers.stencil import STENCIL
-from pointwise.engine.cpu.gemm import GENERAL, ROWS, TILE, TILE_ROW
+from pointwise.engine.cpu.gemm import ROWS, TILE_ROW
 from pointwise.engine.cpu.launch import Launch, device, device_of, threads
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.loops.depthwise import stencil_arguments
@@ -59,7 +59,7 @@ def _expand(own, image, first, lines, target, tiles, like):
         if own.tile_row != 0:
             a, a_row = tiles, own.tile_row
             fill_floats(a, a_row, begin + at, rows, own.x, own.patches, 0, 0, like)
-        mix_tile(own.expansion, target, 0, a, a_row, GENERAL, at, rows, 0, 0, own.expansion.columns,
+        mix_tile(own.expansion, target, 0, a, a_row, False, at, rows, 0, 0, own.expansion.columns,
                  like)  # fmt: skip
 
 
@@ -99,8 +99,8 @@ def _inverted_of(fill, taps: int, stride: int):
                  expanded - low * line, window, own.stencil, 0, like)  # fmt: skip
             if own.projection != 0:
                 mix = MIX(own.projection)
-                tile_stride = TILE if own.result_pixel == TILE_ROW else GENERAL
-                mix_tile(mix, own.out, own.residual, results, own.result_pixel, tile_stride, point,
+                is_tile = own.result_pixel == TILE_ROW
+                mix_tile(mix, own.out, own.residual, results, own.result_pixel, is_tile, point,
                          rows * window.points, 0, 0, mix.columns, like)  # fmt: skip
             y += rows
 

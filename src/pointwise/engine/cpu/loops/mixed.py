@@ -23,7 +23,7 @@ from pointwise.engine.cpu.gathers.patches import (
     patches_arguments,
 )
 from pointwise.engine.cpu.gathers.prologue import other_image
-from pointwise.engine.cpu.gemm import GENERAL, ROWS, TILE, TILE_ROW
+from pointwise.engine.cpu.gemm import ROWS, TILE_ROW
 from pointwise.engine.cpu.launch import Launch, device_of, kernel, threads
 from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.memory import empty_result
@@ -70,17 +70,16 @@ def mixed_of(name: str, gather: Layout, fill, mix: Layout, mix_tile):
         end = min(begin + own.span, own.rows)
         for first in range(begin, end, own.tile):
             rows = min(own.tile, end - first)
-            a, a_row, stride = x + first * own.x_row, own.x_row, GENERAL
+            a, a_row, is_tile = x + first * own.x_row, own.x_row, False
             ahead = ahead_end = 0
             if own.direct == 0:
                 a, a_row = own.scratch + thread * own.tile * own.scratch_row, own.scratch_row
                 fill(a, a_row, first, rows, x, own.gather, own.prologue, channel, like)
-                if a_row == TILE_ROW:
-                    stride = TILE
+                is_tile = a_row == TILE_ROW
                 if own.is_in_order != 0:
                     ahead = x + (first + own.tile) * own.x_row
                     ahead_end = x + min(first + 2 * own.tile, end) * own.x_row
-            mix_tile(own.mix, own.out, own.residual, a, a_row, stride, first, rows, group, column,
+            mix_tile(own.mix, own.out, own.residual, a, a_row, is_tile, first, rows, group, column,
                      columns, like, own.moments, split, first == begin, ahead, ahead_end,
                      apart)  # fmt: skip
 

@@ -10,7 +10,7 @@ from pointwise.engine.cpu.cut import cut_bands, odd_lines, row_stride
 from pointwise.engine.cpu.gathers import stencil, stencil_int8
 from pointwise.engine.cpu.gathers.stencil import STENCIL
 from pointwise.engine.cpu.gathers.stencil_int8 import STENCIL_INT8
-from pointwise.engine.cpu.gemm import GENERAL, ROWS, TILE, TILE_ROW
+from pointwise.engine.cpu.gemm import ROWS, TILE_ROW
 from pointwise.engine.cpu.launch import Launch, device_of, threads
 from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.loops.depthwise import stencil_arguments, stencil_bytes
@@ -59,8 +59,7 @@ def _separable_of(name: str, gather: Layout, mix: Layout, mix_tile):
             scratch = own.scratch + thread * own.scratch_bytes
             a, a_row = scratch + own.stencil_bytes, own.a_row
             fill(a, a_row, points * a_row, first, rows, x, window, own.stencil, scratch, like)
-            tile_stride = TILE if a_row == TILE_ROW else GENERAL
-            mix_tile(own.mix, own.out, own.residual, a, a_row, tile_stride,
+            mix_tile(own.mix, own.out, own.residual, a, a_row, a_row == TILE_ROW,
                      (image * lines + first) * points, rows * points, 0, 0, own.mix.columns,
                      like)  # fmt: skip
 

@@ -20,7 +20,7 @@ from pointwise.engine.cpu.gathers import points, shift
 from pointwise.engine.cpu.gathers.patches import PATCHES, fill_floats, patches_arguments
 from pointwise.engine.cpu.gathers.prologue import other_image, transfer_rows
 from pointwise.engine.cpu.gathers.shift import SHIFT, shift_arguments
-from pointwise.engine.cpu.gemm import ELEMENT, FROM_NOTHING, FROM_ROWS, multiply
+from pointwise.engine.cpu.gemm import FROM_NOTHING, FROM_ROWS, multiply_turned
 from pointwise.engine.cpu.launch import device, device_of, kernel, launch, threads
 from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.memory import empty
@@ -32,7 +32,7 @@ from pointwise.engine.cpu.partial_sums import (
     split_rows,
     total_of,
 )
-from pointwise.engine.cpu.vector import REGISTER_BYTES, bytes_of, lanes_of, number, poke
+from pointwise.engine.cpu.vector import REGISTER_BYTES, bytes_of, number, poke
 from pointwise.engine.cpu.window import over_other_pixels
 
 
@@ -56,7 +56,7 @@ def weight_gradient_of(name: str, gather: Layout, fill):
     def weight_gradient(arguments, program, thread, like):
         """One split of rows, for one block of channels."""
         own = layout(arguments)
-        size, width = bytes_of(like), lanes_of(like)
+        size = bytes_of(like)
         # Programs that read the same rows follow one another.
         channel = program % own.blocks * own.block
         group = program // own.blocks % own.groups
@@ -103,10 +103,10 @@ def weight_gradient_of(name: str, gather: Layout, fill):
                 ahead_end = grad + min(first + 2 * own.tile, end) * own.grad_row
             for t in range(products):
                 place = sums + t * own.inputs * size
-                multiply(a, size, ELEMENT, a_step, b + t * channels * size, b_step, width * size,
-                         rows, place, sums_row, own.outputs, columns, start, place, sums_row, 0,
-                         number(-np.inf, like), number(np.inf, like), ahead, ahead_end, other,
-                         like)  # fmt: skip
+                multiply_turned(a, a_step, b + t * channels * size, b_step, rows, place, sums_row,
+                                own.outputs, columns, start, place, sums_row,
+                                number(-np.inf, like), number(np.inf, like), ahead, ahead_end,
+                                other, like)  # fmt: skip
             start = FROM_ROWS
 
     return layout, weight_gradient

@@ -24,7 +24,7 @@ from pointwise.engine.cpu.activation import CLAMP_ONLY, activate
 from pointwise.engine.cpu.by_dtype import by_dtype
 from pointwise.engine.cpu.cut import cut_tiles, odd_lines
 from pointwise.engine.cpu.gathers.prologue import copy, zeros
-from pointwise.engine.cpu.gemm import GENERAL, ROWS, TILE, TILE_ROW, multiply
+from pointwise.engine.cpu.gemm import ROWS, TILE_ROW, multiply
 from pointwise.engine.cpu.launch import Launch, device_of, threads
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.mix import MIX, mix_arguments
@@ -143,7 +143,7 @@ def _loop_of(m: int):
             transform(tiles + r * own.tile_row, own.by_y, own.by_x, y - window.padding_y,
                       x - window.padding_x, own.x + image * window.height * window.width * pixel,
                       window, patch, like)  # fmt: skip
-        stride = TILE if own.tile_row == TILE_ROW else GENERAL
+        is_tile = own.tile_row == TILE_ROW
         panel = channels * lanes * size
         infinity = number(_INFINITY, like)
         while column < end:
@@ -152,7 +152,7 @@ def _loop_of(m: int):
             bias = 0 if mix.bias == 0 else mix.bias + column * size
             for p in range(points * points):
                 multiply(tiles + p // points * own.by_y + p % points * own.by_x, own.tile_row,
-                         stride, size, weight + p * own.weight_step, lanes * size, panel, channels,
+                         is_tile, weight + p * own.weight_step, panel, channels,
                          products + p * step, own.products_row, count, columns, 0, 0, 0, 0,
                          -infinity, infinity, 0, 0, 0, like)  # fmt: skip
             for r in range(count):
