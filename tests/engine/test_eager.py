@@ -41,6 +41,11 @@ def test_modes(mode, why):
     [
         (torch.rand(2).as_subclass(Own), "Own is no plain tensor"),
         (torch.rand(2, 2).to_sparse(), "an input on cpu with layout torch.sparse_coo"),
+        (
+            torch.rand(2, dtype=torch.complex64).conj().imag,
+            "what lies in its memory is not what the tensor is",
+        ),
+        (torch._efficientzerotensor((2,)), "what lies in its memory is not what the tensor is"),
         (torch.empty(2, device="meta"), "an input on meta with layout torch.strided"),
     ],
 )

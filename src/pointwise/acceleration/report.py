@@ -11,6 +11,7 @@ from torch import fx
 
 from pointwise.acceleration import vocabulary
 from pointwise.convolution.problem import is_depthwise
+from pointwise.engine.cpu.isa import ISA
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +47,7 @@ class Report:
         shapes = ", ".join(map(str, self.shapes))
         lines = [
             f"inputs {shapes}: {len(self.fused)} calls as kernels, {len(self.plain)} plain, "
-            f"{self.arena / 1e6:.1f} MB between layers"
+            f"{self.arena / 1e6:.1f} MB between layers, {ISA.title}"
         ]
         kinds = Counter(entry.what for entry in self.fused)
         lines += [f"  fused  {count:4} × {what}" for what, count in kinds.most_common()]

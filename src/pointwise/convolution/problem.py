@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -73,5 +74,11 @@ def describe(
 
     ``padding`` is top, bottom, left, right.
     """
+    sizes = tuple(input_size), tuple(weight_size), tuple(stride), tuple(padding), tuple(dilation)
+    return _described(*sizes, groups, dtype, activation)
+
+
+@lru_cache(maxsize=4096)
+def _described(input_size, weight_size, stride, padding, dilation, groups, dtype, activation):
     seen = window(input_size[0], input_size[2:], weight_size[2:], stride, padding, dilation)
     return Convolution(seen, input_size[1], weight_size[0], groups, dtype, activation)

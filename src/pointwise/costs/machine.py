@@ -12,6 +12,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pointwise.engine.cpu.isa import ISA
 from pointwise.engine.cpu.launch import kernel, launch, threads
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.vector import REGISTER_BYTES, broadcast, fma, load, peek, store
@@ -32,7 +34,7 @@ _SMALLEST_CACHE = 32 * 2**20
 class Machine:
     """What the machine can do at most, with the threads in use."""
 
-    cpu: str
+    cpu: str  # its name and ISA
     threads: int
     fma_gflops: float  # 10⁹ float32 operations per second, a fused multiply-add being two
     bandwidth_gbs: float  # 10⁹ bytes per second to and from memory
@@ -209,14 +211,14 @@ def _best(work: Callable[[], object], seconds: float) -> float:
 
 
 def cpu_name() -> str:
-    """What the processor calls itself."""
-    try:
+    """What the processor calls itself, and the instructions that kernels use of it."""
+    name = platform.processor() or platform.machine()
+    with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+                name = line.split(":", 1)[1].strip()
+                break
+    return f"{name} ({ISA.title})"
 
 
 def measured(quick: bool = False, with_caches: bool = False) -> Machine:

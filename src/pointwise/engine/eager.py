@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -35,11 +38,40 @@ def why_not_plain(x: Tensor) -> str | None:
     """Why a tensor is not an ordinary one, in memory with strides; None where it is."""
     if type(x) not in (Tensor, torch.nn.Parameter):
         return f"{type(x).__name__} is no plain tensor"
+    if torch._C._dispatch_keys(x).raw_repr() in _ordinary():
+        return None
     if is_wrapped(x):
         return "one of torch.func's transforms is at work"
     if x.device.type != "cpu" or x.layout != torch.strided:
         return f"an input on {x.device} with layout {x.layout}"
-    return None
+    return "what lies in its memory is not what the tensor is"
+
+
+@lru_cache
+def _ordinary() -> frozenset[int]:
+    """What PyTorch dispatches calls of a tensor by that is nothing but its memory.
+
+    Transforms, batched gradients, negated views and zeros without memory add something to it.
+    """
+    with torch.inference_mode():
+        inferred = torch.empty(0)
+    with torch.inference_mode(False):
+        plain = torch.empty(0)
+    return frozenset(torch._C._dispatch_keys(x).raw_repr() for x in (plain, inferred))
+
+
+def is_unseen(arguments: Iterable[object]) -> bool:
+    """Whether nobody would notice that a call went past PyTorch's dispatcher.
+
+    No transform, mode, trace or profiler is at work, and nothing given wants gradients.
+    """
+    if torch.compiler.is_compiling() or torch.autograd._profiler_enabled() or why_not_now():
+        return False
+    wants = torch.is_grad_enabled()
+    return not any(
+        isinstance(x, Tensor) and ((wants and x.requires_grad) or why_not_plain(x))
+        for x in arguments
+    )
 
 
 def is_wrapped(x: Tensor) -> bool:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import torch
+
+from pointwise.engine.eager import is_unseen
 
 library = torch.library.Library("pointwise", "DEF")
 
@@ -41,23 +44,32 @@ def define(
 ) -> None:
     """An operator by its schema: CPU kernel, plain PyTorch for other devices, shapes alone.
 
-    ``check`` refuses arguments by what can be known without values, ``check_values`` by values; the
-    forms themselves are called with what is right. An operator without them checks for itself.
+    ``check`` refuses arguments by what can be known without values (and is not asked twice about
+    the same shapes, types and numbers), ``check_values`` by values; the forms themselves are called
+    with what is right. An operator without them checks for itself.
     """
     name = schema.split("(")[0]
     # PyTorch lets None pass for any tensor.
     given = schema[len(name) + 1 : schema.index(") ->")].split(", ")
     needed = [(i, each.split()[1]) for i, each in enumerate(given) if each.startswith("Tensor ")]
 
+    sound: set[tuple] = set()  # what arguments were like that passed
+
     def checked(function: Callable) -> Callable:
         @functools.wraps(function)
         def call(*arguments):
-            for place, required in needed:
-                if arguments[place] is None:
-                    raise TypeError(f"{name}: {required} must be a tensor, got None")
-            for each in (check, check_values):
-                if each is not None:
-                    each(*arguments)
+            like = tuple(map(_signature, arguments))
+            if like not in sound:
+                for place, required in needed:
+                    if arguments[place] is None:
+                        raise TypeError(f"{name}: {required} must be a tensor, got None")
+                if check is not None:
+                    check(*arguments)
+                if len(sound) >= _MOST:
+                    sound.clear()
+                sound.add(like)
+            if check_values is not None:
+                check_values(*arguments)
             return function(*arguments)
 
         return untraced(call)
@@ -70,9 +82,37 @@ def define(
         return fake(*arguments)
 
     library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-    library.impl(name, checked(cpu), "CPU")
+    on_cpu = checked(cpu)
+    library.impl(name, on_cpu, "CPU")
     library.impl(name, checked(plain), "CompositeExplicitAutograd")
     torch.library.register_fake(f"pointwise::{name}", foreseen, lib=library)
+    setattr(ops, name, _quick(getattr(torch.ops.pointwise, name), on_cpu))
+    setattr(at_once, name, on_cpu)
+
+
+ops = SimpleNamespace()
+"""``torch.ops.pointwise``; called past PyTorch's dispatcher, which takes as long as a small
+convolution, where nobody would notice."""
+
+at_once = SimpleNamespace()
+"""The CPU forms of the operators with their checks, for arguments that are ``is_unseen``."""
+
+
+def _quick(operator: Callable, on_cpu: Callable) -> Callable:
+    def call(*arguments):
+        return on_cpu(*arguments) if is_unseen(arguments) else operator(*arguments)
+
+    return call
+
+
+_MOST = 4096  # kinds of arguments that an operator remembers
+
+
+def _signature(argument):
+    """All that ``check`` may look at."""
+    if isinstance(argument, torch.Tensor):
+        return argument.shape, argument.dtype, argument.device, argument.layout
+    return tuple(argument) if isinstance(argument, list) else argument
 
 
 def _is_open(argument) -> bool:

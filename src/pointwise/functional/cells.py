@@ -8,12 +8,10 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from pointwise import (
-    checks,
-    operators,  # noqa: F401  (registers torch.ops.pointwise)
-)
+from pointwise import checks
 from pointwise.cloud.neighborhood import Neighborhood
 from pointwise.cloud.point_cloud import PointCloud
+from pointwise.operators import ops
 
 _REDUCTIONS = ("mean", "sum")
 
@@ -56,7 +54,7 @@ def cell_conv(
     compute, weight, bias = _in_float(features, weight, bias)
     checks.alike("cell_conv", features=compute, weight=weight)
     tables = _tables(compute, neighborhood)
-    out = torch.ops.pointwise.cell_conv(compute, weight, bias, *tables, reduction == "mean")
+    out = ops.cell_conv(compute, weight, bias, *tables, reduction == "mean")
     return out.to(features.dtype)
 
 
@@ -77,7 +75,7 @@ def cell_depthwise_conv(
     compute, weight, _ = _in_float(features, weight, None)
     checks.alike("cell_depthwise_conv", features=compute, weight=weight)
     tables = _tables(compute, neighborhood)
-    out = torch.ops.pointwise.cell_depthwise_conv(compute, weight, *tables, reduction == "mean")
+    out = ops.cell_depthwise_conv(compute, weight, *tables, reduction == "mean")
     return out.to(features.dtype)
 
 
@@ -118,7 +116,7 @@ def cell_separable_conv(
     if needs_grad:
         mixed = cell_depthwise_conv(compute, neighborhood, depthwise, reduction=reduction)
         return pointwise_conv(mixed, pointwise, bias).to(features.dtype)
-    out = torch.ops.pointwise.cell_separable_conv(
+    out = ops.cell_separable_conv(
         compute,
         depthwise,
         pointwise,
@@ -165,7 +163,7 @@ def cell_shift_conv(
     checks.alike(caller, features=compute, weight=weight)
     tables = _tables(compute, neighborhood)
     mean = reduction == "mean"
-    out = torch.ops.pointwise.cell_shift_conv(compute, weight, bias, *tables, k, mean)
+    out = ops.cell_shift_conv(compute, weight, bias, *tables, k, mean)
     return out.to(features.dtype)
 
 
@@ -187,7 +185,7 @@ def pointwise_conv(features: Tensor, weight: Tensor, bias: Tensor | None = None)
     checks.alike("pointwise_conv", weight=weight, bias=bias)
     compute, weight, bias = _in_float(features, weight, bias)
     checks.alike("pointwise_conv", features=compute, weight=weight)
-    return torch.ops.pointwise.pointwise_conv(compute, weight, bias).to(features.dtype)
+    return ops.pointwise_conv(compute, weight, bias).to(features.dtype)
 
 
 def over_queries(

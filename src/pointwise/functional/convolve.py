@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from pointwise import (
-    checks,
-    operators,  # noqa: F401  (registers torch.ops.pointwise)
-)
+from pointwise import checks
 from pointwise.convolution.epilogue import ACTIVATIONS, finish
 from pointwise.convolution.shift import padding_of, shift, shift_window
+from pointwise.engine.eager import is_unseen
+from pointwise.engine.library import at_once
 from pointwise.functional.padding import Padding, resolve
+from pointwise.operators import ops
 
 Size = int | Sequence[int]
 
@@ -50,8 +50,8 @@ def convolve(
 class _Call(NamedTuple):
     """A convolution with everything spelled out: an input with a batch, numbers per dimension."""
 
-    input: Tensor
-    weight: Tensor
+    input: Any  # the tensors
+    weight: Any
     bias: Tensor | None
     residual: Tensor | None
     stride: list[int]
@@ -77,7 +77,78 @@ def _complete(
     kind: str,
     names: tuple[str, str] = ("weight", "bias"),
 ) -> _Call:
-    """Checks everything; ``names`` are what the caller calls weight and bias."""
+    """Checks everything; ``names`` are what the caller calls weight and bias.
+
+    What passed with tensors of the same shapes and types is not checked again.
+    """
+    tensors = (input, weight, bias, residual)
+    key = _key(tensors, stride, padding, dilation, groups, activation)
+    if key is None:
+        return _checked(caller, dimensions, *tensors, stride, padding, dilation, groups, activation,
+                        kind, names)  # fmt: skip
+    key = (*key, caller, names[0], kind)
+    found = _passed.get(key)
+    if found is None:
+        call = _checked(caller, dimensions, *tensors, stride, padding, dilation, groups, activation,
+                        kind, names)  # fmt: skip
+        if len(_passed) >= _MOST:
+            _passed.clear()
+        _passed[key] = call._replace(input=None, weight=None, bias=None, residual=None)
+        return call
+    if input.dim() != dimensions + 2:
+        input = input.unsqueeze(0)
+        residual = None if residual is None else residual.unsqueeze(0)
+    if weight.dim() == 2:
+        weight = weight.reshape(*weight.shape, *[1] * dimensions)
+    return found._replace(input=input, weight=weight, bias=bias, residual=residual)
+
+
+_MOST = 4096
+_passed: dict[tuple, _Call] = {}
+
+
+def _key(tensors: Sequence[Any], *placed: Any) -> tuple | None:
+    """What the checks of a call depend on; None while graphs are traced and under autocast.
+
+    Numbers of other types compare alike (True and 1, say), and are checked every time.
+    """
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        return None
+    if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
+        return None
+    key: list[Any] = []
+    for x in tensors:
+        if x is not None:
+            if not isinstance(x, Tensor) or any(type(size) is not int for size in x.shape):
+                return None
+            x = x.shape, x.dtype, x.device, x.layout
+        key.append(x)
+    for given in placed:
+        if type(given) in (tuple, list):
+            if any(type(number) is not int for number in given):
+                return None
+            given = tuple(given)
+        elif given is not None and type(given) not in (int, str):
+            return None
+        key.append(given)
+    return tuple(key)
+
+
+def _checked(
+    caller: str,
+    dimensions: int,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    stride: Size,
+    padding: Padding,
+    dilation: Size,
+    groups: int | None,
+    activation: str | None,
+    kind: str,
+    names: tuple[str, str],
+) -> _Call:
     with _unrecorded():
         checks.image(caller, input, dimensions)
     batched = input.dim() == dimensions + 2
@@ -139,7 +210,7 @@ def separable(
     second = _complete(caller, dimensions, between, pointwise, bias, 1, 0, 1, groups, activation,
                        residual, "pointwise", ("pointwise", "bias"))  # fmt: skip
     if dimensions == 2 and groups == 1 and not _wants_grad(*tensors) and not _is_transformed():
-        out = torch.ops.pointwise.separable_conv2d(
+        out = ops.separable_conv2d(
             first.input, first.weight, second.weight, first.bias, second.bias, second.residual,
             first.stride, first.edges, first.dilation, first.activation,
             second.activation)  # fmt: skip
@@ -170,7 +241,7 @@ def shift_convolve(
                      "pointwise")  # fmt: skip
     x, weight, bias, residual = call.input, call.weight.flatten(1), call.bias, call.residual
     geometry = kernel, call.stride, apart
-    operator = torch.ops.pointwise.shift_conv2d
+    operator = ops.shift_conv2d
     if _is_transformed():
         moved = shift(x, shift_window(x.shape[0], x.shape[2:], *geometry))
         out = finish(F.conv2d(moved, call.weight, bias), residual, call.activation)
@@ -183,6 +254,9 @@ def shift_convolve(
 
 
 def _on_image(x, weight, bias, residual, stride, edges, dilation, groups, activation) -> Tensor:
+    given = (x, weight, bias, residual, stride, edges, dilation, groups, activation)
+    if is_unseen(given):
+        return at_once.conv2d(*given)
     if _is_transformed():
         # As the operators that every runtime knows, and that torch.func can transform.
         top, bottom, left, right = edges
@@ -193,7 +267,7 @@ def _on_image(x, weight, bias, residual, stride, edges, dilation, groups, activa
     if _wants_grad(x, weight, bias, residual):
         x = operator(x, weight, bias, None, stride, edges, dilation, groups, "none")
         return finish(x, residual, activation)
-    return operator(x, weight, bias, residual, stride, edges, dilation, groups, activation)
+    return operator(*given)
 
 
 def _on_line(x, weight, bias, residual, stride, edges, dilation, groups, activation) -> Tensor:

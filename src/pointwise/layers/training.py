@@ -19,6 +19,7 @@ from pointwise.convolution.problem import is_depthwise
 from pointwise.engine.eager import why_not_eager
 from pointwise.functional.padding import resolve
 from pointwise.layers.unit import Unit, is_batch_norm, is_ordinary, window_of
+from pointwise.operators import ops
 
 _INFINITY = float("inf")
 
@@ -74,7 +75,7 @@ def run(input: Tensor, units: Sequence[Unit], residual: Tensor | None = None) ->
     for number, (conv, module, activation, _) in enumerate(units):
         edges = resolve("", conv.padding, z.shape[2:], conv.kernel_size, conv.stride,
                         conv.dilation)  # fmt: skip
-        z, mean, variance = torch.ops.pointwise.norm_conv2d(
+        z, mean, variance = ops.norm_conv2d(
             z, *norm, conv.weight, conv.stride, edges, conv.dilation, conv.groups
         )
         scale, shift = _statistics(module, mean, variance, z.numel() // z.shape[1])
@@ -83,7 +84,7 @@ def run(input: Tensor, units: Sequence[Unit], residual: Tensor | None = None) ->
             norm = (mean, scale, shift, low, high)
             continue
         added = residual if number == len(units) - 1 else None
-        z = torch.ops.pointwise.norm_act(z, mean, scale, shift, added, activation or "none")
+        z = ops.norm_act(z, mean, scale, shift, added, activation or "none")
         norm = plain
     return z
 

@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 
 from pointwise.convolution.epilogue import finish
-from pointwise.engine.library import library
-
-_ops = torch.ops.pointwise
+from pointwise.engine.library import library, ops
 
 
 def register_gradients(name: str, sized: bool) -> None:
@@ -24,14 +22,14 @@ def register_gradients(name: str, sized: bool) -> None:
     """
 
     def convolve(input, weight, geometry):
-        return getattr(_ops, name)(input, weight, None, None, *geometry, "none")
+        return getattr(ops, name)(input, weight, None, None, *geometry, "none")
 
     def grad_input(grad, weight, input, geometry):
-        return getattr(_ops, f"{name}_grad_input")(grad, weight, input.shape, *geometry)
+        return getattr(ops, f"{name}_grad_input")(grad, weight, input.shape, *geometry)
 
     def grad_weight(grad, input, weight, geometry):
         size = (weight.shape,) if sized else ()
-        return getattr(_ops, f"{name}_grad_weight")(grad, input, *size, *geometry)
+        return getattr(ops, f"{name}_grad_weight")(grad, input, *size, *geometry)
 
     def setup(ctx, inputs, output) -> None:
         input, weight, bias, residual, *ctx.geometry, ctx.activation = inputs
@@ -46,7 +44,7 @@ def register_gradients(name: str, sized: bool) -> None:
         wants, geometry = ctx.needs_input_grad, ctx.geometry
         d_input = d_weight = d_bias = None
         if ctx.activation != "none":
-            before = getattr(_ops, name)(input, weight, *more, *geometry, "none")
+            before = getattr(ops, name)(input, weight, *more, *geometry, "none")
             grad = _through(ctx.activation, before, grad)
         if wants[0]:
             d_input = grad_input(grad, weight, input, geometry)

@@ -19,7 +19,7 @@ from pointwise.engine.cpu.loops.points import mixed_points
 from pointwise.engine.cpu.loops.weight_gradient import points_weight_gradient
 from pointwise.engine.cpu.search.neighbours import grid_search
 from pointwise.engine.cpu.search.voxels import voxel_grid
-from pointwise.engine.library import define, library
+from pointwise.engine.library import define, library, ops
 from pointwise.operators import requirements
 
 TABLE = "Tensor row_start, Tensor pairs"
@@ -215,7 +215,6 @@ def _cell_conv_setup(ctx, inputs, output) -> None:
 def _cell_conv_backward(ctx, grad):
     features, weight, *tables = ctx.saved_tensors
     wants = ctx.needs_input_grad
-    ops = torch.ops.pointwise
     d_features = d_weight = d_bias = None
     if wants[0]:
         d_features = ops.cell_conv_grad_input(grad, weight, *tables, ctx.mean, features.shape[0])
@@ -334,7 +333,6 @@ def _depthwise_setup(ctx, inputs, output) -> None:
 @once_differentiable
 def _depthwise_backward(ctx, grad):
     features, weight, *tables = ctx.saved_tensors
-    ops = torch.ops.pointwise
     d_features = d_weight = None
     if ctx.needs_input_grad[0]:
         d_features = ops.cell_depthwise_conv_grad_input(
@@ -408,7 +406,6 @@ def _pointwise_setup(ctx, inputs, output) -> None:
 @once_differentiable
 def _pointwise_backward(ctx, grad):
     features, weight = ctx.saved_tensors
-    ops = torch.ops.pointwise
     d_features = d_weight = d_bias = None
     if ctx.needs_input_grad[0]:
         d_features = ops.pointwise_conv(grad, weight.t(), None)

@@ -81,7 +81,8 @@ def _conv2d_cpu(input, weight, bias, residual, stride, padding, dilation, groups
     input, weight, bias, residual = map(ready, (input, weight, bias, residual))
     convolution = describe(input.shape, weight.shape, stride, padding, dilation, groups,
                            input.dtype, activation)  # fmt: skip
-    return _computed(input, convolution, weight, bias, residual).to(dtype)
+    out = _computed(input, convolution, weight, bias, residual)
+    return out if out.dtype == dtype else out.to(dtype)
 
 
 def _computed(input, convolution, weight, bias, residual):

@@ -18,7 +18,7 @@ from pointwise.convolution.epilogue import finish, kernel_form, why_not
 from pointwise.convolution.problem import is_depthwise
 from pointwise.convolution.window import window
 from pointwise.engine.cpu.loops import norm_act, normed_images
-from pointwise.engine.library import define, library
+from pointwise.engine.library import define, library, ops
 from pointwise.operators import requirements
 from pointwise.operators.images import GEOMETRY, channels_last, pad, ready, sizes_of
 
@@ -146,7 +146,7 @@ def _norm_conv2d_setup(ctx, inputs, output) -> None:
 def _norm_conv2d_backward(ctx, grad, d_mean, d_variance):
     z, mean, scale, shift, weight, out, out_mean = ctx.saved_tensors
     wanted = any(ctx.needs_input_grad[:4])  # scale and shift get theirs with the input's
-    d_z, d_scale, d_shift, d_weight = torch.ops.pointwise.norm_conv2d_backward(
+    d_z, d_scale, d_shift, d_weight = ops.norm_conv2d_backward(
         grad, d_mean, d_variance, out, out_mean, wanted, z, mean, scale, shift, ctx.low, ctx.high,
         weight, *ctx.geometry)  # fmt: skip
     through = wanted and mean is not None
@@ -227,7 +227,7 @@ def _norm_act_setup(ctx, inputs, output) -> None:
 @once_differentiable
 def _norm_act_backward(ctx, grad):
     z, mean, scale, shift, residual = ctx.saved_tensors
-    d_z, d_scale, d_shift, d_residual = torch.ops.pointwise.norm_act_backward(
+    d_z, d_scale, d_shift, d_residual = ops.norm_act_backward(
         grad, z, mean, scale, shift, residual, ctx.activation
     )
     d_residual = None if residual is None else d_residual

@@ -32,14 +32,13 @@ from pointwise.engine.cpu.loops.weight_gradient import (
 )
 from pointwise.engine.cpu.memory import empty_result
 from pointwise.engine.cpu.weights import pack_matrix
-from pointwise.engine.library import define, library
+from pointwise.engine.library import define, library, ops
 from pointwise.operators import requirements
 from pointwise.operators.bilinear import register_gradients
 from pointwise.operators.cells import TABLE, adjoint_over_table, gather_over_table
 from pointwise.operators.images import channels_last, ready
 
 _GEOMETRY = "SymInt[] kernel_size, SymInt[] stride, SymInt[] dilation"
-_ops = torch.ops.pointwise
 
 
 # --- on images ------------------------------------------------------------------------------------
@@ -233,11 +232,11 @@ def _cells_backward(ctx, grad):
     wants, kernel = ctx.needs_input_grad, (ctx.kernel_size, ctx.mean)
     d_features = d_weight = d_bias = None
     if wants[0]:
-        d_features = _ops.cell_shift_conv_grad_input(
+        d_features = ops.cell_shift_conv_grad_input(
             grad, weight, *tables, *kernel, features.shape[0]
         )
     if wants[1] or wants[2]:
-        d_weight, d_bias = _ops.cell_shift_conv_grad_weight(grad, features, *tables[:2], *kernel)
+        d_weight, d_bias = ops.cell_shift_conv_grad_weight(grad, features, *tables[:2], *kernel)
     return d_features, d_weight, d_bias if ctx.with_bias else None, *[None] * 6
 
 

@@ -22,7 +22,6 @@ from pointwise.engine.cpu.vector import (
     at_most,
     broadcast,
     bytes_of,
-    call,
     choose,
     fma,
     lanes_of,
@@ -30,6 +29,7 @@ from pointwise.engine.cpu.vector import (
     load,
     load_first,
     magnitude,
+    multiply_add,
     number,
     store,
     store_first,
@@ -64,7 +64,7 @@ def exponential(typingctx, a):
             return ir.Constant(shape, [value] * count)
 
         def fma(p, q, r):
-            return call(builder, f"llvm.fma.v{count}f{bits}", shape, [p, q, r])
+            return multiply_add(builder, p, q, r)
 
         # At most 2 to the power of what is infinity; a comparison that is false for NaN keeps it.
         least, most = (-708.396, 710.0) if double else (-87.3365, 89.0)

@@ -15,17 +15,17 @@ from numba import types
 from numba.extending import intrinsic
 
 from pointwise.engine.cpu.flow import chosen, repeat
+from pointwise.engine.cpu.isa import ISA
 from pointwise.engine.cpu.launch import device
 from pointwise.engine.cpu.vector import (
-    REGISTER_BYTES,
     Vector,
     bytes_of,
-    call,
     clamp,
     first_lanes,
     lanes_of,
     masked_load,
     masked_store,
+    multiply_add,
     prefetch,
     splat,
     vector_of,
@@ -33,8 +33,7 @@ from pointwise.engine.cpu.vector import (
 
 # Accumulators and operands have to fit in the machine's registers: 32 with AVX-512 and on 64-bit
 # Arm, 16 on older x86. Written for two vectors of columns; one vector gets the same rows.
-ROWS = 14 if REGISTER_BYTES == 64 else 6
-
+ROWS = 14 if ISA.registers == 32 else 6
 
 # Rows of a gathered tile lie this many bytes apart where they fit: an odd number of cache lines, so
 # that rows do not share cache sets, and a constant, so that every operand of the inner loop is one
@@ -179,14 +178,14 @@ class _Product:
         for v in range(self.vectors):
             place = self.plus(b, self.times(_I64(v), between))
             values.append(self.load(self.plus(place, _I64(k * self.register))))
-        name, results = f"llvm.fma.v{self.width}f{self.size * 8}", []
+        results = []
         for r, (number, added) in enumerate(rows):
             place = self.plus(self.plus(a[number], added), _I64(k * self.size))
             pointer = self.builder.inttoptr(place, self.scalar.as_pointer())
             lanes = splat(self.builder, self.builder.load(pointer, align=self.size), self.width)
             for v in range(self.vectors):
-                operands = [lanes, values[v], sums[r * self.vectors + v]]
-                results.append(call(self.builder, name, self.shape, operands))
+                total = sums[r * self.vectors + v]
+                results.append(multiply_add(self.builder, lanes, values[v], total))
         return results
 
     # --- before and behind it ---

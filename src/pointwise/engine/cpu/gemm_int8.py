@@ -16,6 +16,7 @@ from numba import types
 from numba.extending import intrinsic
 from torch import Tensor
 
+from pointwise.engine.cpu.isa import has
 from pointwise.engine.cpu.launch import device
 from pointwise.engine.cpu.vector import call, clamp, first_lanes, masked_load, masked_store, splat
 
@@ -30,15 +31,7 @@ _F32 = ir.FloatType()
 _ROUNDER = 12582912.0
 
 
-def _has_vnni() -> bool:
-    try:
-        features = llvm.get_host_cpu_features()
-    except RuntimeError:  # LLVM cannot tell on some platforms
-        return False
-    return all(features.get(name) for name in ("avx512vnni", "avx512bw", "avx512vl"))
-
-
-HAS_VNNI = _has_vnni()
+HAS_VNNI = has("avx512vnni", "avx512bw", "avx512vl")
 """Whether this machine multiplies bytes four at a time."""
 
 

@@ -24,6 +24,7 @@ from numba.core.runtime import rtsys
 from numba.core.serialize import dumps
 
 from pointwise.atomic import replacing
+from pointwise.engine.cpu.isa import ISA
 
 _MAGIC = b"pointwise kernel 1\n"
 _DIGEST = hashlib.sha256().digest_size
@@ -119,7 +120,7 @@ class KernelCache(caching._Cache):
     def _file(self, sig, codegen) -> tuple[Path, bytes]:
         """The file for this machine and this Numba, and the digest of all it must agree with."""
         assert self._place is not None
-        machine = (str(sig), numba.__version__, llvmlite.__version__, codegen.magic_tuple())
+        machine = (str(sig), numba.__version__, llvmlite.__version__, ISA, codegen.magic_tuple())
         kind = hashlib.sha256(repr(machine).encode()).hexdigest()[:16]
         sources = (self._place.locator.get_source_stamp(), fingerprint())
         key = repr((machine, self._function.__qualname__, sources)).encode()

@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from pointwise.engine.cpu.vector import call, splat, vector_of
+from pointwise.engine.cpu.vector import multiply_add, splat, vector_of
 
 Matrix = list[list[Fraction]]
 
@@ -150,5 +150,4 @@ def _added(builder, total, factor: float, value, shape):
     spread = splat(builder, shape.element(factor), shape.count)
     if total is None:
         return builder.fmul(spread, value)
-    size = 32 if isinstance(shape.element, ir.FloatType) else 64
-    return call(builder, f"llvm.fma.v{shape.count}f{size}", shape, [spread, value, total])
+    return multiply_add(builder, spread, value, total)

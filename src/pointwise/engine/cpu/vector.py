@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import operator
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -18,22 +17,12 @@ from numba.core.datamodel import models
 from numba.extending import intrinsic, overload, register_model
 
 from pointwise.engine.cpu.flow import chosen
+from pointwise.engine.cpu.isa import ISA, has
 
+REGISTER_BYTES = ISA.register_bytes
+"""The size of a vector register: 64 (AVX-512), 32 (AVX2) or 16."""
 
-def _register_bytes() -> int:
-    """The widest vector register of this machine, in bytes: 64 (AVX-512), 32 (AVX) or 16."""
-    try:
-        features = llvm.get_host_cpu_features()
-    except RuntimeError:  # LLVM cannot tell on some platforms
-        return 16
-    if features.get("avx512f"):
-        return 64
-    return 32 if features.get("avx") else 16
-
-
-REGISTER_BYTES = _register_bytes()
-
-MASKS_ARE_FREE = REGISTER_BYTES == 64
+MASKS_ARE_FREE = ISA.name == "avx512"
 """A store with a mask is one instruction. With AVX2 it is microcode on some processors (AMD's
 before Zen 4: 20 cycles and more), so that whole registers are written without one."""
 
@@ -109,6 +98,16 @@ def call(builder, name: str, result, arguments):
     """Calls an LLVM intrinsic by its full name (llvmlite's own helper knows no vectors)."""
     signature = ir.FunctionType(result, [argument.type for argument in arguments])
     return builder.call(cgutils.get_or_insert_function(builder.module, signature, name), arguments)
+
+
+# Without the instruction, a product rounded once would be a function call for every lane.
+_FMA = "fma" if ISA.title == "NEON" or has("fma") else "fmuladd"
+
+
+def multiply_add(builder, a, b, c):
+    """``a * b + c`` of vectors: rounded once, where the machine does that."""
+    size = 32 if isinstance(a.type.element, ir.FloatType) else 64
+    return call(builder, f"llvm.{_FMA}.v{a.type.count}f{size}", a.type, [a, b, c])
 
 
 def prefetch(builder, address) -> None:
@@ -293,10 +292,10 @@ def number(typingctx, value, like):
 
 @intrinsic
 def fma(typingctx, a, b, c):
-    """``a * b + c`` lane by lane, rounded once."""
+    """``a * b + c`` lane by lane: rounded once, where the machine does that."""
 
     def codegen(context, builder, signature, arguments):
-        return call(builder, f"llvm.fma.{_suffix(a)}", _llvm_type(a), arguments)
+        return multiply_add(builder, *arguments)
 
     return a(a, b, c), codegen
 

@@ -7,6 +7,7 @@ with the zero point's share of them, and become ``sum·factor + shift``, one of 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -88,9 +89,13 @@ class StencilWeight(Weights):
 def pack_stencil(weight: Tensor, bias: Tensor | None) -> StencilWeight:
     """Orders a depthwise weight as the stencil reads it."""
     rows = weight.flatten(1).t().contiguous()
-    if bias is None:
-        bias = torch.zeros(len(weight), dtype=weight.dtype)
-    return StencilWeight(rows, bias)
+    return StencilWeight(rows, _zeros(len(weight), weight.dtype) if bias is None else bias)
+
+
+@lru_cache(maxsize=256)
+def _zeros(count: int, dtype: torch.dtype) -> Tensor:
+    """Kept, since nobody writes them."""
+    return torch.zeros(count, dtype=dtype)
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,10 @@ from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.vector import (
     Vector,
     bytes_of,
-    call,
     clamp,
     masked_load,
     masked_store,
+    multiply_add,
     splat,
     vector_of,
 )
@@ -87,8 +87,7 @@ class _Block:
         self.builder.store(value, pointer, align=self.size)
 
     def fma(self, a, b, c):
-        name = f"llvm.fma.v{self.count}f{self.size * 8}"
-        return call(self.builder, name, self.shape, [a, b, c])
+        return multiply_add(self.builder, a, b, c)
 
     def is_inside(self, column):
         """Whether a column, counted from the first, lies in the image."""

@@ -19,10 +19,10 @@ from pointwise.engine.cpu.launch import device_of
 from pointwise.engine.cpu.norm import NORM
 from pointwise.engine.cpu.vector import (
     bytes_of,
-    call,
     clamp,
     masked_load,
     masked_store,
+    multiply_add,
     splat,
     vector_of,
 )
@@ -111,7 +111,7 @@ def stencil_backward(taps: int, stride: int, phase: int, partial: bool):
                 return builder.add(address, builder.mul(i64(number), window.pixel))
 
             def fma(a, b, c):
-                return call(builder, f"llvm.fma.v{count}f{size * 8}", shape, [a, b, c])
+                return multiply_add(builder, a, b, c)
 
             def body(channel, lanes):
                 def at(address):

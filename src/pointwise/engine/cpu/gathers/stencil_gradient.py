@@ -11,9 +11,9 @@ from pointwise.engine.cpu.gathers.stencil import over_channels
 from pointwise.engine.cpu.launch import device_of
 from pointwise.engine.cpu.vector import (
     bytes_of,
-    call,
     masked_load,
     masked_store,
+    multiply_add,
     splat,
     vector_of,
 )
@@ -74,7 +74,7 @@ def stencil_gradient(points: int, taps: int, stride: int, edge: bool):
                 return everywhere if lanes is None else builder.and_(lanes, everywhere)
 
             def add_product(sum_, a, b):
-                return call(builder, f"llvm.fma.v{count}f{size * 8}", shape, [a, b, sum_])
+                return multiply_add(builder, a, b, sum_)
 
             columns = [] if taps == 0 else list(range((points - 1) * stride + taps))
             inside = {c: within(i64(c)) for c in columns}
