@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pointwise.convolution.epilogue import ACTIVATIONS, CLAMP_ONLY, finish, kernel_form, why_not
-from pointwise.engine.cpu.activation import activate, exponential, slope
+from pointwise.engine.cpu.activation import activate, activation_function, exponential, slope
 from pointwise.engine.cpu.by_dtype import by_dtype
-from pointwise.engine.cpu.launch import device, launch
+from pointwise.engine.cpu.device import device
+from pointwise.engine.cpu.launch import launch
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.vector import bytes_of, lanes_of, load_first, store_first
 
@@ -103,13 +104,13 @@ EACH = pytest.mark.parametrize(
     [(row.name, dtype) for row in ACTIVATIONS.values() for dtype in (torch.float32, torch.float64)
      if row.bounds is None and why_not(row.name, dtype) is None],
 )  # fmt: skip
-ROWS = Layout("Rows", "*x row_bytes count columns kind")
+ROWS = Layout("Rows", "*x row_bytes count columns activation")
 
 
 @device
 def _activate(arguments, program, thread, like):
     own = ROWS(arguments)
-    activate(own.x, own.row_bytes, own.count, own.columns, own.kind, like)
+    activate(own.activation, own.x, own.row_bytes, own.count, own.columns)
 
 
 @device
@@ -126,8 +127,9 @@ ACTIVATE, SLOPES = by_dtype(_activate, "test_activate"), by_dtype(_slopes, "test
 def activated(x: Tensor, activation: str, columns: int) -> Tensor:
     """``x [rows, ...]`` with its first columns activated by the kernel."""
     out = x.clone()
+    function = activation_function(kernel_form(activation, x.dtype)[2], x.dtype)
     arguments = ROWS(x=out, row_bytes=out.stride(0) * out.element_size(), count=len(out),
-                     columns=columns, kind=kernel_form(activation, x.dtype)[2])  # fmt: skip
+                     columns=columns, activation=function)  # fmt: skip
     launch(ACTIVATE[x.dtype], arguments, 1)
     return out
 

@@ -43,9 +43,9 @@ def test_modes(mode, why):
         (torch.rand(2, 2).to_sparse(), "an input on cpu with layout torch.sparse_coo"),
         (
             torch.rand(2, dtype=torch.complex64).conj().imag,
-            "what lies in its memory is not what the tensor is",
+            "an input that is to be conjugated or negated",
         ),
-        (torch._efficientzerotensor((2,)), "what lies in its memory is not what the tensor is"),
+        (torch._efficientzerotensor((2,)), "an input whose memory does not hold its values"),
         (torch.empty(2, device="meta"), "an input on meta with layout torch.strided"),
     ],
 )

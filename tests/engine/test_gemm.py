@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pointwise.engine.cpu.by_dtype import by_dtype
+from pointwise.engine.cpu.device import device
 from pointwise.engine.cpu.gemm import (
     FROM_BIAS,
     FROM_NOTHING,
@@ -17,7 +18,7 @@ from pointwise.engine.cpu.gemm import (
     multiply,
     multiply_turned,
 )
-from pointwise.engine.cpu.launch import device, launch
+from pointwise.engine.cpu.launch import launch
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.pack import pack, pack_kernels, pad_row, padded_columns
 from pointwise.engine.cpu.vector import REGISTER_BYTES, number

@@ -37,8 +37,6 @@ def key_of(inputs: Sequence[Any]) -> tuple | str:
             return f"{type(x).__name__} is no plain tensor"
         elif why := why_not_plain(x):
             return why
-        elif x.is_conj() or x.is_neg():
-            return "an input that is to be conjugated or negated"
         else:
             key.append((x.shape, x.stride(), x.dtype))
     return tuple(key)

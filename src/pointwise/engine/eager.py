@@ -44,7 +44,9 @@ def why_not_plain(x: Tensor) -> str | None:
         return "one of torch.func's transforms is at work"
     if x.device.type != "cpu" or x.layout != torch.strided:
         return f"an input on {x.device} with layout {x.layout}"
-    return "what lies in its memory is not what the tensor is"
+    if x.is_conj() or x.is_neg():
+        return "an input that is to be conjugated or negated"
+    return "an input whose memory does not hold its values"
 
 
 @lru_cache

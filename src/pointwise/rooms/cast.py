@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from pointwise.engine.cpu.launch import device, host
+from pointwise.engine.cpu.device import device
+from pointwise.engine.cpu.launch import host
 from pointwise.rooms.solids import BALL, BOX, Solids
 
 # A ray may leave the middle of its grid cell by at most this part of a step, so that the window of

@@ -1,8 +1,9 @@
-"""Activations in kernels: each one's formula and slope, and the choice among them by number.
+"""Activations in kernels: each one's formula and slope, and how kernels come by them.
 
 The table is ``convolution/epilogue.py``. Each of its rows that is not a clamp has two functions
 here, of one register and a number ``like`` of its type: ``NAME(x, like)`` and its derivative,
-``NAME_slope(x, like)``. Kernels choose by the row's place in the table (``activate``, ``slope``).
+``NAME_slope(x, like)``. A kernel applies the formula by calling a function whose address it is
+given (``activate``), and chooses the slope by the row's place in the table (``slope``).
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ from typing import Any
 
 import torch
 from llvmlite import ir
+from numba import types
 from numba.extending import intrinsic
 
 from pointwise.convolution.epilogue import ACTIVATIONS, kernel_form
 from pointwise.convolution.epilogue import CLAMP_ONLY as CLAMP_ONLY
-from pointwise.engine.cpu.launch import device, device_of
+from pointwise.engine.cpu.by_dtype import ZEROS
+from pointwise.engine.cpu.device import device, device_of
+from pointwise.engine.cpu.launch import kernel
 from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.vector import (
     at_most,
@@ -26,12 +30,10 @@ from pointwise.engine.cpu.vector import (
     fma,
     lanes_of,
     less,
-    load,
     load_first,
     magnitude,
     multiply_add,
     number,
-    store,
     store_first,
     within,
 )
@@ -234,45 +236,76 @@ def _up_to_22(x, like):
 
 # --- by number ------------------------------------------------------------------------------------
 
-FORM = Layout("Form", "low:real high:real kind")
-"""The bounds that a kernel clamps to, and the number of what it then applies."""
+FORM = Layout("Form", "low:real high:real activation")
+"""The bounds that a kernel clamps to, and the function that it then applies."""
 
 
 def form_arguments(activation: str, dtype: torch.dtype) -> Arguments:
     """``kernel_form`` as kernels read it."""
     low, high, kind = kernel_form(activation, dtype)
-    return FORM(low=low, high=high, kind=kind)
+    return FORM(low=low, high=high, activation=activation_function(kind, dtype))
 
 
-def _over_rows(name: str, formula: Any) -> Any:
-    """Applies a formula in place to ``count`` rows of ``columns`` numbers."""
+def _over_rows(name: str) -> Any:
+    """What applies a formula in place to ``count`` rows of ``columns`` numbers."""
+    formula = globals()[name]
 
     @device_of(name)
     def apply(rows, row_bytes, count, columns, like):
         size, width = bytes_of(like), lanes_of(like)
-        whole = columns // width * width
         for r in range(count):
             row = rows + r * row_bytes
-            for k in range(0, whole, width):
-                store(row + k * size, formula(load(row + k * size, like), like))
-            if whole < columns:
-                last, left = row + whole * size, columns - whole
-                store_first(last, formula(load_first(last, left, like), like), left)
+            for k in range(0, columns, width):
+                left = columns - k
+                value = load_first(row + k * size, left, like)
+                store_first(row + k * size, formula(value, like), left)
 
     return apply
 
 
-def _activate_or(name: str, kind: int, otherwise: Any) -> Any:
-    apply = _over_rows(name, globals()[name])
+def _over_rows_of(name: str, dtype: torch.dtype) -> kernel:
+    apply, like = _over_rows(name), ZEROS[dtype]
 
-    @device_of(name)
-    def activate(rows, row_bytes, count, columns, given, like):
-        if given == kind:
-            apply(rows, row_bytes, count, columns, like)
-        else:
-            otherwise(rows, row_bytes, count, columns, given, like)
+    def run(rows, row_bytes, count, columns):
+        apply(rows, row_bytes, count, columns, like)
 
-    return activate
+    return kernel(run, f"{name}_{dtype}", ((types.int64,) * 4, types.void))
+
+
+_FUNCTIONS = {
+    (kind, dtype): _over_rows_of(row.name, dtype)
+    for kind, row in enumerate(ACTIVATIONS.values())
+    if row.bounds is None
+    for dtype in ZEROS
+}
+
+
+def activation_function(kind: int, dtype: torch.dtype) -> int:
+    """The address of the function that ``activate`` calls; 0 where clamping is all there is.
+
+    It is compiled by itself: in each kernel, the formulas of all activations would take longer to
+    compile than the kernel.
+    """
+    return 0 if kind == CLAMP_ONLY else _FUNCTIONS[kind, dtype].address
+
+
+@intrinsic
+def _apply(typingctx, function, rows, row_bytes, count, columns):
+    def codegen(context, builder, signature, values):
+        own = [types.int64] * 4
+        shape = context.call_conv.get_function_type(types.none, own)
+        address = builder.inttoptr(values[0], shape.as_pointer())
+        context.call_conv.call_function(builder, address, types.none, own, values[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 5), codegen
+
+
+@device
+def activate(function, rows, row_bytes, count, columns):
+    """Applies an ``activation_function``, or 0, in place to rows that are in the cache."""
+    if function != 0:
+        _apply(function, rows, row_bytes, count, columns)
 
 
 def _slope_or(name: str, kind: int, otherwise: Any) -> Any:
@@ -283,11 +316,6 @@ def _slope_or(name: str, kind: int, otherwise: Any) -> Any:
         return formula(x, like) if given == kind else otherwise(x, given, like)
 
     return slope
-
-
-@device
-def _leave(rows, row_bytes, count, columns, kind, like):
-    """What is done to rows where nothing but clamping is to be done."""
 
 
 @device
@@ -302,9 +330,6 @@ def _by_kind(choice: Any, otherwise: Any) -> Any:
             otherwise = choice(row.name, kind, otherwise)
     return otherwise
 
-
-activate = _by_kind(_activate_or, _leave)
-"""``activate(rows, row_bytes, count, columns, kind, like)``: in place, to rows in the cache."""
 
 slope = _by_kind(_slope_or, _one)
 """``slope(x, kind, like)``: the derivative at x; 1 of what clamps, whose bounds tell the rest."""

@@ -14,9 +14,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from pointwise.engine.cpu.device import device
 from pointwise.engine.cpu.flow import chosen, repeat
 from pointwise.engine.cpu.isa import ISA
-from pointwise.engine.cpu.launch import device
 from pointwise.engine.cpu.vector import (
     Vector,
     bytes_of,
@@ -105,6 +105,8 @@ class _Product:
     def __init__(self, builder, vector: Vector, sizes, walk, some, asks, arguments) -> None:
         self.builder, self.walk, self.some, self.asks = builder, walk, some, asks
         self.rows, self.vectors = sizes
+        # The last rows of a tile are not worth the code; one or two alone are all of a product.
+        self.unrolled = not some or walk == TILE or self.rows <= 2
         self.a, self.a_stride, self.b, self.b_stride, self.depth, self.c = arguments[:6]
         self.c_row, self.valid_rows, self.valid_columns, self.start = arguments[6:10]
         self.source, self.source_row, self.bias, self.low, self.high = arguments[10:15]
@@ -154,8 +156,11 @@ class _Product:
 
             return body
 
-        turns, left = builder.sdiv(self.depth, _I64(_STEPS)), builder.srem(self.depth, _I64(_STEPS))
-        state = repeat(builder, turns, [*begins, self.b, self.ahead, *sums], turn(_STEPS))
+        state, left = [*begins, self.b, self.ahead, *sums], self.depth
+        if self.unrolled:
+            turns = builder.sdiv(self.depth, _I64(_STEPS))
+            state = repeat(builder, turns, state, turn(_STEPS))
+            left = builder.srem(self.depth, _I64(_STEPS))
         return repeat(builder, left, state, turn(1))[count + 2 :]
 
     def rows_of_a(self) -> tuple[list, list]:

@@ -16,8 +16,8 @@ from numba import types
 from numba.extending import intrinsic
 from torch import Tensor
 
+from pointwise.engine.cpu.device import device
 from pointwise.engine.cpu.isa import has
-from pointwise.engine.cpu.launch import device
 from pointwise.engine.cpu.vector import call, clamp, first_lanes, masked_load, masked_store, splat
 
 LANES = 16  # columns of one register

@@ -31,6 +31,7 @@ from numba.extending import intrinsic
 from numba.np.ufunc.parallel import _launch_threads
 from torch import Tensor
 
+from pointwise.engine.cpu.device import device
 from pointwise.engine.cpu.kernel_cache import KernelCache
 from pointwise.engine.cpu.layout import Arguments
 from pointwise.engine.cpu.vector import peek, poke
@@ -53,27 +54,6 @@ def _mark_forked() -> None:
 # A forked child (a DataLoader worker) inherits an OpenMP runtime whose threads did not come along.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_mark_forked)
-
-
-device = njit(nogil=True, error_model="numpy")
-"""Marks a function that kernels call. It is compiled into each of them, and cached with them."""
-
-inlined = njit(nogil=True, error_model="numpy", forceinline=True)
-"""``device`` for a part of a loop that is a function for its reader: no call is left of it."""
-
-
-def device_of(*parts):
-    """``device`` for functions that another function makes, which ``parts`` tell apart.
-
-    Machine code is linked by name, also when it comes from the cache: two functions of one name
-    would become one.
-    """
-
-    def mark(function):
-        function.__qualname__ += "_".join(("", *map(str, parts)))
-        return device(function)
-
-    return mark
 
 
 class _KernelCompiler(_CFuncCompiler):
@@ -127,8 +107,8 @@ class kernel:
     another function need a ``name`` each.
     """
 
-    def __init__(self, function, name: str = "") -> None:
-        self.function = function
+    def __init__(self, function, name: str = "", signature=_KERNEL) -> None:
+        self.function, self.signature = function, signature
         self.name = name or function.__qualname__
         function.__qualname__ = self.name  # see device_of
         self.__doc__ = function.__doc__
@@ -137,7 +117,7 @@ class kernel:
     def compiled(self) -> _Kernel:
         # The attribute keeps the machine code alive as long as its address is in use.
         options = {"nogil": True, "error_model": "numpy"}
-        compiled = _Kernel(self.function, _KERNEL, {}, options)
+        compiled = _Kernel(self.function, self.signature, {}, options)
         compiled._cache = KernelCache(self.function, alone=True)
         compiled.compile()
         return compiled

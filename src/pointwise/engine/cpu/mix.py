@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from pointwise.convolution.epilogue import kernel_form
-from pointwise.engine.cpu.activation import CLAMP_ONLY, activate
+from pointwise.engine.cpu.activation import activate, activation_function
+from pointwise.engine.cpu.device import device
 from pointwise.engine.cpu.gemm import FROM_BIAS, FROM_ROWS, multiply
 from pointwise.engine.cpu.gemm_int8 import FLOAT, GROUP
 from pointwise.engine.cpu.gemm_int8 import multiply as multiply_int8
-from pointwise.engine.cpu.launch import device
 from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.moments import add_moments
 from pointwise.engine.cpu.vector import bytes_of, lanes_of, number
 from pointwise.engine.cpu.weights import PackedWeight, PackedWeightInt8, WinogradWeight
 
-MIX = Layout("Mix", "*weight *bias depth columns out_row low:real high:real kind")
+MIX = Layout("Mix", "*weight *bias depth columns out_row low:real high:real activation")
 """Of each group ``depth × columns``; results are rows ``out_row`` bytes apart, kept within ``low …
-high`` and then given to the activation ``kind``."""
+high`` and then given to the function ``activation``."""
 
 MIX_INT8 = Layout(
     "MixInt8",
@@ -39,7 +39,7 @@ def mix_arguments(
         out_row=out_row,
         low=low,
         high=high,
-        kind=kind,
+        activation=activation_function(kind, weight.dtype),
     )
 
 
@@ -94,8 +94,7 @@ def mix_tile(mix, out, residual, a, a_row, is_tile, first, rows, group, column, 
     multiply(a, a_row, is_tile, weight, panel, mix.depth, out + offset, mix.out_row, rows, columns,
              start, residual + offset, mix.out_row, bias, low, high, ahead, ahead_end, apart,
              like)  # fmt: skip
-    if mix.kind != CLAMP_ONLY:
-        activate(out + offset, mix.out_row, rows, columns, mix.kind, like)
+    activate(mix.activation, out + offset, mix.out_row, rows, columns)
     if moments != 0:
         add_moments(moments, out + offset, mix.out_row, rows, columns, channel,
                     mix.out_row // size, split, begins, like)  # fmt: skip

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from pointwise.engine.cpu.by_dtype import by_dtype
-from pointwise.engine.cpu.launch import array, device, kernel, launch
+from pointwise.engine.cpu.device import device
+from pointwise.engine.cpu.launch import array, kernel, launch
 from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.norm import NORM
 from pointwise.engine.cpu.pack import padded_columns

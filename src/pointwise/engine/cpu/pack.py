@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from pointwise.engine.cpu.by_dtype import by_dtype
-from pointwise.engine.cpu.launch import device, launch
+from pointwise.engine.cpu.device import device
+from pointwise.engine.cpu.launch import launch
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.memory import empty
 from pointwise.engine.cpu.vector import (

@@ -9,7 +9,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from pointwise.engine.cpu.by_dtype import by_dtype
-from pointwise.engine.cpu.launch import device, device_of, launch
+from pointwise.engine.cpu.device import device, device_of
+from pointwise.engine.cpu.launch import launch
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.vector import (
     broadcast,

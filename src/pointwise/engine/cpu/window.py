@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pointwise.convolution.window import Window
-from pointwise.engine.cpu.launch import device
+from pointwise.engine.cpu.device import device
 from pointwise.engine.cpu.layout import Arguments, Layout
 
 WINDOW = Layout(

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from pointwise.convolution.window import Window
+from pointwise.engine.cpu.device import device
 from pointwise.engine.cpu.gathers.prologue import transfer_rows, zeros
-from pointwise.engine.cpu.launch import device
 from pointwise.engine.cpu.partial_sums import SPLITS
 from pointwise.engine.cpu.window import over_other_pixels
 

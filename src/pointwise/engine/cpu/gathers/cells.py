@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pointwise.engine.cpu.launch import array, device, kernel, launch
+from pointwise.engine.cpu.device import device
+from pointwise.engine.cpu.launch import array, kernel, launch
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.vector import (
     broadcast,

@@ -6,6 +6,7 @@ its own this is the depthwise convolution; followed by a mix it is the separable
 
 from __future__ import annotations
 
+from pointwise.engine.cpu.device import device
 from pointwise.engine.cpu.gathers.cells import (
     ADJOINT_OF_MEAN,
     MEAN,
@@ -14,7 +15,6 @@ from pointwise.engine.cpu.gathers.cells import (
     pairs_of,
     reciprocal,
 )
-from pointwise.engine.cpu.launch import device
 from pointwise.engine.cpu.vector import (
     broadcast,
     bytes_of,

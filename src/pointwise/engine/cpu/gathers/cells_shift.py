@@ -8,6 +8,7 @@ table, as that of ``cells``.
 
 from __future__ import annotations
 
+from pointwise.engine.cpu.device import device
 from pointwise.engine.cpu.gathers.cells import (
     ADJOINT_OF_MEAN,
     MEAN,
@@ -17,7 +18,6 @@ from pointwise.engine.cpu.gathers.cells import (
     reciprocal,
 )
 from pointwise.engine.cpu.gathers.prologue import zeros
-from pointwise.engine.cpu.launch import device
 from pointwise.engine.cpu.vector import (
     broadcast,
     bytes_of,

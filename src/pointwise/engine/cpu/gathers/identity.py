@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pointwise.engine.cpu.launch import device
+from pointwise.engine.cpu.device import device
 from pointwise.engine.cpu.vector import bytes_of, lanes_of, load_first, store_first
 
 

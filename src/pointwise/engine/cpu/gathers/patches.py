@@ -9,8 +9,8 @@ from __future__ import annotations
 from functools import lru_cache
 
 from pointwise.convolution.window import Window
+from pointwise.engine.cpu.device import device, device_of
 from pointwise.engine.cpu.gathers.prologue import copy, transfer, transfer_rows
-from pointwise.engine.cpu.launch import device, device_of
 from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.vector import broadcast, bytes_of, lanes_of, number, store, store_first
 from pointwise.engine.cpu.window import WINDOW, window_arguments

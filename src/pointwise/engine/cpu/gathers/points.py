@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from pointwise.engine.cpu.device import device
 from pointwise.engine.cpu.gathers import cells, cells_depthwise, cells_shift, identity
-from pointwise.engine.cpu.launch import device
 from pointwise.engine.cpu.layout import Arguments, Layout
 
 IDENTITY, CELLS, CELLS_DEPTHWISE, CELLS_SHIFT = range(4)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pointwise.engine.cpu.launch import device
+from pointwise.engine.cpu.device import device
 from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.vector import (
     broadcast,

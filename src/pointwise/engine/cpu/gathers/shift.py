@@ -12,8 +12,8 @@ from functools import lru_cache
 
 from pointwise.convolution.shift import adjoint_window
 from pointwise.convolution.window import Window
+from pointwise.engine.cpu.device import device
 from pointwise.engine.cpu.gathers.prologue import copy, zeros
-from pointwise.engine.cpu.launch import device
 from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.vector import bytes_of
 from pointwise.engine.cpu.window import WINDOW, window_arguments

@@ -11,7 +11,8 @@ from numba import types
 from numba.extending import intrinsic
 
 from pointwise.convolution.window import Window
-from pointwise.engine.cpu.activation import CLAMP_ONLY, activate
+from pointwise.engine.cpu.activation import activate
+from pointwise.engine.cpu.device import device
 from pointwise.engine.cpu.flow import repeat
 from pointwise.engine.cpu.gathers.stencil_rows import (
     choose_block,
@@ -19,7 +20,6 @@ from pointwise.engine.cpu.gathers.stencil_rows import (
     over_channels,
     rows_of,
 )
-from pointwise.engine.cpu.launch import device
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.vector import (
     Vector,
@@ -33,9 +33,9 @@ from pointwise.engine.cpu.vector import (
 )
 from pointwise.engine.cpu.window import WINDOW
 
-STENCIL = Layout("Stencil", "*weight *bias low:real high:real kind")
+STENCIL = Layout("Stencil", "*weight *bias low:real high:real activation")
 """``weight [taps_y, taps_x, C]``, ``bias [C]``; results are kept within ``low … high``, then comes
-the activation ``kind``."""
+the function ``activation``."""
 
 BLOCKS = (8, 7, 4, 1)
 """Points that are made at once."""
@@ -227,8 +227,7 @@ def _points_of_block(points):
 @device
 def _finish(out, out_pixel, count, window, stencil, like):
     """Applies the activation, if there is one; then points have to follow one another."""
-    if stencil.kind != CLAMP_ONLY:
-        activate(out, out_pixel, count, window.channels, stencil.kind, like)
+    activate(stencil.activation, out, out_pixel, count, window.channels)
 
 
 # The shapes that networks use have rows of their own; (0, 0) is any other.

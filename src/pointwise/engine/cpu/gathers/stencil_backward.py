@@ -14,8 +14,8 @@ from numba import types
 from numba.core.cgutils import unpack_tuple
 from numba.extending import intrinsic
 
+from pointwise.engine.cpu.device import device_of
 from pointwise.engine.cpu.gathers.stencil import over_channels
-from pointwise.engine.cpu.launch import device_of
 from pointwise.engine.cpu.norm import NORM
 from pointwise.engine.cpu.vector import (
     bytes_of,

@@ -16,6 +16,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from pointwise.convolution.window import Window
+from pointwise.engine.cpu.device import device
 from pointwise.engine.cpu.flow import repeat
 from pointwise.engine.cpu.gathers.stencil_rows import (
     choose_block,
@@ -24,7 +25,6 @@ from pointwise.engine.cpu.gathers.stencil_rows import (
     rows_of,
 )
 from pointwise.engine.cpu.gemm_int8 import dot_bytes
-from pointwise.engine.cpu.launch import device
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.vector import call, first_lanes, masked_load, masked_store, poke
 from pointwise.engine.cpu.window import WINDOW

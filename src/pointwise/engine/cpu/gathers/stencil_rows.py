@@ -14,7 +14,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core.cgutils import unpack_tuple
 
-from pointwise.engine.cpu.launch import device_of
+from pointwise.engine.cpu.device import device_of
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.vector import first_lanes
 

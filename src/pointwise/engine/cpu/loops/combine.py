@@ -11,7 +11,8 @@ from torch import Tensor
 from pointwise.engine.cpu.activation import FORM, activate, form_arguments
 from pointwise.engine.cpu.by_dtype import by_dtype
 from pointwise.engine.cpu.cut import cut_rows
-from pointwise.engine.cpu.launch import Launch, device
+from pointwise.engine.cpu.device import device
+from pointwise.engine.cpu.launch import Launch
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.vector import (
     bytes_of,
@@ -63,7 +64,7 @@ def _combine(arguments, program, thread, like):
             elif how != COPY:
                 value = value * load_first(y + at, left, like)
             store_first(out + at, within(value, low, high), left)
-        activate(out, own.out_row, 1, columns, form.kind, like)
+        activate(form.activation, out, own.out_row, 1, columns)
 
 
 _KERNELS = by_dtype(_combine, "combine")

@@ -8,12 +8,14 @@ from torch import Tensor
 
 from pointwise.convolution.epilogue import kernel_form
 from pointwise.convolution.window import Window
+from pointwise.engine.cpu.activation import activation_function
 from pointwise.engine.cpu.cut import cut_bands
+from pointwise.engine.cpu.device import device, device_of
 from pointwise.engine.cpu.gathers import stencil, stencil_int8
 from pointwise.engine.cpu.gathers.band import band_of, fixed_bands, window_bytes
 from pointwise.engine.cpu.gathers.stencil import STENCIL
 from pointwise.engine.cpu.gathers.stencil_int8 import STENCIL_INT8
-from pointwise.engine.cpu.launch import Launch, device, device_of, threads
+from pointwise.engine.cpu.launch import Launch, threads
 from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.loops.row_kernels import BYTES, FLOATS, row_kernel, row_kernels
 from pointwise.engine.cpu.memory import empty_result
@@ -93,7 +95,13 @@ def stencil_arguments(
             blank=weight.blank,
         )
     low, high, kind = kernel_form(activation, weight.dtype)
-    return STENCIL(weight=weight.weight, bias=weight.bias, low=low, high=high, kind=kind)
+    return STENCIL(
+        weight=weight.weight,
+        bias=weight.bias,
+        low=low,
+        high=high,
+        activation=activation_function(kind, weight.dtype),
+    )
 
 
 def stencil_bytes(weight: StencilWeight | StencilWeightInt8, window: Window) -> int:

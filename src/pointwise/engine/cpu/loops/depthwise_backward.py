@@ -10,10 +10,11 @@ from torch import Tensor
 
 from pointwise.convolution.window import Window
 from pointwise.engine.cpu.by_dtype import by_dtype
+from pointwise.engine.cpu.device import device_of
 from pointwise.engine.cpu.gathers.band import copy_line, fixed_bands
 from pointwise.engine.cpu.gathers.prologue import Correction
 from pointwise.engine.cpu.gathers.stencil_backward import BACKWARD_ROWS, PIXELS, reach
-from pointwise.engine.cpu.launch import device_of, kernel, launch, threads
+from pointwise.engine.cpu.launch import kernel, launch, threads
 from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.memory import empty, empty_image
 from pointwise.engine.cpu.norm import NORM

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from pointwise.convolution.window import Window
 from pointwise.engine.cpu.by_dtype import by_dtype
+from pointwise.engine.cpu.device import device, device_of
 from pointwise.engine.cpu.gathers import cells_depthwise
 from pointwise.engine.cpu.gathers.band import band_of, fixed_bands, window_bytes
 from pointwise.engine.cpu.gathers.points import GATHER, Gather
 from pointwise.engine.cpu.gathers.prologue import transfer_rows
 from pointwise.engine.cpu.gathers.stencil_gradient import GRADIENT_ROWS
-from pointwise.engine.cpu.launch import device, device_of, launch, threads
+from pointwise.engine.cpu.launch import launch, threads
 from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.loops.row_kernels import row_kernel, row_kernels
 from pointwise.engine.cpu.memory import empty

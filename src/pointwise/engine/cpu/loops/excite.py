@@ -16,10 +16,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pointwise.engine.cpu.activation import CLAMP_ONLY, FORM, activate, form_arguments, quotient
+from pointwise.engine.cpu.activation import FORM, activate, form_arguments, quotient
 from pointwise.engine.cpu.by_dtype import by_dtype
 from pointwise.engine.cpu.cut import TEAM
-from pointwise.engine.cpu.launch import Launch, device
+from pointwise.engine.cpu.device import device
+from pointwise.engine.cpu.launch import Launch
 from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.pack import pack, pad_row, padded_columns
 from pointwise.engine.cpu.vector import (
@@ -191,7 +192,7 @@ def _excite(arguments, program, thread, like):
     for c in range(first, end, width):
         bias = own.wide_bias + c * size if own.wide_bias != 0 else 0
         weight = _factors(weight, bias, hidden, own.hidden, factors + c * size, low, high, like)
-    activate(factors + first * size, row, 1, end - first, own.gate.kind, like)
+    activate(own.gate.activation, factors + first * size, row, 1, end - first)
     begin = image * cut.pixels * row + first * size
     _scale(own.x + begin, own.out + begin, row, cut.pixels, factors + first * size, end - first,
            own.last, like)  # fmt: skip
@@ -209,7 +210,7 @@ def _hidden(room, blocks, wide, bias, out, form, like):
         if bias != 0:
             total = total + load(bias + j, like)
         store(out + j, within(total, low, high))
-    activate(out, wide, 1, wide // bytes_of(like), form.kind, like)
+    activate(form.activation, out, wide, 1, wide // bytes_of(like))
 
 
 @device
@@ -222,8 +223,7 @@ def _scale(x, out, row, pixels, factors, channels, form, like):
             at, left = p * row + c * size, channels - c
             value = load_first(x + at, left, like) * load(factors + c * size, like)
             store_first(out + at, within(value, low, high), left)
-        if form.kind != CLAMP_ONLY:
-            activate(out + p * row, row, 1, channels, form.kind, like)
+        activate(form.activation, out + p * row, row, 1, channels)
 
 
 _SQUEEZE_KERNELS = by_dtype(_squeeze, "squeeze")

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from pointwise.convolution.window import Window
 from pointwise.engine.cpu.cut import cut_lines, row_stride
+from pointwise.engine.cpu.device import device, device_of
 from pointwise.engine.cpu.gathers import stencil
 from pointwise.engine.cpu.gathers.patches import PATCHES, fill_floats, patches_arguments
 from pointwise.engine.cpu.gathers.prologue import copy
 from pointwise.engine.cpu.gathers.stencil import STENCIL
 from pointwise.engine.cpu.gemm import ROWS, TILE_ROW
-from pointwise.engine.cpu.launch import Launch, device, device_of, threads
+from pointwise.engine.cpu.launch import Launch, threads
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.loops.depthwise import stencil_arguments
 from pointwise.engine.cpu.loops.row_kernels import row_kernel, row_kernels

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from pointwise.engine.cpu.by_dtype import by_dtype
 from pointwise.engine.cpu.cut import cut_rows
-from pointwise.engine.cpu.launch import Launch, device
+from pointwise.engine.cpu.device import device
+from pointwise.engine.cpu.launch import Launch
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.vector import (
     broadcast,

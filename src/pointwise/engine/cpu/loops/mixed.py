@@ -16,6 +16,7 @@ from pointwise.convolution.window import Window
 from pointwise.engine.cpu import gemm_int8
 from pointwise.engine.cpu.by_dtype import by_dtype, of_type
 from pointwise.engine.cpu.cut import TEAM, cut_points, odd_lines, row_stride
+from pointwise.engine.cpu.device import device_of
 from pointwise.engine.cpu.gathers.patches import (
     PATCHES,
     fill_bytes,
@@ -24,7 +25,7 @@ from pointwise.engine.cpu.gathers.patches import (
 )
 from pointwise.engine.cpu.gathers.prologue import other_image
 from pointwise.engine.cpu.gemm import ROWS, TILE_ROW
-from pointwise.engine.cpu.launch import Launch, device_of, kernel, threads
+from pointwise.engine.cpu.launch import Launch, kernel, threads
 from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.memory import empty_result
 from pointwise.engine.cpu.mix import (

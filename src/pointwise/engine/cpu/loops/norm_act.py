@@ -8,9 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pointwise.engine.cpu.activation import CLAMP_ONLY, activate, slope
+from pointwise.engine.cpu.activation import CLAMP_ONLY, activate, activation_function, slope
 from pointwise.engine.cpu.by_dtype import by_dtype
-from pointwise.engine.cpu.launch import device, launch
+from pointwise.engine.cpu.device import device
+from pointwise.engine.cpu.launch import launch
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.memory import empty_image
 from pointwise.engine.cpu.norm import NORM
@@ -29,7 +30,7 @@ from pointwise.engine.cpu.vector import (
     within,
 )
 
-_FORWARD = Layout("NormAct", "*x *out *residual channels rows kind", norm=NORM)
+_FORWARD = Layout("NormAct", "*x *out *residual channels rows activation", norm=NORM)
 _BACKWARD = Layout(
     "NormActGradient",
     "*x *out *residual *grad *residual_grad *sums channels rows kind numbers",
@@ -62,8 +63,7 @@ def _forward(arguments, program, thread, like):
             if own.residual != 0:
                 y = y + load_first(residual + here, left, like)
             store_first(out + here, within(y, low, high), left)
-    if own.kind != CLAMP_ONLY:
-        activate(out, row, rows, own.channels, own.kind, like)
+    activate(own.activation, out, row, rows, own.channels)
 
 
 @device
@@ -136,7 +136,7 @@ def forward(
         residual=residual,
         channels=channels,
         rows=rows,
-        kind=kind,
+        activation=activation_function(kind, z.dtype),
         norm=NORM(mean=mean, scale=scale, shift=shift, low=low, high=high),
     )
     launch(_FORWARD_KERNELS[z.dtype], arguments, -(-rows // _ROWS))

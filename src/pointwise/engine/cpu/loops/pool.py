@@ -7,7 +7,8 @@ from torch import Tensor
 from pointwise.convolution.window import Window
 from pointwise.engine.cpu.activation import quotient
 from pointwise.engine.cpu.by_dtype import by_dtype
-from pointwise.engine.cpu.launch import Launch, device, threads
+from pointwise.engine.cpu.device import device
+from pointwise.engine.cpu.launch import Launch, threads
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.vector import (
     at_most,

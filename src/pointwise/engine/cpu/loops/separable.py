@@ -7,11 +7,12 @@ from torch import Tensor
 
 from pointwise.convolution.window import Window
 from pointwise.engine.cpu.cut import cut_bands, odd_lines, row_stride
+from pointwise.engine.cpu.device import device_of
 from pointwise.engine.cpu.gathers import stencil, stencil_int8
 from pointwise.engine.cpu.gathers.stencil import STENCIL
 from pointwise.engine.cpu.gathers.stencil_int8 import STENCIL_INT8
 from pointwise.engine.cpu.gemm import ROWS, TILE_ROW
-from pointwise.engine.cpu.launch import Launch, device_of, threads
+from pointwise.engine.cpu.launch import Launch, threads
 from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.loops.depthwise import stencil_arguments, stencil_bytes
 from pointwise.engine.cpu.loops.row_kernels import BYTES, FLOATS, row_kernel, row_kernels

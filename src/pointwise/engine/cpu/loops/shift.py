@@ -7,9 +7,10 @@ from torch import Tensor
 from pointwise.convolution.window import Window, window
 from pointwise.engine.cpu.by_dtype import by_dtype
 from pointwise.engine.cpu.cut import cut_rows, row_stride
+from pointwise.engine.cpu.device import device
 from pointwise.engine.cpu.gathers.shift import SHIFT, adjoint_arguments, fill, shift_arguments
 from pointwise.engine.cpu.gemm import ROWS
-from pointwise.engine.cpu.launch import Launch, device, threads
+from pointwise.engine.cpu.launch import Launch, threads
 from pointwise.engine.cpu.loops.mixed import (
     gathered_of,
     image_tiling,

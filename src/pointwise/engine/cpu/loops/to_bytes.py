@@ -8,8 +8,9 @@ from numba import types
 from numba.extending import intrinsic
 from torch import Tensor
 
+from pointwise.engine.cpu.device import device
 from pointwise.engine.cpu.gemm_int8 import rounded
-from pointwise.engine.cpu.launch import Launch, device, kernel
+from pointwise.engine.cpu.launch import Launch, kernel
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.vector import (
     broadcast,

@@ -16,12 +16,13 @@ from torch import Tensor
 from pointwise.convolution.window import Window
 from pointwise.engine.cpu.by_dtype import by_dtype
 from pointwise.engine.cpu.cut import odd_lines
+from pointwise.engine.cpu.device import device, device_of
 from pointwise.engine.cpu.gathers import points, shift
 from pointwise.engine.cpu.gathers.patches import PATCHES, fill_floats, patches_arguments
 from pointwise.engine.cpu.gathers.prologue import other_image, transfer_rows
 from pointwise.engine.cpu.gathers.shift import SHIFT, shift_arguments
 from pointwise.engine.cpu.gemm import FROM_NOTHING, FROM_ROWS, multiply_turned
-from pointwise.engine.cpu.launch import device, device_of, kernel, launch, threads
+from pointwise.engine.cpu.launch import kernel, launch, threads
 from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.memory import empty
 from pointwise.engine.cpu.pack import padded_columns
@@ -44,8 +45,8 @@ def weight_gradient_of(name: str, gather: Layout, fill):
     """
     layout = Layout(
         f"WeightGradient{name}",
-        "*x *grad *sums *scratch *prologue *correction x_row grad_row gathered_row scratch_bytes "
-        "direct rows span tile groups inputs outputs taps block blocks bias numbers",
+        "*x *grad *sums *scratch *prologue *correction x_row grad_row gathered_row corrected_row "
+        "scratch_bytes direct rows span tile groups inputs outputs taps block blocks bias numbers",
         gather=gather,
     )
     # For each group and output, partial sums are [taps, inputs], and the bias's behind if it has
@@ -93,7 +94,7 @@ def weight_gradient_of(name: str, gather: Layout, fill):
                     poke(b + r * b_step + own.taps * channels * size, number(1, like))
             a, a_step = grad + first * own.grad_row, own.grad_row
             if own.correction != 0:
-                a, a_step = corrected, own.outputs * size
+                a, a_step = corrected, own.corrected_row
                 transfer_rows(a, a_step, grad + first * own.grad_row, own.grad_row, rows,
                               own.outputs, own.correction, group * own.outputs * size,
                               like)  # fmt: skip
@@ -159,8 +160,10 @@ def mixed_weight_gradient(
     direct = window.is_identity and prologue is None and x.shape[1] * size % REGISTER_BYTES == 0
     direct = direct and inputs * size % REGISTER_BYTES == 0
     gathered_row = odd_lines(block * taps * size)
-    tile = max(16, min(256, span, 384 * 1024 // (gathered_row + outputs * size)))
-    scratch_bytes = tile * (gathered_row + outputs * size)
+    # Rows a power of two apart would share a few sets of the cache.
+    corrected_row = odd_lines(outputs * size)
+    tile = max(16, min(256, span, 384 * 1024 // (gathered_row + corrected_row)))
+    scratch_bytes = tile * (gathered_row + corrected_row)
     count = groups * outputs * taps * inputs
     sums = empty((splits, padded_columns(count, dtype)), dtype)
     pixel = x.shape[1] * size
@@ -174,6 +177,7 @@ def mixed_weight_gradient(
         x_row=pixel,
         grad_row=grad.shape[1] * size,
         gathered_row=gathered_row,
+        corrected_row=corrected_row,
         scratch_bytes=scratch_bytes,
         direct=int(direct),
         rows=window.points,
@@ -247,6 +251,7 @@ def _of_rows(
         x_row=inputs * size,
         grad_row=outputs * size,
         gathered_row=gathered_row,
+        corrected_row=0,
         scratch_bytes=tile * gathered_row,
         direct=0,
         rows=rows,

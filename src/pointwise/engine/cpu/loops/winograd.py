@@ -20,12 +20,13 @@ import torch
 from torch import Tensor
 
 from pointwise.convolution.window import Window
-from pointwise.engine.cpu.activation import CLAMP_ONLY, activate
+from pointwise.engine.cpu.activation import activate
 from pointwise.engine.cpu.by_dtype import by_dtype
 from pointwise.engine.cpu.cut import cut_tiles, odd_lines
+from pointwise.engine.cpu.device import device_of
 from pointwise.engine.cpu.gathers.prologue import copy, zeros
 from pointwise.engine.cpu.gemm import ROWS, TILE_ROW, multiply
-from pointwise.engine.cpu.launch import Launch, device_of, threads
+from pointwise.engine.cpu.launch import Launch, threads
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.mix import MIX, mix_arguments
 from pointwise.engine.cpu.pack import pack_kernels, pad_row
@@ -162,10 +163,9 @@ def _loop_of(m: int):
                 finish(products + r * own.products_row, step, columns, own.out + place,
                        row * mix.out_row, mix.out_row, lines - y, row - x, bias, residual, low,
                        high, work, like)  # fmt: skip
-                if mix.kind != CLAMP_ONLY:
-                    for j in range(min(m, lines - y)):
-                        activate(own.out + place + j * row * mix.out_row, mix.out_row,
-                                 min(m, row - x), columns, mix.kind, like)  # fmt: skip
+                for j in range(min(m, lines - y)):
+                    activate(mix.activation, own.out + place + j * row * mix.out_row, mix.out_row,
+                             min(m, row - x), columns)  # fmt: skip
             column += own.block
 
     return some_tiles

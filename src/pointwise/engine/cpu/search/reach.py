@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pointwise.engine.cpu.launch import array, device, inlined
+from pointwise.engine.cpu.device import device, inlined
+from pointwise.engine.cpu.launch import array
 from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.search.grid import INDEX_BITS, Frame
 from pointwise.engine.cpu.vector import poke

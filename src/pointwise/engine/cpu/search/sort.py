@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pointwise.engine.cpu.launch import array, device, kernel, launch
+from pointwise.engine.cpu.device import device
+from pointwise.engine.cpu.launch import array, kernel, launch
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.vector import (
     bits,

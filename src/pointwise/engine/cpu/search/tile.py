@@ -12,7 +12,8 @@ from collections import namedtuple
 
 import numpy as np
 
-from pointwise.engine.cpu.launch import array, device, host, inlined, kernel
+from pointwise.engine.cpu.device import device, inlined
+from pointwise.engine.cpu.launch import array, host, kernel
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.search.grid import FRAME, GRID
 from pointwise.engine.cpu.search.reach import KERNEL, MARGIN, REACH, mark_rows, rows_around
