@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test test-isa check clean
 
 # torch first and pinned: an unpinned torch pulls gigabytes of CUDA packages on Linux.
 $(VENV)/ready: pyproject.toml
@@ -21,6 +21,12 @@ demo: $(VENV)/ready
 # A process for each core, up to four; a file's tests stay together, whose fixtures they share.
 test: $(VENV)/ready
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+
+# The engine and the operators on the next smaller instruction set that this processor has.
+test-isa: $(VENV)/ready
+	POINTWISE_ISA=$$($(BIN)/python -c "from pointwise.engine.cpu.isa import available; \
+		print(available()[:2][-1].name)") $(BIN)/pytest --numprocesses auto --maxprocesses 4 \
+		--dist loadfile $(ARGS) tests/engine tests/operators
 
 check: $(VENV)/ready
 	$(BIN)/ruff check .

@@ -130,7 +130,7 @@ class Matrices:
 
 
 @DTYPES
-@STARTS
+@pytest.mark.parametrize("start", [FROM_NOTHING, FROM_ROWS | FROM_BIAS], ids=["nothing", "both"])
 @pytest.mark.parametrize("rows", [1, ROWS // 2, ROWS - 1, ROWS, ROWS + 1, 3 * ROWS + 5])
 @pytest.mark.parametrize("columns", [1, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 64, 70])
 def test_against_numpy(rows, columns, start, dtype):

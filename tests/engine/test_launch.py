@@ -209,7 +209,8 @@ import sys
 
 import numpy as np
 
-from pointwise.engine.cpu.launch import array, device, device_of, kernel, launch
+from pointwise.engine.cpu.device import device, device_of
+from pointwise.engine.cpu.launch import array, kernel, launch
 from pointwise.engine.cpu.layout import Layout
 
 ADDED = Layout("Added", "*place times")

@@ -9,6 +9,7 @@ import pytest
 from numba import njit
 
 from pointwise.engine.cpu import vector as v
+from pointwise.engine.cpu.compress import compress_store
 
 FLOATS = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
@@ -161,18 +162,38 @@ def test_unsigned_integers_compare_as_unsigned():
 @njit
 def _compress(source, target, limit, like):
     value = v.load(source, like)
-    v.compress_store(target, value, v.less(value, v.broadcast(limit)))
+    compress_store(target, value, v.less(value, v.broadcast(limit)))
 
 
-@FLOATS
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint32])
 def test_compress_store(dtype):
+    """Every mask, or many where there are too many."""
     lanes = width(dtype)
-    for seed in range(5):
-        values = some(dtype, lanes, seed)
+    numbers = np.arange(1, lanes + 1).astype(dtype)
+    for mask in range(1 << lanes) if lanes <= 8 else range(0, 1 << lanes, 211):
+        kept = (mask >> np.arange(lanes)) & 1 == 1
+        values = np.where(kept, numbers, numbers + 100).astype(dtype)
         target = np.zeros(lanes, dtype)
-        _compress(address(values), address(target), dtype(0.5), dtype(0))
-        kept = values[values < 0.5]
-        np.testing.assert_array_equal(target[: len(kept)], kept)
+        _compress(address(values), address(target), dtype(100), dtype(0))
+        np.testing.assert_array_equal(target[: kept.sum()], numbers[kept])
+
+
+@njit
+def _compress_halves(source, target, mask, like):
+    """Of 32 bits, as many lanes as there are float64."""
+    whole = v.to_uint32(v.load(source, 0.0))
+    compress_store(target, whole, v.less(v.load(mask, 0.0), v.broadcast(0.5)))
+
+
+def test_compress_store_of_half_a_register():
+    lanes = width(np.float64)
+    values = np.arange(lanes).astype(np.float64) + 7
+    for mask in range(1 << lanes):
+        kept = (mask >> np.arange(lanes)) & 1 == 1
+        left_out = np.where(kept, 0.0, 1.0)
+        target = np.zeros(2 * lanes, np.uint32)
+        _compress_halves(address(values), address(target), address(left_out), 0.0)
+        np.testing.assert_array_equal(target[: kept.sum()], values[kept])
 
 
 @njit

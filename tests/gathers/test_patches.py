@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from image_cases import CASES, DTYPES, ImageCase, each, named
+from image_cases import CASES, ImageCase, each, named
 from image_oracle import TOLERANCE, reads
 from windows import image, window_of
 
@@ -43,18 +43,16 @@ def check(case: ImageCase, found: torch.Tensor) -> None:
     np.testing.assert_array_equal(found.numpy(), expected(case).astype(found.numpy().dtype))
 
 
-@DTYPES
 @each(BATCHED)
-def test_gather_is_the_oracle(case, dtype, poisoned):
-    check(case, gathered(case, case.tensor("input", dtype), window_of(case)))
+def test_gather_is_the_oracle(case, poisoned):
+    check(case, gathered(case, case.tensor("input"), window_of(case)))
 
 
-@DTYPES
 @each([case for case in CASES if case.batch and (
     not case.is_depthwise or case.channels[0] == case.channels[1])])  # fmt: skip
-def test_adjoint(case, dtype, poisoned):
+def test_adjoint(case, poisoned):
     """⟨Gx, a⟩ = ⟨x, Gᵀa⟩, where G is the convolution by a weight, and Gᵀ the input's gradient."""
-    x, weight, grad = (case.tensor(role, dtype) for role in ("input", "weight", "grad"))
+    x, weight, grad = (case.tensor(role) for role in ("input", "weight", "grad"))
     x, grad, field = image(x), image(grad), window_of(case)
     if is_depthwise(weight.shape, case.groups):
         out = depthwise(x, pack_stencil(weight, None), field)
@@ -66,7 +64,7 @@ def test_adjoint(case, dtype, poisoned):
     terms = case.terms + case.input_terms
     size = sum((a.double() * b.double()).abs().sum() for a, b in ((out, grad), (x, back)))
     size += case.expected[1].sum() * float(grad.abs().max())
-    assert abs(forward - backward) <= TOLERANCE * torch.finfo(dtype).eps * terms**0.5 * size
+    assert abs(forward - backward) <= TOLERANCE * torch.finfo(case.dtype).eps * terms**0.5 * size
 
 
 @each(FEW)

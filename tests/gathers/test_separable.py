@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from image_cases import DTYPES, ImageCase, each
+from image_cases import DTYPES, ImageCase, each, in_both
 from image_oracle import activate, assert_close
 from windows import EXACT, OWN, STENCILS, image, window_of
 
@@ -14,11 +14,15 @@ from pointwise.engine.cpu.loops.mixed import mixed
 from pointwise.engine.cpu.loops.separable import separable
 from pointwise.engine.cpu.weights import pack_stencil, pack_weight
 
-LARGE = [
-    ImageCase("as in a network", (28, 29), (64, 64), groups=64, layout="channels_last"),
-    ImageCase("wide", (9, 9), (1100, 1100), groups=1100, batch=1),  # rows longer than a tile's
-    ImageCase("5 × 5, stride 2", (31, 30), (33, 33), (5, 5), padding="same", stride=2, groups=33),
-]
+LARGE = in_both(
+    [
+        ImageCase("as in a network", (28, 29), (64, 64), groups=64, layout="channels_last"),
+        ImageCase("wide", (9, 9), (1100, 1100), groups=1100, batch=1),  # rows longer than a tile's
+        ImageCase(
+            "5 × 5, stride 2", (31, 30), (33, 33), (5, 5), padding="same", stride=2, groups=33
+        ),
+    ]
+)
 
 
 class Pair:
@@ -53,20 +57,18 @@ def outputs_of(case: ImageCase) -> int:
     return (1, 7, 16, 17, 33, 70)[sum(case.name.encode()) % 6]
 
 
-@DTYPES
 @each([*STENCILS, *OWN[::3], *LARGE])
-def test_joined_is_its_halves(case, dtype, poisoned):
-    pair = Pair(case, outputs_of(case), dtype)
+def test_joined_is_its_halves(case, poisoned):
+    pair = Pair(case, outputs_of(case), case.dtype)
     # The same operations in the same order: to the last bit.
     assert torch.equal(pair.joined(), pair.halves())
     given = (pair.residual, "relu6", "hardswish")
     assert torch.equal(pair.joined(*given), pair.halves(*given))
 
 
-@DTYPES
 @each(STENCILS[::3])
-def test_joined_is_the_oracle(case, dtype, poisoned):
-    pair = Pair(case, outputs_of(case), dtype)
+def test_joined_is_the_oracle(case, poisoned):
+    pair = Pair(case, outputs_of(case), case.dtype)
     middle, size = case.expected
     weight = pair.weight.double().numpy()[:, :, 0, 0]
     exact, sizes = (
@@ -90,10 +92,9 @@ def test_every_pair_of_epilogues(activation, between, dtype, poisoned):
             assert torch.equal(pair.joined(*given), pair.halves(*given))
 
 
-@DTYPES
 @each(LARGE)
-def test_the_same_bits_at_any_number_of_threads(case, dtype, threads):
-    pair = Pair(case, 48, dtype)
+def test_the_same_bits_at_any_number_of_threads(case, threads):
+    pair = Pair(case, 48, case.dtype)
     threads(1)
     alone = pair.joined(pair.residual, "silu", "relu")
     for count in (2, 3):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from image_cases import DTYPES, ImageCase, each
+from image_cases import ImageCase, each
 from image_oracle import activate, assert_close
 from windows import EXACT, OWN, STENCILS, image, window_of
 
@@ -22,54 +22,50 @@ def check(case: ImageCase, found: torch.Tensor, activation: str = "none") -> Non
                  case.terms + 8)  # fmt: skip
 
 
-def run(case: ImageCase, dtype, activation: str = "none") -> torch.Tensor:
-    x, weight, bias = case.tensors(dtype)
+def run(case: ImageCase, activation: str = "none") -> torch.Tensor:
+    x, weight, bias = case.tensors()
     weights = pack_stencil(weight.contiguous(), bias)
     return depthwise(image(x), weights, window_of(case), activation)
 
 
-@DTYPES
 @each([*STENCILS, *OWN])
-def test_gather_is_the_oracle(case, dtype, poisoned):
-    check(case, run(case, dtype))
+def test_gather_is_the_oracle(case, poisoned):
+    check(case, run(case))
 
 
-@DTYPES
 @pytest.mark.parametrize("activation", EXACT)
 @each(STENCILS[::5])
-def test_every_epilogue(case, activation, dtype, poisoned):
-    check(case, run(case, dtype, activation), activation)
+def test_every_epilogue(case, activation, poisoned):
+    check(case, run(case, activation), activation)
 
 
-@DTYPES
 @each(OWN)
-def test_rows_of_their_own_are_the_general_ones(case, dtype, monkeypatch):
+def test_rows_of_their_own_are_the_general_ones(case, monkeypatch):
     """Forward and the weight's gradient, for every length of a row."""
-    grad, x = image(case.tensor("grad", dtype)), image(case.tensor("input", dtype))
+    grad, x = image(case.tensor("grad")), image(case.tensor("input"))
 
     def both():
         gradient = depthwise_gradient.stencil_weight_gradient(grad, x, window_of(case), case.kernel)
         case.check_gradient("weight", gradient)
-        return run(case, dtype), gradient
+        return run(case), gradient
 
     found = both()
     for module in (loop, depthwise_gradient):
         monkeypatch.setattr(
             module, "row_kernel", lambda kernels, window, dtype: kernels[0, 0, dtype]
         )
-    eps = torch.finfo(dtype).eps
+    eps = torch.finfo(case.dtype).eps
     for a, b in zip(found, both(), strict=True):
         torch.testing.assert_close(a, b, rtol=16 * eps, atol=64 * eps)
 
 
-@DTYPES
 @each(STENCILS[::4])
-def test_results_with_gaps(case, dtype):
+def test_results_with_gaps(case):
     # As the gradient of a strided convolution writes them: what lies between is left alone.
     images, channels, height, width = case.result_shape
-    whole = image(torch.full((images, channels, 3 * height, 2 * width), 7.0, dtype=dtype))
+    whole = image(torch.full((images, channels, 3 * height, 2 * width), 7.0, dtype=case.dtype))
     part = whole[:, :, 1::3, 1::2]
-    x, weight, bias = case.tensors(dtype)
+    x, weight, bias = case.tensors()
     weights = pack_stencil(weight.contiguous(), bias)
     depthwise_launch(image(x), weights, window_of(case), part).run()
     check(case, part)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from image_cases import CASES, ImageCase
+from image_cases import CASES, ImageCase, in_turn
 
 from pointwise.convolution.epilogue import ACTIVATIONS
 from pointwise.convolution.window import Window, window
@@ -11,10 +11,12 @@ from pointwise.engine.cpu.gathers import stencil
 
 STENCILS = [case for case in CASES if case.batch and case.is_depthwise
             and case.channels[0] == case.channels[1]]  # fmt: skip
-OWN = [ImageCase(f"rows of {taps} with step {step}, {points} points", (3, (points - 1) * step + 1),
-                 (17, 17), (3, taps), stride=(1, step), padding=(1, (taps - 1) // 2), groups=17)
-       for taps, step in (*stencil.ROWS, (4, 1), (2, 3)) if taps
-       for points in (1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 14, 15, 16, 17, 22, 31)]  # fmt: skip
+OWN = in_turn(
+    ImageCase(f"rows of {taps} with step {step}, {points} points", (3, (points - 1) * step + 1),
+              (17, 17), (3, taps), stride=(1, step), padding=(1, (taps - 1) // 2), groups=17)
+    for taps, step in (*stencil.ROWS, (4, 1), (2, 3)) if taps
+    for points in (1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 14, 15, 16, 17, 22, 31)
+)  # fmt: skip
 
 EXACT = [row.name for row in ACTIVATIONS.values() if row.exact]
 

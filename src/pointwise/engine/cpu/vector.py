@@ -458,26 +458,6 @@ def to_uint32(typingctx, a):
 
 
 @intrinsic
-def compress_store(typingctx, address, value, mask):
-    """Writes the lanes of ``mask`` next to each other; the rest of the register follows as garbage.
-
-    The caller's buffer must have a whole register of room. (Compressing in the register and storing
-    all of it is several times faster on Zen 4 than the instruction that compresses into memory.)
-    """
-
-    def codegen(context, builder, signature, arguments):
-        shape = _llvm_type(value)
-        name = f"llvm.experimental.vector.compress.{_suffix(value)}"
-        passthru = ir.Constant(shape, ir.Undefined)
-        packed = call(builder, name, shape, [arguments[1], arguments[2], passthru])
-        pointer = _pointer(builder, arguments[0], shape)
-        builder.store(packed, pointer, align=value.dtype.bitwidth // 8)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, value, mask), codegen
-
-
-@intrinsic
 def resize(typingctx, address, size):
     """C's ``realloc``: a kernel's own memory, for results whose size is not known beforehand.
 

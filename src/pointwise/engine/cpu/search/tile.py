@@ -12,6 +12,7 @@ from collections import namedtuple
 
 import numpy as np
 
+from pointwise.engine.cpu.compress import compress_store
 from pointwise.engine.cpu.device import device, inlined
 from pointwise.engine.cpu.launch import array, host, kernel
 from pointwise.engine.cpu.layout import Layout
@@ -22,7 +23,6 @@ from pointwise.engine.cpu.vector import (
     at_most,
     bits,
     broadcast,
-    compress_store,
     count_bits,
     equal,
     first,
