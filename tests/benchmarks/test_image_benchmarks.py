@@ -155,6 +155,7 @@ def test_work_by_hand():
     )
 
 
+@pytest.mark.slow
 def test_mobilenet_s_work_is_a_little_less_than_published():
     """The paper counts 569 million multiply-adds, zeros outside of the image included."""
     case = image.network_case("mobilenet_v1", 2, 224, missing=PLAIN)
@@ -259,6 +260,7 @@ def test_runtimes_agree_on_convolutions(shape):
     assert {runtimes.ONNXRUNTIME, runtimes.OPENVINO} < set(results_of(case))
 
 
+@pytest.mark.slow
 def test_exported_networks_have_their_norms_folded_in():
     onnx = pytest.importorskip("onnx")
     for package in ("onnxscript", "onnxruntime", "openvino"):

@@ -134,6 +134,7 @@ def test_runs(tmp_path):
     assert "is a run and knows its own arguments" in str(result.exception)
 
 
+@pytest.mark.slow
 def test_files_of_others(tmp_path, own):
     """A program of torch.export has its layers; a function may bring its inputs."""
     net = MobileNetV1(classes=10, width=0.25).eval()
@@ -163,6 +164,7 @@ def test_files_of_others(tmp_path, own):
     assert "Network, 1x2x8x8: " in shown(f"{own}:both", "-i", "1x2x8x8")
 
 
+@pytest.mark.slow
 def test_onnx_files_by_layers(tmp_path):
     pytest.importorskip("onnxscript")
     runtimes = _runtimes()

@@ -56,6 +56,7 @@ def run(*arguments):
     return result.output
 
 
+@pytest.mark.slow
 def test_a_run_is_separated_tested_and_kept(folder, tmp_path):
     out = tmp_path / "out"
     text = run(folder / "run", "--budget", 0.3, "-o", out, "--json", tmp_path / "a.json")
@@ -87,6 +88,7 @@ def test_a_run_is_separated_tested_and_kept(folder, tmp_path):
     assert "Nothing was separated" in run(tmp_path / "more", "--rank", 1)
 
 
+@pytest.mark.slow
 def test_fine_tuning_goes_through_training_and_can_go_on(folder, tmp_path):
     out = tmp_path / "tuned"
     text = run(folder / "run", "--rank", 1, "--finetune", 1, "-o", out, "--learning-rate", 0.01)

@@ -62,6 +62,7 @@ def test_a_model_of_ones_own(own):
     assert "plain" in run(f"{own}:with_inputs", "--quick", "--rounds", "1")
 
 
+@pytest.mark.slow
 def test_ours_and_exported_programs(tmp_path):
     model, inputs, _ = find(Wanted("MobileNetV2", 2, 64))
     assert type(model).__name__ == "MobileNetV2"
@@ -98,6 +99,7 @@ def _saved(path, sizes) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_onnx_files(tmp_path):
     file = _saved(tmp_path / "open.onnx", ["n", 3, "h", "w"])
     assert find(Wanted(file)).inputs[0].shape == (1, 3, 224, 224)

@@ -55,6 +55,7 @@ def run(*arguments):
     return CliRunner(env={"COLUMNS": "80"}).invoke(app, [str(a) for a in arguments])
 
 
+@pytest.mark.slow
 def test_a_file_is_learned_and_tested(scene, tmp_path):
     out = tmp_path / "run"
     result = run(

@@ -55,7 +55,7 @@ def test_comparing_counts_what_the_page_says(number, tmp_path):
     ]
     words = [word for word in found[number] if word not in ("--rounds", "20")]
     printed = run([*words, "--rounds", "1"], tmp_path)
-    assert len(counted(shown)) == (8, 18)[number]
+    assert len(counted(shown)) == (9, 21)[number]
     assert counted(shown) == counted(printed)
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted(
         word for word in words if word.startswith("compare.")

@@ -150,6 +150,7 @@ print(out[0])
 """
 
 
+@pytest.mark.slow
 def test_processes_that_compile_at_once(tmp_path):
     (tmp_path / "together.py").write_text(TOGETHER)
     variables = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}

@@ -265,6 +265,7 @@ def _in_processes(folder, names: str) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_functions_of_one_factory_stay_two_in_the_cache(tmp_path):
     # Number, and whether it came from the cache. Machine code is linked by name: of two functions
     # of one name, one would run for both.
@@ -286,6 +287,7 @@ print("numba.np.linalg" in sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_what_is_cached_is_read_without_what_compiles():
     """Numba would load all it can compile first: a third of a second, and 28 MB."""
     for _ in range(2):  # the first time, it may have to be compiled

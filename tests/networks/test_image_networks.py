@@ -97,6 +97,7 @@ def test_parameters_and_multiply_adds_are_the_papers(make, size, millions, multi
     assert found / 1e6 == pytest.approx(multiply_adds, abs=0.51)
 
 
+@pytest.mark.slow
 def test_parameters_to_the_last_one():
     """As the authors of torchvision, timm and Keras count them."""
     for make, parameters in (

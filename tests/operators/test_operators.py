@@ -205,6 +205,7 @@ def test_search_knows_its_points_are_its_queries_through_the_dispatcher():
     assert bool(grid_search(*arguments)[2])
 
 
+@pytest.mark.slow
 def test_the_compiler_is_not_imported_for_a_convolution():
     # torch._dynamo takes as long to import as the rest of torch.
     code = """if True:

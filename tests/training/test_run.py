@@ -46,6 +46,7 @@ def test_a_run_comes_back_as_it_was(saved):
         torch.testing.assert_close(again.network.state_dict()[name], value, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_a_fresh_process_loads_it_without_lightning(saved):
     _, folder = saved
     code = (
