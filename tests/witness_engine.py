@@ -86,7 +86,7 @@ def has_vnni() -> bool:
 
 
 def emulate_vnni() -> None:
-    """Lets kernels of bytes run without AVX-512; to be called before ``pointwise`` is imported.
+    """Imports ``pointwise`` and lets its kernels of bytes run without AVX-512.
 
     Every AVX-512 instruction that kernels ask LLVM for by name is written in other words, exactly.
     Numba is told the machine's own features, the package those that int8 needs on top. Compiled
@@ -109,6 +109,10 @@ def emulate_vnni() -> None:
         return given(builder, function, args, *rest, **options)
 
     ir.IRBuilder.call = call
+    importlib.import_module("pointwise.operators")
+    for module in list(sys.modules.values()):  # of a checkout that knows fewer instructions
+        if getattr(module, "HAS_VNNI", None) is False:
+            module.HAS_VNNI = True  # type: ignore[attr-defined]
 
 
 def _apart(module: ir.Module, name: str, kind: ir.FunctionType, body: Callable) -> ir.Function:
