@@ -3,9 +3,11 @@
 import pytest
 import torch
 from torch.autograd import forward_ad
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pointwise.engine.eager import why_not_eager
+import pointwise as pw
+from pointwise.engine.eager import is_unseen, why_not_eager
 
 
 class Mode(TorchDispatchMode):
@@ -63,3 +65,43 @@ def test_transforms_and_tracers():
     torch.func.vmap(look)(torch.rand(2, 3))
     torch.jit.trace(look, torch.rand(3), check_trace=False)
     assert found == ["one of torch.func's transforms is at work", "it is being traced"]
+
+
+class Calls(TorchFunctionMode):
+    """Counts the calls of one operator of ours."""
+
+    count = 0
+
+    def __torch_function__(self, function, types, arguments=(), options=None):
+        self.count += "pointwise" in str(function)
+        return function(*arguments, **(options or {}))
+
+
+def test_whoever_watches_sees_the_operators():
+    """Past the dispatcher nothing is to be seen; so calls go that way only where nobody looks."""
+    x, weight = torch.rand(1, 4, 5, 5), torch.rand(3, 4, 1, 1)
+    assert is_unseen((x, weight, None, [1, 1], "none"))
+    assert not is_unseen((x, weight.clone().requires_grad_()))
+    with Calls() as calls:
+        expected = pw.conv2d(x, weight)
+    assert calls.count == 1
+    with torch.profiler.profile() as profiled:
+        found = pw.conv2d(x, weight)
+    assert "pointwise::conv2d" in [event.key for event in profiled.key_averages()]
+    assert torch.equal(found, expected)
+    assert torch.equal(pw.conv2d(x, weight), expected)
+
+
+def test_checks_that_passed_are_not_made_for_other_arguments():
+    x, weight = torch.rand(1, 4, 5, 5), torch.rand(3, 4, 3, 3)
+    for padding in (1, (1, 1)):
+        assert pw.conv2d(x, weight, padding=padding).shape == (1, 3, 5, 5)
+    for wrong, kind, message in (
+        ({"padding": True}, ValueError, "padding must be"),  # which equals 1
+        ({"stride": 1.0}, ValueError, "stride must be"),
+        ({"bias": torch.rand(4)}, ValueError, "bias must be"),
+        ({"bias": torch.rand(3).double()}, TypeError, "bias is"),
+        ({"activation": ["relu"]}, ValueError, "activation must be"),
+    ):
+        with pytest.raises(kind, match=message):
+            pw.conv2d(x, weight, **wrong)

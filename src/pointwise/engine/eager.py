@@ -67,7 +67,9 @@ def is_unseen(arguments: Iterable[object]) -> bool:
 
     No transform, mode, trace or profiler is at work, and nothing given wants gradients.
     """
-    if torch.compiler.is_compiling() or torch.autograd._profiler_enabled() or why_not_now():
+    if torch.compiler.is_compiling() or torch.autograd._profiler_enabled():
+        return False
+    if torch._C._len_torch_function_stack() or why_not_now():
         return False
     wants = torch.is_grad_enabled()
     return not any(
