@@ -18,14 +18,14 @@ $(VENV)/ready: pyproject.toml
 demo: $(VENV)/ready
 	$(BIN)/pointwise demo
 
-# A process for each core, up to four; a file's tests stay together, whose fixtures they share.
+# Two processes, of 3 GB at the end; a file's tests stay together, whose fixtures they share.
 test: $(VENV)/ready
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/pytest --numprocesses auto --maxprocesses 2 --dist loadfile $(ARGS)
 
 # The engine and the operators on the next smaller instruction set that this processor has.
 test-isa: $(VENV)/ready
 	POINTWISE_ISA=$$($(BIN)/python -c "from pointwise.engine.cpu.isa import available; \
-		print(available()[:2][-1].name)") $(BIN)/pytest --numprocesses auto --maxprocesses 4 \
+		print(available()[:2][-1].name)") $(BIN)/pytest --numprocesses auto --maxprocesses 2 \
 		--dist loadfile $(ARGS) tests/engine tests/operators
 
 check: $(VENV)/ready
