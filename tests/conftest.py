@@ -51,6 +51,16 @@ def pytest_collection_finish(session):
     gc.freeze()
 
 
+_THREADS = torch.get_num_threads()
+
+
+@pytest.fixture(autouse=True)
+def _threads_of_its_own():
+    """Each test begins with the same number of threads, in whatever order tests run."""
+    if torch.get_num_threads() != _THREADS:
+        torch.set_num_threads(_THREADS)
+
+
 @pytest.fixture
 def shared_data():
     """The folder of real files; skips the test where it is missing."""
