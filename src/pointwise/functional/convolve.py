@@ -82,18 +82,15 @@ def _complete(
     What passed with tensors of the same shapes and types is not checked again.
     """
     tensors = (input, weight, bias, residual)
-    key = _key(tensors, stride, padding, dilation, groups, activation)
-    if key is None:
-        return _checked(caller, dimensions, *tensors, stride, padding, dilation, groups, activation,
-                        kind, names)  # fmt: skip
-    key = (*key, caller, names[0], kind)
+    key = _key(tensors, stride, padding, dilation, groups, activation, kind, caller, names[0])
     found = _passed.get(key)
     if found is None:
         call = _checked(caller, dimensions, *tensors, stride, padding, dilation, groups, activation,
                         kind, names)  # fmt: skip
-        if len(_passed) >= _MOST:
-            _passed.clear()
-        _passed[key] = call._replace(input=None, weight=None, bias=None, residual=None)
+        if key is not None:
+            if len(_passed) >= _MOST:
+                _passed.clear()
+            _passed[key] = call._replace(input=None, weight=None, bias=None, residual=None)
         return call
     if input.dim() != dimensions + 2:
         input = input.unsqueeze(0)
@@ -104,7 +101,7 @@ def _complete(
 
 
 _MOST = 4096
-_passed: dict[tuple, _Call] = {}
+_passed: dict[tuple | None, _Call] = {}  # never of None
 
 
 def _key(tensors: Sequence[Any], *placed: Any) -> tuple | None:

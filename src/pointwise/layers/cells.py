@@ -56,7 +56,24 @@ def _uniform(parameter: Tensor, fan_in: int) -> None:
     nn.init.uniform_(parameter, -bound, bound)
 
 
-class CellConv(_CellKernel):
+class _Mixing(nn.Module):
+    """What has a weight ``[C_out, C_in, …]`` and perhaps a bias ``[C_out]``."""
+
+    def _make(self, in_channels: int, out_channels: int, bias: bool, kernel: tuple = ()) -> None:
+        checks.positive(type(self).__name__, "in_channels", in_channels)
+        checks.positive(type(self).__name__, "out_channels", out_channels)
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *kernel))
+        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        fan_in = self.weight[0].numel()
+        _uniform(self.weight, fan_in)
+        if self.bias is not None:
+            _uniform(self.bias, fan_in)
+
+
+class CellConv(_Mixing, _CellKernel):
     """Point-cloud convolution, ``functional.cell_conv``; dilation > 1 is its à-trous form.
 
     ``weight [C_out, C_in, k, k, k]``, ``bias [C_out]``. ``cell_size`` is the edge of a kernel cell
@@ -78,18 +95,7 @@ class CellConv(_CellKernel):
         reduction: str = "mean",
     ) -> None:
         super().__init__(cell_size, kernel_size, dilation, reduction)
-        checks.positive(type(self).__name__, "in_channels", in_channels)
-        checks.positive(type(self).__name__, "out_channels", out_channels)
-        shape = (out_channels, in_channels, *[kernel_size] * 3)
-        self.weight = nn.Parameter(torch.empty(shape))
-        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        fan_in = self.weight[0].numel()
-        _uniform(self.weight, fan_in)
-        if self.bias is not None:
-            _uniform(self.bias, fan_in)
+        self._make(in_channels, out_channels, bias, (kernel_size,) * 3)
 
     def convolve(self, features: Tensor, neighborhood: Neighborhood) -> Tensor:
         return functional.cell_conv(
@@ -176,7 +182,7 @@ class CellSeparableConv(_CellKernel):
         return f"{self.pointwise.shape[1]}, {len(self.pointwise)}, " + super().extra_repr()
 
 
-class CellShiftConv(_CellKernel):
+class CellShiftConv(_Mixing, _CellKernel):
     """Shift convolution on a cloud, ``functional.cell_shift_conv``: a channel sees one kernel cell.
 
     ``weight [C_out, C_in]``, ``bias [C_out]``: as many as ``PointwiseConv`` has.
@@ -193,16 +199,7 @@ class CellShiftConv(_CellKernel):
         reduction: str = "mean",
     ) -> None:
         super().__init__(cell_size, kernel_size, dilation, reduction)
-        checks.positive(type(self).__name__, "in_channels", in_channels)
-        checks.positive(type(self).__name__, "out_channels", out_channels)
-        self.weight = nn.Parameter(torch.empty(out_channels, in_channels))
-        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        _uniform(self.weight, self.weight.shape[1])
-        if self.bias is not None:
-            _uniform(self.bias, self.weight.shape[1])
+        self._make(in_channels, out_channels, bias)
 
     def convolve(self, features: Tensor, neighborhood: Neighborhood) -> Tensor:
         return functional.cell_shift_conv(
@@ -213,7 +210,7 @@ class CellShiftConv(_CellKernel):
         return f"{self.weight.shape[1]}, {self.weight.shape[0]}, " + super().extra_repr()
 
 
-class PointwiseConv(nn.Module):
+class PointwiseConv(_Mixing):
     """The 1×1 convolution on a cloud, ``functional.pointwise_conv``: a linear map at every point.
 
     ``weight [C_out, C_in]``, ``bias [C_out]``; ``state_dict``s interchange with ``nn.Linear``.
@@ -221,16 +218,7 @@ class PointwiseConv(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:
         super().__init__()
-        checks.positive(type(self).__name__, "in_channels", in_channels)
-        checks.positive(type(self).__name__, "out_channels", out_channels)
-        self.weight = nn.Parameter(torch.empty(out_channels, in_channels))
-        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        _uniform(self.weight, self.weight.shape[1])
-        if self.bias is not None:
-            _uniform(self.bias, self.weight.shape[1])
+        self._make(in_channels, out_channels, bias)
 
     def forward(self, features: Tensor) -> Tensor:
         return functional.pointwise_conv(features, self.weight, self.bias)

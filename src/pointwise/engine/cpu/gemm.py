@@ -23,11 +23,11 @@ from pointwise.engine.cpu.vector import (
     clamp,
     first_lanes,
     lanes_of,
-    masked_load,
-    masked_store,
+    load_lanes,
     multiply_add,
     prefetch,
     splat,
+    store_lanes,
     vector_of,
 )
 
@@ -206,20 +206,15 @@ class _Product:
         return chosen(builder, wanted, added, lambda: sums)
 
     def from_rows(self) -> list:
-        def partial(place, v: int):
-            return masked_load(self.builder, place, self.mask(v), self.shape)
-
-        def loaded(load) -> list:
+        def loaded(masked: bool) -> list:
             values = []
             for r, v in self.places:
                 row = self.times(self.valid(r) if self.some else _I64(r), self.source_row)
-                values.append(load(self.plus(self.plus(self.source, row), self.column(v)), v))
+                place = self.plus(self.plus(self.source, row), self.column(v))
+                values.append(self.load(place, self.mask(v) if masked else None))
             return values
 
-        def whole() -> list:
-            return loaded(lambda place, v: self.load(place))
-
-        return chosen(self.builder, self.is_whole, whole, lambda: loaded(partial))
+        return chosen(self.builder, self.is_whole, lambda: loaded(False), lambda: loaded(True))
 
     def from_bias(self) -> list:
         row = [self.load(self.plus(self.bias, self.column(v))) for v in range(self.vectors)]
@@ -240,11 +235,7 @@ class _Product:
                 row = self.plus(self.c, self.times(_I64(r), self.c_row))
                 for v in range(self.vectors):
                     value, place = kept[r * self.vectors + v], self.plus(row, self.column(v))
-                    if masked:
-                        masked_store(self.builder, place, value, self.mask(v))
-                    else:
-                        pointer = self.builder.inttoptr(place, self.shape.as_pointer())
-                        self.builder.store(value, pointer, align=self.size)
+                    store_lanes(self.builder, place, value, self.mask(v) if masked else None)
 
     # --- addresses, and what is valid ---
 
@@ -275,9 +266,8 @@ class _Product:
             return nullcontext()
         return self.builder.if_then(self.builder.icmp_signed("<", _I64(r), self.valid_rows))
 
-    def load(self, place):
-        pointer = self.builder.inttoptr(place, self.shape.as_pointer())
-        return self.builder.load(pointer, align=self.size)
+    def load(self, place, mask=None):
+        return load_lanes(self.builder, place, mask, self.shape)
 
 
 _wide = microkernel(ROWS, 2, GENERAL)

@@ -152,6 +152,23 @@ def masked_store(builder, address, value, mask) -> None:
     call(builder, name, ir.VoidType(), [value, pointer, align, mask])
 
 
+def load_lanes(builder, address, mask, shape):
+    """The register at ``address``; of a ``mask``, where it is not None, only the lanes."""
+    if mask is not None:
+        return masked_load(builder, address, mask, shape)
+    return builder.load(_pointer(builder, address, shape), align=_bytes(shape.element))
+
+
+def store_lanes(builder, address, value, mask) -> None:
+    """Writes a register to ``address``; of a ``mask``, where it is not None, only the lanes."""
+    if mask is not None:
+        masked_store(builder, address, value, mask)
+    else:
+        builder.store(
+            value, _pointer(builder, address, value.type), align=_bytes(value.type.element)
+        )
+
+
 def _bytes(element) -> int:
     if isinstance(element, ir.IntType):
         return element.width // 8
@@ -204,12 +221,10 @@ def load_first(typingctx, address, count, like):
         shape = _llvm_type(vector)
 
         def partial() -> list:
-            mask = first_lanes(builder, many, vector.count)
-            return [masked_load(builder, address, mask, shape)]
+            return [load_lanes(builder, address, first_lanes(builder, many, vector.count), shape)]
 
         def whole() -> list:
-            pointer = _pointer(builder, address, shape)
-            return [builder.load(pointer, align=vector.dtype.bitwidth // 8)]
+            return [load_lanes(builder, address, None, shape)]
 
         if MASKS_ARE_FREE:
             return partial()[0]
@@ -239,12 +254,11 @@ def store_first(typingctx, address, value, count):
         address, register, many = arguments
 
         def partial() -> list:
-            masked_store(builder, address, register, first_lanes(builder, many, value.count))
+            store_lanes(builder, address, register, first_lanes(builder, many, value.count))
             return []
 
         def whole() -> list:
-            pointer = _pointer(builder, address, _llvm_type(value))
-            builder.store(register, pointer, align=value.dtype.bitwidth // 8)
+            store_lanes(builder, address, register, None)
             return []
 
         if MASKS_ARE_FREE:

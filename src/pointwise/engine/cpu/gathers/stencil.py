@@ -25,10 +25,10 @@ from pointwise.engine.cpu.vector import (
     Vector,
     bytes_of,
     clamp,
-    masked_load,
-    masked_store,
+    load_lanes,
     multiply_add,
     splat,
+    store_lanes,
     vector_of,
 )
 from pointwise.engine.cpu.window import WINDOW
@@ -74,17 +74,7 @@ class _Block:
         return self.builder.mul(a, b)
 
     def load(self, address, lanes):
-        if lanes is not None:
-            return masked_load(self.builder, address, lanes, self.shape)
-        pointer = self.builder.inttoptr(address, self.shape.as_pointer())
-        return self.builder.load(pointer, align=self.size)
-
-    def store(self, address, value, lanes) -> None:
-        if lanes is not None:
-            masked_store(self.builder, address, value, lanes)
-            return
-        pointer = self.builder.inttoptr(address, self.shape.as_pointer())
-        self.builder.store(value, pointer, align=self.size)
+        return load_lanes(self.builder, address, lanes, self.shape)
 
     def fma(self, a, b, c):
         return multiply_add(self.builder, a, b, c)
@@ -126,7 +116,7 @@ class _Block:
             for p, result in enumerate(results):
                 result = clamp(self.builder, result, self.low, self.high, self.count)
                 place = self.plus(self.out, self.multiple(p, self.out_pixel))
-                self.store(self.plus(place, channel), result, lanes)
+                store_lanes(self.builder, self.plus(place, channel), result, lanes)
 
         over_channels(self.builder, self.builder.block, self.window.channels, self.count, self.size,
                       body)  # fmt: skip

@@ -20,10 +20,10 @@ from pointwise.engine.cpu.norm import NORM
 from pointwise.engine.cpu.vector import (
     bytes_of,
     clamp,
-    masked_load,
-    masked_store,
+    load_lanes,
     multiply_add,
     splat,
+    store_lanes,
     vector_of,
 )
 from pointwise.engine.cpu.window import WINDOW
@@ -96,16 +96,10 @@ def stencil_backward(taps: int, stride: int, phase: int, partial: bool):
                 return there if lanes is None else builder.and_(there, lanes)
 
             def load(address, lanes):
-                if lanes is not None:
-                    return masked_load(builder, address, lanes, shape)
-                return builder.load(builder.inttoptr(address, shape.as_pointer()), align=size)
+                return load_lanes(builder, address, lanes, shape)
 
             def store(address, value, lanes):
-                if lanes is not None:
-                    masked_store(builder, address, value, lanes)
-                else:
-                    pointer = builder.inttoptr(address, shape.as_pointer())
-                    builder.store(value, pointer, align=size)
+                store_lanes(builder, address, value, lanes)
 
             def pixel(address, number):
                 return builder.add(address, builder.mul(i64(number), window.pixel))

@@ -11,10 +11,10 @@ from pointwise.engine.cpu.device import device_of
 from pointwise.engine.cpu.gathers.stencil import over_channels
 from pointwise.engine.cpu.vector import (
     bytes_of,
-    masked_load,
-    masked_store,
+    load_lanes,
     multiply_add,
     splat,
+    store_lanes,
     vector_of,
 )
 from pointwise.engine.cpu.window import WINDOW
@@ -52,15 +52,7 @@ def stencil_gradient(points: int, taps: int, stride: int, edge: bool):
             tap = builder.mul(window.channels, i64(size))  # bytes, as from point to point
 
             def loaded(address, mask):
-                if mask is not None:
-                    return masked_load(builder, address, mask, shape)
-                return builder.load(builder.inttoptr(address, shape.as_pointer()), align=size)
-
-            def stored(address, value, mask):
-                if mask is not None:
-                    return masked_store(builder, address, value, mask)
-                pointer = builder.inttoptr(address, shape.as_pointer())
-                return builder.store(value, pointer, align=size)
+                return load_lanes(builder, address, mask, shape)
 
             def within(offset):
                 if not edge:
@@ -99,7 +91,9 @@ def stencil_gradient(points: int, taps: int, stride: int, edge: bool):
                         if rest == 0 and 0 <= p < points:
                             results[t] = add_product(results[t], value, slopes[p])
                 for t in range(taps):
-                    stored(builder.add(sums, builder.mul(i64(t), tap)), results[t], lanes)
+                    store_lanes(
+                        builder, builder.add(sums, builder.mul(i64(t), tap)), results[t], lanes
+                    )
 
             def general(here, slopes, sums, lanes):
                 block = builder.block
@@ -118,7 +112,7 @@ def stencil_gradient(points: int, taps: int, stride: int, edge: bool):
                     address = builder.add(here, builder.mul(offset, window.pixel))
                     value = loaded(address, both(lanes, within(offset)))
                     result = add_product(result, value, slopes[p])
-                stored(place, result, lanes)
+                store_lanes(builder, place, result, lanes)
                 after = builder.add(t, i64(1))
                 t.add_incoming(after, loop)
                 builder.cbranch(builder.icmp_signed("<", after, window.taps_x), loop, done)
