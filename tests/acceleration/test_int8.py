@@ -11,11 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import pointwise
-from pointwise.acceleration import lower_int8, precision
-from pointwise.engine.cpu.gemm_int8 import HAS_VNNI
+from pointwise.engine.cpu import dots
 from pointwise.networks import MobileNetV1, load_weights
 
-needs_vnni = pytest.mark.skipif(not HAS_VNNI, reason="this machine has no AVX512-VNNI")
+needs_vnni = pytest.mark.skipif(dots.WHY_NOT is not None, reason=str(dots.WHY_NOT))
 PHOTOS = ("cat.png", "grace_hopper.png", "hot_dog.jpg", "owl.jpg", "parrot.jpg")
 
 
@@ -68,12 +67,12 @@ def test_kernels_give_the_bits_of_the_plain_functions(monkeypatch):
     found = fast(x)
     kinds = [entry.what for entry in fast.reports()[-1].fused]
     assert sum(kind.startswith("int8") for kind in kinds) >= 5
-    monkeypatch.setattr(lower_int8, "HAS_VNNI", False)
+    monkeypatch.setattr(dots, "WHY_NOT", "kernels of bytes need another machine")
     slow = pickle.loads(pickle.dumps(fast))
     expected = slow(x)
     plain = [entry for entry in slow.reports()[0].plain if entry.what.startswith("int8")]
     assert len(plain) >= 5
-    assert all(entry.why == lower_int8.NO_VNNI for entry in plain)
+    assert all(entry.why == dots.WHY_NOT for entry in plain)
     # What is in float32 adds up in another order only where shapes are the same to begin with.
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
@@ -136,9 +135,9 @@ def test_photographs_are_known_as_before(shared_data, photographs):
 
 
 def test_a_machine_without_vnni_says_that_it_is_slower(monkeypatch):
-    monkeypatch.setattr(precision, "HAS_VNNI", False)
+    monkeypatch.setattr(dots, "WHY_NOT", "kernels of bytes need another machine")
     x = torch.rand(1, 3, 8, 8)
-    with pytest.warns(UserWarning, match="no AVX512-VNNI"):
+    with pytest.warns(UserWarning, match="another machine, and this processor has none of them"):
         pointwise.accelerate(branches(), x, precision="int8", calibration=[x])
 
 

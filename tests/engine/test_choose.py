@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from pointwise.convolution.problem import Convolution, Rescaling, describe
 from pointwise.engine import choose
-from pointwise.engine.cpu.gemm_int8 import HAS_VNNI
+from pointwise.engine.cpu import dots
 from pointwise.engine.cpu.memory import empty_image
 
 F32 = torch.float32
@@ -54,7 +54,7 @@ def test_why_not(given, algorithm, why):
 
 def test_why_not_in_bytes():
     small = convolution(dtype=torch.uint8)._replace(rescaling=Rescaling(0.0, 0.0, 1.0, True))
-    assert choose.why_not(small) == (None if HAS_VNNI else choose.NO_VNNI)
+    assert choose.why_not(small) == dots.WHY_NOT
     one, two = (1, 1), (2, 2)
     assert choose.why_not_quantised((8, 8, 3, 3), one, one, 1) is None
     assert choose.why_not_quantised((8, 4, 3, 3), one, one, 2) == "groups"

@@ -7,13 +7,13 @@ import torch
 
 from pointwise.acceleration.vocabulary_int8 import conv_int8
 from pointwise.convolution.window import window
-from pointwise.engine.cpu.gemm_int8 import HAS_VNNI
+from pointwise.engine.cpu import dots
 from pointwise.engine.cpu.loops.depthwise import depthwise_launch
 from pointwise.engine.cpu.loops.mixed import mixed_int8_launch
 from pointwise.engine.cpu.loops.separable import separable_int8_launch
 from pointwise.engine.cpu.weights import pack_stencil_int8, pack_weight_int8
 
-pytestmark = pytest.mark.skipif(not HAS_VNNI, reason="this machine has no AVX512-VNNI")
+pytestmark = pytest.mark.skipif(dots.WHY_NOT is not None, reason=str(dots.WHY_NOT))
 
 
 def images(*shape, seed=0):

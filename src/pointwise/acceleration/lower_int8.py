@@ -1,4 +1,4 @@
-"""From the vocabulary of bytes to launches; on machines without VNNI they stay plain and exact."""
+"""From the vocabulary of bytes to launches; where no kernel can, they stay plain and exact."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from pointwise.acceleration.buffers import Value, is_pixels
 from pointwise.acceleration.builder import Builder, Constant, Deferred, Found, dtype_of
 from pointwise.convolution.problem import Rescaling, describe
 from pointwise.engine import choose
-from pointwise.engine.choose import NO_VNNI
-from pointwise.engine.cpu.gemm_int8 import HAS_VNNI
+from pointwise.engine.cpu import dots
 from pointwise.engine.cpu.launch import Launch
 from pointwise.engine.cpu.loops import to_bytes
 
@@ -24,8 +23,8 @@ _FEW = 4
 
 def _quantize(plan: Builder, node: fx.Node, x: Any, per: float, zero: int) -> Found:
     x = plan.settled(x)
-    if not HAS_VNNI:
-        return NO_VNNI
+    if dots.WHY_NOT:
+        return dots.WHY_NOT
     if not isinstance(x, Value) or x.dtype != torch.float32 or len(x.shape) != 4:
         return "not images in float32"
     if x.fake.numel() == 0:
@@ -41,8 +40,8 @@ def _quantize(plan: Builder, node: fx.Node, x: Any, per: float, zero: int) -> Fo
 
 def _dequantize(plan: Builder, node: fx.Node, x: Any, scale: float, zero: int) -> Found:
     x = plan.settled(x)
-    if not HAS_VNNI:
-        return NO_VNNI
+    if dots.WHY_NOT:
+        return dots.WHY_NOT
     if not isinstance(x, Value) or x.dtype != torch.uint8 or not is_pixels(x.fake):
         return "not images in bytes"
     out = plan.new(x.shape, torch.float32)

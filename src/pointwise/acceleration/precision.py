@@ -13,7 +13,7 @@ from pointwise.acceleration.module import Accelerated
 from pointwise.acceleration.quantisation_cost import QuantisationCost
 from pointwise.acceleration.quantise import asked_for, chosen, in_bytes
 from pointwise.acceleration.ranges import watch
-from pointwise.engine.cpu.gemm_int8 import HAS_VNNI
+from pointwise.engine.cpu import dots
 
 
 def to_int8(found: Accelerated, calibration: Iterable[Any], inputs: int) -> Accelerated:
@@ -31,10 +31,10 @@ def to_int8(found: Accelerated, calibration: Iterable[Any], inputs: int) -> Acce
     seen = watch(graph, list(tensors.values()), flat, asked_for(nodes))
     new = found.with_graph(*in_bytes(graph, tensors, nodes, seen))
     new.cost = _cost(found, new, batches)
-    if not HAS_VNNI:
+    if dots.WHY_NOT:
         warnings.warn(
-            "pointwise: this machine has no AVX512-VNNI; precision='int8' gives the same results "
-            "as where there is one, but is slower than float32",
+            f"pointwise: {dots.WHY_NOT}, and this processor has none of them: precision='int8' "
+            "gives the same results as elsewhere, but is slower than float32",
             stacklevel=3,
         )
     return new

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from pointwise.convolution import epilogue
 from pointwise.convolution.problem import Convolution, is_depthwise
+from pointwise.engine.cpu import dots
 from pointwise.engine.cpu.cut import is_better_joined
 from pointwise.engine.cpu.gathers import stencil_int8
-from pointwise.engine.cpu.gemm_int8 import HAS_VNNI
 from pointwise.engine.cpu.launch import Launch
 from pointwise.engine.cpu.loops import inverted, winograd
 from pointwise.engine.cpu.loops.depthwise import depthwise_launch
@@ -46,8 +46,6 @@ Weight = Any
 
 ALGORITHMS = ("depthwise", "mixed", "winograd")
 """The loops that run a convolution by itself."""
-
-NO_VNNI = "this machine has no AVX512-VNNI"
 
 
 class Choice(NamedTuple):
@@ -104,8 +102,8 @@ def why_not(convolution: Convolution, algorithm: str | None = None) -> str | Non
 
 
 def _why_not_bytes(convolution: Convolution) -> str | None:
-    if not HAS_VNNI:
-        return NO_VNNI
+    if dots.WHY_NOT:
+        return dots.WHY_NOT
     y, x = convolution.window.y, convolution.window.x
     size = convolution.out_channels, convolution.in_channels // convolution.groups, y.taps, x.taps
     stride, dilation = (y.stride, x.stride), (y.dilation, x.dilation)

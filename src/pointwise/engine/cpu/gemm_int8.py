@@ -1,14 +1,13 @@
-"""The matrix product of bytes: activations uint8, weights int8, sums int32, by VNNI.
+"""The matrix product of bytes: activations uint8, weights int8, sums int32, exact (``dots``).
 
-One instruction (``vpdpbusd``) multiplies four neighbouring bytes of a row of A with four of a
-column of B and adds them up, for sixteen columns. Sums are exact. What follows is done in float32,
-each operation rounded once, so that plain PyTorch gives the same bits: ``sum·factor + shift``, plus
-a residual of bytes, kept within bounds, and stored as it is or rounded to a byte.
+A few neighbouring numbers of a row of A, one lane's, are multiplied with as many of a column of B
+and added up, for a register of columns at once. What follows is done in float32, each operation
+rounded once, so that plain PyTorch gives the same bits: ``sum·factor + shift``, plus a residual of
+bytes, kept within bounds, and stored as it is or rounded to a byte.
 """
 
 from __future__ import annotations
 
-import llvmlite.binding as llvm
 import numpy as np
 import torch
 from llvmlite import ir
@@ -17,13 +16,14 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 from pointwise.engine.cpu.device import device
-from pointwise.engine.cpu.isa import has
-from pointwise.engine.cpu.vector import call, clamp, first_lanes, masked_load, masked_store, splat
+from pointwise.engine.cpu.dots import DOTS, LANE_BYTES, dot
+from pointwise.engine.cpu.vector import clamp, load_some, splat, store_some
 
-LANES = 16  # columns of one register
-GROUP = 4  # steps of depth of one instruction
-ROWS = 14
+LANES = DOTS.lanes  # columns of one register
+GROUP = DOTS.group  # steps of depth of one lane
+ROWS = DOTS.rows
 FLOAT = np.float32(0)
+_REGISTER = LANE_BYTES * LANES
 
 _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _F32 = ir.FloatType()
@@ -31,24 +31,10 @@ _F32 = ir.FloatType()
 _ROUNDER = 12582912.0
 
 
-HAS_VNNI = has("avx512vnni", "avx512bw", "avx512vl")
-"""Whether this machine multiplies bytes four at a time."""
-
-
-def dot_bytes(builder, sums, unsigned, signed, lanes: int):
-    """``sums`` plus, in each of 32-bit ``lanes``, four products of a uint8 and an int8."""
-    whole = ir.VectorType(_I32, lanes)
-    name = f"llvm.x86.avx512.vpdpbusd.{32 * lanes}"
-    if llvm.llvm_version_info[0] >= 22:  # it takes bytes since then
-        parts = ir.VectorType(_I8, 4 * lanes)
-        unsigned, signed = (builder.bitcast(x, parts) for x in (unsigned, signed))
-    return call(builder, name, whole, [sums, unsigned, signed])
-
-
 def microkernel(rows: int, vectors: int):
-    """C[rows, vectors·16] = finish(Σ_k A[r, k]·B[k, :] + start), rows and addresses in bytes.
+    """C[rows, vectors·LANES] = finish(Σ_k A[r, k]·B[k, :] + start), rows and addresses in bytes.
 
-    ``depth`` counts groups of four steps. ``start`` (int32), ``factor`` and ``shift`` (float32)
+    ``depth`` counts lanes of ``GROUP`` steps. ``start`` (int32), ``factor`` and ``shift`` (float32)
     are rows of whole registers. ``residual`` (or 0) are rows of uint8, each times ``times``. With
     ``as_bytes``, results are rounded to uint8; rows and columns beyond the valid ones are dropped.
     """
@@ -73,7 +59,7 @@ def microkernel(rows: int, vectors: int):
             for r in range(rows):
                 inside = builder.icmp_signed("<", _I64(r), valid_rows)
                 row_offsets.append(builder.mul(builder.select(inside, _I64(r), last), a_row))
-            starts = [load(start, sums_of, 64 * v) for v in range(vectors)]
+            starts = [load(start, sums_of, _REGISTER * v) for v in range(vectors)]
 
             ready = builder.block
             loop = builder.append_basic_block("loop")
@@ -93,24 +79,21 @@ def microkernel(rows: int, vectors: int):
             results = []
             for r in range(rows):
                 place = builder.inttoptr(builder.add(a_here, row_offsets[r]), _I32.as_pointer())
-                four = splat(builder, builder.load(place, align=1), LANES)
+                numbers = splat(builder, builder.load(place, align=1), LANES)
                 for v in range(vectors):
-                    results.append(dot_bytes(builder, sums[r * vectors + v], four, panel[v], LANES))
+                    results.append(dot(builder, sums[r * vectors + v], numbers, panel[v], LANES))
             k_next = builder.add(k, _I64(1))
             k.add_incoming(k_next, loop)
-            b_here.add_incoming(builder.add(b_here, _I64(4 * LANES)), loop)
-            a_here.add_incoming(builder.add(a_here, _I64(GROUP)), loop)
+            b_here.add_incoming(builder.add(b_here, _I64(_REGISTER)), loop)
+            a_here.add_incoming(builder.add(a_here, _I64(LANE_BYTES)), loop)
             for phi, result in zip(sums, results, strict=True):
                 phi.add_incoming(result, loop)
             builder.cbranch(builder.icmp_signed("<", k_next, depth), loop, done)
 
             builder.position_at_end(done)
-            masks = [
-                first_lanes(builder, builder.sub(valid_columns, _I64(v * LANES)), LANES)
-                for v in range(vectors)
-            ]
-            factors = [load(factor, floats_of, 64 * v) for v in range(vectors)]
-            shifts = [load(shift, floats_of, 64 * v) for v in range(vectors)]
+            valid = [builder.sub(valid_columns, _I64(v * LANES)) for v in range(vectors)]
+            factors = [load(factor, floats_of, _REGISTER * v) for v in range(vectors)]
+            shifts = [load(shift, floats_of, _REGISTER * v) for v in range(vectors)]
             scales = splat(builder, times, LANES)
             has_residual = builder.icmp_signed("!=", residual, _I64(0))
             wants_bytes = builder.icmp_signed("!=", as_bytes, _I64(0))
@@ -127,7 +110,7 @@ def microkernel(rows: int, vectors: int):
                         added = []
                         for v in range(vectors):
                             place = builder.add(other, _I64(v * LANES))
-                            more = masked_load(builder, place, masks[v], bytes_of)
+                            more = load_some(builder, place, valid[v], bytes_of)
                             more = builder.uitofp(builder.zext(more, sums_of), floats_of)
                             added.append(builder.fadd(values[v], builder.fmul(more, scales)))
                         end = builder.block
@@ -143,13 +126,12 @@ def microkernel(rows: int, vectors: int):
                             for v in range(vectors):
                                 value = rounded(builder, kept[v], LANES)
                                 place = builder.add(row, _I64(v * LANES))
-                                masked_store(
-                                    builder, place, builder.trunc(value, bytes_of), masks[v]
-                                )
+                                value = builder.trunc(value, bytes_of)
+                                store_some(builder, place, value, valid[v])
                         with as_they_are:
                             for v in range(vectors):
                                 place = builder.add(row, _I64(4 * v * LANES))
-                                masked_store(builder, place, kept[v], masks[v])
+                                store_some(builder, place, kept[v], valid[v])
             return context.get_dummy_value()
 
         whole, real = types.int64, types.float32
@@ -175,12 +157,12 @@ def multiply(a, a_row, b, depth, c, c_row, rows, columns, start, factor, shift, 
              low, high, as_bytes):  # fmt: skip
     """The microkernel over a whole tile; ``residual`` has rows of bytes, as many as C has columns.
 
-    ``depth`` counts groups of four; ``b`` is ``[columns/16, depth, 16, 4]``. Rows of the residual
+    ``depth`` counts lanes; ``b`` is ``[columns/LANES, depth, LANES, GROUP]``. Rows of the residual
     lie as far apart as those of C in elements.
     """
     size = 1 if as_bytes != 0 else 4
     residual_row = c_row // size
-    next_panel = depth * GROUP * LANES
+    next_panel = depth * _REGISTER
     column = 0
     while column < columns:
         left = columns - column
@@ -212,10 +194,10 @@ def multiply(a, a_row, b, depth, c, c_row, rows, columns, start, factor, shift, 
 
 
 def pack(matrix: Tensor) -> Tensor:
-    """``[C, K]`` of int8 as ``[C/16, K/4, 16, 4]``, zeros behind the last column and step."""
+    """``[C, K]`` as ``[C/LANES, K/GROUP, LANES, GROUP]``, zeros behind the last column and step."""
     columns, depth = matrix.shape
     panels, groups = -(-columns // LANES), -(-depth // GROUP)
-    wide = torch.zeros(panels * LANES, groups * GROUP, dtype=torch.int8)
+    wide = torch.zeros(panels * LANES, groups * GROUP, dtype=DOTS.dtype)
     wide[:columns, :depth] = matrix
     return wide.view(panels, LANES, groups, GROUP).transpose(1, 2).contiguous()
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pointwise.convolution.epilogue import kernel_form
 from pointwise.engine.cpu.activation import activate, activation_function
 from pointwise.engine.cpu.device import device
+from pointwise.engine.cpu.dots import LANE_BYTES
 from pointwise.engine.cpu.gemm import FROM_BIAS, FROM_ROWS, multiply
-from pointwise.engine.cpu.gemm_int8 import FLOAT, GROUP
+from pointwise.engine.cpu.gemm_int8 import FLOAT
 from pointwise.engine.cpu.gemm_int8 import multiply as multiply_int8
 from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.moments import add_moments
@@ -22,7 +23,7 @@ MIX_INT8 = Layout(
     "*weight *start *factor *shift depth columns out_row residual_scale:real low:real high:real "
     "as_bytes",
 )
-"""``depth`` groups of four steps. A result in float32 is ``sum·factor + shift``, and for each byte
+"""``depth`` lanes of some steps. A result in float32 is ``sum·factor + shift``, and for each byte
 of a residual ``residual_scale`` times that, kept within ``low … high``; rounded if ``as_bytes``."""
 
 
@@ -107,7 +108,7 @@ def mix_tile_int8(mix, out, residual, a, a_row, is_tile, first, rows, group, col
     size = 1 if mix.as_bytes != 0 else 4
     if residual != 0:
         residual += first * (mix.out_row // size) + column
-    multiply_int8(a, a_row, mix.weight + column * mix.depth * GROUP, mix.depth,
+    multiply_int8(a, a_row, mix.weight + column * mix.depth * LANE_BYTES, mix.depth,
                   out + first * mix.out_row + column * size, mix.out_row, rows, columns,
                   mix.start + 4 * column, mix.factor + 4 * column, mix.shift + 4 * column, residual,
                   number(mix.residual_scale, FLOAT), number(mix.low, FLOAT),

@@ -169,6 +169,57 @@ def store_lanes(builder, address, value, mask) -> None:
         )
 
 
+def load_some(builder, address, many, shape):
+    """The first ``many`` elements, zeros behind them; reads nothing beyond. ``many`` is above 0."""
+
+    def partial() -> list:
+        if _masks_are_known(shape):
+            return [masked_load(builder, address, first_lanes(builder, many, shape.count), shape)]
+        slot = cgutils.alloca_once(builder, shape)
+        builder.store(ir.Constant(shape, [0] * shape.count), slot)
+        _copy_bytes(builder, slot, _pointer(builder, address, shape), many)
+        return [builder.load(slot)]
+
+    return _whole_or_not(builder, many, shape, lambda: [load_lanes(builder, address, None, shape)],
+                         partial)[0]  # fmt: skip
+
+
+def store_some(builder, address, value, many) -> None:
+    """Writes the first ``many`` elements to ``address`` and nothing beyond; at least one."""
+    shape = value.type
+
+    def whole() -> list:
+        store_lanes(builder, address, value, None)
+        return []
+
+    def partial() -> list:
+        if _masks_are_known(shape):
+            masked_store(builder, address, value, first_lanes(builder, many, shape.count))
+        else:
+            slot = cgutils.alloca_once(builder, shape)
+            builder.store(value, slot)
+            _copy_bytes(builder, _pointer(builder, address, shape), slot, many)
+        return []
+
+    _whole_or_not(builder, many, shape, whole, partial)
+
+
+def _masks_are_known(shape) -> bool:
+    """Whether there are loads and stores with a mask: AVX2 has none of bytes."""
+    return MASKS_ARE_FREE or shape.element != ir.IntType(8)
+
+
+def _copy_bytes(builder, target, source, many) -> None:
+    cgutils.raw_memcpy(builder, target, source, many, 1, align=1)
+
+
+def _whole_or_not(builder, many, shape, whole, partial) -> list:
+    if MASKS_ARE_FREE:
+        return partial()
+    is_whole = builder.icmp_signed(">=", many, ir.IntType(64)(shape.count))
+    return chosen(builder, is_whole, whole, partial)
+
+
 def _bytes(element) -> int:
     if isinstance(element, ir.IntType):
         return element.width // 8
@@ -218,18 +269,7 @@ def load_first(typingctx, address, count, like):
 
     def codegen(context, builder, signature, arguments):
         address, many, _ = arguments
-        shape = _llvm_type(vector)
-
-        def partial() -> list:
-            return [load_lanes(builder, address, first_lanes(builder, many, vector.count), shape)]
-
-        def whole() -> list:
-            return [load_lanes(builder, address, None, shape)]
-
-        if MASKS_ARE_FREE:
-            return partial()[0]
-        is_whole = builder.icmp_signed(">=", many, ir.IntType(64)(vector.count))
-        return chosen(builder, is_whole, whole, partial)[0]
+        return load_some(builder, address, many, _llvm_type(vector))
 
     return vector(types.int64, types.int64, like), codegen
 
@@ -252,20 +292,7 @@ def store_first(typingctx, address, value, count):
 
     def codegen(context, builder, signature, arguments):
         address, register, many = arguments
-
-        def partial() -> list:
-            store_lanes(builder, address, register, first_lanes(builder, many, value.count))
-            return []
-
-        def whole() -> list:
-            store_lanes(builder, address, register, None)
-            return []
-
-        if MASKS_ARE_FREE:
-            partial()
-        else:
-            is_whole = builder.icmp_signed(">=", many, ir.IntType(64)(value.count))
-            chosen(builder, is_whole, whole, partial)
+        store_some(builder, address, register, many)
         return context.get_dummy_value()
 
     return types.void(types.int64, value, types.int64), codegen

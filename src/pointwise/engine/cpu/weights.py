@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from pointwise.engine.cpu import gemm_int8
-from pointwise.engine.cpu.gathers.stencil_int8 import CHANNELS, LINES, woven
+from pointwise.engine.cpu.dots import DOTS
+from pointwise.engine.cpu.gathers.stencil_int8 import CHANNELS, HALF, LINES, spans, woven
 from pointwise.engine.cpu.gemm_int8 import pad
 from pointwise.engine.cpu.pack import pack, pack_kernels, pad_row, padded_columns
 
@@ -102,7 +103,7 @@ def _zeros(count: int, dtype: torch.dtype) -> Tensor:
 class PackedWeightInt8:
     """A weight ``[C_out, C_in, kh, kw]`` of int8, packed for the matrix product."""
 
-    packed: Tensor  # [C_out/16, K/4, 16, 4]
+    packed: Tensor  # [C_out/LANES, K/GROUP, LANES, GROUP]
     start: Tensor  # what sums begin with, int32, up to whole registers as are the next two
     factor: Tensor  # float32
     shift: Tensor  # float32
@@ -111,7 +112,7 @@ class PackedWeightInt8:
 
     @property
     def depth(self) -> int:
-        """Groups of four steps."""
+        """Lanes of ``GROUP`` steps."""
         return self.packed.shape[1]
 
 
@@ -126,7 +127,7 @@ def pack_weight_int8(weight: Tensor, factor: Tensor, shift: Tensor, zero: int) -
 class StencilWeightInt8:
     """A depthwise weight ``[C, 1, kh, kw]`` of int8, as the stencil reads it."""
 
-    packed: Tensor  # [C/64, lines/4, kw, 4, 16, 4]
+    packed: Tensor  # spans of [groups of lines, kw, 4, lanes, lines of a group]
     start: Tensor
     factor: Tensor
     shift: Tensor
@@ -139,21 +140,20 @@ def pack_stencil_int8(
     """Orders a depthwise int8 weight as the stencil reads it."""
     channels, _, height, width = weight.shape
     lines = -(-height // LINES) * LINES
-    padded = -(-channels // CHANNELS) * CHANNELS
-    full = torch.zeros(padded, lines, width, dtype=torch.int8)
-    full[:channels, :height] = weight[:, 0]
+    full = torch.zeros(channels, lines, width, dtype=DOTS.dtype)
+    full[:, :height] = weight[:, 0]
+    parts = []
+    for span in spans(channels):
+        own = full[span.first : span.first + span.channels]
+        own = torch.cat([own, own.new_zeros(span.channels - len(own), lines, width)])
+        # [groups, taps, places, lines]
+        own = own[woven(span.channels)].view(span.channels, lines // LINES, LINES, width)
+        parts.append(own.permute(1, 3, 0, 2).flatten())
     order = _order(channels)
-    # [blocks, groups, taps, places, lines]
-    blocks = full[order].view(-1, CHANNELS, lines // LINES, LINES, width).permute(0, 2, 4, 1, 3)
-    packed = blocks.contiguous()
-    rest = channels % CHANNELS
-    if 0 < rest <= CHANNELS // 2:  # half registers, close together
-        half = packed[-1, :, :, : CHANNELS // 2].contiguous()
-        packed.view(len(packed), -1)[-1, : half.numel()] = half.flatten()
     begin = _starts(weight, zero)
     start, factor, shift = (pad(row, CHANNELS)[order] for row in (begin, factor, shift))
-    blank = torch.full((padded,), zero, dtype=torch.uint8).view(torch.int8)
-    return StencilWeightInt8(packed, start, factor, shift, blank)
+    blank = torch.full((max(channels, HALF),), zero, dtype=torch.uint8).view(torch.int8)
+    return StencilWeightInt8(torch.cat(parts), start, factor, shift, blank)
 
 
 def _starts(weight: Tensor, zero: int) -> Tensor:
@@ -162,10 +162,7 @@ def _starts(weight: Tensor, zero: int) -> Tensor:
 
 
 def _order(channels: int) -> Tensor:
-    """Which channel stands at each place: whole registers, then a half or another whole one."""
-    order = []
-    for first in range(0, channels, CHANNELS):
-        half = channels - first <= CHANNELS // 2
-        places = woven(CHANNELS // 2) + list(range(32, 64)) if half else woven()
-        order += [first + place for place in places]
-    return torch.tensor(order)
+    """Which channel stands at each place of a register, one span after the other."""
+    return torch.tensor(
+        [span.first + at for span in spans(channels) for at in woven(span.channels)]
+    )

@@ -8,11 +8,28 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
 from pointwise.convolution.window import Window
 from pointwise.engine.cpu.device import device, device_of
+from pointwise.engine.cpu.dots import DOTS
 from pointwise.engine.cpu.gathers.prologue import copy, transfer, transfer_rows
 from pointwise.engine.cpu.layout import Arguments, Layout
-from pointwise.engine.cpu.vector import broadcast, bytes_of, lanes_of, number, store, store_first
+from pointwise.engine.cpu.vector import (
+    broadcast,
+    bytes_of,
+    lanes_of,
+    load_lanes,
+    number,
+    peek,
+    poke,
+    store,
+    store_first,
+    store_lanes,
+)
 from pointwise.engine.cpu.window import WINDOW, window_arguments
 
 PATCHES = Layout("Patches", "pad", window=WINDOW)
@@ -37,19 +54,60 @@ def _repeat(target, value, count, like):
         store_first(target + whole * size, register, count - whole)
 
 
-@device
-def _copy(target, source, count, prologue, channel, like):
-    """``transfer`` of bytes, which have no prologue."""
-    copy(target, source, count, like)
+@intrinsic
+def _widen(typingctx, target, source):
+    """Sixteen bytes as numbers of 16 bits."""
+
+    def codegen(context, builder, signature, arguments):
+        target, source = arguments
+        parts = load_lanes(builder, source, None, ir.VectorType(ir.IntType(8), 16))
+        wide = builder.zext(parts, ir.VectorType(ir.IntType(16), 16))
+        store_lanes(builder, target, wide, None)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
 
 
 @device
-def _copy_rows(target, target_row, source, source_row, count, columns, prologue, channel, like):
-    for r in range(count):
-        copy(target + r * target_row, source + r * source_row, columns, like)
+def _copy_wide(target, source, count, like):
+    """``count`` bytes as numbers of 16 bits."""
+    k = 0
+    while k + 16 <= count:
+        _widen(target + 2 * k, source + k)
+        k += 16
+    if k < count and count >= 16:  # some of them once more
+        _widen(target + 2 * (count - 16), source + count - 16)
+        return
+    while k < count:
+        poke(target + 2 * k, np.uint16(peek(source + k, like)))
+        k += 1
 
 
-def _fill_of(element: str, transfer, transfer_rows):
+@device
+def _repeat_wide(target, value, count, like):
+    for k in range(count):
+        poke(target + 2 * k, np.uint16(value))
+
+
+def _without_prologue(copy):
+    """``transfer`` and ``transfer_rows`` of bytes, which have no prologue."""
+
+    @device_of(copy.__name__)
+    def transfer(target, source, count, prologue, channel, like):
+        copy(target, source, count, like)
+
+    @device_of(copy.__name__)
+    def transfer_rows(target, target_row, source, source_row, count, columns, prologue, channel,
+                      like):  # fmt: skip
+        for r in range(count):
+            copy(target + r * target_row, source + r * source_row, columns, like)
+
+    return transfer, transfer_rows
+
+
+def _fill_of(element: str, growth: int, copy, repeat, transfer, transfer_rows):
+    """The gather of one kind of numbers, which take ``growth`` times as many bytes in the tile."""
+
     @device_of(element)
     def fill(target, target_row, first, rows, x, patches, prologue, channel, like):
         """Writes rows ``first … first + rows`` of A to ``target``; addresses, strides in bytes.
@@ -61,6 +119,7 @@ def _fill_of(element: str, transfer, transfer_rows):
         pixel, channels = window.pixel, window.channels
         height, width, lines, points = window.height, window.width, window.lines, window.points
         tap_bytes = channels * bytes_of(like)
+        step = tap_bytes * growth
         # Neighbouring taps of a row lie side by side, unless something has to be done to them.
         joined = window.dilation_x == 1 and pixel == tap_bytes and prologue == 0
         one_tap = window.taps_y * window.taps_x * window.stride_y * window.stride_x == 1
@@ -79,21 +138,21 @@ def _fill_of(element: str, transfer, transfer_rows):
             for j in range(window.taps_y):
                 row = line * window.stride_y - window.padding_y + j * window.dilation_y
                 if row < 0 or row >= height:
-                    _repeat(place, pad, window.taps_x * channels, like)
-                    place += window.taps_x * tap_bytes
+                    repeat(place, pad, window.taps_x * channels, like)
+                    place += window.taps_x * step
                 elif inside:
                     copy(place, image + (row * width + left) * pixel, window.taps_x * channels,
                          like)  # fmt: skip
-                    place += window.taps_x * tap_bytes
+                    place += window.taps_x * step
                 else:
                     for i in range(window.taps_x):
                         column = left + i * window.dilation_x
                         if column < 0 or column >= width:
-                            _repeat(place, pad, channels, like)
+                            repeat(place, pad, channels, like)
                         else:
                             transfer(place, image + (row * width + column) * pixel, channels,
                                      prologue, channel, like)  # fmt: skip
-                        place += tap_bytes
+                        place += step
             point += 1
             if point == points:
                 point = 0
@@ -105,8 +164,11 @@ def _fill_of(element: str, transfer, transfer_rows):
     return fill
 
 
-fill_floats = _fill_of("floats", transfer, transfer_rows)
-fill_bytes = _fill_of("bytes", _copy, _copy_rows)
+fill_floats = _fill_of("floats", 1, copy, _repeat, transfer, transfer_rows)
+if DOTS.size == 1:
+    fill_bytes = _fill_of("bytes", 1, copy, _repeat, *_without_prologue(copy))
+else:
+    fill_bytes = _fill_of("wide", 2, _copy_wide, _repeat_wide, *_without_prologue(_copy_wide))
 
 
 # --- for loops that have no named layout yet ------------------------------------------------------

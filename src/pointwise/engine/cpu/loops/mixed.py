@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from pointwise.convolution.window import Window
-from pointwise.engine.cpu import gemm_int8
 from pointwise.engine.cpu.by_dtype import by_dtype, of_type
 from pointwise.engine.cpu.cut import TEAM, cut_points, odd_lines, row_stride
 from pointwise.engine.cpu.device import device_of
+from pointwise.engine.cpu.dots import DOTS
 from pointwise.engine.cpu.gathers.patches import (
     PATCHES,
     fill_bytes,
@@ -260,15 +260,16 @@ def mixed_int8_launch(
         return Launch(_MIXED_INT8, None, 0, out)
     channels, is_identity = x.shape[1], window.is_identity
     depth = channels * window.taps
-    # The microkernel reads whole groups.
-    direct = is_identity and depth % gemm_int8.GROUP == 0 and depth % 4096 != 0
+    size = DOTS.size
+    # The microkernel reads whole lanes, of numbers as wide as it multiplies.
+    direct = is_identity and size == 1 and depth % DOTS.group == 0 and depth % 4096 != 0
     return launch_mixed(
         _MIXED_INT8,
         _PATCHES_INT8,
         x,
         out,
-        image_tiling(window.points, depth, weights.columns, 1, 1, is_identity, direct,
-                     odd_lines(depth), gemm_int8.ROWS, threads()),
+        image_tiling(window.points, depth, weights.columns, 1, size, is_identity, direct,
+                     odd_lines(depth * size), DOTS.rows, threads()),
         patches_arguments(window, channels, channels, weights.zero),
         mix_int8_arguments(weights, out.shape[1] * out.element_size(), out.dtype == torch.uint8,
                            residual_scale, low, high),

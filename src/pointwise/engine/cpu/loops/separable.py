@@ -8,6 +8,7 @@ from torch import Tensor
 from pointwise.convolution.window import Window
 from pointwise.engine.cpu.cut import cut_bands, odd_lines, row_stride
 from pointwise.engine.cpu.device import device_of
+from pointwise.engine.cpu.dots import DOTS
 from pointwise.engine.cpu.gathers import stencil, stencil_int8
 from pointwise.engine.cpu.gathers.stencil import STENCIL
 from pointwise.engine.cpu.gathers.stencil_int8 import STENCIL_INT8
@@ -73,7 +74,7 @@ _LAYOUT, _loop_of = _separable_of("", STENCIL, MIX, mix_tile)
 _LAYOUT_INT8, _loop_of_int8 = _separable_of("Int8", STENCIL_INT8, MIX_INT8, mix_tile_int8)
 _KERNELS = {
     **row_kernels(_loop_of, stencil.ROWS, "separable", FLOATS),
-    **row_kernels(_loop_of_int8, stencil_int8.ROWS, "separable", BYTES),
+    **row_kernels(_loop_of_int8, stencil_int8.ROWS_FOR_MIX, "separable", BYTES),
 }
 
 
@@ -127,7 +128,7 @@ def separable_int8_launch(
     as_bytes, out_row = out.dtype == torch.uint8, out.shape[1] * out.element_size()
     mix = mix_int8_arguments(then, out_row, as_bytes, residual_scale, low, high)
     return _launch(x, weight, stencil_arguments(weight), mix, window, out, residual,
-                   odd_lines(x.shape[1]))  # fmt: skip
+                   odd_lines(x.shape[1] * DOTS.size))  # fmt: skip
 
 
 def _launch(

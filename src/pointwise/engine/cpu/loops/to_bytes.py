@@ -14,14 +14,13 @@ from pointwise.engine.cpu.launch import Launch, kernel
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.vector import (
     broadcast,
-    first_lanes,
     lanes_of,
     load_first,
-    masked_load,
-    masked_store,
+    load_some,
     number,
     peek,
     store_first,
+    store_some,
     vector_of,
     within,
 )
@@ -44,7 +43,7 @@ def _store_bytes(typingctx, address, value, count):
         address, whole, count = arguments
         lanes = value.count
         parts = builder.trunc(rounded(builder, whole, lanes), ir.VectorType(ir.IntType(8), lanes))
-        masked_store(builder, address, parts, first_lanes(builder, count, lanes))
+        store_some(builder, address, parts, count)
         return context.get_dummy_value()
 
     return types.void(types.int64, value, types.int64), codegen
@@ -57,8 +56,7 @@ def _load_bytes(typingctx, address, count, like):
 
     def codegen(context, builder, signature, arguments):
         shape = ir.VectorType(ir.IntType(8), vector.count)
-        mask = first_lanes(builder, arguments[1], vector.count)
-        parts = masked_load(builder, arguments[0], mask, shape)
+        parts = load_some(builder, arguments[0], arguments[1], shape)
         whole = builder.zext(parts, ir.VectorType(ir.IntType(32), vector.count))
         return builder.uitofp(whole, ir.VectorType(ir.FloatType(), vector.count))
 
