@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import lru_cache
 
 from pointwise.convolution.window import Window
-from pointwise.engine.cpu.gemm import ROWS, TILE_ROW
+from pointwise.engine.cpu.gemm import ROWS
 from pointwise.engine.cpu.launch import threads
+from pointwise.engine.cpu.product import TILE_ROW
 from pointwise.engine.cpu.vector import REGISTER_BYTES
 from pointwise.engine.cpu.weights import PackedWeight
 

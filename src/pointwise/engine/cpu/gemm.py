@@ -7,26 +7,19 @@ A are points) with it, ``multiply_turned`` ``Aᵀ·B`` (rows of A are channels).
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from typing import Any
-
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
 from pointwise.engine.cpu.device import device
-from pointwise.engine.cpu.flow import chosen, repeat
+from pointwise.engine.cpu.flow import chosen
 from pointwise.engine.cpu.isa import ISA
+from pointwise.engine.cpu.product import GENERAL, TILE, TURNED, Product
 from pointwise.engine.cpu.vector import (
     Vector,
     bytes_of,
     clamp,
-    first_lanes,
     lanes_of,
-    load_lanes,
-    multiply_add,
-    prefetch,
-    splat,
     store_lanes,
     vector_of,
 )
@@ -35,34 +28,19 @@ from pointwise.engine.cpu.vector import (
 # Arm, 16 on older x86. Written for two vectors of columns; one vector gets the same rows.
 ROWS = 14 if ISA.registers == 32 else 6
 
-# Rows of a gathered tile lie this many bytes apart where they fit: an odd number of cache lines, so
-# that rows do not share cache sets, and a constant, so that every operand of the inner loop is one
-# register plus a number known to the assembler.
-TILE_ROW = 65 * 64
-# How A is walked: rows anywhere; rows TILE_ROW apart; columns as rows.
-GENERAL, TILE, TURNED = 0, 1, 2
 # What a product is added to: nothing, or these, or both.
 FROM_NOTHING, FROM_ROWS, FROM_BIAS = 0, 1, 2
 
 _I64 = ir.IntType(64)
-_STEPS = 4  # of one turn of the loop
 
 
 def microkernel(rows: int, vectors: int, walk: int, some: bool = False, asks: bool = False):
-    """C[rows, vectors·lanes] (+)= Σ_k A[r, k] · B[k, :], for addresses and strides in bytes.
+    """C[rows, vectors·lanes] (+)= Σ_k A[r, k] · B[k, :], walked as ``Product`` says.
 
-    Rows of A lie ``a_stride`` bytes apart and steps one element; with TILE, rows ``TILE_ROW``. Of
-    B, the register of step k and vector v is at ``b + v·b_stride`` plus k registers. With TURNED,
-    rows of A are one element apart and steps ``a_stride``; of B, steps are ``b_stride`` apart, and
-    the vectors of a step follow one another. What is constant is part of a load, and each address
-    that remains has a register of its own.
-
-    Of ``some`` rows only ``valid_rows`` are stored: rows beyond are computed from the last valid
-    one and dropped, but with TILE read where they are. Of the columns, ``valid_columns`` are
-    stored. The sum starts from zeros or, where ``start`` has FROM_ROWS, from the rows at ``source``
-    (which may be C), ``source_row`` bytes apart; with FROM_BIAS the row of ``vectors`` registers at
-    ``bias`` is added to that. What is stored is kept within ``low … high``. A kernel that ``asks``
-    wants, at each step, the cache lines at ``ahead``, which moves on by one, and ``apart`` from it.
+    Of ``some`` rows, and of the columns, only ``valid_rows`` and ``valid_columns`` are stored. The
+    sum starts from zeros or, where ``start`` has FROM_ROWS, from the rows at ``source`` (which may
+    be C), ``source_row`` bytes apart; with FROM_BIAS the row of ``vectors`` registers at ``bias``
+    is added to that. What is stored is kept within ``low … high``.
     """
 
     @intrinsic
@@ -90,7 +68,7 @@ def microkernel(rows: int, vectors: int, walk: int, some: bool = False, asks: bo
         vector = vector_of(like)
 
         def codegen(context, builder, signature, arguments):
-            _Product(builder, vector, (rows, vectors), walk, some, asks, arguments).emit()
+            _Floats(builder, vector, (rows, vectors), walk, some, asks, arguments).emit()
             return context.get_dummy_value()
 
         whole = [types.int64] * 13
@@ -99,23 +77,17 @@ def microkernel(rows: int, vectors: int, walk: int, some: bool = False, asks: bo
     return run
 
 
-class _Product:
+class _Floats(Product):
     """The LLVM of one microkernel."""
 
     def __init__(self, builder, vector: Vector, sizes, walk, some, asks, arguments) -> None:
-        self.builder, self.walk, self.some, self.asks = builder, walk, some, asks
-        self.rows, self.vectors = sizes
-        # The last rows of a tile are not worth the code; one or two alone are all of a product.
-        self.unrolled = not some or walk == TILE or self.rows <= 2
+        size, width = vector.dtype.bitwidth // 8, vector.count
+        shape = ir.VectorType(ir.FloatType() if size == 4 else ir.DoubleType(), width)
+        super().__init__(builder, sizes, shape, size, walk, some, asks)
         self.a, self.a_stride, self.b, self.b_stride, self.depth, self.c = arguments[:6]
         self.c_row, self.valid_rows, self.valid_columns, self.start = arguments[6:10]
         self.source, self.source_row, self.bias, self.low, self.high = arguments[10:15]
         self.ahead, self.apart = arguments[15:17]
-        self.size, self.width = vector.dtype.bitwidth // 8, vector.count
-        self.register = self.size * self.width
-        self.scalar = ir.FloatType() if self.size == 4 else ir.DoubleType()
-        self.shape = ir.VectorType(self.scalar, self.width)
-        self.places = [(r, v) for r in range(self.rows) for v in range(self.vectors)]
         columns = _I64(self.vectors * self.width)
         self.is_whole = builder.icmp_signed(">=", self.valid_columns, columns)
 
@@ -125,73 +97,6 @@ class _Product:
         sums = self.added_if(FROM_ROWS, sums, self.from_rows)
         sums = self.added_if(FROM_BIAS, sums, self.from_bias)
         self.store(self.multiplied(sums))
-
-    # --- the loop ---
-
-    def multiplied(self, sums: list) -> list:
-        """``sums`` plus the product."""
-        builder = self.builder
-        begins, rows = self.rows_of_a()
-        count = len(begins)
-
-        def turn(steps: int):
-            def body(*state: Any):
-                a, sums = list(state[:count]), list(state[count + 2 :])
-                b, line = state[count : count + 2]
-                for k in range(steps):
-                    if self.walk == TURNED:
-                        sums = self.step(a, rows, b, 0, sums)
-                        a, b = self.moved(a, self.a_stride), self.plus(b, self.b_stride)
-                    else:
-                        sums = self.step(a, rows, b, k, sums)
-                    if self.asks:
-                        prefetch(builder, self.plus(line, _I64(64 * k)))
-                        prefetch(builder, self.plus(self.plus(line, self.apart), _I64(64 * k)))
-                if self.walk != TURNED:
-                    a = self.moved(a, _I64(steps * self.size))
-                    b = self.plus(b, _I64(steps * self.register))
-                if self.asks:
-                    line = self.plus(line, _I64(64 * steps))
-                return *a, b, line, *sums
-
-            return body
-
-        state, left = [*begins, self.b, self.ahead, *sums], self.depth
-        if self.unrolled:
-            turns = builder.sdiv(self.depth, _I64(_STEPS))
-            state = repeat(builder, turns, state, turn(_STEPS))
-            left = builder.srem(self.depth, _I64(_STEPS))
-        return repeat(builder, left, state, turn(1))[count + 2 :]
-
-    def rows_of_a(self) -> tuple[list, list]:
-        """Addresses that move on; for each row which one is its own, and what is added to it."""
-        numbers = [_I64(r) for r in range(self.rows)]
-        if self.some and self.walk != TILE:
-            numbers = [self.valid(r) for r in range(self.rows)]
-        if self.walk == GENERAL and not self.some:
-            # One address for three rows: a load adds a register once or twice.
-            begins = [self.plus(self.a, self.times(r, self.a_stride)) for r in numbers[::3]]
-            added = [_I64(0), self.a_stride, self.times(_I64(2), self.a_stride)]
-            return begins, [(r // 3, added[r % 3]) for r in range(self.rows)]
-        between = {GENERAL: self.a_stride, TILE: _I64(TILE_ROW), TURNED: _I64(self.size)}[self.walk]
-        return [self.a], [(0, self.times(r, between)) for r in numbers]
-
-    def step(self, a, rows, b, k: int, sums) -> list:
-        """``sums`` plus the outer product of step ``k`` from the addresses."""
-        between = _I64(self.register) if self.walk == TURNED else self.b_stride
-        values = []
-        for v in range(self.vectors):
-            place = self.plus(b, self.times(_I64(v), between))
-            values.append(self.load(self.plus(place, _I64(k * self.register))))
-        results = []
-        for r, (number, added) in enumerate(rows):
-            place = self.plus(self.plus(a[number], added), _I64(k * self.size))
-            pointer = self.builder.inttoptr(place, self.scalar.as_pointer())
-            lanes = splat(self.builder, self.builder.load(pointer, align=self.size), self.width)
-            for v in range(self.vectors):
-                total = sums[r * self.vectors + v]
-                results.append(multiply_add(self.builder, lanes, values[v], total))
-        return results
 
     # --- before and behind it ---
 
@@ -236,38 +141,6 @@ class _Product:
                 for v in range(self.vectors):
                     value, place = kept[r * self.vectors + v], self.plus(row, self.column(v))
                     store_lanes(self.builder, place, value, self.mask(v) if masked else None)
-
-    # --- addresses, and what is valid ---
-
-    def plus(self, a, b):
-        return self.builder.add(a, b)
-
-    def times(self, a, b):
-        return self.builder.mul(a, b)
-
-    def moved(self, addresses, by) -> list:
-        return [self.plus(address, by) for address in addresses]
-
-    def column(self, v: int):
-        return _I64(v * self.register)
-
-    def mask(self, v: int):
-        left = self.builder.sub(self.valid_columns, _I64(v * self.width))
-        return first_lanes(self.builder, left, self.width)
-
-    def valid(self, r: int):
-        """Row ``r``, or the last valid one."""
-        last = self.builder.sub(self.valid_rows, _I64(1))
-        inside = self.builder.icmp_signed("<", _I64(r), self.valid_rows)
-        return self.builder.select(inside, _I64(r), last)
-
-    def if_valid(self, r: int):
-        if not self.some:
-            return nullcontext()
-        return self.builder.if_then(self.builder.icmp_signed("<", _I64(r), self.valid_rows))
-
-    def load(self, place, mask=None):
-        return load_lanes(self.builder, place, mask, self.shape)
 
 
 _wide = microkernel(ROWS, 2, GENERAL)

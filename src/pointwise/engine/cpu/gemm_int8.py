@@ -17,7 +17,9 @@ from torch import Tensor
 
 from pointwise.engine.cpu.device import device
 from pointwise.engine.cpu.dots import DOTS, LANE_BYTES, dot
-from pointwise.engine.cpu.vector import clamp, load_some, splat, store_some
+from pointwise.engine.cpu.flow import chosen
+from pointwise.engine.cpu.product import GENERAL, Product
+from pointwise.engine.cpu.vector import clamp, load_lanes, load_some, splat, store_some
 
 LANES = DOTS.lanes  # columns of one register
 GROUP = DOTS.group  # steps of depth of one lane
@@ -25,113 +27,27 @@ ROWS = DOTS.rows
 FLOAT = np.float32(0)
 _REGISTER = LANE_BYTES * LANES
 
-_I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
-_F32 = ir.FloatType()
+_I64, _F32 = ir.IntType(64), ir.FloatType()
+_SUMS, _FLOATS = ir.VectorType(ir.IntType(32), LANES), ir.VectorType(_F32, LANES)
+_BYTES = ir.VectorType(ir.IntType(8), LANES)
 # Adding this to a number from 0 to 2²² leaves it, rounded half to even, in the lowest bits.
 _ROUNDER = 12582912.0
 
 
-def microkernel(rows: int, vectors: int):
-    """C[rows, vectors·LANES] = finish(Σ_k A[r, k]·B[k, :] + start), rows and addresses in bytes.
+def microkernel(rows: int, vectors: int, some: bool = False):
+    """C[rows, vectors·LANES] = finish(Σ_k A[r, k]·B[k, :] + start), walked as ``Product`` says.
 
     ``depth`` counts lanes of ``GROUP`` steps. ``start`` (int32), ``factor`` and ``shift`` (float32)
     are rows of whole registers. ``residual`` (or 0) are rows of uint8, each times ``times``. With
-    ``as_bytes``, results are rounded to uint8; rows and columns beyond the valid ones are dropped.
+    ``as_bytes``, results are rounded to uint8. Of ``some`` rows, and of the columns, only the valid
+    ones are stored.
     """
 
     @intrinsic
     def run(typingctx, a, a_row, b, b_next, depth, c, c_row, valid_rows, valid_columns, start,
             factor, shift, residual, residual_row, times, low, high, as_bytes):  # fmt: skip
         def codegen(context, builder, signature, arguments):
-            a, a_row, b, b_next, depth, c, c_row, valid_rows, valid_columns = arguments[:9]
-            start, factor, shift, residual, residual_row, times, low, high, as_bytes = arguments[9:]
-            sums_of, floats_of = ir.VectorType(_I32, LANES), ir.VectorType(_F32, LANES)
-            bytes_of = ir.VectorType(_I8, LANES)
-            registers = [(r, v) for r in range(rows) for v in range(vectors)]
-
-            def load(address, shape, offset=0):
-                if offset:
-                    address = builder.add(address, _I64(offset))
-                return builder.load(builder.inttoptr(address, shape.as_pointer()), align=4)
-
-            last = builder.sub(valid_rows, _I64(1))
-            row_offsets = []
-            for r in range(rows):
-                inside = builder.icmp_signed("<", _I64(r), valid_rows)
-                row_offsets.append(builder.mul(builder.select(inside, _I64(r), last), a_row))
-            starts = [load(start, sums_of, _REGISTER * v) for v in range(vectors)]
-
-            ready = builder.block
-            loop = builder.append_basic_block("loop")
-            done = builder.append_basic_block("done")
-            builder.branch(loop)  # there is at least one group
-            builder.position_at_end(loop)
-            k, b_here, a_here = (builder.phi(_I64) for _ in range(3))
-            sums = [builder.phi(sums_of) for _ in registers]
-            for phi, begin in zip((k, b_here, a_here), (_I64(0), b, a), strict=True):
-                phi.add_incoming(begin, ready)
-            for phi, (_, v) in zip(sums, registers, strict=True):
-                phi.add_incoming(starts[v], ready)
-            panel = [
-                load(builder.add(b_here, builder.mul(_I64(v), b_next)), sums_of)
-                for v in range(vectors)
-            ]
-            results = []
-            for r in range(rows):
-                place = builder.inttoptr(builder.add(a_here, row_offsets[r]), _I32.as_pointer())
-                numbers = splat(builder, builder.load(place, align=1), LANES)
-                for v in range(vectors):
-                    results.append(dot(builder, sums[r * vectors + v], numbers, panel[v], LANES))
-            k_next = builder.add(k, _I64(1))
-            k.add_incoming(k_next, loop)
-            b_here.add_incoming(builder.add(b_here, _I64(_REGISTER)), loop)
-            a_here.add_incoming(builder.add(a_here, _I64(LANE_BYTES)), loop)
-            for phi, result in zip(sums, results, strict=True):
-                phi.add_incoming(result, loop)
-            builder.cbranch(builder.icmp_signed("<", k_next, depth), loop, done)
-
-            builder.position_at_end(done)
-            valid = [builder.sub(valid_columns, _I64(v * LANES)) for v in range(vectors)]
-            factors = [load(factor, floats_of, _REGISTER * v) for v in range(vectors)]
-            shifts = [load(shift, floats_of, _REGISTER * v) for v in range(vectors)]
-            scales = splat(builder, times, LANES)
-            has_residual = builder.icmp_signed("!=", residual, _I64(0))
-            wants_bytes = builder.icmp_signed("!=", as_bytes, _I64(0))
-            for r in range(rows):
-                with builder.if_then(builder.icmp_signed("<", _I64(r), valid_rows)):
-                    row = builder.add(c, builder.mul(_I64(r), c_row))
-                    values = []
-                    for v in range(vectors):
-                        value = builder.sitofp(results[r * vectors + v], floats_of)
-                        values.append(builder.fadd(builder.fmul(value, factors[v]), shifts[v]))
-                    before = builder.block
-                    with builder.if_then(has_residual):
-                        other = builder.add(residual, builder.mul(_I64(r), residual_row))
-                        added = []
-                        for v in range(vectors):
-                            place = builder.add(other, _I64(v * LANES))
-                            more = load_some(builder, place, valid[v], bytes_of)
-                            more = builder.uitofp(builder.zext(more, sums_of), floats_of)
-                            added.append(builder.fadd(values[v], builder.fmul(more, scales)))
-                        end = builder.block
-                    merged = []
-                    for value, more in zip(values, added, strict=True):
-                        phi = builder.phi(floats_of)
-                        phi.add_incoming(value, before)
-                        phi.add_incoming(more, end)
-                        merged.append(phi)
-                    kept = [clamp(builder, value, low, high, LANES) for value in merged]
-                    with builder.if_else(wants_bytes) as (as_they_fit, as_they_are):
-                        with as_they_fit:
-                            for v in range(vectors):
-                                value = rounded(builder, kept[v], LANES)
-                                place = builder.add(row, _I64(v * LANES))
-                                value = builder.trunc(value, bytes_of)
-                                store_some(builder, place, value, valid[v])
-                        with as_they_are:
-                            for v in range(vectors):
-                                place = builder.add(row, _I64(4 * v * LANES))
-                                store_some(builder, place, kept[v], valid[v])
+            _Bytes(builder, (rows, vectors), some, arguments).emit()
             return context.get_dummy_value()
 
         whole, real = types.int64, types.float32
@@ -140,16 +56,81 @@ def microkernel(rows: int, vectors: int):
     return run
 
 
+class _Bytes(Product):
+    """The LLVM of one microkernel. An element is a lane."""
+
+    def __init__(self, builder, sizes, some, arguments) -> None:
+        super().__init__(builder, sizes, _SUMS, LANE_BYTES, GENERAL, some, asks=False)
+        self.a, self.a_stride, self.b, self.b_stride, self.depth, self.c = arguments[:6]
+        self.c_row, self.valid_rows, self.valid_columns = arguments[6:9]
+        self.start, self.factor, self.shift, self.residual, self.residual_row = arguments[9:14]
+        self.times_residual, self.low, self.high, self.as_bytes = arguments[14:]
+
+    def multiply_add(self, numbers, values, total):
+        return dot(self.builder, total, numbers, values, LANES)
+
+    def emit(self) -> None:
+        begin = self.row_of(self.start, _SUMS)
+        sums = self.multiplied([begin[v] for _, v in self.places])
+        builder = self.builder
+        self.factors, self.shifts = (self.row_of(x, _FLOATS) for x in (self.factor, self.shift))
+        self.has_residual = builder.icmp_signed("!=", self.residual, _I64(0))
+        self.wants_bytes = builder.icmp_signed("!=", self.as_bytes, _I64(0))
+        for r in range(self.rows):
+            with self.if_valid(r):
+                self.finish(r, sums[r * self.vectors : (r + 1) * self.vectors])
+
+    def row_of(self, address, shape) -> list:
+        """A row of whole registers."""
+        return [
+            load_lanes(self.builder, self.plus(address, self.column(v)), None, shape)
+            for v in range(self.vectors)
+        ]
+
+    def finish(self, r: int, sums: list) -> None:
+        """From the sums of a row to what is stored of it."""
+        builder = self.builder
+        values = []
+        for v, total in enumerate(sums):
+            value = builder.fmul(builder.sitofp(total, _FLOATS), self.factors[v])
+            values.append(builder.fadd(value, self.shifts[v]))
+        values = chosen(builder, self.has_residual, lambda: self.added(r, values), lambda: values)
+        kept = [clamp(builder, value, self.low, self.high, LANES) for value in values]
+        row = self.plus(self.c, self.times(_I64(r), self.c_row))
+        with builder.if_else(self.wants_bytes) as (as_bytes, as_they_are):
+            with as_bytes:
+                for v, value in enumerate(kept):
+                    part = builder.trunc(rounded(builder, value, LANES), _BYTES)
+                    store_some(builder, self.plus(row, _I64(v * LANES)), part, self.left(v))
+            with as_they_are:
+                for v, value in enumerate(kept):
+                    store_some(builder, self.plus(row, self.column(v)), value, self.left(v))
+
+    def added(self, r: int, values: list) -> list:
+        """The values of row ``r`` and what the residual adds to them."""
+        builder = self.builder
+        row = self.plus(self.residual, self.times(_I64(r), self.residual_row))
+        scales = splat(builder, self.times_residual, LANES)
+        added = []
+        for v, value in enumerate(values):
+            more = load_some(builder, self.plus(row, _I64(v * LANES)), self.left(v), _BYTES)
+            more = builder.uitofp(builder.zext(more, _SUMS), _FLOATS)
+            added.append(builder.fadd(value, builder.fmul(more, scales)))
+        return added
+
+
 def rounded(builder, value, lanes: int):
     """Floats from 0 to 255 as int32 whose lowest byte is the nearest whole number."""
     more = ir.Constant(ir.VectorType(_F32, lanes), [_ROUNDER] * lanes)
-    return builder.bitcast(builder.fadd(value, more), ir.VectorType(_I32, lanes))
+    return builder.bitcast(builder.fadd(value, more), ir.VectorType(ir.IntType(32), lanes))
 
 
 _wide = microkernel(ROWS, 2)
-_wide_few = microkernel(ROWS // 2, 2)
+_wide_some = microkernel(ROWS, 2, some=True)
+_wide_few = microkernel(ROWS // 2, 2, some=True)
 _narrow = microkernel(ROWS, 1)
-_row = microkernel(2, 4)
+_narrow_some = microkernel(ROWS, 1, some=True)
+_row = microkernel(2, 4, some=True)
 
 
 @device
@@ -182,11 +163,17 @@ def multiply(a, a_row, b, depth, c, c_row, rows, columns, start, factor, shift, 
                 _row(*given)
                 row += 2
             elif wide == LANES:
-                _narrow(*given)
+                if valid < ROWS:
+                    _narrow_some(*given)
+                else:
+                    _narrow(*given)
                 row += ROWS
             elif valid <= ROWS // 2:
                 _wide_few(*given)
                 row += ROWS // 2
+            elif valid < ROWS:
+                _wide_some(*given)
+                row += ROWS
             else:
                 _wide(*given)
                 row += ROWS

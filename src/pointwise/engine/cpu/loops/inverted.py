@@ -18,12 +18,13 @@ from pointwise.engine.cpu.gathers import stencil
 from pointwise.engine.cpu.gathers.patches import PATCHES, fill_floats, patches_arguments
 from pointwise.engine.cpu.gathers.prologue import copy
 from pointwise.engine.cpu.gathers.stencil import STENCIL
-from pointwise.engine.cpu.gemm import ROWS, TILE_ROW
+from pointwise.engine.cpu.gemm import ROWS
 from pointwise.engine.cpu.launch import Launch, threads
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.loops.depthwise import stencil_arguments
 from pointwise.engine.cpu.loops.row_kernels import row_kernel, row_kernels
 from pointwise.engine.cpu.mix import MIX, mix_arguments, mix_tile
+from pointwise.engine.cpu.product import TILE_ROW
 from pointwise.engine.cpu.vector import bytes_of
 from pointwise.engine.cpu.weights import PackedWeight, StencilWeight
 from pointwise.engine.cpu.window import WINDOW, window_arguments

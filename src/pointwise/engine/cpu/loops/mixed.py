@@ -24,7 +24,7 @@ from pointwise.engine.cpu.gathers.patches import (
     patches_arguments,
 )
 from pointwise.engine.cpu.gathers.prologue import other_image
-from pointwise.engine.cpu.gemm import ROWS, TILE_ROW
+from pointwise.engine.cpu.gemm import ROWS
 from pointwise.engine.cpu.launch import Launch, kernel, threads
 from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.memory import empty_result
@@ -37,6 +37,7 @@ from pointwise.engine.cpu.mix import (
     mix_tile_int8,
 )
 from pointwise.engine.cpu.moments import Reduction
+from pointwise.engine.cpu.product import TILE_ROW
 from pointwise.engine.cpu.weights import PackedWeight, PackedWeightInt8
 
 _INFINITY = float("inf")

@@ -14,10 +14,11 @@ from pointwise.engine.cpu.by_dtype import by_dtype
 from pointwise.engine.cpu.cut import odd_lines
 from pointwise.engine.cpu.device import device
 from pointwise.engine.cpu.gathers.points import GATHER, IDENTITY, Gather, fill
-from pointwise.engine.cpu.gemm import ROWS, TILE_ROW
+from pointwise.engine.cpu.gemm import ROWS
 from pointwise.engine.cpu.launch import Launch
 from pointwise.engine.cpu.loops.mixed import Tiling, gathered_of, launch_mixed, mixed_of
 from pointwise.engine.cpu.mix import MIX, mix_arguments, mix_tile
+from pointwise.engine.cpu.product import TILE_ROW
 from pointwise.engine.cpu.weights import pack_matrix
 
 # A gathered tile should stay in the first-level cache with room for the weights beside it.

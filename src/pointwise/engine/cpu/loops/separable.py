@@ -12,7 +12,7 @@ from pointwise.engine.cpu.dots import DOTS
 from pointwise.engine.cpu.gathers import stencil, stencil_int8
 from pointwise.engine.cpu.gathers.stencil import STENCIL
 from pointwise.engine.cpu.gathers.stencil_int8 import STENCIL_INT8
-from pointwise.engine.cpu.gemm import ROWS, TILE_ROW
+from pointwise.engine.cpu.gemm import ROWS
 from pointwise.engine.cpu.launch import Launch, threads
 from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.loops.depthwise import stencil_arguments, stencil_bytes
@@ -26,6 +26,7 @@ from pointwise.engine.cpu.mix import (
     mix_tile,
     mix_tile_int8,
 )
+from pointwise.engine.cpu.product import TILE_ROW
 from pointwise.engine.cpu.weights import (
     PackedWeight,
     PackedWeightInt8,

@@ -25,11 +25,12 @@ from pointwise.engine.cpu.by_dtype import by_dtype
 from pointwise.engine.cpu.cut import cut_tiles, odd_lines
 from pointwise.engine.cpu.device import device_of
 from pointwise.engine.cpu.gathers.prologue import copy, zeros
-from pointwise.engine.cpu.gemm import ROWS, TILE_ROW, multiply
+from pointwise.engine.cpu.gemm import ROWS, multiply
 from pointwise.engine.cpu.launch import Launch, threads
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.mix import MIX, mix_arguments
 from pointwise.engine.cpu.pack import pack_kernels, pad_row
+from pointwise.engine.cpu.product import TILE_ROW
 from pointwise.engine.cpu.toom_cook import matrices, times
 from pointwise.engine.cpu.vector import (
     REGISTER_BYTES,
