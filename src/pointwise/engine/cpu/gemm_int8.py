@@ -18,6 +18,7 @@ from torch import Tensor
 from pointwise.engine.cpu.device import device
 from pointwise.engine.cpu.dots import DOTS, LANE_BYTES, dot
 from pointwise.engine.cpu.flow import chosen
+from pointwise.engine.cpu.narrow import ordered_bytes
 from pointwise.engine.cpu.product import GENERAL, Product
 from pointwise.engine.cpu.vector import clamp, load_lanes, load_some, splat, store_some
 
@@ -39,8 +40,8 @@ def microkernel(rows: int, vectors: int, some: bool = False):
 
     ``depth`` counts lanes of ``GROUP`` steps. ``start`` (int32), ``factor`` and ``shift`` (float32)
     are rows of whole registers. ``residual`` (or 0) are rows of uint8, each times ``times``. With
-    ``as_bytes``, results are rounded to uint8. Of ``some`` rows, and of the columns, only the valid
-    ones are stored.
+    ``as_bytes``, results are rounded to uint8; others are kept within ``low … high``. Of ``some``
+    rows, and of the columns, only the valid ones are stored.
     """
 
     @intrinsic
@@ -95,15 +96,16 @@ class _Bytes(Product):
             value = builder.fmul(builder.sitofp(total, _FLOATS), self.factors[v])
             values.append(builder.fadd(value, self.shifts[v]))
         values = chosen(builder, self.has_residual, lambda: self.added(r, values), lambda: values)
-        kept = [clamp(builder, value, self.low, self.high, LANES) for value in values]
         row = self.plus(self.c, self.times(_I64(r), self.c_row))
         with builder.if_else(self.wants_bytes) as (as_bytes, as_they_are):
             with as_bytes:
-                for v, value in enumerate(kept):
-                    part = builder.trunc(rounded(builder, value, LANES), _BYTES)
+                at_once = 2 if LANES == 8 and self.vectors > 1 else 1
+                for v in range(0, self.vectors, at_once):
+                    part = as_bytes_of(builder, values[v : v + at_once])
                     store_some(builder, self.plus(row, _I64(v * LANES)), part, self.left(v))
             with as_they_are:
-                for v, value in enumerate(kept):
+                for v, value in enumerate(values):
+                    value = clamp(builder, value, self.low, self.high, LANES)
                     store_some(builder, self.plus(row, self.column(v)), value, self.left(v))
 
     def added(self, r: int, values: list) -> list:
@@ -117,6 +119,14 @@ class _Bytes(Product):
             more = builder.uitofp(builder.zext(more, _SUMS), _FLOATS)
             added.append(builder.fadd(value, builder.fmul(more, scales)))
         return added
+
+
+def as_bytes_of(builder, values: list):
+    """Registers as bytes in order, each rounded and kept within 0 … 255."""
+    if LANES == 8:
+        return ordered_bytes(builder, values)
+    kept = clamp(builder, values[0], _F32(0), _F32(255), LANES)
+    return builder.trunc(rounded(builder, kept, LANES), _BYTES)
 
 
 def rounded(builder, value, lanes: int):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pointwise.engine.cpu import gemm_int8
 from pointwise.engine.cpu.dots import DOTS
-from pointwise.engine.cpu.gathers.stencil_int8 import CHANNELS, HALF, LINES, spans, woven
+from pointwise.engine.cpu.gathers.weave import CHANNELS, HALF, LINES, spans, woven
 from pointwise.engine.cpu.gemm_int8 import pad
 from pointwise.engine.cpu.pack import pack, pack_kernels, pad_row, padded_columns
 
@@ -127,7 +127,7 @@ def pack_weight_int8(weight: Tensor, factor: Tensor, shift: Tensor, zero: int) -
 class StencilWeightInt8:
     """A depthwise weight ``[C, 1, kh, kw]`` of int8, as the stencil reads it."""
 
-    packed: Tensor  # spans of [groups of lines, kw, 4, lanes, lines of a group]
+    packed: Tensor  # spans of [groups of LINES rows, kw, channels, LINES]
     start: Tensor
     factor: Tensor
     shift: Tensor
