@@ -85,19 +85,19 @@ def has_vnni() -> bool:
     return all(features.get(name) for name in _VNNI)
 
 
-def emulate_vnni() -> None:
-    """Imports ``pointwise`` and lets its kernels of bytes run without AVX-512.
+def emulate_vnni(wanted: Sequence[str] = _VNNI) -> None:
+    """Imports ``pointwise`` and lets its kernels of bytes run as if the machine had the features.
 
-    Every AVX-512 instruction that kernels ask LLVM for by name is written in other words, exactly.
-    Numba is told the machine's own features, the package those that int8 needs on top. Compiled
-    kernels are kept in a folder of their own.
+    Every instruction that kernels ask LLVM for by name is written in other words, exactly. Numba is
+    told the machine's own features, the package those that are wanted on top. Compiled kernels are
+    kept in a folder of their own.
     """
-    folder = Path(tempfile.gettempdir()) / f"pointwise-witness-{os.getuid()}"
+    folder = Path(tempfile.gettempdir()) / f"pointwise-witness-{wanted[0]}-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     os.environ["NUMBA_CACHE_DIR"] = str(folder)
     features = llvm.get_host_cpu_features()
     os.environ["NUMBA_CPU_FEATURES"] = features.flatten()
-    pretended = type(features)({**features, **dict.fromkeys(_VNNI, True)})
+    pretended = type(features)({**features, **dict.fromkeys(wanted, True)})
     llvm.get_host_cpu_features = lambda: pretended
     given = ir.IRBuilder.call
 
@@ -109,10 +109,10 @@ def emulate_vnni() -> None:
         return given(builder, function, args, *rest, **options)
 
     ir.IRBuilder.call = call
+    isa = importlib.import_module("pointwise.engine.cpu.isa")
+    has = isa.has
+    isa.has = lambda *names: all(name in wanted or has(name) for name in names)
     importlib.import_module("pointwise.operators")
-    for module in list(sys.modules.values()):  # of a checkout that knows fewer instructions
-        if getattr(module, "HAS_VNNI", None) is False:
-            module.HAS_VNNI = True  # type: ignore[attr-defined]
 
 
 def _apart(module: ir.Module, name: str, kind: ir.FunctionType, body: Callable) -> ir.Function:

@@ -8,6 +8,8 @@ bytes, kept within bounds, and stored as it is or rounded to a byte.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from llvmlite import ir
@@ -20,7 +22,7 @@ from pointwise.engine.cpu.dots import DOTS, LANE_BYTES, dot
 from pointwise.engine.cpu.flow import chosen
 from pointwise.engine.cpu.narrow import ordered_bytes
 from pointwise.engine.cpu.product import GENERAL, Product
-from pointwise.engine.cpu.vector import clamp, load_lanes, load_some, splat, store_some
+from pointwise.engine.cpu.vector import clamp, load_lanes, load_some, splat, store_lanes, store_some
 
 LANES = DOTS.lanes  # columns of one register
 GROUP = DOTS.group  # steps of depth of one lane
@@ -77,9 +79,21 @@ class _Bytes(Product):
         self.factors, self.shifts = (self.row_of(x, _FLOATS) for x in (self.factor, self.shift))
         self.has_residual = builder.icmp_signed("!=", self.residual, _I64(0))
         self.wants_bytes = builder.icmp_signed("!=", self.as_bytes, _I64(0))
-        for r in range(self.rows):
-            with self.if_valid(r):
-                self.finish(r, sums[r * self.vectors : (r + 1) * self.vectors])
+        rows = [sums[r * self.vectors : (r + 1) * self.vectors] for r in range(self.rows)]
+        if self.some:
+            self.finish(rows)
+            return
+        # Most tiles are whole, and end in bytes without a residual: no question for each row.
+        columns = builder.icmp_signed(">=", self.valid_columns, _I64(self.vectors * LANES))
+        plain = builder.and_(
+            builder.and_(columns, self.wants_bytes), builder.not_(self.has_residual)
+        )
+        with builder.if_else(plain) as (plainly, with_questions):
+            with plainly:
+                for r, own in enumerate(rows):
+                    self.store_bytes(r, self.scaled(own))
+            with with_questions:
+                self.finish(rows)
 
     def row_of(self, address, shape) -> list:
         """A row of whole registers."""
@@ -88,25 +102,48 @@ class _Bytes(Product):
             for v in range(self.vectors)
         ]
 
-    def finish(self, r: int, sums: list) -> None:
-        """From the sums of a row to what is stored of it."""
+    def finish(self, rows: list) -> None:
+        """From the sums of rows to what is stored of them."""
         builder = self.builder
-        values = []
-        for v, total in enumerate(sums):
-            value = builder.fmul(builder.sitofp(total, _FLOATS), self.factors[v])
-            values.append(builder.fadd(value, self.shifts[v]))
-        values = chosen(builder, self.has_residual, lambda: self.added(r, values), lambda: values)
+        for r, sums in enumerate(rows):
+            with self.if_valid(r):
+                values = self.scaled(sums)
+                values = chosen(
+                    builder,
+                    self.has_residual,
+                    partial(self.added, r, values),
+                    partial(list, values),
+                )
+                with builder.if_else(self.wants_bytes) as (as_bytes, as_they_are):
+                    with as_bytes:
+                        self.store_bytes(r, values, some=True)
+                    with as_they_are:
+                        self.store_floats(r, values)
+
+    def scaled(self, sums: list) -> list:
+        """``sum·factor + shift``."""
+        builder, values = self.builder, []
+        for total, factor, shift in zip(sums, self.factors, self.shifts, strict=True):
+            value = builder.fmul(builder.sitofp(total, _FLOATS), factor)
+            values.append(builder.fadd(value, shift))
+        return values
+
+    def store_bytes(self, r: int, values: list, some: bool = False) -> None:
         row = self.plus(self.c, self.times(_I64(r), self.c_row))
-        with builder.if_else(self.wants_bytes) as (as_bytes, as_they_are):
-            with as_bytes:
-                at_once = 2 if LANES == 8 and self.vectors > 1 else 1
-                for v in range(0, self.vectors, at_once):
-                    part = as_bytes_of(builder, values[v : v + at_once])
-                    store_some(builder, self.plus(row, _I64(v * LANES)), part, self.left(v))
-            with as_they_are:
-                for v, value in enumerate(values):
-                    value = clamp(builder, value, self.low, self.high, LANES)
-                    store_some(builder, self.plus(row, self.column(v)), value, self.left(v))
+        at_once = 2 if LANES == 8 and self.vectors > 1 else 1
+        for v in range(0, self.vectors, at_once):
+            part = as_bytes_of(self.builder, values[v : v + at_once])
+            place = self.plus(row, _I64(v * LANES))
+            if some:
+                store_some(self.builder, place, part, self.left(v))
+            else:
+                store_lanes(self.builder, place, part, None)
+
+    def store_floats(self, r: int, values: list) -> None:
+        row = self.plus(self.c, self.times(_I64(r), self.c_row))
+        for v, value in enumerate(values):
+            kept = clamp(self.builder, value, self.low, self.high, LANES)
+            store_some(self.builder, self.plus(row, self.column(v)), kept, self.left(v))
 
     def added(self, r: int, values: list) -> list:
         """The values of row ``r`` and what the residual adds to them."""
