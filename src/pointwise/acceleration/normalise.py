@@ -12,7 +12,7 @@ from torch import fx
 
 import pointwise.operators  # noqa: F401  (registers torch.ops.pointwise)
 from pointwise.acceleration import vocabulary
-from pointwise.convolution.epilogue import ACTIVATIONS
+from pointwise.convolution.epilogue import ACTIVATIONS, LEAKS
 from pointwise.engine.cpu.by_dtype import ZEROS
 
 aten = torch.ops.aten
@@ -250,6 +250,18 @@ def _gelu(graph, node, x, approximate):
     return _activation("gelu")(graph, node, x) if approximate == "none" else None
 
 
+def _elu(graph, node, x, alpha, scale, input_scale):
+    return _activation("elu")(graph, node, x) if alpha == scale == input_scale == 1 else None
+
+
+_LEAKY = {leak: name for name, leak in LEAKS.items()}
+
+
+def _leaky_relu(graph, node, x, leak):
+    name = _LEAKY.get(leak)
+    return None if name is None else _activation(name)(graph, node, x)
+
+
 def _add(graph, node, x, y, alpha):
     a, b = shape(x), shape(y)
     if alpha != 1 or a is None or b is None or not same(a, b) or not _alike(node, x, y):
@@ -361,6 +373,8 @@ _REWRITES: dict[Any, Callable] = {
         if hasattr(aten, name)
     },
     aten.gelu.default: _gelu,
+    aten.elu.default: _elu,
+    aten.leaky_relu.default: _leaky_relu,
     aten.hardtanh.default: _within,
     aten.clamp.default: _within,
     aten.clamp_min.default: _within,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,13 +24,16 @@ class Activation:
 
     name: str  # as in torch.nn.functional; and in torch.ops.aten, where it is a call of its own
     plain: Callable[[Tensor], Tensor]  # in plain PyTorch
-    module: type[nn.Module]  # PyTorch's module of it
+    module: Callable[[], nn.Module]  # PyTorch's module of it
     bounds: tuple[float, float] | None = None  # where clamping between them is all that it does
     cost: int = 1  # operations for each number, besides multiplications and additions
     is_gate: bool = False  # whether results lie between 0 and 1
     exact: bool = True  # whether the kernel's formula is good to float64's precision
     onnx: str | None = None  # ONNX's operator, where it has no attributes
 
+
+LEAKS = {"leaky_relu": 0.01, "leaky_relu_0.1": 0.1, "leaky_relu_0.2": 0.2}
+"""The negative slopes in use: PyTorch's default, that of detectors and vocoders, that of GANs."""
 
 _ROWS = (
     Activation("none", lambda x: x, nn.Identity, (-_INFINITY, _INFINITY), cost=0),
@@ -41,6 +45,12 @@ _ROWS = (
     Activation("sigmoid", torch.sigmoid, nn.Sigmoid, is_gate=True, onnx="Sigmoid"),
     Activation("gelu", F.gelu, nn.GELU, exact=False),
     Activation("mish", F.mish, nn.Mish, onnx="Mish"),
+    Activation("tanh", torch.tanh, nn.Tanh, onnx="Tanh"),
+    Activation("elu", F.elu, nn.ELU),
+    *(
+        Activation(name, partial(F.leaky_relu, negative_slope=leak), partial(nn.LeakyReLU, leak))
+        for name, leak in LEAKS.items()
+    ),
 )
 
 ACTIVATIONS: dict[str, Activation] = {row.name: row for row in _ROWS}

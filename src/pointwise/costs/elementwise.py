@@ -22,8 +22,8 @@ _EACH: dict[str, tuple[str, PerElement]] = {
     **dict.fromkeys(("mul", "square"), (work_kinds.ELEMENTWISE, (1, 0, 0))),
     **dict.fromkeys(("addcmul", "lerp"), (work_kinds.ELEMENTWISE, (1, 1, 0))),
     **dict.fromkeys(
-        ("hardtanh", "clamp", "clamp_min", "clamp_max", "leaky_relu", "elu", "celu", "selu",
-         "log_sigmoid_forward", "tanh", "softplus", "threshold", "_prelu_kernel"),
+        ("hardtanh", "clamp", "clamp_min", "clamp_max", "celu", "selu",
+         "log_sigmoid_forward", "softplus", "threshold", "_prelu_kernel"),
         (work_kinds.ACTIVATION, (0, 0, 1)),
     ),
     **{

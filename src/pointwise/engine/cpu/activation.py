@@ -16,7 +16,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from pointwise.convolution.epilogue import ACTIVATIONS, kernel_form
+from pointwise.convolution.epilogue import ACTIVATIONS, LEAKS, kernel_form
 from pointwise.convolution.epilogue import CLAMP_ONLY as CLAMP_ONLY
 from pointwise.engine.cpu.by_dtype import ZEROS
 from pointwise.engine.cpu.device import device, device_of
@@ -27,6 +27,7 @@ from pointwise.engine.cpu.vector import (
     broadcast,
     bytes_of,
     choose,
+    equal,
     fma,
     lanes_of,
     less,
@@ -234,6 +235,85 @@ def _up_to_22(x, like):
     return within(x, number(-math.inf, like), number(22, like))
 
 
+# Cephes' rational approximation of (tanh(x) - x) / x³ for |x| < 0.625, in x².
+_TANH_TOP = (-1614.6876844170845, -99.28772310019186, -0.964399179425052)
+_TANH_BOTTOM = (4844.063053251255, 2235.4883906010045, 112.81167849163293, 1.0)
+
+
+@device
+def tanh(x, like):
+    """``(e²ˣ - 1) / (e²ˣ + 1)``, near 0 by a rational function, as nothing is left of e²ˣ - 1.
+
+    Source: Moshier, Cephes mathematical library, tanh.c.
+    """
+    one, two = broadcast(number(1, like)), broadcast(number(2, like))
+    size = within(magnitude(x), number(0, like), number(22, like))  # beyond, it is 1
+    large = one + quotient(two, exponential(size * two) + one) * broadcast(number(-1, like))
+    large = choose(less(x, broadcast(number(0, like))), large * broadcast(number(-1, like)), large)
+    square = x * x
+    top = fma(square, broadcast(number(_TANH_TOP[2], like)), broadcast(number(_TANH_TOP[1], like)))
+    top = fma(square, top, broadcast(number(_TANH_TOP[0], like)))
+    bottom = square + broadcast(number(_TANH_BOTTOM[2], like))
+    bottom = fma(square, bottom, broadcast(number(_TANH_BOTTOM[1], like)))
+    bottom = fma(square, bottom, broadcast(number(_TANH_BOTTOM[0], like)))
+    small = fma(x * square, quotient(top, bottom), x)
+    near = choose(less(magnitude(x), broadcast(number(0.625, like))), small, large)
+    return choose(equal(x, x), near, x)
+
+
+@device
+def tanh_slope(x, like):
+    """``1 - tanh²``."""
+    t = tanh(x, like)
+    return broadcast(number(1, like)) + t * t * broadcast(number(-1, like))
+
+
+@device
+def elu(x, like):
+    """x, and ``eˣ - 1`` below 0, which is ``2t / (1 - t)`` with t = tanh(x / 2)."""
+    zero, one, two = broadcast(number(0, like)), broadcast(number(1, like)), number(2, like)
+    t = tanh(
+        within(x, number(-math.inf, like), number(0, like)) * broadcast(number(0.5, like)), like
+    )
+    below = quotient(t * broadcast(two), one + t * broadcast(number(-1, like)))
+    return choose(less(x, zero), below, x)
+
+
+@device
+def elu_slope(x, like):
+    """1, and ``eˣ`` below 0."""
+    zero, one = broadcast(number(0, like)), broadcast(number(1, like))
+    return choose(less(zero, x), one, elu(x, like) + one)
+
+
+def _leaky_of(leak: float) -> tuple[Any, Any]:
+    """x, and below 0 ``leak`` times x; and the slope."""
+
+    @device_of(leak)
+    def leaky_relu(x, like):
+        zero = broadcast(number(0, like))
+        return choose(less(x, zero), x * broadcast(number(leak, like)), x)
+
+    @device_of(leak)
+    def leaky_relu_slope(x, like):
+        one = broadcast(number(1, like))
+        below = broadcast(number(leak, like))
+        return choose(less(broadcast(number(0, like)), x), one, below)
+
+    return leaky_relu, leaky_relu_slope
+
+
+_LEAKY = {name: _leaky_of(leak) for name, leak in LEAKS.items()}
+
+
+def _formula(name: str) -> Any:
+    return _LEAKY[name][0] if name in _LEAKY else globals()[name]
+
+
+def _formula_slope(name: str) -> Any:
+    return _LEAKY[name][1] if name in _LEAKY else globals()[f"{name}_slope"]
+
+
 # --- by number ------------------------------------------------------------------------------------
 
 FORM = Layout("Form", "low:real high:real activation")
@@ -248,7 +328,7 @@ def form_arguments(activation: str, dtype: torch.dtype) -> Arguments:
 
 def _over_rows(name: str) -> Any:
     """What applies a formula in place to ``count`` rows of ``columns`` numbers."""
-    formula = globals()[name]
+    formula = _formula(name)
 
     @device_of(name)
     def apply(rows, row_bytes, count, columns, like):
@@ -309,7 +389,7 @@ def activate(function, rows, row_bytes, count, columns):
 
 
 def _slope_or(name: str, kind: int, otherwise: Any) -> Any:
-    formula = globals()[f"{name}_slope"]
+    formula = _formula_slope(name)
 
     @device_of(name)
     def slope(x, given, like):
