@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from pointwise.acceleration.normalise import Node
+from pointwise.acceleration.graph import Node
 
 aten = torch.ops.aten
 

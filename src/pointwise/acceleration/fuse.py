@@ -13,7 +13,8 @@ import torch
 from torch import fx
 
 from pointwise.acceleration import vocabulary
-from pointwise.acceleration.normalise import Node, call, replace, same, shape
+from pointwise.acceleration.graph import Node, call, replace, same, shape
+from pointwise.acceleration.lines import images_for_lines
 from pointwise.convolution.problem import is_depthwise
 
 aten = torch.ops.aten
@@ -27,6 +28,7 @@ _WITH_ACTIVATION = (vocabulary.conv, vocabulary.linear, vocabulary.add, vocabula
 def fuse(graph: fx.Graph, constants: set[Node]) -> None:
     """All passes. ``constants`` are the placeholders that stay as they are from call to call."""
     drop_copies(graph)
+    images_for_lines(graph)
     channels_first(graph)
     name_activations(graph)
     graph.eliminate_dead_code()  # what is dead still counts as a user
@@ -72,7 +74,7 @@ def _module_of(target: Any) -> str:
 # --- making it visible ----------------------------------------------------------------------------
 
 _COPIES = (aten.clone.default, aten.dropout.default, aten.alias.default, aten.detach.default,
-           aten.lift_fresh_copy.default)  # fmt: skip
+           aten.lift_fresh_copy.default, aten.contiguous.default)  # fmt: skip
 
 
 def drop_copies(graph: fx.Graph) -> None:
@@ -325,6 +327,8 @@ def _take_activation(graph: fx.Graph, node: Node, fixed: set[Node]) -> None:
 
 def _take_sum(graph: fx.Graph, node: Node, fixed: set[Node]) -> None:
     """``conv(x) + y``: y is where the convolution begins to add up."""
+    if _merge(graph, node, fixed):
+        return
     order = {part: i for i, part in enumerate(graph.nodes)}
     found = [part for part in node.args[:2] if _takes_residual(part, node, fixed)]
     if not found or node.args[0] is node.args[1]:
@@ -402,6 +406,113 @@ def _take_padding(graph: fx.Graph, node: Node, fixed: set[Node]) -> None:
     node.args = (x.args[0], *node.args[1:5], edges, *node.args[6:])
 
 
+def _take_end(graph: fx.Graph, node: Node, fixed: set[Node]) -> None:
+    """Points at the end of each line that are left out, as after padding for causality."""
+    x, dim, start, end, *rest = node.args
+    if dim != 3 or start not in (0, None) or type(end) is not int or end >= 0:
+        return
+    if rest not in ([], [1]) or not (_is_bare(x) and _is_alone(x, node)):
+        return
+    if x.target is not vocabulary.conv or x.args[4][1] != 1:
+        return
+    top, bottom, left, right = x.args[5]
+    if right + end < 0:
+        return
+    edges = (top, bottom, left, right + end)
+    with graph.inserting_before(node):
+        new = call(graph, x.target, (*x.args[:5], edges, *x.args[6:]), node)
+    _swap(graph, node, x, new)
+
+
+# --- convolutions beside one another --------------------------------------------------------------
+
+
+def _merge(graph: fx.Graph, node: Node, fixed: set[Node]) -> bool:
+    """``conv(x) + conv(x)`` as one, its weight the sum: of models that are trained in branches.
+
+    The smaller kernel stands in the middle of the larger one. A batch norm of x is a convolution
+    whose weight is its factors.
+    """
+    order = {part: i for i, part in enumerate(graph.nodes)}
+    parts = sorted(node.args[:2], key=lambda part: -_extent(part))
+    main, other = parts
+    if node.args[0] is node.args[1] or not _is_branch(main, node, fixed):
+        return False
+    x, weight, bias, _, stride, padding, dilation, groups, _ = main.args
+    with graph.inserting_before(node):
+        if _is_norm_beside(other, main, node, fixed):
+            more = call(graph, vocabulary.norm_weight, (weight, other.args[1], groups), None)
+            more_bias, offset = other.args[2], tuple((k - 1) // 2 for k in shape(weight)[2:])
+        elif _is_branch(other, node, fixed) and _fits_into(other, main):
+            more, more_bias = other.args[1:3]
+            offset = tuple(padding[i] - other.args[5][i] for i in (0, 2))
+        else:
+            return False
+        both = call(graph, vocabulary.merged_weight, (weight, more, *offset), None)
+        both.meta["val"] = weight.meta["val"]
+        both_bias = bias if more_bias is None else more_bias
+        if bias is not None and more_bias is not None:
+            both_bias = call(graph, vocabulary.merged_bias, (bias, more_bias), None)
+        arguments = (x, both, both_bias, None, stride, padding, dilation, groups, node.args[2])
+        new = call(graph, vocabulary.conv, arguments, node)
+    fixed.update({more, both, both_bias} - {None})
+    replace(graph, node, new)
+    for part in sorted((main, other), key=lambda part: -order[part]):
+        graph.erase_node(part)
+    return True
+
+
+def _extent(part: Any) -> int:
+    """How many taps a convolution's kernel has; 0 of what is none."""
+    if getattr(part, "target", None) is not vocabulary.conv:
+        return 0
+    sizes = shape(part.args[1]) or (0, 0, 0, 0)
+    return sizes[2] * sizes[3]
+
+
+def _is_branch(part: Any, node: Node, fixed: set[Node]) -> bool:
+    """Whether ``node`` alone reads a bare convolution whose weight and bias are constants."""
+    return (
+        _is_alone(part, node)
+        and part.target is vocabulary.conv
+        and _is_bare(part)
+        and {part.args[1], part.args[2]} - {None} <= fixed
+    )
+
+
+def _fits_into(other: Node, main: Node) -> bool:
+    """Whether two convolutions read the same points, the smaller kernel within the larger one."""
+    same_way = all(other.args[i] == main.args[i] for i in (0, 4, 7))
+    one, two = shape(main.args[1]), shape(other.args[1])
+    if not same_way or not same(one[:2], two[:2]):
+        return False
+    if one[2:] != two[2:] and two[2:] != (1, 1) and other.args[6] != main.args[6]:
+        return False
+    if tuple(main.args[6]) != (1, 1) and one[2:] != two[2:]:
+        return False
+    (top, bottom, left, right), (t, b, l, r) = main.args[5], other.args[5]
+    more = (top - t, bottom - b, left - l, right - r)
+    spare = (one[2] - two[2], one[3] - two[3])
+    return min(more) >= 0 and more[0] + more[1] == spare[0] and more[2] + more[3] == spare[1]
+
+
+def _is_norm_beside(other: Any, main: Node, node: Node, fixed: set[Node]) -> bool:
+    """Whether a batch norm reads what a convolution reads, which gives as many channels."""
+    if not (_is_alone(other, node) and other.target is vocabulary.affine):
+        return False
+    x, factor, shift, activation = other.args
+    sizes, (top, bottom, left, right) = shape(main.args[1]), main.args[5]
+    middle = top == bottom == (sizes[2] - 1) / 2 and left == right == (sizes[3] - 1) / 2
+    return (
+        x is main.args[0]
+        and activation == "none"
+        and {factor, shift} <= fixed
+        and middle
+        and tuple(main.args[4]) == tuple(main.args[6]) == (1, 1)
+        and same(shape(x), shape(main))
+    )
+
+
 _HANDLERS: dict[Any, Callable[[fx.Graph, fx.Node, set[Node]], None]] = {
     vocabulary.conv: _take_padding,
     vocabulary.affine: _fold_affine,
@@ -409,4 +520,5 @@ _HANDLERS: dict[Any, Callable[[fx.Graph, fx.Node, set[Node]], None]] = {
     vocabulary.scale: _fold_factor,
     vocabulary.activate: _take_activation,
     vocabulary.add: _take_sum,
+    aten.slice.Tensor: _take_end,
 }

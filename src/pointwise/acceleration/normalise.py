@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,12 +13,12 @@ from torch import fx
 
 import pointwise.operators  # noqa: F401  (registers torch.ops.pointwise)
 from pointwise.acceleration import vocabulary
+from pointwise.acceleration.graph import Node, call, replace, same, shape
+from pointwise.acceleration.lines import lowered, raised
 from pointwise.convolution.epilogue import ACTIVATIONS, LEAKS
 from pointwise.engine.cpu.by_dtype import ZEROS
 
 aten = torch.ops.aten
-Node = Any
-"""An ``fx.Node``; its arguments are typed as anything at all, and here we know what they are."""
 
 
 def normalise(graph: fx.Graph) -> None:
@@ -43,30 +44,6 @@ def _is_ours(node: Node) -> bool:
     )
 
 
-def call(graph: fx.Graph, function: Callable, arguments: tuple, like: Node | None) -> Node:
-    """A new call with the same shape and the same place in the model as ``like``."""
-    new = graph.call_function(function, arguments)
-    if like is not None:
-        new.meta = dict(like.meta)
-    return new
-
-
-def replace(graph: fx.Graph, old: Node, new: Node) -> None:
-    old.replace_all_uses_with(new)
-    graph.erase_node(old)
-
-
-def shape(node: Any) -> Any:
-    """A node's shape, a tuple of numbers or expressions; None of what is no tensor."""
-    value = node.meta.get("val") if isinstance(node, fx.Node) else None
-    return tuple(value.shape) if isinstance(value, torch.Tensor) else None
-
-
-def same(a: Sequence, b: Sequence) -> bool:
-    """Whether shapes are the same for certain; expressions are compared as they are written."""
-    return len(a) == len(b) and all(str(p) == str(q) for p, q in zip(a, b, strict=True))
-
-
 def _arguments(node: Node) -> list[Any]:
     """All arguments in the order of the schema, with its defaults."""
     target = node.target
@@ -90,6 +67,29 @@ def _numbers(values: Sequence[int] | int, count: int = 2) -> tuple[int, ...] | N
 # --- convolutions ---------------------------------------------------------------------------------
 
 
+def _conv_of_lines(graph, node, x, weight, bias, stride, padding, dilation, groups):
+    """A convolution on lines as one on images that are one point high."""
+    if len(shape(weight) or ()) != 3 or len(shape(x) or ()) != 3:
+        return None
+    steps, spread = _numbers(stride, 1), _numbers(dilation, 1)
+    if isinstance(padding, str):
+        total = 0
+        if padding == "same":
+            if spread is None or type(shape(weight)[2]) is not int:
+                return None
+            total = (shape(weight)[2] - 1) * spread[0]
+        edges: tuple[int, ...] | None = (total // 2, total - total // 2)
+    else:
+        edges = _numbers(padding, 1)
+        edges = edges and edges * 2
+    if steps is None or spread is None or edges is None or min(edges) < 0:
+        return None
+    image, kernel = raised(graph, x), raised(graph, weight)
+    arguments = (image, kernel, bias, None, (1, *steps), (0, 0, *edges), (1, *spread), groups,
+                 "none")  # fmt: skip
+    return lowered(graph, call(graph, vocabulary.conv, arguments, None), node)
+
+
 def _conv(graph, node, x, weight, bias, stride, padding, dilation, groups, residual=None,
           activation="none"):  # fmt: skip
     if shape(weight) is None or len(shape(weight)) != 4 or len(shape(x) or ()) != 4:
@@ -108,8 +108,12 @@ def _around(padding: Sequence[int] | int) -> list[int]:
 
 
 def _convolution(graph, node, x, weight, bias, stride, padding, dilation, transposed, _, groups):
+    if transposed:
+        return None
+    if len(shape(weight) or ()) == 3:
+        return _conv_of_lines(graph, node, x, weight, bias, stride, padding, dilation, groups)
     padding = padding * 2 if len(padding) == 1 else padding
-    return None if transposed else _conv(graph, node, x, weight, bias, stride, _around(padding),
+    return _conv(graph, node, x, weight, bias, stride, _around(padding),
                                          dilation, groups)  # fmt: skip
 
 
@@ -262,6 +266,18 @@ def _leaky_relu(graph, node, x, leak):
     return None if name is None else _activation(name)(graph, node, x)
 
 
+def _neutral(number: float, rewrite: Callable | None = None):
+    """What ``number`` leaves as it is, and otherwise ``rewrite``."""
+
+    def with_number(graph, node, x, y, *rest):
+        same_type = isinstance(x, fx.Node) and shape(x) is not None and _alike(node, x)
+        if same_type and type(y) in (int, float) and y == number:
+            return x
+        return None if rewrite is None else rewrite(graph, node, x, y, *rest)
+
+    return with_number
+
+
 def _add(graph, node, x, y, alpha):
     a, b = shape(x), shape(y)
     if alpha != 1 or a is None or b is None or not same(a, b) or not _alike(node, x, y):
@@ -346,6 +362,24 @@ def _pad(graph, node, x, edges, mode, value):
     return call(graph, aten.constant_pad_nd.default, (x, edges, value or 0), node)
 
 
+def _no_pad(graph, node, x, edges, value):
+    return x if all(type(edge) is int and edge == 0 for edge in edges) else None
+
+
+def _slice(graph, node, x, dim, start, end, step):
+    """Of all there is, and of what has just been written there, nothing is left to do."""
+    whole = shape(x)
+    if x.target is aten.slice_scatter.default:
+        _, source, *where = _arguments(x)
+        if [str(part) for part in where] == [str(part) for part in (dim, start, end, step)]:
+            return source
+    if whole is None or start not in (0, None) or step != 1:
+        return None
+    ends = end is None or (type(end) is int and end == sys.maxsize)
+    size = whole[dim]
+    return x if ends or (type(size) is int and type(end) is int and end >= size) else None
+
+
 def _cat(graph, node, xs, dim=0):
     if len(shape(node) or ()) != 4 or dim % 4 != 1 or not _alike(node, *xs):
         return None
@@ -358,6 +392,8 @@ _REWRITES: dict[Any, Callable] = {
     aten.convolution.default: _convolution,
     aten.conv2d.default: _conv2d,
     aten.conv2d.padding: _conv2d_named,
+    aten.conv1d.default: _conv_of_lines,
+    aten.conv1d.padding: _conv_of_lines,
     torch.ops.pointwise.conv2d.default: _own_conv2d,
     torch.ops.pointwise.separable_conv2d.default: _own_separable,
     aten.linear.default: _linear,
@@ -378,8 +414,11 @@ _REWRITES: dict[Any, Callable] = {
     aten.hardtanh.default: _within,
     aten.clamp.default: _within,
     aten.clamp_min.default: _within,
-    aten.add.Tensor: _add,
-    aten.mul.Tensor: _multiply,
+    aten.add.Tensor: _neutral(0, _add),
+    aten.sub.Tensor: _neutral(0),
+    aten.mul.Tensor: _neutral(1, _multiply),
+    aten.div.Tensor: _neutral(1),
+    aten.slice.Tensor: _slice,
     aten.as_strided.default: _as_strided,
     aten.mean.dim: _mean,
     aten.adaptive_avg_pool2d.default: _adaptive_mean,
@@ -389,4 +428,5 @@ _REWRITES: dict[Any, Callable] = {
     aten.avg_pool2d.default: _avg_pool,
     aten.cat.default: _cat,
     aten.pad.default: _pad,
+    aten.constant_pad_nd.default: _no_pad,
 }

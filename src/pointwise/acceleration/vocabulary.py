@@ -166,6 +166,26 @@ def scaled_bias(bias: Tensor, factor: Tensor) -> Tensor:
     return (bias.double() * factor.double().reshape(-1)).to(bias.dtype)
 
 
+def merged_weight(weight: Tensor, other: Tensor, top: int, left: int) -> Tensor:
+    """``weight [C_out, C_in, kh, kw]`` plus a smaller one that begins at a tap of it."""
+    out, (height, width) = weight.double().clone(), other.shape[2:]
+    out[:, :, top : top + height, left : left + width] += other.double()
+    return out.to(weight.dtype)
+
+
+def merged_bias(bias: Tensor, other: Tensor) -> Tensor:
+    return (bias.double() + other.double()).to(bias.dtype)
+
+
+def norm_weight(weight: Tensor, factor: Tensor, groups: int) -> Tensor:
+    """A weight ``[C_out, C_in / groups, 1, 1]`` that multiplies each channel by its ``factor``."""
+    channels, inputs = weight.shape[:2]
+    out = factor.new_zeros(channels, inputs, 1, 1)
+    here = torch.arange(channels)
+    out[here, here % inputs, 0, 0] = factor
+    return out
+
+
 def as_kernel(weight: Tensor) -> Tensor:
     """The weight ``[C_out, C_in]`` of a linear layer as that of a pointwise convolution."""
     return weight[:, :, None, None]
@@ -176,7 +196,7 @@ FUNCTIONS = {
     for function in (
         conv, linear, activate, add, multiply, scale, affine, mean, max_pool, avg_pool, join,
         squeeze_excite, layer_norm, channel_norm, norm_factor, norm_shift, as_type, scaled_weight,
-        shifted_bias, scaled_bias, as_kernel,
+        shifted_bias, scaled_bias, merged_weight, merged_bias, norm_weight, as_kernel,
     )
 } | vocabulary_int8.FUNCTIONS  # fmt: skip
 """Name to function, for what is written to a file."""
