@@ -33,7 +33,7 @@ def make_functional(graph: fx.Graph) -> bool:
             continue
         target = _without_writing(node.target)
         written: Node = node.args[0] if node.args else None
-        if target is None or not _is_private(written) or not _keeps_type(node):
+        if target is None or not _is_private(written, node, order) or not _keeps_type(node):
             return False
         with graph.inserting_before(node):
             new = graph.call_function(target, node.args, node.kwargs)
@@ -64,11 +64,33 @@ def _without_writing(target: Any) -> Any:
     return getattr(packet, target._overloadname, None)
 
 
-def _is_private(node: Any) -> bool:
-    """Whether a tensor is new, and nothing else is a view of it."""
-    if not isinstance(node, fx.Node) or node.op != "call_function" or _may_share(node):
+def _is_private(written: Any, writer: Node, order: dict[Node, int]) -> bool:
+    """Whether what is written to is new, and read later by its own name alone.
+
+    It may be a view, such as some channels of what was joined, of which nothing else is read after.
+    """
+    origin = written
+    while isinstance(origin, fx.Node) and origin.op == "call_function" and _may_share(origin):
+        origin = origin.args[0] if origin.args else None
+    if not isinstance(origin, fx.Node) or origin.op != "call_function":
         return False
-    return not any(user.op == "output" or _may_share(user, node) for user in node.users)
+    family = _sharing(origin)
+    if family is None:
+        return False
+    others = [user for part in family if part is not written for user in part.users]
+    return all(order[user] < order[writer] for user in others)
+
+
+def _sharing(origin: Node) -> list[Node] | None:
+    """All that lies in the memory of a new tensor; None where a result of the graph does."""
+    family = [origin]
+    for part in family:
+        for user in part.users:
+            if user.op == "output":
+                return None
+            if _may_share(user, part) and user not in family:
+                family.append(user)
+    return family
 
 
 def _may_share(node: Node, with_: Node | None = None) -> bool:
