@@ -132,12 +132,13 @@ def _measure(
 def _show(found: Profile, console: Console, sort: str, tree: bool, top: int | None) -> None:
     from pointwise.costs.machine import threads_of
     from pointwise.costs.tables import bounded, short
+    from pointwise.messages import duration
 
     count, machine = found.count, found.machine
     console.print(
-        f"[bold]{shown(found.cost.network)}[/bold], {found.inputs}: {found.milliseconds:.3g} ms, "
-        f"{short(count.parameters)} parameters, {bounded(count.multiply_adds, count.exact)} "
-        "multiply-adds"
+        f"[bold]{shown(found.cost.network)}[/bold], {found.inputs}: "
+        f"{duration(found.milliseconds)}, {short(count.parameters)} parameters, "
+        f"{bounded(count.multiply_adds, count.exact)} multiply-adds"
     )
     console.print(
         f"{machine.cpu}, {threads_of(machine)}: {machine.fma_gflops:.0f} GFLOP/s, "
@@ -152,8 +153,9 @@ def _show(found: Profile, console: Console, sort: str, tree: bool, top: int | No
         if top is not None and top < len(rows):
             console.print(f"and {len(rows) - top} more layers")
     console.print(
-        f"\nThe layers take {found.sum_ms:.3g} ms together, the network {found.milliseconds:.3g} "
-        f"when nothing\ninside is timed; at their rooflines they would take {found.limit_ms:.3g}."
+        f"\nThe layers take {duration(found.sum_ms)} together, the network "
+        f"{duration(found.milliseconds)} when nothing\ninside is timed; at their rooflines they "
+        f"would take {duration(found.limit_ms)}."
     )
     for line in found.cost.notes():
         console.print(line, markup=False)

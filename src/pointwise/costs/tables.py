@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pointwise.costs.count import Count, total
 from pointwise.costs.layer import Branch, Layer
+from pointwise.messages import rounded
 from pointwise.terminal import plain as one_line
 
 if TYPE_CHECKING:
@@ -35,11 +36,11 @@ def short(number: float) -> str:
 def milliseconds(number: float) -> str:
     """Three digits, but no more than three behind the point.
 
-    >>> milliseconds(0.0123), milliseconds(1.234), milliseconds(123.4)
-    ('0.012', '1.23', '123')
+    >>> milliseconds(0.0123), milliseconds(1.234), milliseconds(1234)
+    ('0.012', '1.23', '1,234')
     """
     digits = 0 if number >= 99.95 else 1 if number >= 9.995 else 2 if number >= 0.9995 else 3
-    return f"{number:.{digits}f}"
+    return f"{number:,.{digits}f}"
 
 
 def table(*columns: str) -> Table:
@@ -65,7 +66,7 @@ def numbers(count: Count) -> list[str]:
         short(count.parameters),
         bounded(count.multiply_adds, count.exact),
         bounded(count.bytes, count.exact),
-        f"{count.intensity:.2g}" if count.intensity < 10 else f"{count.intensity:.0f}",
+        rounded(count.intensity, 2),
     ]
 
 

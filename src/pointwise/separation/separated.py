@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pointwise import checks
 from pointwise.costs import cost
 from pointwise.layers import DepthwiseSeparableConv2d
+from pointwise.messages import duration
 from pointwise.separation import calibrate, measure
 from pointwise.separation.candidates import NOT_FINITE
 from pointwise.separation.choose import (
@@ -203,7 +204,7 @@ def _leave_slower(layers: list[Candidate], times: Times) -> None:
         if layer.rank is not None and after >= before:
             share = separable_weights(layer.conv, layer.rank) / standard_weights(layer.conv)
             layer.why = (
-                f"slower at rank {layer.rank} ({after:.3g} ms, not {before:.3g}) with"
+                f"slower at rank {layer.rank} ({duration(after)}, not {duration(before)}) with"
                 f" {100 * share:.0f} % of the multiply-adds"
             )
             layer.rank = None
