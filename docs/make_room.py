@@ -67,11 +67,10 @@ def main(demo: Path, path: Path) -> None:
         axes = figure.add_axes((left, 1 - share, 0.5, share))
         axes.set_axis_off()
         axes.imshow(drawn(scan, colors.astype(np.float32)), interpolation="none", aspect="auto")
-    figure.text(0.25, 0.045, "a scan", ha="center", va="center", color=GREY, size=15)
     figure.legend(
         handles=[Patch(color=group.color, label=group.name) for group in classes],
-        loc="center", bbox_to_anchor=(0.72, 0.045), ncols=len(classes), frameon=False,
-        labelcolor=GREY, fontsize=12, handlelength=1, handletextpad=0.4, columnspacing=1.2,
+        loc="center", bbox_to_anchor=(0.5, 0.045), ncols=len(classes), frameon=False,
+        labelcolor=GREY, fontsize=17, handlelength=1, handletextpad=0.5, columnspacing=1.6,
     )  # fmt: skip
     figure.savefig(path, transparent=True)
     Image.open(path).quantize(COLORS, Image.Quantize.FASTOCTREE).save(path, optimize=True)
