@@ -36,11 +36,11 @@ def short(number: float) -> str:
 def milliseconds(number: float) -> str:
     """Three digits, but no more than three behind the point.
 
-    >>> milliseconds(0.0123), milliseconds(1.234), milliseconds(1234)
-    ('0.012', '1.23', '1,234')
+    >>> milliseconds(0.0123), milliseconds(1.234), milliseconds(123.4)
+    ('0.012', '1.23', '123')
     """
     digits = 0 if number >= 99.95 else 1 if number >= 9.995 else 2 if number >= 0.9995 else 3
-    return f"{number:,.{digits}f}"
+    return f"{number:.{digits}f}"
 
 
 def table(*columns: str) -> Table:
