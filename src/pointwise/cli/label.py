@@ -55,7 +55,7 @@ def label(
     if trained.recipe.task == "classification":
         if out is not None:
             raise ValueError(
-                "label: a run that classifies whole clouds writes no file; leave -o away"
+                "label: a run that classifies whole clouds writes no file; leave out -o"
             )
         _classify(console, trained, files, columns)
         return

@@ -201,7 +201,7 @@ def train(
     def place() -> tuple[Path, Options]:
         if resume is not None:
             if data:
-                raise ValueError("train: --resume takes the run's own data; leave DATA away")
+                raise ValueError("train: --resume takes the run's own data; leave out DATA")
             options = _resumed(resume, minutes, epochs, patience)
             return resume, replace(options, devices=devices, workers=workers)
         if not data:
