@@ -150,7 +150,7 @@ def test_nothing_given():
 
 def test_resumption_takes_its_own_data(scene, tmp_path):
     result = run(scene, "--resume", tmp_path)
-    assert "--resume takes the run's own data; leave DATA away" in str(result.exception)
+    assert "--resume takes the run's own data; leave out DATA" in str(result.exception)
 
 
 def test_unknown_network(scene, tmp_path):

@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 
 needs_mkdocs = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("mkdocs", "material")),
-    reason="the site is made by mkdocs-material: pip install 'pointwise[docs]'",
+    any(importlib.util.find_spec(name) is None for name in ("mkdocs", "material", "latex2mathml")),
+    reason="the site is made by mkdocs-material and latex2mathml: pip install 'pointwise[docs]'",
 )
 
 
@@ -96,6 +96,21 @@ def test_nothing_is_fetched_from_elsewhere(site):
                 assert (root / path.lstrip("/")).is_file(), f"{file.name}: {address}"
 
 
+@needs_mkdocs
+def test_formulas_are_mathml_and_none_is_left_as_latex(site):
+    written = {page.stem: page.read_text(encoding="utf-8").count("```math\n") for page in PAGES}
+    assert sum(map(bool, written.values())) >= 4
+    for page, formulas in written.items():
+        built = (site / f"{page}.html").read_text(encoding="utf-8")
+        assert built.count('<math xmlns="http://www.w3.org/1998/Math/MathML" display="block">') == (
+            formulas
+        )
+        assert "arithmatex" not in built
+        for shown in re.findall(r"<math.*?</math>", built, re.DOTALL):
+            assert "\\" not in shown, shown  # a command that the library does not know
+            assert "<mi>&" not in re.sub("&#x[0-9A-F]+;", "", shown), shown  # a table's cells
+
+
 @pytest.mark.parametrize(
     "page",
     [
@@ -119,6 +134,7 @@ def test_a_broken_link_fails_the_build(tmp_path):
         (tmp_path / "docs" / page.name).write_text("# A page\n")
     (tmp_path / "docs" / "index.md").write_text("# Start\n\n[nowhere](convolutions.md#nowhere)\n")
     (tmp_path / "docs" / "guide.css").write_text("")
+    (tmp_path / "docs" / "formulas.py").write_text((ROOT / "docs" / "formulas.py").read_text())
     (tmp_path / "mkdocs.yml").write_text((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

@@ -104,7 +104,8 @@ def drawn(tmp_path_factory) -> Path:
 def test_the_script_draws_the_pictures_that_the_page_names(drawn):
     made = sorted(file.name for file in drawn.iterdir())
     assert made == sorted(NAMED)
-    assert made == sorted(file.name for file in (DOCS / "pictures").iterdir())
+    kept = {file.name for file in (DOCS / "pictures").iterdir()}
+    assert made == sorted(kept - {"room.png"})  # which a training is behind: make_room.py
 
 
 @pytest.mark.parametrize("name", NAMED)

@@ -6,16 +6,13 @@ import re
 import shlex
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
-from PIL import Image
 
-from pointwise.cloud.files import write_scan
-from pointwise.networks import MobileNetV1
-from pointwise.rooms import room
+sys.path.insert(0, str(Path(__file__).parents[2] / "docs"))
+
+import make_badges
 
 ROOT = Path(__file__).parents[2]
 COMMAND = Path(sys.executable).with_name("pointwise")
@@ -27,13 +24,11 @@ def blocks(document: str, language: str) -> list[str]:
 
 
 def commands(document: str) -> list[list[str]]:
-    lines = "".join(blocks(document, "sh")).splitlines()
-    return [shlex.split(line, comments=True) for line in lines if line.strip()]
+    return lines("".join(blocks(document, "sh")))
 
 
-def save_weights(folder: Path) -> None:
-    """The file of weights that README.md has from somewhere."""
-    torch.save(MobileNetV1(width=0.25).state_dict(), folder / "mobilenet_v1_0.25.pth")
+def lines(block: str) -> list[list[str]]:
+    return [shlex.split(line, comments=True) for line in block.splitlines() if line.strip()]
 
 
 def run(arguments: list, folder: Path) -> subprocess.CompletedProcess:
@@ -42,42 +37,44 @@ def run(arguments: list, folder: Path) -> subprocess.CompletedProcess:
     return done
 
 
+def run_python(source: str, script: Path) -> None:
+    script.write_text(source, encoding="utf-8")  # kernels must live in a file
+    run([sys.executable, script], script.parent)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
-def test_the_python_runs(document, tmp_path):
-    found = blocks(document, "python")
+def test_the_python_of_contributing_runs(tmp_path):
+    found = blocks("CONTRIBUTING.md", "python")
     assert found
-    save_weights(tmp_path)
     for number, source in enumerate(found):
-        script = tmp_path / f"{number}.py"  # kernels must live in a file
-        script.write_text(source, encoding="utf-8")
-        run([sys.executable, script], tmp_path)
+        run_python(source, tmp_path / f"{number}.py")
 
 
 @pytest.mark.slow
-def test_the_commands_run(tmp_path):
-    """As they stand, but for minutes of training and rounds; ``bench`` has tests of its own."""
-    save_weights(tmp_path)
-    Image.linear_gradient("L").save(tmp_path / "photo.jpg")
-    Image.linear_gradient("L").save(tmp_path / "digit.png")
-    write_scan(room(1, rays=20_000), tmp_path / "scan.laz")
-    write_scan(replace(room(2, rays=20_000), labels=None), tmp_path / "new.laz")
-    found = commands("README.md")
-    assert {words[1] for words in found} == {
+def test_readme_runs_from_top_to_bottom(tmp_path):
+    """As it stands, but for minutes of training and rounds; ``bench`` has tests of its own."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.findall(r"^```(python|sh)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert {words[1] for words in commands("README.md")} == {
         "info", "train", "label", "view", "classify", "speedup", "explain", "profile", "compare",
         "separate", "bench",
     }  # fmt: skip
-    for words in found:
-        assert words[0] == "pointwise"
-        if words[1] == "bench":
+    for number, (language, block) in enumerate(found):
+        if language == "python":
+            run_python(block, tmp_path / f"{number}.py")
             continue
-        if "--minutes" in words:
-            words[words.index("--minutes") + 1] = "0.05"
-        if words[1] in ("profile", "compare"):
-            words += ["--rounds", "1"]
-        run([COMMAND, *words[1:]], tmp_path)
+        for words in lines(block):
+            assert words[0] == "pointwise"
+            if words[1] == "bench":
+                continue
+            if "--minutes" in words:
+                words[words.index("--minutes") + 1] = "0.05"
+            if words[1] in ("profile", "compare"):
+                words += ["--rounds", "1"]
+            run([COMMAND, *words[1:]], tmp_path)
     runs = ("run/metrics.json", "digits-run/metrics.json")
-    for made in (*runs, "labelled.laz", "labelled.html", "labelled.png", "page.html"):
+    pages = ("explain.html", "labelled.html", "labelled.png", "page.html")
+    for made in (*runs, *pages, "labelled.laz"):
         assert (tmp_path / made).stat().st_size > 0
 
 
@@ -100,3 +97,34 @@ def test_make_has_what_the_readme_promises():
     run_by_ci = (ROOT / ".ci/run").read_text()
     assert all(f"make --no-print-directory {target}" in run_by_ci for target in promised)
     assert "test ARGS=--slow" in run_by_ci
+
+
+def test_the_steps_without_make_install_what_make_does():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (pinned,) = re.findall(r"torch==\S+", makefile)
+    for document in ("README.md", "docs/index.md"):
+        steps = re.findall(r"^\$ pip install (\S+)", "".join(blocks(document, "console")), re.M)
+        assert steps == [pinned, "--editable"], document  # torch first
+
+
+def test_badges_say_what_the_project_says(tmp_path):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    drawn = make_badges.badges()
+    assert re.findall(r"\(docs/badges/([\w.]+)\)", text) == list(drawn)
+    for name, badge in drawn.items():
+        assert (ROOT / "docs/badges" / name).read_text(encoding="utf-8") == badge
+    check = (ROOT / "Makefile").read_text(encoding="utf-8").partition("\ncheck:")[2]
+    for tool in ("ruff", "mypy", "lint-imports"):
+        assert f"$(BIN)/{tool}" in check
+
+
+def test_links_lead_somewhere():
+    """To files, and to sections as GitHub names them."""
+    for document in ("README.md", "CONTRIBUTING.md"):
+        text = (ROOT / document).read_text(encoding="utf-8")
+        for target, section in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", text):
+            file = ROOT / (target or document)
+            assert file.exists(), target
+            titles = re.findall(r"^#+ (.+)$", file.read_text("utf-8"), re.M) if section else []
+            names = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+            assert not section or section in names, section

@@ -14,6 +14,7 @@ from pointwise.costs.machine import Machine
 from pointwise.costs.measure import ModuleTimes
 from pointwise.costs.network import cost
 from pointwise.costs.profiled import Profile, Row, profile
+from pointwise.messages import duration, rounded
 from pointwise.report.profile import write_page
 from pointwise.report.roofline import drawing, plotted
 
@@ -130,8 +131,8 @@ def test_signs_are_where_their_numbers_are(found):
     assert {int(number) for number in places} == {number for number, _ in plotted(found.rows)}
     for number, row in plotted(found.rows):
         label = re.search(rf'#layer-{number}" aria-label="([^"]+)"', drawn).group(1)
-        assert f"{row.count.intensity:.3g} operations per byte" in label
-        assert f"{row.milliseconds:.3g} ms" in label
+        assert f"{rounded(row.count.intensity)} operations per byte" in label
+        assert duration(row.milliseconds) in label
 
 
 def test_a_profile_of_next_to_nothing_can_be_drawn(tmp_path):

@@ -249,7 +249,7 @@ def test_only_what_is_faster(plain, monkeypatch):
     quick = separate(plain, rank=2, input=(1, 3, 32, 32), only_faster=True).report
     assert set(quick.ranks) == set(report.ranks) - slow
     text = str(quick)
-    assert "slower at rank 2 (1.5 ms, not 1)" in text
+    assert "slower at rank 2 (1.5 ms, not 1 ms)" in text
     assert "The whole network is not faster than it was." in text
 
 

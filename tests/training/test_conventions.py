@@ -105,7 +105,7 @@ def test_doubts():
     assert lines == [
         "note: code 255 is learned as a class like any other, though it often means 'ignore'",
         "note: code 1 has several names and is one class: 'road' in a, 'roof' in b",
-        "note: intensity reaches 0.95 in a and 6.226e+04 in b; it is read as one scale",
+        "note: intensity reaches 0.95 in a and 62,258 in b; it is read as one scale",
     ]
 
 

@@ -29,26 +29,26 @@ def accelerate(
     precision: str | None = None,
     calibration: Iterable[Any] | None = None,
 ) -> Accelerated | Compiled:
-    """A module that gives what ``model`` gives, in inference, and takes less time for it.
+    """A module that computes what ``model`` does, in inference and in less time.
 
     ``example`` is an input, or a tuple of all of them: what the model is traced with. The values of
     its tensors do not matter, their types do, and their shapes where the model depends on them:
     batches and images of other sizes are fine wherever the model itself does not fix them. Numbers,
-    strings, booleans and None among the inputs are part of the trace. What the trace does not hold
-    for is refused with a ValueError when it comes. The result is made of copies of the weights:
-    what happens to the model later does not change it. It can be called from several threads,
-    pickled and saved, and read again where the model's class is not known.
+    strings, booleans and None among the inputs are part of the trace. A call with inputs for which
+    the trace is not valid raises ValueError. The result holds copies of the weights: later changes
+    of the model do not reach it. It can be called from several threads, pickled and saved, and
+    loaded where the model's class is not known.
 
     Models that torch.export cannot trace (such as those that decide by values) are compiled with
     ``torch.compile(model, backend="pointwise")`` instead, which runs what it can; a warning says
     so.
 
-    ``precision="int8"`` makes convolutions in bytes where that pays, several times as fast as in
-    float32 on machines with AVX512-VNNI, and not quite the same: ``calibration`` is a DataLoader or
-    a list of batches of data such as the model will see (some hundred samples do; with labels
-    behind the inputs, if there are any), which tells how large the numbers between layers become.
-    It is run once as it is and once in bytes, and ``cost`` of the result says how far apart they
-    were. On machines without VNNI the results are the same, and slower than float32.
+    ``precision="int8"`` computes convolutions with 8-bit integers where that is faster: several
+    times as fast as float32 on machines with AVX512-VNNI, with slightly different results.
+    ``calibration`` is a DataLoader or a list of batches of data such as the model will see (a few
+    hundred samples are enough; labels, if there are any, behind the inputs). It shows how large the
+    numbers between layers become, and is run in both precisions: ``cost`` of the result says how
+    much they differ. On machines without VNNI the results are the same, and slower than float32.
 
     Raises ValueError for a model in training mode, or one that ``precision`` does not suit,
     TypeError for what is not a module.

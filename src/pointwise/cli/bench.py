@@ -16,7 +16,7 @@ def bench(
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often each is timed.")] = 7,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Tiny cases, to see that it runs; the times say nothing")
+        bool, typer.Option("--quick", help="Tiny cases, to see that it runs; times mean nothing.")
     ] = False,
     only: Annotated[
         str | None,

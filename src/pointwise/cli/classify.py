@@ -46,7 +46,7 @@ def classify(
         list[str] | None,
         typer.Option(
             "--set",
-            help="With --weights: an argument of the network's class; any number.",
+            help="With --weights: an argument of the network's class; can be repeated.",
             metavar="NAME=VALUE",
         ),
     ] = None,
@@ -56,7 +56,7 @@ def classify(
         str | None, typer.Option(help="cpu or cuda.", show_default="cuda if there is one")
     ] = None,
 ) -> None:
-    """Says what images show: the classes that are most likely."""
+    """Says what images show: the most likely classes of each."""
     import torch
 
     from pointwise.training.images.classify import classify_pictures

@@ -30,12 +30,12 @@ def compare(
         ),
     ] = None,
     out: Annotated[int | None, typer.Option(min=1, help="Channels of the result.")] = None,
-    kernel: Annotated[int, typer.Option(min=1, help="Its size, an odd number.")] = 3,
-    stride: Annotated[int, typer.Option(min=1, help="Steps from result to result.")] = 1,
+    kernel: Annotated[int, typer.Option(min=1, help="Kernel size, an odd number.")] = 3,
+    stride: Annotated[int, typer.Option(min=1, help="Pixels from one result to the next.")] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 1,
-    groups: Annotated[int, typer.Option(min=2, help="Of the grouped convolution.")] = 4,
+    groups: Annotated[int, typer.Option(min=2, help="Groups of the grouped convolution.")] = 4,
     expand: Annotated[
-        int, typer.Option(min=1, help="Times the channels inside the inverted residual.")
+        int, typer.Option(min=1, help="Inside the inverted residual, so many times the channels.")
     ] = 6,
     norm: Annotated[
         bool, typer.Option("--norm", help="Batch norm behind every convolution.")

@@ -18,7 +18,7 @@ def explain(
         bool, typer.Option("--open/--no-open", help="Open the page in the browser.")
     ] = False,
 ) -> None:
-    """Write an interactive page: what convolutions do, step by step, and cost."""
+    """Writes an interactive page: what convolutions do, step by step, and what they cost."""
     if out.is_dir():
         raise ValueError(
             f"{out} is a folder; name a file in it, as in --out {out / 'explain.html'}"

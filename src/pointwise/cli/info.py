@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pointwise.messages import rounded
 from pointwise.terminal import shown, terminal
 
 if TYPE_CHECKING:
@@ -151,15 +152,17 @@ def _facts(scan: Scan, unit: str) -> Table:
     points = extent.kept
     low, high = points.min(axis=0), points.max(axis=0)
     for axis, a, b in zip("xyz", low, high, strict=True):
-        table.add_row(axis, f"{_number(a, b - a)} to {_number(b, b - a)}, {b - a:.6g} {unit}")
+        table.add_row(
+            axis, f"{_number(a, b - a)} to {_number(b, b - a)}, {rounded(b - a, 6)} {unit}"
+        )
     edge, cells = occupied_cells(points)
     if edge:
         density = len(points) / (cells * edge**2)
         table.add_row(
-            "density", f"{density:.4g} points/{unit}² on {cells:,} cells of {edge:g} {unit}"
+            "density", f"{rounded(density, 4)} points/{unit}² on {cells:,} cells of {edge:g} {unit}"
         )
     if len(points) > 1:
-        table.add_row("spacing", f"{mean_spacing(points):.4g} {unit} to the nearest point")
+        table.add_row("spacing", f"{rounded(mean_spacing(points), 4)} {unit} to the nearest point")
     if said := far_apart(extent):
         table.add_row("far away", said)
     if scan.label is not None:
@@ -226,7 +229,7 @@ def _fields(scan: Scan) -> Table:
     table = _headed_table("field", "type", "range")
     for name, values in scan.fields.items():
         shape = f" × {values.shape[1]}" if values.ndim == 2 else ""
-        low, high = (f"{value:.6g}" for value in _finite_range(values))
+        low, high = (rounded(value, 6) for value in _finite_range(values))
         table.add_row(
             _escape(name), f"{values.dtype}{shape}", low if low == high else f"{low} to {high}"
         )

@@ -29,7 +29,7 @@ def label(
     ] = None,
     votes: Annotated[
         int,
-        typer.Option(min=1, help="How often each point is looked at, turned; 1 is fastest."),
+        typer.Option(min=1, help="How many rotated views vote on each point; 1 is fastest."),
     ] = 3,
     columns: Annotated[
         str | None,
@@ -40,7 +40,7 @@ def label(
         str | None, typer.Option(help="cpu or cuda.", show_default="cuda if there is one")
     ] = None,
 ) -> None:
-    """Labels every point of clouds, or says which class whole clouds are of."""
+    """Labels every point of a cloud, or says which class a whole cloud is of."""
     import torch
 
     from pointwise.training.image_recipe import IMAGES
@@ -55,7 +55,7 @@ def label(
     if trained.recipe.task == "classification":
         if out is not None:
             raise ValueError(
-                "label: a run that classifies whole clouds writes no file; leave -o away"
+                "label: a run that classifies whole clouds writes no file; leave out -o"
             )
         _classify(console, trained, files, columns)
         return

@@ -34,7 +34,7 @@ def profile(
         typer.Option(
             "--input",
             "-i",
-            help="Sizes of an input; once for each. 1x16:int for indices.",
+            help="Sizes of an input; once for each input. 1x16:int for indices.",
             metavar="1x3x224x224",
             show_default="one image, or a room's points",
         ),
@@ -42,17 +42,19 @@ def profile(
     set_: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", help="An argument of the network's class; any number.", metavar="NAME=VALUE"
+            "--set",
+            help="An argument of the network's class; can be repeated.",
+            metavar="NAME=VALUE",
         ),
     ] = None,
     sort: Annotated[
         str | None, typer.Option(help=f"{_SORTS}.", show_default="order", metavar="BY")
     ] = None,
     tree: Annotated[
-        bool, typer.Option("--tree", help="Modules inside modules, instead of layers.")
+        bool, typer.Option("--tree", help="Show nested modules instead of layers.")
     ] = False,
     top: Annotated[
-        int | None, typer.Option(min=1, help="Show only so many layers.", show_default="all")
+        int | None, typer.Option(min=1, help="Show only this many layers.", show_default="all")
     ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="How many threads.", show_default="all cores")
@@ -66,7 +68,7 @@ def profile(
         bool, typer.Option("--trust", help="Let a FILE.pt2 run code of its own.")
     ] = False,
 ) -> None:
-    """Counts and times a network layer by layer, beside what this machine could do."""
+    """Counts and times a network layer by layer, beside the best this machine could do."""
     from pointwise.cli.outputs import check_output, write_json
     from pointwise.costs.profiled import SORTS
 
@@ -132,12 +134,13 @@ def _measure(
 def _show(found: Profile, console: Console, sort: str, tree: bool, top: int | None) -> None:
     from pointwise.costs.machine import threads_of
     from pointwise.costs.tables import bounded, short
+    from pointwise.messages import duration
 
     count, machine = found.count, found.machine
     console.print(
-        f"[bold]{shown(found.cost.network)}[/bold], {found.inputs}: {found.milliseconds:.3g} ms, "
-        f"{short(count.parameters)} parameters, {bounded(count.multiply_adds, count.exact)} "
-        "multiply-adds"
+        f"[bold]{shown(found.cost.network)}[/bold], {found.inputs}: "
+        f"{duration(found.milliseconds)}, {short(count.parameters)} parameters, "
+        f"{bounded(count.multiply_adds, count.exact)} multiply-adds"
     )
     console.print(
         f"{machine.cpu}, {threads_of(machine)}: {machine.fma_gflops:.0f} GFLOP/s, "
@@ -152,8 +155,9 @@ def _show(found: Profile, console: Console, sort: str, tree: bool, top: int | No
         if top is not None and top < len(rows):
             console.print(f"and {len(rows) - top} more layers")
     console.print(
-        f"\nThe layers take {found.sum_ms:.3g} ms together, the network {found.milliseconds:.3g} "
-        f"when nothing\ninside is timed; at their rooflines they would take {found.limit_ms:.3g}."
+        f"\nThe layers take {duration(found.sum_ms)} together, the network "
+        f"{duration(found.milliseconds)} when nothing\ninside is timed; at their rooflines they "
+        f"would take {duration(found.limit_ms)}."
     )
     for line in found.cost.notes():
         console.print(line, markup=False)

@@ -34,7 +34,7 @@ def separate(
     budget: Annotated[
         float | None,
         typer.Option(
-            help="For the whole network: up to 1 a share of what it has, above 1 a number.",
+            help="For the whole network: up to 1, a share of what it has; above 1, a number.",
             rich_help_panel=RANKS,
         ),
     ] = None,
@@ -49,7 +49,7 @@ def separate(
         str, typer.Option(help="What --budget counts: multiply-adds or parameters.")
     ] = "multiply-adds",
     only_faster: Annotated[
-        bool, typer.Option("--only-faster", help="Leave alone what is not faster here.")
+        bool, typer.Option("--only-faster", help="Keep what is not faster on this machine.")
     ] = False,
     input: Annotated[
         str | None,
@@ -64,30 +64,28 @@ def separate(
         typer.Option(
             "--out",
             "-o",
-            help="Where to: a new run, or for what was none a file of weights.",
+            help="The new run's folder; for a network that is no run, a file of weights.",
             show_default="not kept; with --finetune RUN-separated",
         ),
     ] = None,
     data: Annotated[
         list[str] | None,
         typer.Option(
-            help="Images to fit to and to compare on; any number.",
+            help="Images to fit to and to compare on; can be repeated.",
             show_default="the run's own",
             rich_help_panel=IMAGES,
         ),
     ] = None,
     fit: Annotated[
         int,
-        typer.Option(
-            min=0, help="How many images to fit to; 0: only the weights.", rich_help_panel=IMAGES
-        ),
+        typer.Option(min=0, help="How many images to fit to; 0 for none.", rich_help_panel=IMAGES),
     ] = 256,
     finetune: Annotated[
         int | None,
-        typer.Option(min=1, help="Train on for so many epochs.", rich_help_panel=IMAGES),
+        typer.Option(min=1, help="Train this many epochs more.", rich_help_panel=IMAGES),
     ] = None,
     learning_rate: Annotated[
-        float, typer.Option(help="The highest, of --finetune.", rich_help_panel=IMAGES)
+        float, typer.Option(help="The highest rate of --finetune.", rich_help_panel=IMAGES)
     ] = 0.0003,
     weights: Annotated[
         Path | None, typer.Option(help="Weights to begin with.", rich_help_panel=NETWORK)
@@ -96,7 +94,7 @@ def separate(
         list[str] | None,
         typer.Option(
             "--set",
-            help="An argument of the network's class; any number.",
+            help="An argument of the network's class; can be repeated.",
             metavar="NAME=VALUE",
             rich_help_panel=NETWORK,
         ),

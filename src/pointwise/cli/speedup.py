@@ -49,21 +49,23 @@ def speedup(
     set_: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", help="An argument of the network's class; any number.", metavar="NAME=VALUE"
+            "--set",
+            help="An argument of the network's class; can be repeated.",
+            metavar="NAME=VALUE",
         ),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often each is timed.")] = 7,
     quick: Annotated[
         bool,
         typer.Option(
-            "--quick", help="Without compiling, other runtimes and memory, which take long."
+            "--quick", help="Skip torch.compile, other runtimes and memory, which take long."
         ),
     ] = False,
     trust: Annotated[
         bool, typer.Option("--trust", help="Let a FILE.pt2 run code of its own.")
     ] = False,
 ) -> None:
-    """Times a model in PyTorch, in its rivals, and accelerated; says what could be fused."""
+    """Times a model in PyTorch, ONNX Runtime, OpenVINO and accelerated; says what was fused."""
 
     _find_benchmarks()
     import accelerate as contest

@@ -37,14 +37,14 @@ def train(
         float | None, typer.Option(help="Train this long, instead of --epochs.")
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Read the data this often.", show_default="100")
+        int | None, typer.Option(min=1, help="Passes over the data.", show_default="100")
     ] = None,
     test: Annotated[
         list[str] | None,
         typer.Option(help="A file or folder to test on, never learned from.", rich_help_panel=DATA),
     ] = None,
     hold_out: Annotated[
-        float, typer.Option(help="The share to test on, without --test.", rich_help_panel=DATA)
+        float, typer.Option(help="Share to test on, without --test.", rich_help_panel=DATA)
     ] = Options.hold_out,
     task: Annotated[
         str | None,
@@ -55,7 +55,7 @@ def train(
     split: Annotated[
         str | None,
         typer.Option(
-            help="Hold out by group, or cut scenes in space.",
+            help="group: hold out whole groups; space: cut scenes apart.",
             show_default="a lone scene in space",
             rich_help_panel=CLOUDS,
         ),
@@ -85,7 +85,7 @@ def train(
         list[str] | None,
         typer.Option(
             "--set",
-            help="An argument of the network's class, as in convolution=standard; any number.",
+            help="An argument of the network's class, as in convolution=standard; can be repeated.",
             metavar="NAME=VALUE",
             rich_help_panel=NET,
         ),
@@ -93,7 +93,7 @@ def train(
     features: Annotated[
         str | None,
         typer.Option(
-            help="As in color,intensity,height,xyz.",
+            help="What is read, as in color,intensity,height,xyz.",
             show_default="known ones",
             rich_help_panel=CLOUDS,
         ),
@@ -133,7 +133,7 @@ def train(
         bool,
         typer.Option(
             "--flip",
-            help="Mirror images at random, where left and right make no other class.",
+            help="Mirror images at random; not for classes that differ by side.",
             rich_help_panel=IMAGES,
         ),
     ] = Options.flip,
@@ -147,12 +147,12 @@ def train(
         ),
     ] = None,
     learning_rate: Annotated[
-        float, typer.Option(help="The highest, after the warm-up.", rich_help_panel=NET)
+        float, typer.Option(help="The highest rate, after the warm-up.", rich_help_panel=NET)
     ] = Options.learning_rate,
     rotate: Annotated[
         float | None,
         typer.Option(
-            help="Largest random turn, degrees; of clouds about the vertical.",
+            help="Largest random rotation, degrees; of clouds about the vertical.",
             show_default="180, or 10 of images",
             rich_help_panel=NET,
         ),
@@ -160,11 +160,11 @@ def train(
     patience: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Stop after so many epochs without a better one.", rich_help_panel=NET
+            min=1, help="Stop after this many epochs without a better one.", rich_help_panel=NET
         ),
     ] = None,
     seed: Annotated[
-        int, typer.Option(help="Of the split and all chance.", rich_help_panel=NET)
+        int, typer.Option(help="Of the split and of all that is random.", rich_help_panel=NET)
     ] = Options.seed,
     devices: Annotated[
         int | None,
@@ -178,7 +178,9 @@ def train(
     precision: Annotated[
         str | None,
         typer.Option(
-            help="As Lightning's.", show_default="bf16-mixed on a GPU", rich_help_panel=MACHINE
+            help="By Lightning's names.",
+            show_default="bf16-mixed on a GPU",
+            rich_help_panel=MACHINE,
         ),
     ] = None,
     workers: Annotated[
@@ -199,7 +201,7 @@ def train(
     def place() -> tuple[Path, Options]:
         if resume is not None:
             if data:
-                raise ValueError("train: --resume takes the run's own data; leave DATA away")
+                raise ValueError("train: --resume takes the run's own data; leave out DATA")
             options = _resumed(resume, minutes, epochs, patience)
             return resume, replace(options, devices=devices, workers=workers)
         if not data:

@@ -31,7 +31,7 @@ def view(
         bool, typer.Option("--open/--no-open", help="Open the page in the browser")
     ] = False,
 ) -> None:
-    """Write a point cloud as an HTML page that works offline, and as a PNG beside it."""
+    """Writes a point cloud as an HTML page that works offline, and as a PNG beside it."""
     from pointwise.cloud.files import read_scans
     from pointwise.report.picture import write_picture
     from pointwise.report.scene import write_page

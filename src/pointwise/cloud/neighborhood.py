@@ -23,8 +23,8 @@ class Neighborhood:
 
     ``row_start [Nq+1]`` int64 and ``pairs [P]`` int32: row i holds, for each neighbour of query i,
     ``cell << index_bits | point`` in ascending order; cell ``(z·k + y)·k + x`` counts from the
-    lowest corner. Four bytes per pair. A backward pass reads the same table from the other side
-    where the points are their own queries and none lies on the border of another's cell
+    lowest corner. Four bytes per pair. A backward pass reads the same table backwards where
+    the points are their own queries and none lies on the border of another's cell
     (``symmetric``); otherwise it needs the transposed table, four more.
 
     A table that was replaced or written to (through PyTorch; ``.data`` and NumPy leave no trace)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pointwise.comparison.compared import OURS, Comparison
 from pointwise.costs.tables import milliseconds, short
+from pointwise.messages import rounded
 from pointwise.timing import Times
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def remarks(found: Comparison) -> Iterator[str]:
         if found.by_count(row) > 1 > 1.05 * gain:  # less is noise
             yield (
                 f"{row.kind} takes {1 / gain:.2f} times as long as standard in ours, with"
-                f" 1/{found.by_count(row):.2g} of the multiply-adds."
+                f" 1/{rounded(found.by_count(row), 2)} of the multiply-adds."
             )
 
 

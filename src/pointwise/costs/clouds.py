@@ -1,4 +1,4 @@
-"""What convolutions on point clouds cost: it depends on who is whose neighbour.
+"""What convolutions on point clouds cost: it depends on which points are neighbours.
 
 From a ``Neighborhood`` the counts are exact. From a number of points they are upper bounds: every
 point is then taken for a neighbour of every query, and every cell for occupied.
@@ -83,7 +83,7 @@ def cell_conv(
     bias: bool = False,
     number_bytes: int = FLOAT,
 ) -> Count:
-    """``functional.cell_conv`` on a neighbourhood, or at most on so many points.
+    """``functional.cell_conv`` on a neighbourhood; an upper bound for a number of points.
 
     With ``reduction="mean"`` each occupied cell and channel takes a multiplication, by one over the
     number of neighbours; then each occupied cell takes in_channels · out_channels multiply-adds.

@@ -7,13 +7,13 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True)
 class Count:
-    """What a convolution, a layer or a network costs, by its definition and whoever computes it.
+    """What a convolution, a layer or a network costs, by its definition, whatever computes it.
 
     ``multiplications`` are products of two numbers, ``additions`` sums of two. A sum of K products
     takes K multiplications and K - 1 additions, and a bias one addition more. ``multiply_adds`` is
     what the literature counts: the products that are added up, K for such a sum (a MAC, half of
     what others call two FLOPs). ``others`` is everything else that is computed, such as maxima,
-    exponentials and divisions: one for each number, however it is found.
+    exponentials and divisions: one for each number, however it is computed.
 
     Products with the zeros of a padding are counted, as in the literature; ``on_padding`` says how
     many of the multiply-adds they are. ``bytes_read`` and ``bytes_written`` are what each operator

@@ -131,7 +131,7 @@ def cost(model: nn.Module | Callable[..., Any], *inputs: Any, **keywords: Any) -
     ours among them. See ``Count`` for what is counted and how, and docs/counting.md for how other
     tools count.
 
-    Convolutions on clouds depend on who is whose neighbour: give the points as a real tensor, and
+    Convolutions on clouds depend on which points are neighbours: give points as a real tensor, and
     counts are exact; where they are a shape, every point is taken for a neighbour of every other
     one, and counts are upper bounds (``totals.exact`` is False).
 

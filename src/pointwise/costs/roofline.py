@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from pointwise.costs.count import Count
 from pointwise.costs.machine import Machine
+from pointwise.messages import duration, rounded
 
 FAR = 0.5
 """Below this share of its roofline a layer is far from it."""
@@ -80,13 +81,15 @@ def verdict(
     if least.milliseconds / time >= FAR:
         return least.bound, _near(count, seen, least, machine)
     if searches:
-        found = "" if seen.again is None else f"; once they are known, it takes {seen.again:.3g} ms"
+        found = (
+            "" if seen.again is None else f"; once they are known, it takes {duration(seen.again)}"
+        )
         return "search", f"finds neighbours or voxels, which is not counted{found}"
     from_memory = count.bytes / (1e6 * machine.bandwidth_gbs) / time
     if from_memory >= FAR:
         gbs = count.bytes / (1e6 * time)
         return "memory", (
-            f"moves {count.bytes / 1e6:.2g} MB at {gbs:.0f} GB/s, where memory gives "
+            f"moves {rounded(count.bytes / 1e6, 2)} MB at {gbs:.0f} GB/s, where memory gives "
             f"{machine.bandwidth_gbs:.0f}"
         )
     losses = {name: loss for name, loss in _losses(seen, machine).items() if loss[0] >= _MUCH}
@@ -126,8 +129,8 @@ def _losses(seen: LayerTimes, machine: Machine) -> dict[str, tuple[float, str]]:
     if seen.again is not None:
         found["cold"] = (
             max(0.0, 1 - seen.again / time),
-            f"run again at once, with its data in cache, it takes {seen.again:.3g} ms instead of "
-            f"{time:.3g}",
+            f"run again at once, with its data in cache, it takes {duration(seen.again)} instead "
+            f"of {duration(time)}",
         )
     if seen.one_thread is not None and machine.threads > 1:
         ideal = seen.one_thread / machine.threads

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pointwise.costs.count import Count, total
 from pointwise.costs.layer import Branch, Layer
+from pointwise.messages import rounded
 from pointwise.terminal import plain as one_line
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def numbers(count: Count) -> list[str]:
         short(count.parameters),
         bounded(count.multiply_adds, count.exact),
         bounded(count.bytes, count.exact),
-        f"{count.intensity:.2g}" if count.intensity < 10 else f"{count.intensity:.0f}",
+        rounded(count.intensity, 2),
     ]
 
 

@@ -102,9 +102,9 @@ def in_sequence(
 class ConvNormAct(nn.Module):
     """Convolution, norm, activation: ``activation(norm(conv(x)) + residual)``.
 
-    ``conv`` is a ``PointwiseConv2d``, ``DepthwiseConv2d`` or ``Conv2d``, as kernel and groups say.
-    Without ``padding`` it is ``kernel // 2`` (times the dilation), as in PyTorch's networks;
-    without ``bias`` there is one only if there is no norm.
+    ``conv`` is a ``PointwiseConv2d``, ``DepthwiseConv2d`` or ``Conv2d``, by its kernel and groups.
+    Left out, ``padding`` is ``kernel // 2`` (times the dilation), as in PyTorch's networks, and
+    there is a ``bias`` only if there is no norm.
 
     >>> ConvNormAct(3, 16, kernel_size=3, stride=2)(torch.rand(1, 3, 8, 8)).shape
     torch.Size([1, 16, 4, 4])

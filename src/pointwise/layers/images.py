@@ -16,7 +16,7 @@ from pointwise.layers.unit import PLAIN_FORWARDS
 class Conv2d(nn.Conv2d):
     """Standard convolution, ``functional.conv2d``.
 
-    A ``torch.nn.Conv2d`` in all that others see of it: parameters, initialisation, ``state_dict``.
+    Seen from outside, a ``torch.nn.Conv2d``: its parameters, initialisation and ``state_dict``.
     Beyond that, ``padding`` may be ``"same"`` with any stride, or a pair (before, after) for each
     dimension, and an ``activation`` may follow.
 

@@ -98,11 +98,11 @@ def again(
 
 
 def freeze(module: nn.Module) -> nn.Module:
-    """Says that nothing in a network will change any more, so that nobody need look.
+    """Promises that a network will not change any more, so that its weights need no checks.
 
-    Sets it to inference, without gradients. Every run of convolutions asks otherwise whether its
-    weights are still what they were, which takes a third of a millisecond in a MobileNet. Changes
-    made afterwards may go unseen; ``module.train()`` ends it.
+    Sets it to inference, without gradients. Otherwise every run of convolutions checks whether its
+    weights have changed, which takes a third of a millisecond in a MobileNet. Changes made
+    afterwards may go unseen; ``module.train()`` ends it.
 
     >>> from pointwise.networks import MobileNetV1
     >>> network = freeze(MobileNetV1(classes=10, width=0.25))

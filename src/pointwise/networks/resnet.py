@@ -20,7 +20,7 @@ _STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))
 class ResNet50(ImageClassifier):
     """``images [N, in_channels, H, W]`` to logits ``[N, classes]``: 16 bottlenecks.
 
-    25.6 million parameters and 4.1 thousand million multiply-adds at 224 × 224. ``state_dict``s
+    25.6 million parameters and 4.1 billion multiply-adds at 224 × 224. ``state_dict``s
     interchange with torchvision's and timm's ``resnet50``. With ``stem_stride=1``, for small
     images, neither the first convolution nor a max pool behind it takes every second pixel; weights
     remain interchangeable.

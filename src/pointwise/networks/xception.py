@@ -58,7 +58,7 @@ class XceptionBlock(nn.Module):
 class Xception(ImageClassifier):
     """``images [N, in_channels, H, W]`` to logits ``[N, classes]``: 36 convolutional layers.
 
-    22.9 million parameters and 8.4 thousand million multiply-adds at the paper's 299 × 299. See
+    22.9 million parameters and 8.4 billion multiply-adds at the paper's 299 × 299. See
     ``ImageClassifier`` for ``stem_stride``; the two convolutions of the stem have no padding, so
     images need 7 × 7 pixels or (with ``stem_stride=1``) 5 × 5.
 

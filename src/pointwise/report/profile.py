@@ -13,6 +13,7 @@ from pointwise.costs import work_kinds
 from pointwise.costs.machine import threads_of
 from pointwise.costs.profiled import Profile, Row
 from pointwise.costs.tables import milliseconds, short
+from pointwise.messages import duration, rounded
 from pointwise.report.roofline import drawing, legend, plotted
 
 _WIDE, _NARROW = (1040, 520), (370, 400)  # of the plot
@@ -39,7 +40,7 @@ def write_page(found: Profile, path: str | Path) -> None:
     machine = found.machine
     count = len(found.rows) - len(plotted(found.rows))
     parts = {
-        "title": html.escape(f"{found.cost.network} · {found.milliseconds:.3g} ms"),
+        "title": html.escape(f"{found.cost.network} · {duration(found.milliseconds)}"),
         "about": html.escape(
             f"{found.inputs}; {machine.cpu}, {threads_of(machine)}, "
             f"{machine.fma_gflops:.0f} GFLOP/s, {machine.bandwidth_gbs:.0f} GB/s"
@@ -56,9 +57,9 @@ def write_page(found: Profile, path: str | Path) -> None:
         ),
         "bars": _bars(found),
         "sum": html.escape(
-            f"The layers take {found.sum_ms:.3g} ms together, the network {found.milliseconds:.3g} "
-            f"ms when nothing inside is timed. At their rooflines they would take "
-            f"{found.limit_ms:.3g} ms."
+            f"The layers take {duration(found.sum_ms)} together, the network "
+            f"{duration(found.milliseconds)} when nothing inside is timed. At their rooflines they "
+            f"would take {duration(found.limit_ms)}."
         ),
         "far": _far(found),
         "heads": _heads(),
@@ -76,7 +77,7 @@ def write_page(found: Profile, path: str | Path) -> None:
 def _tiles(found: Profile) -> str:
     count = found.count
     tiles = [
-        ("time", f"{found.milliseconds:.3g} ms"),
+        ("time", duration(found.milliseconds)),
         ("parameters", short(count.parameters)),
         ("multiply-adds", _at_most(count.multiply_adds, count.exact)),
         ("read and written", f"{short(count.bytes)}B"),
@@ -141,8 +142,8 @@ def _row(number: int, row: Row, found: Profile) -> str:
         _number(count.parameters, short(count.parameters)),
         _number(count.multiply_adds, _at_most(count.multiply_adds, count.exact)),
         _number(count.bytes, _at_most(count.bytes, count.exact)),
-        _number(count.intensity, f"{count.intensity:.3g}" if count.bytes else ""),
-        _number(gflops, f"{gflops:.3g}" if gflops else ""),
+        _number(count.intensity, rounded(count.intensity) if count.bytes else ""),
+        _number(gflops, rounded(gflops) if gflops else ""),
         _number(
             -1 if row.share is None else row.share,
             "" if row.share is None else f"{100 * row.share:.0f}",
@@ -158,13 +159,13 @@ def _total(found: Profile) -> str:
     share = 100 * found.limit_ms / found.milliseconds
     cells = [
         "",
-        f"{found.milliseconds:.3g}",
+        milliseconds(found.milliseconds),
         "",
         short(count.parameters),
         _at_most(count.multiply_adds, count.exact),
         _at_most(count.bytes, count.exact),
-        f"{count.intensity:.3g}",
-        f"{count.operations / (1e6 * found.milliseconds):.3g}",
+        rounded(count.intensity),
+        rounded(count.operations / (1e6 * found.milliseconds)),
         f"{share:.0f}",
         "",
         "",
@@ -181,7 +182,7 @@ def _kinds(found: Profile) -> str:
             _at_most(count.multiply_adds, count.exact),
             _at_most(count.operations, count.exact),
             _at_most(count.bytes, count.exact),
-            f"{count.intensity:.3g}",
+            rounded(count.intensity),
         )
         body = "".join(f"<td>{cell}</td>" for cell in cells)
         meaning = html.escape(work_kinds.MEANING[kind], quote=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from pointwise.costs import work_kinds
 from pointwise.costs.profiled import Profile, Row
+from pointwise.messages import duration, rounded
 
 # Okabe and Ito's colours, and a form for each: either alone tells them apart.
 _SIGNS = {
@@ -197,8 +198,8 @@ def _dot(frame: _Frame, number: int, row: Row, found: Profile) -> str:
     size = 4 + 7 * math.sqrt(row.milliseconds / max(each.milliseconds for each in found.rows))
     share = "" if row.share is None else f", {100 * row.share:.0f} % of its roofline"
     words = (
-        f"{row.name}, {row.kind}: {row.milliseconds:.3g} ms, {_rate(row):.3g} GFLOP/s, "
-        f"{row.count.intensity:.3g} operations per byte{share}, bound by {row.bound}"
+        f"{row.name}, {row.kind}: {duration(row.milliseconds)}, {rounded(_rate(row))} GFLOP/s, "
+        f"{rounded(row.count.intensity)} operations per byte{share}, bound by {row.bound}"
     )
     x, y = frame.x(row.count.intensity), frame.y(max(_rate(row), 10**frame.low))
     shown = html.escape(words, quote=True)

@@ -16,10 +16,10 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def separate_as(module: nn.Module, ranks: Mapping[str, int], *, inplace: bool = False) -> nn.Module:
-    """The network as ``separate`` leaves it where it chose these ranks, with first values.
+    """The network that ``separate`` makes with these ranks, with initial values as weights.
 
-    For weights of a separated network, which fit no other: ``ranks`` are by the name of the
-    convolution, as ``SeparationReport.ranks`` has them.
+    The weights of a separated network can be loaded into it, and into no other. ``ranks`` are by
+    the name of the convolution, as ``SeparationReport.ranks`` has them.
 
     >>> from pointwise.separation import separate_as
     >>> network = separate_as(Conv2d(8, 16, 3), {"": 2})

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pointwise import checks
 from pointwise.costs import cost
 from pointwise.layers import DepthwiseSeparableConv2d
+from pointwise.messages import duration
 from pointwise.separation import calibrate, measure
 from pointwise.separation.candidates import NOT_FINITE
 from pointwise.separation.choose import (
@@ -65,9 +66,9 @@ def separate(
 
     ``error``   each layer's smallest rank with at most this relative error: of the weights, or,
                 with ``calibration``, of the results for images that were not fitted
-    ``budget``  the smallest errors with which the whole network keeps to so many ``of``
-                ``"multiply_adds"`` or ``"parameters"``: up to 1 a share of what it has, above 1 a
-                number. The sum of the layers' squared relative errors is what is kept small
+    ``budget``  the ranks with the smallest errors that keep the whole network within so many
+                ``"multiply_adds"`` or ``"parameters"`` (``of``): up to 1 a share of what it has,
+                above 1 a number. Errors are the sum of the layers' squared relative errors
     ``rank``    a rank for all layers, or ``{name: rank}`` for some
 
     By error or budget, a convolution is left alone where its rank would multiply as much as it does
@@ -203,7 +204,7 @@ def _leave_slower(layers: list[Candidate], times: Times) -> None:
         if layer.rank is not None and after >= before:
             share = separable_weights(layer.conv, layer.rank) / standard_weights(layer.conv)
             layer.why = (
-                f"slower at rank {layer.rank} ({after:.3g} ms, not {before:.3g}) with"
+                f"slower at rank {layer.rank} ({duration(after)}, not {duration(before)}) with"
                 f" {100 * share:.0f} % of the multiply-adds"
             )
             layer.rank = None

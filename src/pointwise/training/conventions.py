@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from pointwise.cloud.scan import UNLABELLED, Scan
+from pointwise.messages import rounded
 from pointwise.training.classes import codes_of
 
 MOST_NAMES = 3
@@ -91,7 +92,7 @@ def _doubts(scans: Sequence[Scan], task: str) -> list[str]:
     if tops and tops[-1][0] > RATIO * tops[0][0]:
         (low, dark), (high, bright) = tops[0], tops[-1]
         lines.append(
-            f"intensity reaches {low:.4g} in {_names([dark])} and {high:.4g} in"
+            f"intensity reaches {rounded(low, 4)} in {_names([dark])} and {rounded(high, 4)} in"
             f" {_names([bright])}; it is read as one scale"
         )
     return lines

@@ -90,8 +90,8 @@ def with_arguments(decided: dict[str, Any], given: dict[str, Any]) -> dict[str, 
     for name in given:
         if name in decided:
             raise ValueError(
-                f"train: {name} is {decided[name]} by the data and the other options; leave"
-                f" --set {name} away"
+                f"train: {name} is {decided[name]} by the data and the other options; leave out"
+                f" --set {name}"
             )
     return decided | given
 

@@ -65,7 +65,7 @@ def take_place(devices: int | None) -> None:
     if devices not in (None, found):
         raise ValueError(
             f"train: --devices is {devices}, but {found} processes were started on this machine;"
-            " leave --devices away"
+            " leave out --devices"
         )
     if int(os.environ["WORLD_SIZE"]) == 1 or _connected():
         return

@@ -102,7 +102,7 @@ def test_the_network_follows_the_data():
 
 
 def test_what_does_not_fit():
-    with pytest.raises(ValueError, match=r"classes is 2 by the data .*; leave --set classes away"):
+    with pytest.raises(ValueError, match=r"classes is 2 by the data .*; leave out --set classes"):
         plan(arguments={"classes": 3})
     with pytest.raises(ValueError, match="the training data has lying, but at least two classes"):
         plan(pictures(4)[:4])

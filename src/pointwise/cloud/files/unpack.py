@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from pointwise.messages import rounded
+
 LARGE = 2**30  # bytes; what unpacks to less is read without a question
 RATIO = 500  # zeros shrink to a thousandth, measured numbers to a tenth
 
@@ -12,8 +14,8 @@ def check_unpacked(name: str, unpacked: int, stored: int) -> None:
     """Raises ValueError where ``stored`` bytes of a file would unpack to more than is sensible."""
     if unpacked > LARGE and (unpacked > RATIO * stored or unpacked > _memory() / 2):
         raise ValueError(
-            f"{name} would unpack {stored / 1e6:.3g} MB to {unpacked / 1e9:.3g} GB, more than is "
-            f"read; cut the cloud in parts"
+            f"{name} would unpack {rounded(stored / 1e6)} MB to {rounded(unpacked / 1e9)} GB, "
+            "more than is read; cut the cloud in parts"
         )
 
 
