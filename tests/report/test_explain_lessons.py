@@ -50,10 +50,14 @@ def test_the_numbers_in_the_answers_are_the_librarys(open_explain):
     expected = numbers_by_the_library()
     for number, pages in enumerate(answers):
         for page, answer in enumerate(pages):
-            if re.fullmatch(r"(About )?[\d,]+( times)?|(\d+) × \2|\d+", answer):
+            if re.fullmatch(r"(About )?[\d,]+( times)?|(\d+) × \3|\d+", answer):
                 found = int(re.search(r"[\d,]+", answer).group().replace(",", ""))
                 assert expected.pop((number, page), found) == found, (number, page)
     assert expected == {}
+
+
+def answer(page, text: str) -> None:
+    page.locator(f'#answers input[value="{text}"]').check(force=True)
 
 
 def test_every_page_shows_what_it_speaks_of_and_takes_an_answer(open_explain):
@@ -77,9 +81,9 @@ def test_every_page_shows_what_it_speaks_of_and_takes_an_answer(open_explain):
             answers = [label.inner_text() for label in page.locator("#answers label").all()]
             assert sorted(answers) == sorted(wanted["answers"])
             assert len(set(answers)) == len(answers) >= 3
-            page.locator("#answers").get_by_text(wanted["answers"][1], exact=True).click()
+            answer(page, wanted["answers"][1])
             assert page.text_content("#verdict").startswith("Not this one.")
-            page.locator("#answers").get_by_text(wanted["answers"][0], exact=True).click()
+            answer(page, wanted["answers"][0])
             assert page.text_content("#verdict") == f"Right. {wanted['why']}"
             if at < pages - 1:
                 page.click("#lesson-next")

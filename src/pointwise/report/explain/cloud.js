@@ -101,7 +101,7 @@ function drawCloud(scene, plan, place, terms, width, height) {
   const side = beside ? Math.floor(width * 0.54) : width;
   const settings = kind.startsWith("mix") ? {...plan.settings, kernel: 1} : plan.settings;
   const strips = scene.strips.reduce((sum, {values}) => sum + STRIP_ROW * values.length + 48, 0);
-  const tall = beside ? Math.max(250, Math.min(520, height - strips)) : 300;
+  const tall = beside ? Math.max(205, Math.min(520, height - strips)) : 300;
   scene.side.style.setProperty("--tall", `${tall - 92}px`);
   scene.view.redraw = () => drawView(scene.view, query, occupied, settings, side, tall);
   scene.view.redraw();

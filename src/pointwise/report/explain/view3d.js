@@ -8,7 +8,6 @@ function makeView(canvas, layer, pick) {
   const box = boxOf(layer.points);
   const view = {canvas, layer, ...VIEW_START, seen: [], box, blocks: null};
   view.centre = box.low.map((value, axis) => (value + box.high[axis]) / 2);
-  view.far = 5 * Math.max(0.2, Math.hypot(...box.low.map((value, axis) => box.high[axis] - value)) / 2);
   listen(view, pick);
   return view;
 }
@@ -82,8 +81,10 @@ function pickAt(view, x, y, pick) {
  * that were shown fill the canvas.
  */
 function projector(view, width, height) {
-  const flat = flattener(view);
-  const seen = [view.box, ...(view.blocks ? [view.blocks] : [])].flatMap(cornersOf).map(flat);
+  const corners = [view.box, ...(view.blocks ? [view.blocks] : [])].flatMap(cornersOf);
+  const reach = Math.max(...corners.map(corner => Math.hypot(...corner.map((value, axis) => value - view.centre[axis]))));
+  const flat = flattener(view, 4 * Math.max(reach, 0.1));
+  const seen = corners.map(flat);
   const [left, right] = [Math.min(...seen.map(({x}) => x)), Math.max(...seen.map(({x}) => x))];
   const [low, high] = [Math.min(...seen.map(({y}) => y)), Math.max(...seen.map(({y}) => y))];
   const room = 2 * 14;  // for the numbers of cells
@@ -94,14 +95,14 @@ function projector(view, width, height) {
   };
 }
 
-/** Points as they are seen, right and up in metres of the middle of the cloud. */
-function flattener({yaw, pitch, centre, far}) {
+/** Points as they are seen from so far away: right and up, in metres at the middle of the cloud. */
+function flattener({yaw, pitch, centre}, far) {
   const [cy, sy, cp, sp] = [Math.cos(yaw), Math.sin(yaw), Math.cos(pitch), Math.sin(pitch)];
   return point => {
     const [dx, dy, dz] = point.map((value, axis) => value - centre[axis]);
     const across = cy * dx - sy * dy, into = sy * dx + cy * dy;
     const depth = cp * into - sp * dz, up = sp * into + cp * dz;
-    const size = far / Math.max(0.2 * far, far + depth);
+    const size = far / (far + depth);
     return {x: across * size, y: up * size, depth, size};
   };
 }
