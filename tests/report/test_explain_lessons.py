@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 import pointwise
 from pointwise import costs
 
+GUIDE = Path(__file__).parents[2] / "docs" / "explain.md"
 ANSWERS = "LESSONS.map(({pages}) => pages.map(({answers}) => answers[0]))"
 
 
@@ -112,6 +114,16 @@ def test_the_right_answer_is_not_always_at_the_same_place(open_explain):
         " shuffled(answers, n + p).indexOf(answers[0])))"
     )
     assert max(places.count(place) for place in set(places)) < 0.6 * len(places)
+
+
+def test_the_links_in_the_guide_lead_to_the_first_pages_of_the_lessons(open_explain):
+    links = re.findall(r"pages/explain\.html(#\S+lesson=[\d.]+)\)", GUIDE.read_text(encoding="utf-8"))
+    assert len(links) == 5
+    for number, link in enumerate(links):
+        page = open_explain(link)
+        assert page.evaluate("location.hash") == link  # all of it was understood
+        page.evaluate("number => openLesson(number, 0)", number)
+        assert page.evaluate("location.hash") == link
 
 
 def test_a_lesson_by_keyboard(open_explain):
