@@ -1,5 +1,5 @@
-"""Draws the pictures of the guide: of convolutions.md from what the page's own code computes, of the
-other pages by more_pictures.py.
+"""Draws the pictures of the guide: of convolutions.md from what the page's own code computes, of
+the other pages by more_pictures.py.
 
 ``python docs/make_pictures.py`` writes them beside the page, into ``docs/pictures``; with a folder
 as argument, there.
@@ -17,8 +17,8 @@ from typing import Any
 
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
-from PIL import Image
 from more_pictures import MORE
+from PIL import Image
 from torch import Tensor
 
 PAGE = Path(__file__).with_name("convolutions.md")

@@ -139,8 +139,8 @@ def gradients(names: dict[str, Any]) -> Figure:
         if shown.size == 9:
             for (row, place), value in np.ndenumerate(shown):
                 color = "white" if abs(value) > 0.6 * most else INK
-                axes.text(place, row, f"{value:.0f}".replace("-0", "0"), ha="center", va="center", fontsize=9,
-                          color=color)  # fmt: skip
+                axes.text(place, row, f"{value:.0f}".replace("-0", "0"), ha="center", va="center",
+                          fontsize=9, color=color)  # fmt: skip
     return page
 
 

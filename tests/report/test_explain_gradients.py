@@ -138,7 +138,9 @@ def test_every_number_is_pytorchs(open_explain, way):
 def test_a_step_back_reads_as_pytorch_names_it(open_explain, kind, way):
     """Indices and value on the page, at steps from the first to the last."""
     page = open_explain()
-    settings = choose(page, kind, way, multiplier=2) if kind == "separable" else choose(page, kind, way)
+    settings = (
+        choose(page, kind, way, multiplier=2) if kind == "separable" else choose(page, kind, way)
+    )
     found = page.evaluate(WAY, [kind, settings, way])
     x, *rest = (cloud_operands if kind in CLOUD_KINDS else image_operands)(kind, settings)
     weights = rest[-1]

@@ -117,7 +117,9 @@ def test_the_right_answer_is_not_always_at_the_same_place(open_explain):
 
 
 def test_the_links_in_the_guide_lead_to_the_first_pages_of_the_lessons(open_explain):
-    links = re.findall(r"pages/explain\.html(#\S+lesson=[\d.]+)\)", GUIDE.read_text(encoding="utf-8"))
+    links = re.findall(
+        r"pages/explain\.html(#\S+lesson=[\d.]+)\)", GUIDE.read_text(encoding="utf-8")
+    )
     assert len(links) == 5
     for number, link in enumerate(links):
         page = open_explain(link)

@@ -60,7 +60,9 @@ def test_each_panel_shows_its_own(furnished, guess, tmp_path, texts):
     assert count(truth, WRONG_COLOR) < 100
     # 90 chairs and 250 of the wall, of 2,090 points with a label
     assert {"Truth", "Prediction", "Errors: 16.3 % of the points"} <= set(texts)
-    assert any(text.startswith("1,750 of 2,090 points labelled as they should be") for text in texts)
+    assert any(
+        text.startswith("1,750 of 2,090 points labelled as they should be") for text in texts
+    )
     assert any("ceiling left out of the picture (600 points)" in text for text in texts)
     legend = {"floor 100.0 %", "wall 50.0 %", "chair 0.0 %", "sofa only predicted", "unlabelled"}
     assert legend <= set(texts)

@@ -45,13 +45,12 @@ def write_prediction(truth: Scan, predicted: np.ndarray, path: str | Path) -> No
             f" got shape {list(predicted.shape)}"
         )
     # as a field, it is selected with the points
-    scan = shown(replace(truth, fields={**truth.fields, "predicted": predicted}))
-    above = ceiling(scan)
+    whole = shown(replace(truth, fields={**truth.fields, "predicted": predicted}))
+    every = _wrong(whole)
+    above = ceiling(whole)
     hidden = 0 if above.all() else int(above.sum())
-    whole = scan
-    if hidden:
-        scan = scan.select(~above)
-    wrong = wrong_labels(scan.labels, scan.fields["predicted"])
+    scan = whole.select(~above) if hidden else whole
+    wrong = _wrong(scan)
 
     classes = groups(scan)
     # one colour for a name in all three, also for what only the network sees
@@ -59,13 +58,11 @@ def write_prediction(truth: Scan, predicted: np.ndarray, path: str | Path) -> No
     colors = _colors_by_name(classes, guessed)
     page = figure(WIDTH / 100, HEIGHT / 100)
     _write(page, 0.5, HEIGHT - 28, shortened(called(truth), 90), size=17, weight="bold")
-    every = wrong_labels(whole.labels, whole.fields["predicted"])
-    known = int((whole.labels != UNLABELLED).sum())
     painted = (
         ("Truth", _paint(scan, classes, colors)),
         ("Prediction", _paint(scan, guessed, colors)),
         (
-            f"Errors: {share(int(every.sum()), max(known, 1))} of the points",
+            f"Errors: {share(int(every.sum()), max(_known(whole), 1))} of the points",
             _two_colors(wrong),
         ),
     )
@@ -80,6 +77,16 @@ def write_prediction(truth: Scan, predicted: np.ndarray, path: str | Path) -> No
     write_legend(page, [replace(g, color=colors[g.name]) for g in listed], notes, at=62)
     _write(page, 0.5, 16, _caption(whole, every, hidden), size=11, color="#666")
     save(page, path)
+
+
+def _wrong(scan: Scan) -> np.ndarray:
+    assert scan.labels is not None
+    return wrong_labels(scan.labels, scan.fields["predicted"])
+
+
+def _known(scan: Scan) -> int:
+    assert scan.labels is not None
+    return int((scan.labels != UNLABELLED).sum())
 
 
 def _colors_by_name(*lists: list[Group]) -> dict[str, str]:
@@ -108,7 +115,7 @@ def _right(group: Group, wrong: np.ndarray) -> str:
 
 
 def _caption(whole: Scan, wrong: np.ndarray, hidden: int) -> str:
-    known = int((whole.labels != UNLABELLED).sum())
+    known = _known(whole)
     parts = [
         f"{known - int(wrong.sum()):,} of {number(known, 'point')} labelled as they should be",
         "behind each class, the part of it that is",

@@ -49,9 +49,9 @@ def write_page(
 
     ``by`` is what the page opens with: ``label``, ``color``, ``intensity`` or ``height``; its
     buttons switch between those the scan has. More than ``most`` points are thinned at random,
-    always the same way, with at least a few of every class. With ``truth`` ``[N]``, the true labels
-    of a scan that a network has labelled, buttons show them and the errors as well. Raises ValueError where the scan has
-    no point to show or not what ``by`` asks for.
+    always the same way, with at least a few of every class. With ``truth`` ``[N]``, the true
+    labels of a scan that a network has labelled, buttons show them and the errors as well. Raises
+    ValueError where the scan has no point to show or not what ``by`` asks for.
     """
     if most < 1:
         raise ValueError(f"most must be at least 1 point, got {most}")
@@ -263,8 +263,8 @@ def _way(few: Scan, way: str, masks: list[np.ndarray], origin: np.ndarray) -> di
         real = groups(replace(few, labels=few.fields["truth"]))
         both = {group.name: group.color for group in [*groups(few), *real]}
         which = _which(few, real)
-        colors = [both[group.name] for group in real]
-        return {"values": [_encode(which[mask]) for mask in masks], "scale": _steps(colors)}
+        steps = _steps([both[group.name] for group in real])
+        return {"values": [_encode(which[mask]) for mask in masks], "scale": steps}
     if way == "errors":
         assert few.labels is not None
         wrong = wrong_labels(few.fields["truth"], few.labels).astype(np.float32)
