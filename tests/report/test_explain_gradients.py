@@ -25,7 +25,8 @@ WAY = """([kind, settings, way]) => {
     if (problemOf(kind, settings)) return null;
     const plan = planOf(kind, settings, way);
     return {
-        names: plan.stages.map(stage => stage.names.output), values: plan.stages.map(stage => stage.values),
+        names: plan.stages.map(stage => stage.names.output),
+        values: plan.stages.map(stage => stage.values),
         arriving: arrivingAt(plan.last), points: plan.layers[0].points, products: plan.products,
         counted: plan.stages.reduce((sum, stage) => sum + stage.values.reduce((all, channel, o) =>
             all + channel.reduce((some, _, p) => some + termsOf(stage, o, p).length, 0), 0), 0),
@@ -70,7 +71,7 @@ def cloud_outputs(settings: dict, x: Tensor, where, weights: list[Tensor]) -> li
 
 
 def by_torch(kind: str, settings: dict, arriving: list, points: list | None) -> dict[str, Tensor]:
-    """Outputs and gradients by their names, each as the page lists them: ``[channel, position]``."""
+    """Outputs and gradients by their names, each ``[channel, position]`` as the page lists them."""
     if kind in CLOUD_KINDS:
         x, _, weights = cloud_operands(kind, settings)
     else:
@@ -127,7 +128,7 @@ def test_every_number_is_pytorchs(open_explain, way):
         assert found["counted"] == found["products"]
         for name, values in zip(found["names"], found["values"], strict=True):
             own = torch.tensor(values, dtype=torch.float64)
-            # whole and quarter numbers, and means of at most 96 points: sums of up to 3,200 products
+            # whole and quarter numbers, means of at most 96 points: sums of up to 3,200 products
             torch.testing.assert_close(own, expected[name], rtol=1e-12, atol=1e-9)
         checked[kind] += 1
     assert min(checked.values()) >= 5, checked
@@ -138,9 +139,8 @@ def test_every_number_is_pytorchs(open_explain, way):
 def test_a_step_back_reads_as_pytorch_names_it(open_explain, kind, way):
     """Indices and value on the page, at steps from the first to the last."""
     page = open_explain()
-    settings = (
-        choose(page, kind, way, multiplier=2) if kind == "separable" else choose(page, kind, way)
-    )
+    given = {"multiplier": 2} if kind == "separable" else {}
+    settings = choose(page, kind, way, **given)
     found = page.evaluate(WAY, [kind, settings, way])
     x, *rest = (cloud_operands if kind in CLOUD_KINDS else image_operands)(kind, settings)
     weights = rest[-1]

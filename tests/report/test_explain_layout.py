@@ -10,8 +10,9 @@ SIZES = [(1366, 768), (1400, 1000), (1920, 1080), (390, 844)]
 # Pairs of visible elements that overlap, none of which is inside the other.
 OVERLAPS = """() => {
     const shown = [...document.querySelectorAll(
-        "canvas, button, select, input:not([type=radio]), .chips span, h1, h2, #bar, #words, #sum, #about p, "
-        + "#about math[display], figcaption, .partial, .side, .side .scroll, .note, #counts dd, #compare table, #lesson-panel p")]
+        "canvas, button, select, input:not([type=radio]), .chips span, h1, h2, #bar, #words, #sum,"
+        + "#about p, #about math[display], figcaption, .partial, .side, .side .scroll, .note,"
+        + "#counts dd, #compare table, #lesson-panel p")]
         .filter(one => one.checkVisibility());
     const boxes = shown.map(one => one.getBoundingClientRect());
     const found = [];
@@ -21,7 +22,8 @@ OVERLAPS = """() => {
             if (shown[i].contains(shown[j]) || shown[j].contains(shown[i])) continue;
             const across = Math.min(a.right, b.right) - Math.max(a.left, b.left);
             const down = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
-            if (across > 1 && down > 1) found.push([shown[i], shown[j]].map(e => e.id || e.className || e.tagName));
+            if (across > 1 && down > 1)
+                found.push([shown[i], shown[j]].map(e => e.id || e.className || e.tagName));
         }
     return found;
 }"""
