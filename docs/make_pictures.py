@@ -1,4 +1,5 @@
-"""Draws the pictures of the guide, convolutions.md, from what the page's own code computes.
+"""Draws the pictures of the guide: of convolutions.md from what the page's own code computes, of
+the other pages by more_pictures.py.
 
 ``python docs/make_pictures.py`` writes them beside the page, into ``docs/pictures``; with a folder
 as argument, there.
@@ -16,6 +17,7 @@ from typing import Any
 
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
+from more_pictures import MORE
 from PIL import Image
 from torch import Tensor
 
@@ -96,18 +98,19 @@ class Panels:
                 axes.text(x, y, str(value), ha="center", va="center", fontsize=8,
                           color="white" if value < 7 else "#103050")  # fmt: skip
 
-    def save(self, path: Path) -> None:
-        """Writes a PNG of as many colours as ``MOST_BYTES`` have room for."""
-        drawn = io.BytesIO()
-        self.figure.savefig(drawn, format="png", dpi=DPI)
-        image = Image.open(drawn).convert("RGB")
-        for colors in (None, 256, 128, 64):
-            made = image if colors is None else image.quantize(colors)
-            png = io.BytesIO()
-            made.save(png, format="png", optimize=True)
-            if png.tell() <= MOST_BYTES:
-                break
-        path.write_bytes(png.getvalue())
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a PNG of as many colours as ``MOST_BYTES`` have room for."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=DPI)
+    image = Image.open(drawn).convert("RGB")
+    for colors in (None, 256, 128, 64):
+        made = image if colors is None else image.quantize(colors)
+        png = io.BytesIO()
+        made.save(png, format="png", optimize=True)
+        if png.tell() <= MOST_BYTES:
+            break
+    path.write_bytes(png.getvalue())
 
 
 # --- pictures -------------------------------------------------------------------------------------
@@ -236,7 +239,9 @@ def main(arguments: Sequence[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     names = run()
     for make in PICTURES:
-        make(names).save(folder / f"{make.__name__}.png")
+        save(make(names).figure, folder / f"{make.__name__}.png")
+    for draw in (one for page in MORE.values() for one in page):
+        save(draw(names), folder / f"{draw.__name__}.png")
 
 
 if __name__ == "__main__":

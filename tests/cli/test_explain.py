@@ -16,7 +16,7 @@ COMMAND = Path(sys.executable).with_name("pointwise")
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Runs the command in an empty folder, without the seconds that the examples take."""
+    """Runs the command in an empty folder, with a page of its own."""
     from pointwise.report import explain as page
 
     monkeypatch.chdir(tmp_path)
@@ -97,6 +97,19 @@ def test_what_was_there_stays_when_writing_fails(run, tmp_path, monkeypatch):
         run()
     assert [path.name for path in tmp_path.iterdir()] == ["explain.html"]
     assert (tmp_path / "explain.html").read_text() == "from before"
+
+
+def test_it_needs_neither_torch_nor_kernels(tmp_path):
+    """So it is written at once: torch takes seconds to import, kernels minutes to compile."""
+    program = (
+        "import sys; from pointwise.cli.explain import explain; from pathlib import Path;"
+        "explain(Path(sys.argv[1]), False);"
+        "print({'torch', 'numba', 'matplotlib', 'scipy'} & set(sys.modules))"
+    )
+    words = [sys.executable, "-c", program, str(tmp_path / "explain.html")]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "set()"
 
 
 @pytest.mark.slow

@@ -82,6 +82,16 @@ def test_every_page_is_built_and_named_in_the_contents(site):
 
 
 @needs_mkdocs
+def test_the_page_of_explain_is_in_the_site(site):
+    from pointwise.report.explain import build_page
+
+    written = site / "pages" / "explain.html"
+    assert written.read_text(encoding="utf-8") == build_page()
+    shown = (site / "explain.html").read_text(encoding="utf-8")
+    assert 'src="pages/explain.html#standard"' in shown
+
+
+@needs_mkdocs
 def test_nothing_is_fetched_from_elsewhere(site):
     fetched = {
         file: asked_by(file.read_text(encoding="utf-8")) for file in site.rglob("*.html")
@@ -134,7 +144,9 @@ def test_a_broken_link_fails_the_build(tmp_path):
         (tmp_path / "docs" / page.name).write_text("# A page\n")
     (tmp_path / "docs" / "index.md").write_text("# Start\n\n[nowhere](convolutions.md#nowhere)\n")
     (tmp_path / "docs" / "guide.css").write_text("")
-    (tmp_path / "docs" / "formulas.py").write_text((ROOT / "docs" / "formulas.py").read_text())
+    for hook in ("formulas.py", "write_explain.py"):
+        text = (ROOT / "docs" / hook).read_text(encoding="utf-8")
+        (tmp_path / "docs" / hook).write_text(text, encoding="utf-8")
     (tmp_path / "mkdocs.yml").write_text((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

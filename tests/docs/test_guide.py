@@ -25,7 +25,11 @@ PAGES = [
     if make_pictures.blocks(page) and page.stem != "accelerate"
 ]
 PAGE = make_pictures.PAGE.read_text(encoding="utf-8")
-NAMED = re.findall(r"!\[[^]]+\]\(pictures/(\w+\.png)\)", PAGE)
+NAMED = [
+    name
+    for page in sorted(DOCS.glob("*.md"))
+    for name in re.findall(r"!\[[^]]+\]\(pictures/(\w+\.png)\)", page.read_text(encoding="utf-8"))
+]
 
 
 def run_as_written(page: Path) -> list[tuple[str, str]]:
@@ -78,6 +82,8 @@ def test_a_number_that_is_not_printed_is_noticed(tmp_path):
 def test_every_link_leads_somewhere(page):
     links = re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", page.read_text(encoding="utf-8"))
     for target, section in links:
+        if target == "pages/explain.html":  # write_explain.py makes it, for the site
+            continue
         assert (DOCS / target).exists(), target
         if section:
             assert section in sections(DOCS / target if target else page), section

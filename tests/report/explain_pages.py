@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
 
 import pointwise
-from pointwise.report.explain import examples
+from pointwise.report.explain import examples, material
 
 IMAGE_KINDS = ("standard", "depthwise", "pointwise", "separable", "grouped")
 CLOUD_KINDS = ("cells", "cellsSeparable")
 
+PASSES = ("forward", "input", "weight")
+
 # Chooses a convolution as a reader does, but for the typing.
-CHOOSE = """([kind, settings]) => {
-    document.querySelector(`[name="kind"][value="${kind}"]`).checked = true;
-    writeSettings(kind, settings);
+CHOOSE = """([kind, settings, pass]) => {
+    choose(kind, settings, pass);
     take();
 }"""
 
@@ -26,22 +29,80 @@ PLAN = """([kind, settings]) => {
     const plan = planOf(kind, settings);
     return {
         layers: plan.layers.map(layer => ({
-            x: layer.x, weight: layer.weight, values: layer.values, own: outputsOf(layer),
+            x: layer.x, weight: layer.weight, values: layer.values,
             rows: layer.rows, columns: layer.columns, points: layer.points,
         })),
         example: plan.example && plan.example.name,
-        steps: plan.steps, cost: plan.cost, bytes: plan.bytes, compared: costsOf(plan.job),
-        groups: plan.job.groups,
+        steps: plan.steps, cost: plan.cost, bytes: plan.bytesAfter[plan.steps - 1],
+        compared: costsOf(plan.job), groups: plan.job.groups,
         multiplications: Array.from({length: plan.steps}, (_, i) => multiplicationsAfter(plan, i)),
     };
 }"""
 
 
-def choose(page, kind: str, **given) -> dict:
-    """Puts settings into the page; returns all of the kind's."""
-    settings = {**(examples.CLOUD if kind in CLOUD_KINDS else examples.IMAGE), **given}
-    page.evaluate(CHOOSE, [kind, settings])
+def choose(page, kind: str, way: str = "forward", **given) -> dict:
+    """Puts settings into the page, and a pass; returns all settings of the kind."""
+    settings = examples.settings_of(kind, given)
+    page.evaluate(CHOOSE, [kind, settings, way])
     return settings
+
+
+def image_operands(kind: str, settings: dict) -> tuple[Tensor, list[Tensor]]:
+    """The input ``[C_in, H, W]`` and the weights of a convolution on the picture, float64."""
+    weights = material.image_weights()
+    c_in, c_out, size = (settings[key] for key in ("channelsIn", "channelsOut", "kernel"))
+    x = material.picture()[:c_in, : settings["height"], : settings["width"]]
+    groups = settings["groups"] if kind == "grouped" else 1
+    wide = c_in * settings["multiplier"]
+    chosen = {
+        "standard": lambda: [weights["standard"][size][:c_out, :c_in]],
+        "grouped": lambda: [weights["standard"][size][:c_out, : c_in // groups]],
+        "depthwise": lambda: [weights["depthwise"][size][:wide]],
+        "pointwise": lambda: [weights["standard"][1][:c_out, :c_in]],
+        "separable": lambda: [weights["depthwise"][size][:wide], weights["mix"][:c_out, :wide]],
+    }[kind]()
+    return torch.tensor(x), [torch.tensor(weight) for weight in chosen]
+
+
+def cloud_operands(kind: str, settings: dict) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Features ``[N, C_in]``, points ``[N, 3]`` and weights of one on the cloud, float64."""
+    weights = material.cloud_weights()
+    points, features = material.cloud()
+    rows = material.chosen(settings["points"])
+    c_in, c_out, size = (settings[key] for key in ("channelsIn", "channelsOut", "kernel"))
+    chosen = {
+        "cells": lambda: [weights["standard"][size][:c_out, :c_in]],
+        "cellsSeparable": lambda: [
+            weights["depthwise"][size][:c_in],
+            weights["mix"][:c_out, :c_in],
+        ],
+    }[kind]()
+    x = torch.tensor(features[rows, :c_in])
+    return x, torch.tensor(points[rows]), [torch.tensor(weight) for weight in chosen]
+
+
+def convolve(kind: str, settings: dict, x: Tensor, *rest) -> tuple[Tensor | None, Tensor]:
+    """What lies between the halves of a separable convolution (else None), and the output."""
+    *points, weights = rest
+    if points:
+        cloud = pointwise.PointCloud(points[0])
+        where = cloud.neighborhood(settings["cellSize"], settings["kernel"], settings["dilation"])
+        if kind == "cells":
+            return None, pointwise.cell_conv(x, where, *weights)
+        between = pointwise.cell_depthwise_conv(x, where, weights[0])
+        return between, pointwise.cell_separable_conv(x, where, *weights)
+    how = {key: settings[key] for key in ("stride", "padding", "dilation")}
+    whole: Callable[..., Tensor] = pointwise.conv2d
+    if kind == "separable":
+        between = pointwise.depthwise_conv2d(x, weights[0], **how)
+        return between, pointwise.depthwise_separable_conv2d(x, *weights, **how)
+    if kind == "grouped":
+        how["groups"] = settings["groups"]
+    elif kind == "depthwise":
+        whole = pointwise.depthwise_conv2d
+    elif kind == "pointwise":
+        whole, how = pointwise.pointwise_conv2d, {"stride": settings["stride"]}
+    return None, whole(x, *weights, **how)
 
 
 def weights_of(kind: str, layers: list[dict], kernel: int) -> list[Tensor]:
@@ -62,7 +123,7 @@ def library_outputs(kind: str, settings: dict, plan: dict, absolute: bool = Fals
     x = sign(torch.tensor(layers[0]["x"], dtype=torch.float64))
     weights = [sign(weight) for weight in weights_of(kind, layers, settings["kernel"])]
     given = [torch.tensor(layers[0]["points"], dtype=torch.float64)] if kind in CLOUD_KINDS else []
-    between, output = examples.convolve(kind, settings, x, *given, weights)
+    between, output = convolve(kind, settings, x, *given, weights)
     found = [output] if between is None else [between, output]
     return [one.T if kind in CLOUD_KINDS else one.flatten(1) for one in found]
 

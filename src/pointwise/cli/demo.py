@@ -28,8 +28,9 @@ def demo(
     from pointwise.cli.label import label
     from pointwise.cli.run_folder import free
     from pointwise.cli.train import train
-    from pointwise.cli.view import view
     from pointwise.cloud.files import read_scan, write_scan
+    from pointwise.report.prediction import write_prediction
+    from pointwise.report.scene import write_page
     from pointwise.rooms import room
     from pointwise.rooms.generate import room_numbers
 
@@ -48,10 +49,19 @@ def demo(
     scan = room(room_numbers(1, "test", seed=1)[0])
     write_scan(replace(scan, labels=None), new)
     label(run, [new], out=labelled)
-    right = np.mean(read_scan(labelled).labels == scan.labels)
+    found = read_scan(labelled)
+    assert found.labels is not None
+    assert scan.labels is not None
+    right = np.mean(found.labels == scan.labels)
     console.print(f"{100 * right:.1f} % of its points are labelled as they should be.")
 
     console.rule("Pictures", align="left")
-    view(labelled, output=out / "room.html")
-    console.print(f"\nThe run: {shown(run)}\nThe labelled scan: {shown(labelled)}", soft_wrap=True)
-    console.print(f"Open {shown(out / 'room.html')} in a browser.", soft_wrap=True)
+    write_page(found, out / "room.html", truth=scan.labels)
+    write_prediction(scan, found.labels, out / "room.png")
+    for what, where in (
+        ("The run", run),
+        ("The labelled scan", labelled),
+        ("Truth, prediction and errors side by side", out / "room.png"),
+        ("The same to turn, in a browser", out / "room.html"),
+    ):
+        console.print(f"{what}: {shown(where)}", soft_wrap=True)

@@ -26,16 +26,15 @@ def explain(
     if out.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"--out must end in .html, got {out}")
 
-    console = terminal()
-    with console.status("Computing the examples (the first time compiles the kernels)"):
-        from pointwise.report.explain import write_page
+    from pointwise.report.explain import write_page
 
-        try:
-            write_page(out)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise OSError(f"{out} cannot be written: its folder is a file") from error
-        except OSError as error:
-            raise OSError(f"{out} cannot be written: {error.strerror}") from error
+    try:
+        write_page(out)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise OSError(f"{out} cannot be written: its folder is a file") from error
+    except OSError as error:
+        raise OSError(f"{out} cannot be written: {error.strerror}") from error
+    console = terminal()
     console.print(f"{shown(out)} ({out.stat().st_size / 1000:.0f} kB)", soft_wrap=True)
     if open_page:
         typer.launch(out.resolve().as_uri())

@@ -10,6 +10,8 @@ from pointwise.cloud.extent import find_extent
 from pointwise.cloud.scan import UNLABELLED, Scan
 from pointwise.report.palette import UNLABELLED_COLOR, class_colors
 
+RIGHT_COLOR, WRONG_COLOR = "#d4d7dc", "#c8102e"  # apart by lightness too
+
 WAYS = ("label", "color", "intensity", "height")  # the first that a scan has is the default
 
 
@@ -60,6 +62,11 @@ def groups(scan: Scan) -> list[Group]:
         Group(code, name, color, scan.labels == code)
         for code, name, color in zip(codes, names, colors, strict=False)
     ]
+
+
+def wrong_labels(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """The mask ``[N]`` of points with a true label that the prediction misses."""
+    return (truth != UNLABELLED) & (truth != predicted)
 
 
 def ceiling(scan: Scan) -> np.ndarray:

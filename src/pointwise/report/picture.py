@@ -65,13 +65,14 @@ def write_picture(scan: Scan, path: str | Path, *, by: str | None = None) -> Non
     steep = 55 if hidden else 35  # into a room from higher up, over its walls
     low, high = bounds(scan.points)
     wide, deep, tall = high - low
+    tall_room = HEIGHT - TOP - BOTTOM
     if tall <= 1.5 * max(wide, deep):
-        _panel(page, scan, colors, (20, 940), around=-60, above=steep)
-        _panel(page, scan, colors, (1060, 500), around=-90, above=90)
+        draw(page, scan, colors, (20, BOTTOM, 940, tall_room), around=-60, above=steep)
+        draw(page, scan, colors, (1060, BOTTOM, 500, tall_room), around=-90, above=90)
     else:  # a pole from above is a dot
-        _panel(page, scan, colors, (20, WIDTH - 40), around=-60, above=20)
+        draw(page, scan, colors, (20, BOTTOM, WIDTH - 40, tall_room), around=-60, above=20)
     if classes:
-        _legend(page, classes, len(scan))
+        write_legend(page, classes, [share(int(g.mask.sum()), len(scan)) for g in classes])
     if scale:
         _bar(page, scale, by)
     _caption(page, scan, by, hidden, int(stray.sum()))
@@ -94,19 +95,18 @@ def _colors(scan: Scan, by: str, classes: list[Group]) -> tuple[np.ndarray, Any]
     return scale.to_rgba(np.ma.masked_invalid(values))[:, :3].astype(np.float32), scale
 
 
-def _panel(
+def draw(
     page: Any,
     scan: Scan,
     colors: np.ndarray,
-    across: tuple[int, int],
+    place: tuple[int, int, int, int],
     *,
     around: float,
     above: float,
 ) -> None:
-    """One view of the cloud, from the left edge ``across[0]`` and ``across[1]`` pixels wide."""
-    left, width = across
-    height = HEIGHT - TOP - BOTTOM
-    bottom = BOTTOM
+    """One view of the cloud, at ``place`` on the page: left, bottom, width and height in pixels."""
+    left, bottom, width, height = place
+    whole_width, whole_height = page.get_size_inches() * 100
     origin = scan.points.mean(0)
     seen = turn(scan.points - origin, around, above)
     if above == 90:  # a frame with ticks, no larger than what is in it
@@ -121,8 +121,10 @@ def _panel(
     large[drawn] = colors[pixels.index[drawn]] * light[drawn][:, None]
     image = sum(large[y::MORE, x::MORE] for y in range(MORE) for x in range(MORE)) / MORE**2
 
-    place = [left / WIDTH, bottom / HEIGHT, width / WIDTH, height / HEIGHT]
-    axes = page.add_axes(place, frameon=above == 90)
+    axes = page.add_axes(
+        (left / whole_width, bottom / whole_height, width / whole_width, height / whole_height),
+        frameon=above == 90,
+    )
     x, y = (origin[0], origin[1]) if above == 90 else (0.0, 0.0)
     box = np.add(pixels.box, (x, x, y, y))
     axes.imshow(image, extent=box, interpolation="none", aspect="auto")
@@ -146,28 +148,28 @@ def _ticks(axes: Any) -> None:
         spine.set_color("#cccccc")
 
 
-def _legend(page: Any, classes: list[Group], total: int) -> None:
-    """The classes with their share, smaller where they are many; the largest where too many."""
+def write_legend(page: Any, classes: list[Group], notes: list[str], at: int = 64) -> None:
+    """The classes with a note each, ``at`` pixels over the foot of the page; smaller where they
+    are many, the largest where there are too many."""
     patches = import_extra("matplotlib.patches", "report")
-    kept = sorted(classes, key=lambda group: -group.mask.sum())[:LEGEND]
+    order = sorted(range(len(classes)), key=lambda i: -classes[i].mask.sum())
+    kept = sorted(order[:LEGEND])
     entries = [
         patches.Patch(
-            color=group.color,
-            label=f"{shortened(group.name, 30)} {share(int(group.mask.sum()), total)}",
+            color=classes[i].color, label=f"{shortened(classes[i].name, 30)} {notes[i]}".strip()
         )
-        for group in classes
-        if any(group is other for other in kept)
+        for i in kept
     ]
     if len(classes) > LEGEND:
         entries.append(patches.Patch(color="none", label=f"and {len(classes) - LEGEND} more"))
     points = 12 if len(entries) <= 12 else 9
     widths = [points * (4.5 + 0.85 * len(entry.get_label())) for entry in entries]  # pixels
-    one_row = sum(widths) < WIDTH
+    width, height = page.get_size_inches() * 100
     page.legend(
         handles=entries,
         loc="center",
-        bbox_to_anchor=(0.5, 64 / HEIGHT),
-        ncols=len(entries) if one_row else max(1, int(WIDTH / max(widths))),
+        bbox_to_anchor=(0.5, at / height),
+        ncols=len(entries) if sum(widths) < width else max(1, int(width / max(widths))),
         frameon=False,
         fontsize=points,
         handlelength=1.2,

@@ -6,6 +6,7 @@ import base64
 import html
 import json
 import re
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -13,9 +14,11 @@ import numpy as np
 
 from pointwise.atomic import replacing
 from pointwise.cloud.extent import find_extent
-from pointwise.cloud.scan import Scan
+from pointwise.cloud.scan import UNLABELLED, Scan
 from pointwise.extras import import_extra
 from pointwise.report.coloring import (
+    RIGHT_COLOR,
+    WRONG_COLOR,
     Group,
     called,
     ceiling,
@@ -27,6 +30,7 @@ from pointwise.report.coloring import (
     size,
     stretch,
     ways,
+    wrong_labels,
 )
 
 Box = tuple[np.ndarray, np.ndarray]  # the lowest and the highest corner, [3] each
@@ -39,17 +43,23 @@ def write_page(
     title: str | None = None,
     by: str | None = None,
     most: int = 200_000,
+    truth: np.ndarray | None = None,
 ) -> None:
     """Writes a scan as one HTML page with everything inside it, plotly.js included.
 
     ``by`` is what the page opens with: ``label``, ``color``, ``intensity`` or ``height``; its
     buttons switch between those the scan has. More than ``most`` points are thinned at random,
-    always the same way, with at least a few of every class. Raises ValueError where the scan has
-    no point to show or not what ``by`` asks for.
+    always the same way, with at least a few of every class. With ``truth`` ``[N]``, the true
+    labels of a scan that a network has labelled, buttons show them and the errors as well. Raises
+    ValueError where the scan has no point to show or not what ``by`` asks for.
     """
     if most < 1:
         raise ValueError(f"most must be at least 1 point, got {most}")
     start = choose(scan, by)
+    if truth is not None:
+        if scan.labels is None or truth.shape != scan.labels.shape:
+            raise ValueError("truth needs a scan with labels, and one true label for each point")
+        scan = replace(scan, fields={**scan.fields, "truth": truth})
     whole = shown(scan)
     few = whole.select(thin(whole, most))
     title = title or called(scan)
@@ -100,8 +110,42 @@ def _scene(whole: Scan, few: Scan, box: Box, title: str, start: str, about: str)
         "figure": _figure(whole, few, classes, masks, _axes(box, origin), origin),
         "classColors": [group.color for group in classes],
         "classNames": [group.name for group in classes],
-        "ways": {way: _way(few, way, masks, origin) for way in ways(few)},
+        **_truth(few, masks),
+        "ways": {way: _way(few, way, masks, origin) for way in _ways(few)},
     }
+
+
+def _ways(few: Scan) -> list[str]:
+    """What the page's buttons offer; the truth and the errors stand beside the labels."""
+    first, *rest = ways(few)
+    return [first, "truth", "errors", *rest] if "truth" in few.fields else [first, *rest]
+
+
+def _truth(few: Scan, masks: list[np.ndarray]) -> dict:
+    """The names of the true classes and, for each trace, which of them its points are."""
+    if "truth" not in few.fields:
+        return {}
+    real = groups(replace(few, labels=few.fields["truth"]))
+    which = _which(few, real)
+    return {
+        "truthNames": [group.name for group in real],
+        "truth": [_encode(which[mask]) for mask in masks],
+    }
+
+
+def _which(few: Scan, classes: list[Group]) -> np.ndarray:
+    """The place in ``classes`` of each point's group, ``[N]``."""
+    which = np.zeros(len(few), np.float32)
+    for place, group in enumerate(classes):
+        which[group.mask] = place
+    return which
+
+
+def _steps(colors: list[str]) -> dict:
+    """A scale on which the whole numbers from 0 have these colours."""
+    count = len(colors)
+    scale = [[at / count, color] for i, color in enumerate(colors) for at in (i, i + 1)]
+    return {"colorscale": scale, "cmin": -0.5, "cmax": count - 0.5, "showscale": False}
 
 
 def _figure(
@@ -215,6 +259,17 @@ def _way(few: Scan, way: str, masks: list[np.ndarray], origin: np.ndarray) -> di
     """One way to colour: the values of each trace, and the scale that turns them to colours."""
     if way == "label":
         return {}
+    if way == "truth":
+        real = groups(replace(few, labels=few.fields["truth"]))
+        both = {group.name: group.color for group in [*groups(few), *real]}
+        which = _which(few, real)
+        steps = _steps([both[group.name] for group in real])
+        return {"values": [_encode(which[mask]) for mask in masks], "scale": steps}
+    if way == "errors":
+        assert few.labels is not None
+        wrong = wrong_labels(few.fields["truth"], few.labels).astype(np.float32)
+        scale = _steps([RIGHT_COLOR, WRONG_COLOR])
+        return {"values": [_encode(wrong[mask]) for mask in masks], "scale": scale}
     if way == "color":
         colors, scale = _indexed(few.fields["color"])
         return {"values": [_encode(colors[mask]) for mask in masks], "scale": scale}
@@ -275,6 +330,10 @@ def _about(scan: Scan, whole: Scan, few: Scan, box: Box) -> str:
         parts.append(f"{number(stray, 'stray point')} outside the frame")
     if scan.label is not None:
         parts.append(f"class: {scan.classes.get(scan.label, scan.label)}")
+    if "truth" in whole.fields and whole.labels is not None:
+        known = int((whole.fields["truth"] != UNLABELLED).sum())
+        wrong = int(wrong_labels(whole.fields["truth"], whole.labels).sum())
+        parts.append(f"{share(wrong, max(known, 1))} labelled wrongly")
     return " · ".join(parts)
 
 

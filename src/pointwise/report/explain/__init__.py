@@ -1,7 +1,8 @@
 """The page that explains convolutions: one HTML file that works offline, put together from parts.
 
 The parts lie beside this file: ``page.html`` (what is there), ``style.css``, and the scripts in
-the order of ``SCRIPTS``. ``examples.py`` computes the numbers that the page starts with.
+the order of ``SCRIPTS``. ``material.py`` has the numbers that they work on. Nothing here needs
+torch: the page computes by itself, and tests hold what it computes against the library.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pointwise.atomic import replacing
 
 SCRIPTS = (
     "arithmetic.js",  # convolutions, cells of a cloud, sizes
+    "backward.js",  # gradients of inputs and weights
     "costs.js",  # parameters, multiplications, bytes
     "settings.js",  # what the reader chose, and whether it goes together
     "plan.js",  # layers and steps of what was chosen
@@ -26,6 +28,8 @@ SCRIPTS = (
     "picture.js",  # the picture of an image's convolution
     "view3d.js",  # points and kernel cells, to turn
     "cloud.js",  # the picture of a cloud's convolution
+    "lessons.js",  # texts and questions
+    "link.js",  # settings in the address
     "main.js",  # buttons, keys, playing
 )
 

@@ -124,8 +124,13 @@ function mixTerms(layer, o, p) {
   });
 }
 
+/** The products that make up one output, of a layer or of a stage of the way back (backward.js). */
 function termsOf(layer, o, p) {
-  return {image: imageTerms, cells: cellTerms, mix: mixTerms}[layer.kind](layer, o, p);
+  return {
+    image: imageTerms, cells: cellTerms, mix: mixTerms,
+    imageInput: imageInputTerms, cellsInput: cellsInputTerms, mixInput: mixInputTerms,
+    imageWeight: imageWeightTerms, cellsWeight: cellsWeightTerms, mixWeight: mixWeightTerms,
+  }[layer.kind](layer, o, p);
 }
 
 function sumOf(terms) {

@@ -1,29 +1,37 @@
 // How large the grids are drawn: the largest cells with which everything fits into the window.
 
-const CARD_GAP = 16, BAND_GAP = 28, TITLE = 30, CAPTION = 22, MIN_CARD = 84, PARTIAL = 58, SMALL_KERNEL = 84;
+const CARD_GAP = 14, BAND_GAP = 26, TITLE = 30, CAPTION = 22, MIN_CARD = 84, PARTIAL = 58, SMALL_KERNEL = 84, ONE_WEIGHT = 24;
 const TITLE_WIDTH = {reading: 268, output: 184};
 
 /** Rows and columns of a band's planes, with the padding that its layer puts around them. */
-function bandSize({layer, source}) {
-  const [rows, columns] = source ? [source.rows, source.columns] : [layer.x[0].length, layer.x[0][0].length];
-  if (!layer) return {rows, columns, top: 0, left: 0};
-  const [top, bottom] = layer.vertical, [left, right] = layer.horizontal;
-  return {rows: rows + top + bottom, columns: columns + left + right, top, left};
+function bandSize({layer, source, planes}) {
+  const size = {rows: planes[0].length, columns: planes[0][0].length, top: 0, left: 0};
+  if (source && source.kind === "imageWeight") size.block = source.layer.kernel;
+  const padded = layer && (layer.kind === "image" ? layer : layer.kind === "imageWeight" ? layer.layer : null);
+  if (!padded) return size;
+  const [top, bottom] = padded.vertical, [left, right] = padded.horizontal;
+  return {rows: size.rows + top + bottom, columns: size.columns + left + right, top, left};
 }
 
-/** The size of a band's cards (a channel and its kernel, beside or below it), in pixels. */
-function cardSize(band, {cell, largestTap, beside}) {
-  const {rows, columns} = bandSize(band);
-  const plane = {width: columns * cell + 4, height: rows * cell + 4};
-  const captioned = (tap, width, height) => ({tap, width: Math.max(MIN_CARD, width), height: CAPTION + height + CARD_GAP});
-  if (!band.layer) return captioned(0, plane.width, plane.height);
-  const {kernel} = band.layer;
+/**
+ * The size of a band's cards (a channel and what it is multiplied by, beside or below it), in pixels. What a band has
+ * been computed to may be drawn larger than what is read.
+ */
+function cardSize(band, {cell: small, larger, largestTap, beside}) {
+  const size = bandSize(band), cell = band.source ? small + larger : small;
+  const plane = {width: gridWidth({...size, cell}) + 4, height: size.rows * cell + 4};
+  const captioned = (arrangement, tap, width, height) =>
+    ({arrangement, cell, tap, width: Math.max(MIN_CARD, width), height: CAPTION + height + CARD_GAP});
+  if (!band.layer) return captioned("alone", 0, plane.width, plane.height);
+  const {values} = besideOf(band.layer, 0, {channel: 0, position: 0});
+  const [rows, columns] = [values.length, values[0].length];
+  if (rows === 1 && columns === 1) return captioned("single", ONE_WEIGHT, plane.width, plane.height + ONE_WEIGHT + 8);
   const room = beside ? Math.max(plane.height - 26, SMALL_KERNEL) : plane.width - 4;
-  const tap = Math.max(4, Math.min(kernel === 1 ? 38 : largestTap, Math.floor(room / kernel)));
-  const side = kernel * tap + 4;
+  const tap = Math.max(4, Math.min(largestTap, Math.floor(room / Math.max(rows, columns))));
+  const [width, height] = [columns * tap + 4, rows * tap + 4];
   return beside
-    ? captioned(tap, plane.width + 8 + Math.max(side, PARTIAL), Math.max(plane.height, side + 24))
-    : captioned(tap, plane.width, plane.height + 6 + side + 22);
+    ? captioned("beside", tap, plane.width + 8 + Math.max(width, PARTIAL), Math.max(plane.height, height + 24))
+    : captioned("below", tap, Math.max(plane.width, width), plane.height + 6 + height + 22);
 }
 
 /** A band with so many cards in a row. */
@@ -72,10 +80,17 @@ function arrange(bands, how, width) {
 
 /** The arrangement with the largest cells that fits; with the smallest, as high as it comes. */
 function fitBands(bands, width, height) {
+  const ways = [[34, true], [34, false], [28, true], [28, false]].map(([largestTap, beside]) => ({largestTap, beside}));
   for (let cell = 34; cell > 4; cell--)
-    for (const [largestTap, beside] of [[34, true], [34, false], [28, true], [28, false]]) {
-      const found = arrange(bands, {cell, largestTap, beside}, width);
-      if (found && (found.height <= height || cell === 5)) return found;
+    for (const way of ways) {
+      const found = arrange(bands, {cell, larger: 0, ...way}, width);
+      if (!found || (found.height > height && cell > 5)) continue;
+      // What is left over goes to the outputs, whose numbers are longer.
+      for (let larger = Math.min(12, 34 - cell); larger > 0; larger--) {
+        const roomier = arrange(bands, {cell, larger, ...way}, width);
+        if (roomier && roomier.height <= Math.max(height, found.height)) return roomier;
+      }
+      return found;
     }
-  return {...arrange(bands, {cell: 5, largestTap: 28, beside: false}, Infinity)};
+  return {...arrange(bands, {cell: 5, larger: 0, largestTap: 28, beside: false}, Infinity)};
 }

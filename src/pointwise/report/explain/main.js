@@ -5,39 +5,43 @@ const SPEEDS = [0.5, 1, 2, 4, 8, 16, 32];  // steps in a second
 
 const NARROW = matchMedia("(max-width: 560px)");
 
-const state = {kind: "standard", plan: null, scene: null, step: 0, timer: null};
+const state = {kind: "standard", pass: "forward", plan: null, scene: null, step: 0, timer: null};
 
-/** Takes what stands in the form: a new plan from its first step, or a sentence about what is wrong. */
-function take() {
+/** Takes what stands in the form: a new plan, or a sentence about what is wrong. step is where to begin. */
+function take(step = null) {
   const kind = document.querySelector('[name="kind"]:checked').value;
+  const pass = document.querySelector('[name="pass"]:checked').value;
   const view = state.scene && state.scene.view;
-  state.kind = kind;
+  Object.assign(state, {kind, pass});
   pause();
-  showFields(kind);
+  showFields(kind, pass);
   const settings = readSettings(kind);
   const problem = problemOf(kind, settings);
   showProblem(kind, problem);
-  state.plan = problem ? null : planOf(kind, settings);
-  state.step = 0;
-  $("example").value = state.plan && state.plan.example ? state.plan.example.name : "";
-  $("work").hidden = $("source").hidden = Boolean(problem);
+  state.plan = problem ? null : planOf(kind, settings, pass);
+  const example = problem ? undefined : exampleOf(kind, settings);
+  $("example").value = example ? example.name : "";
+  $("work").hidden = Boolean(problem);
   if (problem) {
     $("sizes").textContent = "";
     return;
   }
   state.scene = isCloud(kind) ? buildCloud($("stage"), state.plan, pick, view) : buildPicture($("stage"), state.plan, pick);
+  state.step = Math.min(state.plan.steps - 1, step ?? startOf(state.plan));
   showPlan();
   show();
 }
 
-function showFields(kind) {
+function showFields(kind, pass) {
   $("image-fields").hidden = isCloud(kind);
   $("cloud-fields").hidden = !isCloud(kind);
   for (const field of fieldsOf(kind).querySelectorAll("[name]"))
     field.closest(".field").hidden = !USED[kind].includes(field.name);
-  for (const about of document.querySelectorAll("[data-about]"))
-    about.classList.toggle("shown", about.dataset.about === kind);
+  const about = pass === "forward" ? kind : isCloud(kind) ? {input: "cellsInput", weight: "cellsWeight"}[pass] : pass;
+  for (const text of document.querySelectorAll("[data-about]"))
+    text.classList.toggle("shown", text.dataset.about === about);
   for (const key of document.querySelectorAll(".for-cloud")) key.hidden = !isCloud(kind);
+  for (const part of document.querySelectorAll(".for-forward")) part.hidden = pass !== "forward";
 }
 
 function showProblem(kind, problem) {
@@ -53,30 +57,20 @@ function showProblem(kind, problem) {
 /** What stays the same through all steps of a plan. */
 function showPlan() {
   const {plan} = state;
-  const {kind, settings, cost, layers, last} = plan;
+  const {kind, pass, settings, cost, layers, last, stages} = plan;
   $("step").max = plan.steps;
-  $("total").textContent = count(cost.multiplications);
-  $("bytes").textContent = count(plan.bytes);
+  $("total").textContent = count(plan.products);
+  $("bytes").textContent = plan.bytesAfter ? count(plan.bytesAfter[plan.steps - 1]) : "";
   $("parameters").textContent = count(cost.parameters);
   $("parameters-of").textContent = "= " + layers.map(layer => weightSizes(layer).join(" × ")).join(" + ");
-  $("shape").textContent = isCloud(kind)
-    ? `[${last.positions}, ${last.channelsOut}]` : `[${last.channelsOut}, ${last.rows}, ${last.columns}]`;
+  $("shape-of").textContent = pass === "forward" ? "Output" : stages[stages.length - 1].names.output;
+  $("shape").textContent = `[${shapeOf(plan, stages[stages.length - 1]).join(", ")}]`;
   $("sizes").textContent = isCloud(kind)
     ? `${settings.points} points, ${settings.channelsIn} → ${last.channelsOut} channels`
     : `${settings.channelsIn} × ${settings.height} × ${settings.width} → ${last.channelsOut} × ${last.rows} × ${last.columns}`;
   $("count-note").textContent = countNote(plan);
-  $("source").textContent = plan.example
-    ? `The outputs of this example were computed by pointwise ${DATA.version}.`
-    : `The outputs of your own sizes are computed by this page, by the same rules as pointwise ${DATA.version}.`;
   buildMaps($("maps"), plan);
-  showJobs();
-}
-
-/** The sizes of a layer's weight, as in PyTorch. */
-function weightSizes(layer) {
-  if (layer.kind === "image") return [layer.channelsOut, layer.perGroup, layer.kernel, layer.kernel];
-  if (layer.kind === "mix") return [layer.channelsOut, layer.channelsIn];
-  return [layer.channelsOut, layer.depthwise ? 1 : layer.channelsIn, layer.kernel, layer.kernel, layer.kernel];
+  if (pass === "forward") showJobs();
 }
 
 function showJobs() {
@@ -106,15 +100,20 @@ function show() {
   writeSum($("sum"), plan, place, terms);
   if ($("numbers").open) writeTable($("products"), plan, place, terms);
   $("step").value = step + 1;
-  $("step").setAttribute("aria-valuetext", `${step + 1} of ${plan.steps}: ${placeInWords(plan, place)}`);
+  $("step").setAttribute("aria-valuetext", `${step + 1} of ${plan.steps}: ${placeInWords(place)}`);
   $("step-shown").textContent = `${count(step + 1)} of ${count(plan.steps)}`;
-  const done = multiplicationsAfter(plan, step), moved = plan.bytesAfter[step];
-  $("done").textContent = count(done);
-  $("moved").textContent = count(moved);
-  $("done-bar").style.setProperty("--done", `${100 * done / plan.cost.multiplications}%`);
   drawMaps($("maps"), plan, place);
-  $("moved-bar").style.setProperty("--done", `${100 * moved / plan.bytes}%`);
-  const unread = step === plan.steps - 1 ? unreadBytes(plan.layers[0]) : 0;
+  const done = multiplicationsAfter(plan, step);
+  $("done").textContent = count(done);
+  $("done-bar").style.setProperty("--done", `${100 * done / plan.products}%`);
+  if (plan.bytesAfter) showBytes(plan, step);
+  if (state.timer === null) writeLink();
+}
+
+function showBytes({bytesAfter, steps, layers}, step) {
+  $("moved").textContent = count(bytesAfter[step]);
+  $("moved-bar").style.setProperty("--done", `${100 * bytesAfter[step] / bytesAfter[steps - 1]}%`);
+  const unread = step === steps - 1 ? unreadBytes(layers[0]) : 0;
   $("unread").textContent = unread ? `${count(unread)} bytes of the input were never read.` : "";
 }
 
@@ -130,7 +129,8 @@ function unreadBytes(layer) {
 }
 
 /** How the numbers are counted, in words. */
-function countNote({kind, layers, settings}) {
+function countNote({kind, pass, layers, settings}) {
+  if (pass !== "forward") return "";
   const start = isCloud(kind)
     ? "Multiplications are those with means of occupied cells; to form the means takes " +
       `${count(occupiedCells(layers[0]) * settings.channelsIn)} more, once for all outputs. ` +
@@ -140,12 +140,11 @@ function countNote({kind, layers, settings}) {
   return start + (layers.length > 1 ? "; what lies between the halves stays in the cache." : ".");
 }
 
-/** How high the picture may be, so that the buttons below it stay in the window. */
+/** How high the picture may be, so that all of it stays in the window. */
 function stageHeight() {
   if (NARROW.matches) return 960;
   const top = $("stage").getBoundingClientRect().top + window.scrollY;
-  const free = window.innerHeight - top - $("transport").offsetHeight - 28;
-  return Math.max(420, free) * (state.plan.layers.length > 1 ? 1.2 : 1);
+  return Math.max(330, window.innerHeight - top - 24);
 }
 
 function go(step) {
@@ -197,9 +196,9 @@ function changeSpeed() {
 /** The step that an arrow key in the outputs leads to; null for other keys. */
 function walked(key) {
   const place = placeOf(state.plan, state.step);
-  const {positions, columns} = place.layer;
-  const channel = isCloud(state.kind) ? positions : columns;
-  const moves = {ArrowUp: -channel, ArrowDown: channel, PageUp: -positions, PageDown: positions};
+  const {positions, columns, rows} = place.layer;
+  const down = rows === 1 && isCloud(state.kind) ? positions : columns;
+  const moves = {ArrowUp: -down, ArrowDown: down, PageUp: -positions, PageDown: positions};
   if (!(key in moves)) return null;
   const target = state.step + moves[key], within = target - place.layer.first;
   return within >= 0 && within < positions * place.layer.channelsOut ? target : state.step;
@@ -242,11 +241,17 @@ function addStepper(input) {
   stepper.append(button("−", -1), input, button("+", 1));
 }
 
+/** Chooses a convolution and a pass, and puts settings into the form. */
+function choose(kind, settings, pass = "forward") {
+  document.querySelector(`[name="kind"][value="${kind}"]`).checked = true;
+  document.querySelector(`[name="pass"][value="${pass}"]`).checked = true;
+  writeSettings(kind, settings);
+}
+
 function showExample() {
   const example = DATA.examples.find(({name}) => name === $("example").value);
   if (!example) return;
-  document.querySelector(`[name="kind"][value="${example.kind}"]`).checked = true;
-  writeSettings(example.kind, example.settings);
+  choose(example.kind, example.settings, state.pass);
   take();
 }
 
@@ -259,16 +264,16 @@ function start() {
   $("speed").value = matchMedia("(prefers-reduced-motion: reduce)").matches ? 1 : 2;
   writeSettings("standard", DATA.image.start);
   writeSettings("cells", DATA.cloud.start);
-  const asked = location.hash.slice(1);
-  if (asked in KINDS) document.querySelector(`[name="kind"][value="${asked}"]`).checked = true;
+  listLessons();
   if (NARROW.matches) $("settings").open = $("keys").open = false;  // the picture comes first
   listenToControls();
-  take();
+  followLink();
 }
 
 function listenToControls() {
   $("choice").addEventListener("submit", event => event.preventDefault());
   $("choice").addEventListener("input", event => (event.target.id === "example" ? showExample() : take()));
+  $("pass").addEventListener("input", () => take());
   $("first").addEventListener("click", () => pick(0));
   $("previous").addEventListener("click", () => pick(state.step - 1));
   $("next").addEventListener("click", () => pick(state.step + 1));
@@ -277,6 +282,9 @@ function listenToControls() {
   $("step").addEventListener("input", () => pick($("step").value - 1));
   $("speed").addEventListener("input", changeSpeed);
   $("job").addEventListener("input", showCosts);
+  $("lesson").addEventListener("input", () => openLesson($("lesson").selectedIndex - 1, 0));
+  $("link").addEventListener("click", copyLink);
+  window.addEventListener("hashchange", followLink);
   $("numbers").addEventListener("toggle", () => state.plan && show());
   document.addEventListener("keydown", onKey);
   window.addEventListener("resize", () => state.plan && show());

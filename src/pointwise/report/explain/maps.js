@@ -4,9 +4,9 @@
 const MAP_SIDE = 150, MAP_GAP = 2;
 
 function buildMaps(target, plan) {
-  target.replaceChildren(...plan.layers.map((layer, n) => element("figure", {class: "map"},
+  target.replaceChildren(...plan.layers.map(layer => element("figure", {class: "map"},
     element("canvas", {role: "img"}),
-    element("figcaption", {}, "all weights ", element("code", {}, `${weightName(n)} [${weightSizes(layer).join(", ")}]`)))));
+    element("figcaption", {}, "all weights ", element("code", {}, `${layer.names.weight} [${weightSizes(layer).join(", ")}]`)))));
 }
 
 /** The input channels that output o of a layer has weights for. */
@@ -29,6 +29,14 @@ function drawMaps(target, plan, place) {
   [...target.children].forEach((figure, n) => drawMap(figure.firstChild, plan.layers[n], place));
 }
 
+/** The weights that a step has to do with: {o: output, c: first channel, count: of channels}. */
+function mapFrames(layer, {layer: stage, channel, position}) {
+  if (layer === stage) return [{o: channel, c: channelsRead(layer, channel)[0], count: channelsRead(layer, channel).length}];
+  if (layer !== stage.layer) return [];
+  if (stage.kind.endsWith("Input")) return outputsReading(layer, channel).map(o => ({o, c: channel, count: 1}));
+  return [{o: channel, c: channelsRead(layer, channel)[indicesOf(stage, channel, position)[1]], count: 1}];
+}
+
 function drawMap(canvas, layer, place) {
   const {channelsIn, channelsOut} = layer;
   const block = weightsBetween(layer, 0, 0), rows = block.length, columns = block[0].length;
@@ -46,9 +54,8 @@ function drawMap(canvas, layer, place) {
       context.fillStyle = cssColor(shade(weight, most));
       context.fillRect(c * wide + b * cell + MAP_GAP / 2, o * tall + a * cell + MAP_GAP / 2, cell, cell);
     })));
-    if (layer === place.layer && o === place.channel)
-      frame(context, read[0] * wide, o * tall, read.length * wide, tall, COLORS.mark, 2);
   }
+  for (const {o, c, count} of mapFrames(layer, place)) frame(context, c * wide, o * tall, count * wide, tall, COLORS.mark, 2);
   const each = channelsRead(layer, 0).length;
   canvas.setAttribute("aria-label",
     `${counted(channelsOut, "output")}, each with weights for ${each} of ${counted(channelsIn, "channel")}`);

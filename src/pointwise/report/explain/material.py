@@ -13,7 +13,6 @@ SIZE, CHANNELS, KERNEL, MULTIPLIER = 16, 8, 7, 4
 POINTS, CLOUD_CHANNELS, CLOUD_KERNELS = 96, 4, (1, 3, 5)
 
 CHANNEL_NAMES = ("red", "green", "blue", "brightness", "height", "outline", "left", "grain")
-FEATURE_NAMES = ("height in dm", "brightness", "red", "green")
 
 _SPRITES = (
     """

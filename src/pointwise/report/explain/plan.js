@@ -1,24 +1,47 @@
 // What was chosen as layers (one, or the two halves of a separable convolution) and as steps: one step
 // for each output value, channel after channel, pixel after pixel.
 
-/** Everything the page shows of a convolution; settings must have no problem. */
-function planOf(kind, settings) {
-  const example = exampleOf(kind, settings);
+/**
+ * Everything the page shows of a convolution; settings must have no problem. pass is "forward", or what the
+ * gradients are wanted of: "input" or "weight". layers are the convolution's, stages those that the steps walk through.
+ */
+function planOf(kind, settings, pass = "forward") {
   const layers = isCloud(kind) ? cloudLayers(kind, settings) : imageLayers(kind, settings);
-  if (example) useExample(layers, example);
-  let first = 0;
+  const forward = pass === "forward";
   for (const layer of layers) {
     layer.values ??= outputsOf(layer);
-    layer.first = first;
     layer.products = productsOf(layer);
-    first += layer.channelsOut * layer.positions;
   }
-  const plan = {kind, settings, example, layers, steps: first, last: layers[layers.length - 1]};
+  const stages = forward ? layers : backwardStages(pass, layers);
+  let first = 0;
+  for (const stage of stages) {
+    stage.values ??= outputsOf(stage);
+    stage.products ??= backwardProducts(stage);
+    stage.first = first;
+    first += stage.channelsOut * stage.positions;
+  }
+  const plan = {kind, pass, settings, layers, stages, steps: first, last: layers[layers.length - 1]};
+  plan.example = forward ? exampleOf(kind, settings) : undefined;
   plan.job = jobOf(plan);
   plan.cost = costOf(KINDS[kind].cost, plan.job);
-  plan.bytesAfter = bytesAfter(layers);
-  plan.bytes = plan.bytesAfter[plan.steps - 1];
+  plan.products = total(stages.map(stage => stage.channelsOut * total(stage.products)));
+  if (forward) plan.bytesAfter = bytesAfter(layers);
   return plan;
+}
+
+/** The first step to look at: of a cloud, that of the point which sees most; of an image, the first. */
+function startOf({kind, stages}) {
+  const [stage] = stages;
+  if (!isCloud(kind) || !stage.products.length) return 0;
+  return stage.products.indexOf(Math.max(...stage.products));
+}
+
+/** What a layer reads, multiplies by and makes, as PyTorch would name it: z lies between two halves. */
+function nameLayers(layers) {
+  layers.forEach((layer, n) => {
+    layer.names = {input: n === 0 ? "x" : "z", weight: n === 0 ? "w" : "v", output: n === layers.length - 1 ? "y" : "z"};
+  });
+  return layers;
 }
 
 function imageLayers(kind, settings) {
@@ -29,18 +52,18 @@ function imageLayers(kind, settings) {
   const how = {stride, padding, dilation};
   const cut = (weight, outputs, inputs) => weight.slice(0, outputs).map(output => output.slice(0, inputs));
   const wide = channelsIn * settings.multiplier;
-  if (kind === "standard") return [imageLayer(x, cut(weights.standard[kernel], channelsOut, channelsIn), how)];
-  if (kind === "pointwise") return [imageLayer(x, cut(weights.standard[1], channelsOut, channelsIn), {stride})];
+  if (kind === "standard") return nameLayers([imageLayer(x, cut(weights.standard[kernel], channelsOut, channelsIn), how)]);
+  if (kind === "pointwise") return nameLayers([imageLayer(x, cut(weights.standard[1], channelsOut, channelsIn), {stride})]);
   if (kind === "grouped") {
     const {groups} = settings;
-    return [imageLayer(x, cut(weights.standard[kernel], channelsOut, channelsIn / groups), {...how, groups})];
+    return nameLayers([imageLayer(x, cut(weights.standard[kernel], channelsOut, channelsIn / groups), {...how, groups})]);
   }
   const depthwise = imageLayer(x, weights.depthwise[kernel].slice(0, wide), {...how, groups: channelsIn});
-  if (kind === "depthwise") return [depthwise];
+  if (kind === "depthwise") return nameLayers([depthwise]);
   depthwise.values = outputsOf(depthwise);
   const between = asImage(depthwise.values, depthwise.rows, depthwise.columns);
   const mix = cut(weights.mix, channelsOut, wide).map(output => output.map(value => [[value]]));
-  return [depthwise, imageLayer(between, mix)];
+  return nameLayers([depthwise, imageLayer(between, mix)]);
 }
 
 function cloudLayers(kind, settings) {
@@ -60,22 +83,13 @@ function cloudLayers(kind, settings) {
     layers.push(mixLayer(asFeatures(layers[0].values), weights.mix.slice(0, channelsOut).map(row => row.slice(0, channelsIn))));
   }
   layers[0].points = points;
-  return layers;
+  return nameLayers(layers);
 }
 
 /** Which points stand for all of them where fewer are wanted: evenly spread, as in material.py. */
 function chosenPoints(count) {
   const all = DATA.cloud.points.length;
   return Array.from({length: count}, (_, i) => Math.floor(i * all / count));
-}
-
-/** The library's own results in place of the page's. */
-function useExample(layers, example) {
-  const perChannel = result => isCloud(example.kind)
-    ? result[0].map((_, c) => result.map(row => row[c]))
-    : result.map(channel => channel.flat());
-  const results = example.between ? [example.between, example.output] : [example.output];
-  layers.forEach((layer, i) => { layer.values = perChannel(results[i]); });
 }
 
 /** How many products make one value of each position; the same for every output channel. */
@@ -105,10 +119,10 @@ function jobOf({kind, settings, layers, last}) {
 /** Over all points, the kernel cells with a neighbour in them. */
 const occupiedCells = layer => total(layer.table.map(cells => cells.length));
 
-/** Where a step is: its layer, output channel and position. */
+/** Where a step is: its layer (or stage of the way back), output channel and position. */
 function placeOf(plan, step) {
-  const number = plan.layers.findLastIndex(layer => step >= layer.first);
-  const layer = plan.layers[number];
+  const number = plan.stages.findLastIndex(stage => step >= stage.first);
+  const layer = plan.stages[number];
   const within = step - layer.first;
   const channel = Math.floor(within / layer.positions), position = within % layer.positions;
   return {
@@ -123,7 +137,7 @@ const stepOf = (layer, channel, position) => layer.first + channel * layer.posit
 /** Multiplications done when a step is done. */
 function multiplicationsAfter(plan, step) {
   const {layer, number, channel, position} = placeOf(plan, step);
-  const before = total(plan.layers.slice(0, number).map(one => one.channelsOut * total(one.products)));
+  const before = total(plan.stages.slice(0, number).map(one => one.channelsOut * total(one.products)));
   return before + channel * total(layer.products) + total(layer.products.slice(0, position + 1));
 }
 

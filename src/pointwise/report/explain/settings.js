@@ -23,6 +23,8 @@ const USED = {
   cellsSeparable: ["points", "channelsIn", "channelsOut", "cellSize", "kernel", "dilation"],
 };
 
+const PASSES = ["forward", "input", "weight"];
+
 const isCloud = kind => Boolean(KINDS[kind].cloud);
 
 /** The form's part for images or for clouds. */
@@ -43,9 +45,13 @@ function readSettings(kind) {
     [...fieldsOf(kind).querySelectorAll("[name]")].map(field => [field.name, valueOf(field)]));
 }
 
-/** Puts settings into the form; those that are not named stay. */
+/** Puts settings into the form; those that are not named stay, and so does a choice among which there is no such. */
 function writeSettings(kind, settings) {
-  for (const [name, value] of Object.entries(settings)) fieldOf(kind, name).value = String(value);
+  for (const [name, value] of Object.entries(settings)) {
+    const field = fieldOf(kind, name);
+    if (field.tagName === "SELECT" && ![...field.options].some(option => option.value === String(value))) continue;
+    field.value = String(value);
+  }
 }
 
 /** Why these settings do not go together, as a sentence; null where they do. */

@@ -5,15 +5,26 @@ const TURN = Math.PI / 18;
 
 /** A view of a plan's points in a canvas. pick(point) is called for a click on a point. */
 function makeView(canvas, layer, pick) {
-  const view = {canvas, layer, ...VIEW_START, seen: []};
-  const axes = [0, 1, 2].map(axis => layer.points.map(point => point[axis]));
-  const low = axes.map(values => Math.min(...values)), high = axes.map(values => Math.max(...values));
-  view.low = low;
-  view.high = high;
-  view.centre = low.map((value, axis) => (value + high[axis]) / 2);
-  view.radius = Math.max(0.1, Math.hypot(...low.map((value, axis) => high[axis] - value)) / 2);
+  const box = boxOf(layer.points);
+  const view = {canvas, layer, ...VIEW_START, seen: [], box, blocks: null};
+  view.centre = box.low.map((value, axis) => (value + box.high[axis]) / 2);
   listen(view, pick);
   return view;
+}
+
+/** The corners between which points lie. */
+function boxOf(points) {
+  const axes = [0, 1, 2].map(axis => points.map(point => point[axis]));
+  return {low: axes.map(values => Math.min(...values)), high: axes.map(values => Math.max(...values))};
+}
+
+const cornersOf = ({low, high}) => Array.from({length: 8}, (_, i) => low.map((value, axis) => ((i >> axis) & 1 ? high[axis] : value)));
+
+/** Takes care that a kernel around a point is in the picture, and stays in it: so nothing jumps to and fro. */
+function makeRoom(view, point, {kernel, dilation, cellSize}) {
+  const reach = ((kernel - 1) / 2 * dilation + 0.5) * cellSize;
+  const block = [point.map(value => value - reach), point.map(value => value + reach)];
+  view.blocks = boxOf([...block, ...(view.blocks ? [view.blocks.low, view.blocks.high] : [])]);
 }
 
 /** Turns, brings nearer or puts back; the name is a key's or a button's. */
@@ -24,7 +35,7 @@ function turnView(view, how) {
     view.pitch = clampPitch(view.pitch + turns[how][1] * TURN);
   } else if (how === "nearer") view.zoom = Math.min(4, view.zoom * 1.2);
   else if (how === "farther") view.zoom = Math.max(0.5, view.zoom / 1.2);
-  else Object.assign(view, VIEW_START);
+  else Object.assign(view, VIEW_START, {blocks: null});
   view.redraw();
 }
 
@@ -65,17 +76,34 @@ function pickAt(view, x, y, pick) {
   if (nearest !== null) pick(nearest);
 }
 
-/** From metres to pixels, with a little perspective; depth grows away from the eye. */
+/**
+ * From metres to pixels, with a little perspective; depth grows away from the eye. At zoom 1 the cloud and the kernels
+ * that were shown fill the canvas.
+ */
 function projector(view, width, height) {
-  const [cy, sy, cp, sp] = [Math.cos(view.yaw), Math.sin(view.yaw), Math.cos(view.pitch), Math.sin(view.pitch)];
-  const far = 5 * view.radius;
-  const scale = view.zoom * 0.46 * Math.min(width, height * 1.25) / view.radius;
+  const corners = [view.box, ...(view.blocks ? [view.blocks] : [])].flatMap(cornersOf);
+  const reach = Math.max(...corners.map(corner => Math.hypot(...corner.map((value, axis) => value - view.centre[axis]))));
+  const flat = flattener(view, 4 * Math.max(reach, 0.1));
+  const seen = corners.map(flat);
+  const [left, right] = [Math.min(...seen.map(({x}) => x)), Math.max(...seen.map(({x}) => x))];
+  const [low, high] = [Math.min(...seen.map(({y}) => y)), Math.max(...seen.map(({y}) => y))];
+  const room = 2 * 14;  // for the numbers of cells
+  const scale = view.zoom * Math.min((width - room) / Math.max(right - left, 0.1), (height - room) / Math.max(high - low, 0.1));
   return point => {
-    const [dx, dy, dz] = point.map((value, axis) => value - view.centre[axis]);
+    const {x, y, depth, size} = flat(point);
+    return {x: width / 2 + (x - (left + right) / 2) * scale, y: height / 2 - (y - (low + high) / 2) * scale, depth, size};
+  };
+}
+
+/** Points as they are seen from so far away: right and up, in metres at the middle of the cloud. */
+function flattener({yaw, pitch, centre}, far) {
+  const [cy, sy, cp, sp] = [Math.cos(yaw), Math.sin(yaw), Math.cos(pitch), Math.sin(pitch)];
+  return point => {
+    const [dx, dy, dz] = point.map((value, axis) => value - centre[axis]);
     const across = cy * dx - sy * dy, into = sy * dx + cy * dy;
     const depth = cp * into - sp * dz, up = sp * into + cp * dz;
-    const size = far / Math.max(0.2 * far, far + depth);
-    return {x: width / 2 + across * scale * size, y: 0.47 * height - up * scale * size, depth, size};
+    const size = far / (far + depth);
+    return {x: across * size, y: up * size, depth, size};
   };
 }
 
@@ -95,30 +123,37 @@ function cellCentre(query, m, kernel, pitch) {
 }
 
 /**
- * Draws the cloud. query is a point's number; occupied lists {cell, members, color}; settings give the
- * kernel, the cell size and the dilation.
+ * Draws the cloud. query is the number of the point that the kernel lies around, null for none; occupied lists
+ * {cell, label, members, color}; settings give the kernel, the cell size and the dilation.
  */
 function drawView(view, query, occupied, settings, width, height) {
   const context = sized(view.canvas, width, height);
-  const project = projector(view, width, height);
   const {points} = view.layer;
+  if (query !== null) makeRoom(view, points[query], settings);
+  const project = projector(view, width, height);
   drawGround(context, view, project);
-  const pitch = settings.cellSize * settings.dilation;
-  const colorOf = new Map(occupied.map(({cell, color}) => [cell, color]));
-  const cubes = Array.from({length: settings.kernel ** 3}, (_, m) => {
-    const centre = cellCentre(points[query], m, settings.kernel, pitch);
-    return {m, centre: project(centre), corners: cubeCorners(centre, settings.cellSize).map(project), color: colorOf.get(m)};
-  });
-  cubes.sort((one, other) => Boolean(one.color) - Boolean(other.color) || other.centre.depth - one.centre.depth);
-  for (const cube of cubes) drawCube(context, cube);
   view.seen = points.map(project);
-  drawPoints(context, view.seen, query, occupied);
-  writeCellNumbers(context, cubes, view.seen[query]);
+  view.cubes = query === null ? [] : cubesAround(points[query], occupied, settings, project);
+  for (const cube of view.cubes) drawCube(context, cube);
+  drawPoints(context, view.seen, occupied);
+  if (query === null) return;
+  drawRing(context, view.seen[query]);
+  writeCellNumbers(context, view.cubes, view.seen[query]);
+}
+
+/** The cubes of a kernel, the occupied ones and the nearer ones last. */
+function cubesAround(point, occupied, {kernel, cellSize, dilation}, project) {
+  const known = new Map(occupied.map(one => [one.cell, one]));
+  const cubes = Array.from({length: kernel ** 3}, (_, m) => {
+    const centre = cellCentre(point, m, kernel, dilation * cellSize);
+    return {...known.get(m), centre: project(centre), corners: cubeCorners(centre, cellSize).map(project)};
+  });
+  return cubes.sort((one, other) => Boolean(one.color) - Boolean(other.color) || other.centre.depth - one.centre.depth);
 }
 
 /** A square of lines under the lowest point, so that up and down are seen. */
 function drawGround(context, view, project) {
-  const [x0, y0, z] = view.low, [x1, y1] = view.high;
+  const [x0, y0, z] = view.box.low, [x1, y1] = view.box.high;
   context.strokeStyle = COLORS.line;
   context.lineWidth = 1;
   context.beginPath();
@@ -146,7 +181,7 @@ function drawCube(context, {corners, color}) {
   context.globalAlpha = 1;
 }
 
-function drawPoints(context, seen, query, occupied) {
+function drawPoints(context, seen, occupied) {
   const colorOf = new Map(occupied.flatMap(({members, color}) => members.map(j => [j, color])));
   const order = seen.map((_, i) => i).sort((a, b) => seen[b].depth - seen[a].depth);
   for (const i of order) {
@@ -160,7 +195,10 @@ function drawPoints(context, seen, query, occupied) {
     context.lineWidth = 1.2;
     context.stroke();
   }
-  const {x, y, size} = seen[query];
+}
+
+/** The mark around the point of the step. */
+function drawRing(context, {x, y, size}) {
   for (const [color, width] of [[COLORS.halo, 6], [COLORS.mark, 3]]) {
     context.beginPath();
     context.arc(x, y, 10 * size, 0, 2 * Math.PI);
@@ -177,7 +215,7 @@ function writeCellNumbers(context, cubes, ring) {
   context.textAlign = "center";
   context.textBaseline = "middle";
   context.lineJoin = "round";
-  for (const {m, corners, color} of cubes) {
+  for (const {label, corners, color} of cubes) {
     if (!color) continue;
     const places = corners.map(({x, y}) => ({x, y: y - 7})).sort((one, other) => one.y - other.y);
     const free = places.find(({x, y}) => taken.every(other => Math.hypot(x - other.x, y - other.y) > 9 + other.reach));
@@ -185,8 +223,8 @@ function writeCellNumbers(context, cubes, ring) {
     taken.push({x, y, reach: 9});
     context.lineWidth = 4;
     context.strokeStyle = COLORS.surface;
-    context.strokeText(String(m), x, y);
+    context.strokeText(String(label), x, y);
     context.fillStyle = COLORS.ink;
-    context.fillText(String(m), x, y);
+    context.fillText(String(label), x, y);
   }
 }

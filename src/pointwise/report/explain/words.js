@@ -1,8 +1,8 @@
 // Numbers, sentences and tables. Indices count from 0 everywhere, as in Python.
 
-/** A value with at most three digits behind the point. */
-function num(value) {
-  const rounded = Math.round(Math.abs(value) * 1000) / 1000;
+/** A value with at most so many digits behind the point. */
+function num(value, digits = 3) {
+  const scale = 10 ** digits, rounded = Math.round(Math.abs(value) * scale) / scale;
   return (value < 0 && rounded > 0 ? "−" : "") + rounded;
 }
 
@@ -19,56 +19,87 @@ function element(tag, attributes = {}, ...children) {
   return made;
 }
 
-/** The name of what a layer makes: z between two halves, else y. */
-const outputName = (plan, number) => (number < plan.layers.length - 1 ? "z" : "y");
-const inputName = number => (number === 0 ? "x" : "z");
-const weightName = number => (number === 0 ? "w" : "v");
+/** The sizes of what a stage makes, as in PyTorch. */
+function shapeOf(plan, stage) {
+  if (stage.kind.endsWith("Weight")) return weightSizes(stage.layer);
+  return isCloud(plan.kind) ? [stage.positions, stage.channelsOut] : [stage.channelsOut, stage.rows, stage.columns];
+}
+
+/** The sizes of a layer's weight, as in PyTorch. */
+function weightSizes(layer) {
+  if (layer.kind === "image") return [layer.channelsOut, layer.perGroup, layer.kernel, layer.kernel];
+  if (layer.kind === "mix") return [layer.channelsOut, layer.channelsIn];
+  return [layer.channelsOut, layer.depthwise ? 1 : layer.channelsIn, layer.kernel, layer.kernel, layer.kernel];
+}
+
+/** Where in its tensor an output of a stage is. */
+function indicesOf(stage, channel, position) {
+  const {kernel} = stage.layer ?? stage;
+  const row = Math.floor(position / stage.columns), column = position % stage.columns;
+  if (stage.kind === "imageWeight") return [channel, Math.floor(column / kernel), row, column % kernel];
+  if (stage.kind === "cellsWeight") {
+    const cell = position % kernel ** 3;
+    return [channel, Math.floor(position / kernel ** 3), Math.floor(cell / kernel ** 2), Math.floor(cell / kernel) % kernel, cell % kernel];
+  }
+  if (stage.kind === "mixWeight") return [channel, position];
+  return stage.kind.startsWith("image") ? [channel, row, column] : [position, channel];
+}
 
 /** An output as it is written in Python. */
-function indexOf(plan, place) {
-  const name = outputName(plan, place.number);
-  return isCloud(plan.kind)
-    ? `${name}[${place.position}, ${place.channel}]`
-    : `${name}[${place.channel}, ${place.row}, ${place.column}]`;
+const indexAt = (stage, channel, position) => `${stage.names.output}[${indicesOf(stage, channel, position).join(", ")}]`;
+const indexOf = ({layer, channel, position}) => indexAt(layer, channel, position);
+
+/** What the inputs of a step are multiplied by, as it is written in Python. */
+function besideName({layer, channel}) {
+  const turned = layer.kind === "imageInput" && layer.layer.kernel > 1 ? ", turned" : "";
+  if (!layer.kind.endsWith("Input")) return `${layer.names.weight}[${layer.kind.startsWith("image") ? "" : layer.layer ? ":, " : ""}${channel}]`;
+  return `${layer.names.weight}[:, ${layer.layer.depthwise ? 0 : channel % (layer.layer.perGroup ?? Infinity)}]${turned}`;
 }
 
 /** Where an output is, in words. */
-function placeInWords(plan, place) {
-  const whose = outputName(plan, place.number) === "z" ? "middle channel" : "output channel";
-  return isCloud(plan.kind)
-    ? `point ${place.position}, ${whose} ${place.channel}`
-    : `${whose} ${place.channel}, row ${place.row}, column ${place.column}`;
+function placeInWords({layer, channel, position, row, column}) {
+  if (layer.kind.endsWith("Weight")) return `weight ${indicesOf(layer, channel, position).join(", ")}`;
+  const whose = {z: "middle channel", y: "output channel"}[layer.names.output] ?? "channel";
+  return layer.kind.startsWith("image")
+    ? `${whose} ${channel}, row ${row}, column ${column}` : `point ${position}, ${whose} ${channel}`;
 }
 
 /** What a step does, for eyes and for screen readers. */
 function stepInWords(plan, place, terms) {
-  const {layer} = place;
-  const half = plan.layers.length === 1 ? "" : place.number === 0 ? " (first half)" : " (second half)";
-  const start = `Step ${count(place.step + 1)} of ${count(plan.steps)}${half}: ${placeInWords(plan, place)}. `;
-  const sum = `${indexOf(plan, place)} = ${num(valueAt(place))}.`;
-  return start + whatMeets(plan, layer, place, terms) + " " + sum;
+  const half = plan.stages.length === 1 ? "" : place.number === 0 ? " (first half)" : " (second half)";
+  const start = `Step ${count(place.step + 1)} of ${count(plan.steps)}${half}: ${placeInWords(place)}. `;
+  return `${start}${whatMeets(plan, place, terms)} ${indexOf(place)} = ${num(valueAt(place))}.`;
 }
 
-function whatMeets(plan, layer, place, terms) {
+function whatMeets(plan, {layer, position}, terms) {
+  const outside = terms.filter(term => !term.inside).length;
+  const zeros = outside ? `, ${outside} of them with a zero of the padding` : "";
+  if (layer.kind.endsWith("Input")) {
+    if (layer.kind === "cellsInput")
+      return `${counted(new Set(terms.map(({point}) => point)).size, "point")} had it in a cell: the gradient of each, ` +
+        "divided among all in that cell, times the cell’s weight.";
+    return `It had a part in ${counted(terms.length, "output")}: the gradient of each, times the weight that it met there.`;
+  }
+  if (layer.kind.endsWith("Weight"))
+    return `It was used ${counted(terms.length, "time")}: ${layer.kind === "cellsWeight" ? "the mean of the cell" : "the input there"}, ` +
+      `times the gradient of the output${zeros}.`;
   if (layer.kind === "mix" || (layer.kind === "image" && layer.kernel === 1)) {
     const thing = isCloud(plan.kind) ? "point" : "pixel";
     return `${counted(terms.length, "channel")} of one ${thing}, each times its weight.`;
   }
   if (layer.kind === "cells") {
-    const cells = layer.table[place.position];
+    const cells = layer.table[position];
     const neighbours = total(cells.map(({members}) => members.length));
     const empty = layer.kernel ** 3 - cells.length;
     return `${counted(neighbours, "neighbour")} in ${cells.length} of ${layer.kernel ** 3} cells` +
       `${empty ? ` (${empty} are empty and add nothing)` : ""}; ` +
       `the mean of each cell, in ${counted(layer.depthwise ? 1 : layer.channelsIn, "channel")}, times its weight.`;
   }
-  const outside = terms.filter(term => !term.inside).length;
   const taps = `${layer.kernel} × ${layer.kernel} inputs`;
   const channels = layer.perGroup === 1
     ? `${taps} of channel ${terms[0].channel}`
     : `${taps} in each of ${layer.perGroup} channels`;
-  return `${channels}, each times its weight: ${counted(terms.length, "product")}` +
-    `${outside ? `, ${outside} of them with a zero of the padding` : ""}.`;
+  return `${channels}, each times its weight: ${counted(terms.length, "product")}${zeros}.`;
 }
 
 const valueAt = ({layer, channel, position}) => layer.values[channel][position];
@@ -78,7 +109,7 @@ const FIRST_PRODUCTS = 9;
 /** The sum written out: the first products, how many more, and the result. */
 function writeSum(target, plan, place, terms) {
   const shown = terms.length <= FIRST_PRODUCTS + 1 ? terms : terms.slice(0, FIRST_PRODUCTS);
-  const parts = [element("span", {class: "what"}, indexOf(plan, place)), " = "];
+  const parts = [element("span", {class: "what"}, indexOf(place)), " = "];
   shown.forEach((term, i) => {
     if (i > 0) parts.push(" + ");
     parts.push(element("span", {class: "product"},
@@ -97,20 +128,26 @@ function writeSum(target, plan, place, terms) {
 
 /** All products of a step as the rows of a table. */
 function writeTable(table, plan, place, terms) {
+  const [input, weight] = {Input: ["Gradient", "Weight"], Weight: ["Input", "Gradient"]}[place.layer.kind.match(/Input|Weight/)] ?? ["Input", "Weight"];
+  const pair = [[input, t => num(t.value)], [weight, t => num(t.weight)], ["Product", t => num(t.product)]];
   const columns = {
-    image: [["Channel", t => t.channel], ["Row, column", t => (t.inside ? `${t.row}, ${t.column}` : "padding")],
-            ["Input", t => num(t.value)], ["Weight", t => num(t.weight)], ["Product", t => num(t.product)]],
-    cells: [["Cell", t => t.cell], ["Points", t => t.members.join(", ")], ["Channel", t => t.channel],
-            ["Mean", t => num(t.value)], ["Weight", t => num(t.weight)], ["Product", t => num(t.product)]],
-    mix: [["Channel", t => t.channel], ["Input", t => num(t.value)], ["Weight", t => num(t.weight)], ["Product", t => num(t.product)]],
-  }[place.layer.kind];
-  const head = element("thead", {}, element("tr", {}, ...columns.map(([name]) => element("th", {scope: "col"}, name))));
+    image: [["Channel", t => t.channel], ["Row, column", t => (t.inside ? `${t.row}, ${t.column}` : "padding")], ...pair],
+    imageInput: [["Output", t => `${t.channel}, ${t.row}, ${t.column}`], ["Weight at", t => `${t.a}, ${t.b}`], ...pair],
+    cells: [["Cell", t => t.cell], ["Points", t => t.members.join(", ")], ["Channel", t => t.channel], ["Mean", pair[0][1]], ...pair.slice(1)],
+    cellsInput: [["Point", t => t.point], ["Cell", t => t.cell], ["Among", t => t.count], ["Channel", t => t.channel], ...pair],
+    cellsWeight: [["Point", t => t.point], ["Points", t => t.members.join(", ")], ["Mean", pair[0][1]], ...pair.slice(1)],
+    mixWeight: [["Point", t => t.point], ...pair],
+  };
+  columns.imageWeight = columns.image;
+  columns.mix = columns.mixInput = [["Channel", t => t.channel], ...pair];
+  const shown = columns[place.layer.kind];
+  const head = element("thead", {}, element("tr", {}, ...shown.map(([name]) => element("th", {scope: "col"}, name))));
   const body = element("tbody", {}, ...terms.map(term =>
-    element("tr", {}, ...columns.map(([, cell]) => element("td", {}, String(cell(term)))))));
+    element("tr", {}, ...shown.map(([, cell]) => element("td", {}, String(cell(term)))))));
   const foot = element("tfoot", {}, element("tr", {},
-    element("th", {scope: "row", colspan: String(columns.length - 1)}, "Sum"),
+    element("th", {scope: "row", colspan: String(shown.length - 1)}, "Sum"),
     element("td", {}, num(valueAt(place)))));
-  table.replaceChildren(element("caption", {}, `What makes ${indexOf(plan, place)}`), head, body, foot);
+  table.replaceChildren(element("caption", {}, `What makes ${indexOf(place)}`), head, body, foot);
 }
 
 const COST_NAMES = {
