@@ -1,21 +1,25 @@
-"""Which convolution? Six kinds in one network, at equal parameters and at equal time.
+r"""Which convolution? Six kinds in one network, at equal parameters and at equal time.
 
-    python benchmarks/which.py --signs signdigits64.npz --page docs/which.md
+    python benchmarks/which.py --signs signdigits64.npz --page docs/which.md \
+        --kept docs/measured/which.json
 
 One small network is built with each kind of convolution that ``pointwise compare`` knows and that
 can stand alone in a network. The standard one at its usual width says how many parameters, and how
 many milliseconds, there are; every other kind gets the width that comes nearest to the one, and the
 largest that keeps to the other. All are trained by the library's own training of images, with
 three seeds, and tested on images not learned from. What a width costs is measured on this machine,
-in turns with the standard network; what a network knows does not depend on the machine's load.
+in turns with the standard network; what a network knows does not depend on the machine, and with
+``--kept`` is looked up where it has been trained before.
 """
 
 from __future__ import annotations
 
+import json
 import statistics
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -24,11 +28,13 @@ import typer
 from torch import Tensor, nn
 
 from pointwise.atomic import replacing
-from pointwise.comparison.variants import VARIANTS, Job, Part, made
+from pointwise.comparison.variants import VARIANTS, Job, made
 from pointwise.costs import cost
+from pointwise.costs.machine import cpu_name
 from pointwise.costs.tables import milliseconds, short
 from pointwise.layers import ConvNormAct
-from pointwise.timing import in_turns
+from pointwise.timing import Watch, in_turns, ratio
+from pointwise.timing.load import verdict_of
 from pointwise.training.evaluate import evaluate_images
 from pointwise.training.images.augment import ImageAugmentation
 from pointwise.training.images.data import feed
@@ -44,6 +50,7 @@ PARAMETERS, TIME = "parameters", "time"
 WIDTHS = range(4, 129, 4)  # of the first stage; four groups go into all of them
 GROUPS, EXPAND = 4, 6
 BATCH = 64  # images at once where time is taken: a single one is mostly the calls
+LEARNED = 32  # images of a step in training
 
 
 @dataclass(frozen=True)
@@ -159,7 +166,7 @@ class Clock:
         """A kind's time over the standard network's, taken in turns."""
         runs = {"it": self._run(kind, width), "standard": self._run(REFERENCE, self.task.width)}
         found = in_turns(runs, samples=5 * self.rounds, seconds=1.0)
-        return found["it"].median / found["standard"].median
+        return ratio(found["it"], found["standard"]).value
 
     def measured(self, networks: Sequence[tuple[str, int]]) -> list[float]:
         """Median milliseconds of each, all in turns."""
@@ -180,52 +187,70 @@ class Clock:
 # --- the experiment -------------------------------------------------------------------------------
 
 
-def experiment(task: Task, seeds: int, rounds: int, told: Callable[[str], object]) -> list[Result]:
-    """Chooses the widths, trains everything, and measures what was trained."""
-    data = load_images([task.data])
-    plan = plan_images(data, size=task.size, arguments={"width": 0.25})
-    channels, classes = plan.recipe.channels, len(plan.recipe.classes)
-    clock = Clock(task, channels, classes, rounds)
-    chosen: list[tuple[str, str, int]] = []
-    for kind in KINDS:
-        told(f"{task.name}: the widths of {kind}")
-        same = kind == REFERENCE
-        width = task.width if same else at_equal_parameters(kind, task, channels, classes)
-        chosen.append((PARAMETERS, kind, width))
-        if not same:
+class Experiment:
+    """Chooses the widths, measures, and trains what was not trained before (``kept``)."""
+
+    def __init__(
+        self, seeds: int, rounds: int, kept: dict[str, float], told: Callable[[str], object]
+    ) -> None:
+        self.seeds, self.rounds, self.kept, self.told = seeds, rounds, kept, told
+        self.busy = ""  # why times are not to be trusted
+
+    def run(self, task: Task) -> list[Result]:
+        data = load_images([task.data])
+        plan = plan_images(data, size=task.size, arguments={"width": 0.25})
+        channels, classes = plan.recipe.channels, len(plan.recipe.classes)
+        clock = Clock(task, channels, classes, self.rounds)
+        with Watch() as watch:
+            chosen = self._chosen(task, clock, channels, classes)
+            distinct = list(dict.fromkeys((kind, width) for _, kind, width in chosen))
+            times = dict(zip(distinct, clock.measured(distinct), strict=True))
+        self.busy = self.busy or watch.busy()
+        found = {}
+        for number, (kind, width) in enumerate(distinct):
+            self.told(f"{task.name}: {kind}, {width} channels ({number + 1} of {len(distinct)})")
+            network = Stages(kind, width, channels, classes).eval()
+            count = cost(network, (1, channels, task.size, task.size)).totals
+            found[kind, width] = (
+                Network(kind, width, count.parameters, count.multiply_adds, times[kind, width]),
+                tuple(self._accuracy(task, plan, data, kind, width, n) for n in range(self.seeds)),
+            )
+        return [Result(task.name, budget, *found[kind, width]) for budget, kind, width in chosen]
+
+    def _chosen(
+        self, task: Task, clock: Clock, channels: int, classes: int
+    ) -> list[tuple[str, str, int]]:
+        """Budget, kind and width of all that is compared."""
+        found = []
+        for kind in KINDS:
+            if kind == REFERENCE:
+                found += [(budget, kind, task.width) for budget in (PARAMETERS, TIME)]
+                continue
+            self.told(f"{task.name}: how wide {kind} may be")
+            found.append((PARAMETERS, kind, at_equal_parameters(kind, task, channels, classes)))
             width = at_equal_time(lambda width, kind=kind: clock.ratio(kind, width) > 1)
-        chosen.append((TIME, kind, width))
-    distinct = list(dict.fromkeys((kind, width) for _, kind, width in chosen))
-    times = dict(zip(distinct, clock.measured(distinct), strict=True))
-    accuracies: dict[tuple[str, int], tuple[float, ...]] = {}
-    for number, (kind, width) in enumerate(distinct):
-        told(f"{task.name}: training {kind}, width {width} ({number + 1} of {len(distinct)})")
-        accuracies[kind, width] = tuple(
-            trained(plan, data, Stages, (kind, width, channels, classes), task.epochs, seed)
-            for seed in range(seeds)
-        )
-    found = []
-    for budget, kind, width in sorted(chosen, key=lambda each: each[0]):
-        count = cost(
-            Stages(kind, width, channels, classes).eval(), (1, channels, task.size, task.size)
-        ).totals
-        network = Network(kind, width, count.parameters, count.multiply_adds, times[kind, width])
-        found.append(Result(task.name, budget, network, accuracies[kind, width]))
-    return found
+            found.append((TIME, kind, width))
+        return found
+
+    def _accuracy(
+        self, task: Task, plan: Run, data: ImageData, kind: str, width: int, seed: int
+    ) -> float:
+        name = f"{task.name}, {task.size} pixels: {kind} {width}, {task.epochs} epochs, seed {seed}"
+        if name not in self.kept:
+            torch.manual_seed(seed)
+            network = Stages(kind, width, plan.recipe.channels, len(plan.recipe.classes))
+            self.kept[name] = trained(replace(plan, network=network), data, task.epochs, seed)
+        return self.kept[name]
 
 
-def trained(
-    plan: Run, data: ImageData, make: Callable[..., nn.Module], arguments: tuple, epochs: int,
-    seed: int,
-) -> float:  # fmt: skip
+def trained(run: Run, data: ImageData, epochs: int, seed: int) -> float:
     """The accuracy on the test part after a training as ``pointwise train`` does it."""
-    torch.manual_seed(seed)
-    run = replace(plan, network=make(*arguments))
-    read = feed(plan.recipe, data.train, data.validation, augmentation=ImageAugmentation(rotate=10),
+    changes = ImageAugmentation(rotate=10)
+    read = feed(run.recipe, data.train, data.validation, augmentation=changes, batch=LEARNED,
                 seed=seed)  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         train(run, read, Path(folder), Settings(epochs=epochs, seed=seed))
-    return scores(evaluate_images(run, data.test)).overall_accuracy
+    return round(scores(evaluate_images(run, data.test)).overall_accuracy, 6)
 
 
 # --- what is written ------------------------------------------------------------------------------
@@ -273,26 +298,36 @@ def command(
         Path | None, typer.Option(help="The photographs of hand signs; without, digits alone.")
     ] = None,
     page: Annotated[Path | None, typer.Option(help="The page to write the figures into.")] = None,
+    kept: Annotated[
+        Path | None, typer.Option(help="Where accuracies are kept, and not trained for again.")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each.")] = 3,
-    rounds: Annotated[int, typer.Option(min=1, help="Of the clock.")] = 8,
+    rounds: Annotated[int, typer.Option(min=1, help="Of the clock.")] = 10,
     quick: Annotated[
         bool, typer.Option("--quick", help="One epoch each: to see that it runs.")
     ] = False,
 ) -> None:
     """Trains six kinds of convolution at equal parameters and at equal time."""
-    import sys
-
     tasks = [Task("digits", "digits", 8, 16, 12)]
     if signs is not None:
         tasks.append(Task("hand signs", str(signs), 32, 16, 8))
     if quick:
         tasks = [replace(task, width=8, epochs=1) for task in tasks]
+    known = json.loads(kept.read_text()) if kept is not None and kept.exists() else {}
+    experiment = Experiment(seeds, rounds, known, lambda line: print(line, file=sys.stderr))
     results: list[Result] = []
     for task in tasks:
-        results += experiment(task, seeds, rounds, lambda line: print(line, file=sys.stderr))
-    print(table(results))
+        results += experiment.run(task)
+        if kept is not None:
+            with replacing(kept) as part:
+                part.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+    machine = f"{cpu_name()}, {torch.get_num_threads()} threads; ms for {BATCH} images"
+    text = f"{table(results)}\n{machine}.\n"
+    if experiment.busy:
+        text += f"\n{verdict_of(experiment.busy)}\n"
+    print(text)
     if page is not None:
-        put(page, table(results))
+        put(page, text)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,9 @@ def test_times_speak_too():
     near, far = Times((1.0, 1.2, 1.3, 9.0)), Times((1.0, 4.0, 4.0, 90.0))
     assert why_scattered(()) == ""
     assert why_scattered((near, near, far)) == ""  # one of three may be odd by itself
-    assert "half of all runs take 4.0 times as long as the fastest" in why_scattered((near, far, far))
+    assert "half of all runs take 4.0 times as long as the fastest" in why_scattered(
+        (near, far, far)
+    )
     assert why_scattered((Times((1.0, 9.0)),)) == ""  # two runs say nothing
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pointwise.cli.progress import working
 from pointwise.terminal import shown, terminal
 
 
@@ -27,7 +28,7 @@ def explain(
         raise ValueError(f"--out must end in .html, got {out}")
 
     console = terminal()
-    with console.status("Computing the examples (the first time compiles the kernels)"):
+    with working("computing the examples"):
         from pointwise.report.explain import write_page
 
         try:

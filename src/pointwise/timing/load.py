@@ -101,7 +101,9 @@ class Watch:
 
 def why_scattered(times: tuple[Times, ...]) -> str:
     """What speaks against trusting times that were taken together; empty where nothing does."""
-    spreads = [each.median / each.min for each in times if each.min > 0 and len(each.by_round()) > 2]
+    spreads = [
+        each.median / each.min for each in times if each.min > 0 and len(each.by_round()) > 2
+    ]
     if not spreads or (spread := statistics.median(spreads)) < _SPREAD:
         return ""
     return f"half of all runs take {spread:.1f} times as long as the fastest, or longer"
