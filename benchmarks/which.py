@@ -20,6 +20,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -124,8 +125,9 @@ def _block(kind: str, c_in: int, c_out: int, stride: int, norm: bool) -> nn.Modu
     ours = made(parts, norm)[0]  # which seeds for itself, and all blocks would begin alike
     torch.set_rng_state(state)
     for module in ours.modules():
-        if hasattr(module, "reset_parameters"):
-            module.reset_parameters()
+        reset = getattr(module, "reset_parameters", None)
+        if callable(reset):
+            reset()
     return ours
 
 
@@ -162,11 +164,11 @@ class Clock:
             memory_format=torch.channels_last
         )
 
-    def ratio(self, kind: str, width: int) -> float:
-        """A kind's time over the standard network's, taken in turns."""
+    def is_slower(self, kind: str, width: int) -> bool:
+        """Whether a kind takes longer than the standard network, in turns with it."""
         runs = {"it": self._run(kind, width), "standard": self._run(REFERENCE, self.task.width)}
         found = in_turns(runs, samples=5 * self.rounds, seconds=1.0)
-        return ratio(found["it"], found["standard"]).value
+        return ratio(found["it"], found["standard"]).value > 1
 
     def measured(self, networks: Sequence[tuple[str, int]]) -> list[float]:
         """Median milliseconds of each, all in turns."""
@@ -228,7 +230,7 @@ class Experiment:
                 continue
             self.told(f"{task.name}: how wide {kind} may be")
             found.append((PARAMETERS, kind, at_equal_parameters(kind, task, channels, classes)))
-            width = at_equal_time(lambda width, kind=kind: clock.ratio(kind, width) > 1)
+            width = at_equal_time(partial(clock.is_slower, kind))
             found.append((TIME, kind, width))
         return found
 

@@ -11,11 +11,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 FIRST, EVERY = 5.0, 15.0  # seconds after which there is a line, where there is no terminal
 
-Advance = Callable[[int, int], None]
-"""Called with how much is done, of how much."""
+
+class Advance(Protocol):
+    """Called with how much is done, of how much, and of what, where that changes on the way."""
+
+    def __call__(self, done: int, total: int, words: str = "") -> None: ...
 
 
 @contextmanager
@@ -27,7 +31,7 @@ def bar(title: str) -> Iterator[Advance]:
 
     console = Console(stderr=True)
     if not _speaks():
-        yield lambda done, total: None
+        yield lambda done, total, words="": None
         return
     if not console.is_terminal:
         yield _lines(title)
@@ -37,21 +41,32 @@ def bar(title: str) -> Iterator[Advance]:
     with Progress(words, BarColumn(), TaskProgressColumn(), left, console=console,
                   transient=True) as shown:  # fmt: skip
         task = shown.add_task(title, total=None)
-        yield lambda done, total: shown.update(task, completed=done, total=total)
+
+        def advance(done: int, total: int, words: str = "") -> None:
+            if words and words != shown.tasks[0].description:
+                shown.reset(task, description=words)  # and the time that is left with it
+            shown.update(task, completed=done, total=total)
+
+        yield advance
 
 
 def _lines(title: str) -> Advance:
     begin = time.monotonic()
-    said = begin + FIRST - EVERY
+    said, about = begin + FIRST - EVERY, title
 
-    def advance(done: int, total: int) -> None:
-        nonlocal said
+    def advance(done: int, total: int, words: str = "") -> None:
+        nonlocal begin, said, about
         now = time.monotonic()
-        if now - said < EVERY or not 0 < done < total:
+        if words and words != about:
+            begin, about = now, words
+        if now - said < EVERY or done >= total:
             return
         said = now
-        left = duration((now - begin) / done * (total - done))
-        print(f"{title}: {100 * done // total} % done, about {left} left", file=sys.stderr)
+        how_far = "…"
+        if done and now - begin > 1:
+            left = duration((now - begin) / done * (total - done))
+            how_far = f"{100 * done // total} % done, about {left} left"
+        print(f"{about}: {how_far}", file=sys.stderr)
 
     return advance
 

@@ -43,9 +43,10 @@ class Ratio:
         return Ratio(1 / self.value, 1 / self.high, high)
 
     def __str__(self) -> str:
-        if not math.isfinite(self.high):
-            return factor(self.value)
-        return f"{factor(self.value)} ({factor(self.low)} to {factor(self.high)})"
+        value, low, high = map(factor, (self.value, self.low, self.high))
+        if not math.isfinite(self.high) or low == value == high:
+            return value
+        return f"{value} ({low} to {high})"
 
     def record(self) -> dict[str, float | None]:
         """What JSON is to say of it; an interval that nobody knows is null."""
@@ -62,7 +63,7 @@ UNKNOWN = Ratio(math.nan, 0.0, math.inf)
 
 
 def factor(number: float) -> str:
-    """A factor as people read it: ``12``, ``1.9``, ``0.53``."""
+    """A factor as people read it: ``120``, ``12.0``, ``1.90``, ``0.53``."""
     digits = 0 if number >= 99.5 else 1 if number >= 1.95 else 2
     return f"{number:.{digits}f}"
 
