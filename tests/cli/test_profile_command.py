@@ -18,9 +18,9 @@ from pointwise.cli.profile import profile
 from pointwise.costs import machine, measure
 from pointwise.costs.machine import Machine
 from pointwise.networks import MobileNetV1
+from pointwise.timing import Watch
 from pointwise.training.classes import Classes
 from pointwise.training.image_recipe import ImageRecipe
-from pointwise.timing import Watch
 from pointwise.training.run import Run, save_run, save_weights
 
 ROOT = Path(__file__).parents[2]
