@@ -312,7 +312,7 @@ def command(
     """Trains six kinds of convolution at equal parameters and at equal time."""
     tasks = [Task("digits", "digits", 8, 16, 12)]
     if signs is not None:
-        tasks.append(Task("hand signs", str(signs), 32, 16, 8))
+        tasks.append(Task("hand signs", str(signs), 32, 8, 8))
     if quick:
         tasks = [replace(task, width=8, epochs=1) for task in tasks]
     known = json.loads(kept.read_text()) if kept is not None and kept.exists() else {}
