@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 FIRST, EVERY = 5.0, 15.0  # seconds after which there is a line, where there is no terminal
+_ENOUGH = 0.1  # of the work: before, it would be a guess how long the rest takes
 
 
 class Advance(Protocol):
@@ -62,11 +63,10 @@ def _lines(title: str) -> Advance:
         if now - said < EVERY or done >= total:
             return
         said = now
-        how_far = "…"
-        if done and now - begin > 1:
-            left = duration((now - begin) / done * (total - done))
-            how_far = f"{100 * done // total} % done, about {left} left"
-        print(f"{about}: {how_far}", file=sys.stderr)
+        how_far = f": {100 * done // total} % done" if done else " …"
+        if done >= _ENOUGH * total:
+            how_far += f", about {duration((now - begin) / done * (total - done))} left"
+        print(f"{about}{how_far}", file=sys.stderr)
 
     return advance
 
