@@ -214,8 +214,8 @@ def test_tables_of_80_columns():
 def test_a_busy_machine_gives_no_verdict():
     found = made_up(slow=15, busy="other programs use 1.4 of its 2 processors")
     assert list(remarks(found))[1] == (
-        "This machine is busy: other programs use 1.4 of its 2 processors. Times are longer than"
-        " they would be, and no verdict is given; measure again when it is idle."
+        "This machine is busy: other programs use 1.4 of its 2 processors. Times taken now decide"
+        " nothing; measure again when it is idle."
     )
     assert len(list(remarks(found))) == 2
     text = text_of(main_table(found), detail_table(found))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pointwise.comparison import (
@@ -56,6 +58,14 @@ def test_without_a_budget_the_fastest_that_does_the_whole_job():
     for part in ("depthwise mixes no channels", "pointwise sees no neighbours",
                  "grouped mixes within groups only"):  # fmt: skip
         assert part in text
+
+
+def test_a_kernel_of_one_pixel_has_no_neighbours_to_miss():
+    found = replace(made_up(), job=Job(56, 56, 128, 128, kernel=1))
+    text = said(found)
+    assert text.startswith("Recommended: pointwise\n")
+    assert "mixes all channels, and sees one pixel at a time" in text
+    assert "sees no neighbours" not in text
 
 
 def test_of_those_that_are_as_fast_most_weights():

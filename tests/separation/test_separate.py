@@ -244,13 +244,15 @@ def test_only_what_is_faster(plain, monkeypatch):
         return same(2.0, 1.0) if conv.in_channels > 40 else same(1.0, 1.5)
 
     monkeypatch.setattr(measure, "layer_times", timed)
-    monkeypatch.setattr(measure, "network_times", lambda before, after, x: same(len(x), 2.0))
+    monkeypatch.setattr(
+        measure, "network_times", lambda before, after, x: same(10.0 * len(x), 20.0)
+    )
     report = separate(plain, rank=2, input=(2, 3, 32, 32), timed=True, batch=3).report
     slow = {layer.name for layer in report.slower}
     assert slow == {"stem.conv", "blocks.0.conv", "blocks.1.conv", "blocks.2.conv", "blocks.3.conv"}
     assert {batch for _, batch in seen} == {3}
     assert seen[0][0] == (1, 3, 32, 32)
-    assert report.milliseconds == (3.0, 2.0)
+    assert report.milliseconds == (30.0, 20.0)
     assert "Slower, though the count is lower: stem.conv, blocks.0.conv" in str(report)
     quick = separate(plain, rank=2, input=(1, 3, 32, 32), only_faster=True).report
     assert set(quick.ranks) == set(report.ranks) - slow
@@ -273,7 +275,7 @@ def test_what_may_be_chance_is_neither_faster_nor_slower(plain, monkeypatch):
 
 def test_a_busy_machine_gives_no_verdict(plain, monkeypatch):
     monkeypatch.setattr(measure, "layer_times", lambda *given: same(1.0, 1.5))
-    monkeypatch.setattr(measure, "network_times", lambda *given: same(1.0, 2.0))
+    monkeypatch.setattr(measure, "network_times", lambda *given: same(10.0, 20.0))
     monkeypatch.setattr(Watch, "busy", lambda self, *times: "somebody computes")
     report = separate(plain, rank=2, input=(1, 3, 32, 32), timed=True).report
     text = str(report)

@@ -67,7 +67,7 @@ def recommend(found: Comparison, budgets: Sequence[Budget] = ()) -> Recommendati
     needs_clock = not budgets or any(budget.of == TIME for budget in budgets)
     if found.busy and needs_clock:
         return Recommendation(None, (f"{BUSY}, and its times decide nothing: {found.busy}",))
-    whole = [row for row in found.rows if row.kind not in _PARTS]
+    whole = [row for row in found.rows if row.kind not in _parts(found)]
     allowed = [row for row in whole if all(each.allows(row, found) for each in budgets)]
     if not allowed:
         return Recommendation(None, tuple(_nothing(found, whole, budgets)))
@@ -97,7 +97,7 @@ def _reasons(
     whole: Sequence[VariantResult],
     budgets: Sequence[Budget],
 ) -> Iterable[str]:
-    yield f"mixes {MIXES[chosen.kind]}, sees {SEES[chosen.kind].format(k=found.job.kernel)}"
+    yield f"mixes {MIXES[chosen.kind]}, {_sees(found, chosen.kind)}"
     yield _counts(found, chosen)
     if not found.busy:
         yield _clock(found, chosen)
@@ -110,9 +110,22 @@ def _reasons(
             yield f"beyond the budget: {', '.join(outside)}"
     else:
         yield from _equals(chosen, allowed)
-    parts = [f"{row.kind} {_PARTS[row.kind]}" for row in found.rows if row.kind in _PARTS]
+    left_out = _parts(found)
+    parts = [f"{row.kind} {left_out[row.kind]}" for row in found.rows if row.kind in left_out]
     if parts:
         yield f"a part of the job only: {', '.join(parts)}"
+
+
+def _parts(found: Comparison) -> dict[str, str]:
+    """Who does a part of the job; with a kernel of 1×1 there are no neighbours to see."""
+    if found.job.kernel > 1:
+        return _PARTS
+    return {kind: why for kind, why in _PARTS.items() if kind != "pointwise"}
+
+
+def _sees(found: Comparison, kind: str) -> str:
+    kernel = found.job.kernel
+    return f"sees {SEES[kind].format(k=kernel)}" if kernel > 1 else "and sees one pixel at a time"
 
 
 def _counts(found: Comparison, chosen: VariantResult) -> str:

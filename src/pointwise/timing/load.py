@@ -112,8 +112,8 @@ def why_scattered(times: tuple[Times, ...]) -> str:
 def verdict_of(why: str) -> str:
     """The sentence that stands where a verdict would."""
     return (
-        f"{BUSY[0].upper()}{BUSY[1:]}: {why}. Times are longer than they would be, and no"
-        " verdict is given; measure again when it is idle."
+        f"{BUSY[0].upper()}{BUSY[1:]}: {why}. Times taken now decide nothing; measure again when it"
+        " is idle."
     )
 
 
