@@ -309,12 +309,14 @@ def show(rows: Sequence[Row], machine: Machine, console: Console, note: str = ""
     console.print(table)
     console.print(
         f"\n{machine.cpu}\n{machine.threads} threads, {machine.fma_gflops:.0f} GFLOP/s, "
-        f"{machine.bandwidth_gbs:.1f} GB/s\nratio: time over that of {OURS}, between what it lies "
-        "with a confidence of 95 %\n(≈: too few rounds for that); limit: the least time this "
-        "machine needs, over the\nmedian"
+        f"{machine.bandwidth_gbs:.1f} GB/s\nratio: time over that of {OURS}, between these with a confidence of 95 %;\n"
+        "≈: too few rounds for that; limit: the least time this machine needs, over the\n"
+        "median"
     )
-    if busy := next((row.busy for row in rows if row.busy), ""):
-        console.print(f"\n{verdict_of(busy)}")
+    if busy := {row.case: row.busy for row in rows if row.busy}:
+        cases = len({row.case for row in rows})
+        of = f"In {len(busy)} of {cases} cases: " if len(busy) < cases else ""
+        console.print(f"\n{of}{verdict_of(next(iter(busy.values())))}")
     if note:
         console.print(note)
 

@@ -225,7 +225,10 @@ def test_a_busy_machine_has_no_ratios():
     words = shown(rows)
     assert "sum pointwise 600 600 600" in words
     assert "torch 900 900 900 –" in words
-    assert f"This machine is busy: {why}. Times" in " ".join(words)
+    assert f" This machine is busy: {why}. Times" in " ".join(words)
+    assert "cases: This" not in " ".join(words)
+    rows.append(Row("mean", OURS, lasting(600)))
+    assert f"In 1 of 2 cases: This machine is busy: {why}." in " ".join(shown(rows))
 
 
 def test_the_machine_is_watched_while_everyone_runs(clock, monkeypatch):
