@@ -309,7 +309,8 @@ def show(rows: Sequence[Row], machine: Machine, console: Console, note: str = ""
     console.print(table)
     console.print(
         f"\n{machine.cpu}\n{machine.threads} threads, {machine.fma_gflops:.0f} GFLOP/s, "
-        f"{machine.bandwidth_gbs:.1f} GB/s\nratio: time over that of {OURS}, between these with a confidence of 95 %;\n"
+        f"{machine.bandwidth_gbs:.1f} GB/s\n"
+        f"ratio: time over that of {OURS}, between these with a confidence of 95 %;\n"
         "≈: too few rounds for that; limit: the least time this machine needs, over the\n"
         "median"
     )
