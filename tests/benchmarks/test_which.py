@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 pytest.importorskip("lightning")
 pytest.importorskip("sklearn")
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import which
 from typer.testing import CliRunner

@@ -60,6 +60,16 @@ def test_without_a_budget_the_fastest_that_does_the_whole_job():
         assert part in text
 
 
+def test_few_rounds_cannot_tell():
+    found = made_up()
+    rows = [
+        replace(row, forward=dict.fromkeys(row.forward, Times((1.0, 1.1)))) for row in found.rows
+    ]
+    few = replace(found, rows=tuple(rows))
+    assert said(few) == ("No recommendation\n  2 rounds cannot tell which is the fastest; 6 can")
+    assert said(few, "20k-parameters").startswith("Recommended: separable\n")  # which is counted
+
+
 def test_a_kernel_of_one_pixel_has_no_neighbours_to_miss():
     found = replace(made_up(), job=Job(56, 56, 128, 128, kernel=1))
     text = said(found)

@@ -16,7 +16,7 @@ from typing import Any
 from pointwise.comparison.budget import TIME, Budget
 from pointwise.comparison.compared import OURS, Comparison, VariantResult
 from pointwise.costs.tables import milliseconds, short
-from pointwise.timing import BUSY, ratio
+from pointwise.timing import BUSY, FEWEST, ratio
 
 MIXES = {
     "standard": "all channels",
@@ -67,6 +67,10 @@ def recommend(found: Comparison, budgets: Sequence[Budget] = ()) -> Recommendati
     needs_clock = not budgets or any(budget.of == TIME for budget in budgets)
     if found.busy and needs_clock:
         return Recommendation(None, (f"{BUSY}, and its times decide nothing: {found.busy}",))
+    rounds = min(len(row.forward[OURS].by_round()) for row in found.rows)
+    if not budgets and rounds < FEWEST:
+        few = f"{rounds} round{'s' * (rounds > 1)} cannot tell which is the fastest; {FEWEST} can"
+        return Recommendation(None, (few,))
     whole = [row for row in found.rows if row.kind not in _parts(found)]
     allowed = [row for row in whole if all(each.allows(row, found) for each in budgets)]
     if not allowed:
