@@ -49,6 +49,7 @@ KINDS = ("standard", "separable", "grouped", "bottleneck", "inverted residual", 
 REFERENCE = "standard"
 PARAMETERS, TIME = "parameters", "time"
 WIDTHS = range(4, 129, 4)  # of the first stage; four groups go into all of them
+FINER = {"inverted residual": range(2, 129, 2)}  # which has six times as many inside
 GROUPS, EXPAND = 4, 6
 BATCH = 64  # images at once where time is taken: a single one is mostly the calls
 LEARNED = 32  # images of a step in training
@@ -142,17 +143,18 @@ def at_equal_parameters(kind: str, task: Task, channels: int, classes: int) -> i
     """The width with which a kind has most nearly as many parameters as the standard network."""
     wanted = parameters_of(REFERENCE, task.width, channels, classes)
     return min(
-        WIDTHS, key=lambda width: abs(parameters_of(kind, width, channels, classes) - wanted)
+        FINER.get(kind, WIDTHS),
+        key=lambda width: abs(parameters_of(kind, width, channels, classes) - wanted),
     )
 
 
-def at_equal_time(slower: Callable[[int], bool]) -> int:
+def at_equal_time(widths: Sequence[int], slower: Callable[[int], bool]) -> int:
     """The largest width that is not ``slower`` than the standard network, by halving."""
-    low, high = 0, len(WIDTHS)  # the first is taken whatever it takes
+    low, high = 0, len(widths)  # the first is taken whatever it takes
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if slower(WIDTHS[middle]) else (middle, high)
-    return WIDTHS[low]
+        low, high = (low, middle) if slower(widths[middle]) else (middle, high)
+    return widths[low]
 
 
 class Clock:
@@ -230,7 +232,7 @@ class Experiment:
                 continue
             self.told(f"{task.name}: how wide {kind} may be")
             found.append((PARAMETERS, kind, at_equal_parameters(kind, task, channels, classes)))
-            width = at_equal_time(partial(clock.is_slower, kind))
+            width = at_equal_time(FINER.get(kind, WIDTHS), partial(clock.is_slower, kind))
             found.append((TIME, kind, width))
         return found
 
@@ -274,12 +276,13 @@ def table(results: Sequence[Result]) -> str:
             ]  # fmt: skip
             for each in rows:
                 mean, network = statistics.mean(each.accuracies), each.network
-                spread = statistics.stdev(each.accuracies) if len(each.accuracies) > 1 else 0.0
+                several = len(each.accuracies) > 1
+                spread = f"{100 * statistics.stdev(each.accuracies):.1f}" if several else ""
                 said = f"{100 * mean:.1f} %"
                 lines.append(
                     f"| {network.kind} | {network.width} | {short(network.parameters)}"
                     f" | {short(network.multiply_adds)} | {milliseconds(network.milliseconds)}"
-                    f" | {f'**{said}**' if mean == best else said} | {100 * spread:.1f} |"
+                    f" | {f'**{said}**' if mean == best else said} | {spread} |"
                 )
             lines.append("")
     return "\n".join(lines)
