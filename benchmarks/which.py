@@ -34,7 +34,7 @@ from pointwise.costs import cost
 from pointwise.costs.machine import cpu_name
 from pointwise.costs.tables import milliseconds, short
 from pointwise.layers import ConvNormAct
-from pointwise.timing import Watch, in_turns, ratio
+from pointwise.timing import BUSY, Watch, in_turns, ratio
 from pointwise.timing.load import verdict_of
 from pointwise.training.evaluate import evaluate_images
 from pointwise.training.images.augment import ImageAugmentation
@@ -74,7 +74,7 @@ class Network:
     width: int
     parameters: int
     multiply_adds: int  # of one image
-    milliseconds: float  # the median for a batch
+    milliseconds: float | None  # the median for a batch; None on a busy machine
 
 
 @dataclass(frozen=True)
@@ -209,14 +209,22 @@ class Experiment:
             chosen = self._chosen(task, clock, channels, classes)
             distinct = list(dict.fromkeys((kind, width) for _, kind, width in chosen))
             times = dict(zip(distinct, clock.measured(distinct), strict=True))
-        self.busy = self.busy or watch.busy()
+        busy = watch.busy()
+        self.busy = self.busy or busy
+        if busy:  # what is equal in time was decided by nothing
+            self.told(f"{task.name}: {BUSY} ({busy}), so that nothing is compared at equal time")
+            chosen = [each for each in chosen if each[0] == PARAMETERS]
+            distinct = [(kind, width) for _, kind, width in chosen]
+            times = {}
         found = {}
         for number, (kind, width) in enumerate(distinct):
             self.told(f"{task.name}: {kind}, {width} channels ({number + 1} of {len(distinct)})")
             network = Stages(kind, width, channels, classes).eval()
             count = cost(network, (1, channels, task.size, task.size)).totals
             found[kind, width] = (
-                Network(kind, width, count.parameters, count.multiply_adds, times[kind, width]),
+                Network(
+                    kind, width, count.parameters, count.multiply_adds, times.get((kind, width))
+                ),
                 tuple(self._accuracy(task, plan, data, kind, width, n) for n in range(self.seeds)),
             )
         return [Result(task.name, budget, *found[kind, width]) for budget, kind, width in chosen]
@@ -268,6 +276,8 @@ def table(results: Sequence[Result]) -> str:
     for task in dict.fromkeys(each.task for each in results):
         for budget in (PARAMETERS, TIME):
             rows = [each for each in results if (each.task, each.budget) == (task, budget)]
+            if not rows:
+                continue
             best = max(statistics.mean(each.accuracies) for each in rows)
             lines += [
                 f"**{task}, at equal {budget}**", "",
@@ -281,11 +291,15 @@ def table(results: Sequence[Result]) -> str:
                 said = f"{100 * mean:.1f} %"
                 lines.append(
                     f"| {network.kind} | {network.width} | {short(network.parameters)}"
-                    f" | {short(network.multiply_adds)} | {milliseconds(network.milliseconds)}"
+                    f" | {short(network.multiply_adds)} | {_time(network)}"
                     f" | {f'**{said}**' if mean == best else said} | {spread} |"
                 )
             lines.append("")
     return "\n".join(lines)
+
+
+def _time(network: Network) -> str:
+    return "–" if network.milliseconds is None else milliseconds(network.milliseconds)
 
 
 def put(page: Path, text: str) -> None:

@@ -89,6 +89,21 @@ def test_the_table_and_its_place_in_a_page(tmp_path):
         which.put(page, text)
 
 
+def test_on_a_busy_machine_nothing_is_compared_at_equal_time(monkeypatch):
+    monkeypatch.setattr(which, "KINDS", ("standard", "separable"))
+    monkeypatch.setattr(which.Watch, "busy", lambda self: "somebody computes")
+    monkeypatch.setattr(which, "at_equal_time", lambda widths, slower: 12)
+    monkeypatch.setattr(which, "trained", lambda run, data, epochs, seed: 0.5)
+    said = []
+    experiment = which.Experiment(1, 1, {}, said.append)
+    found = experiment.run(TASK)
+    assert {each.budget for each in found} == {PARAMETERS}
+    assert {each.network.milliseconds for each in found} == {None}
+    assert "this machine is busy (somebody computes)" in " ".join(said)
+    assert "at equal time" not in which.table(found)
+    assert "| – | **50.0 %** |  |" in which.table(found)
+
+
 @pytest.mark.slow
 def test_a_tiny_experiment(tmp_path, monkeypatch):
     """Two kinds, one epoch, one seed; what is kept is not trained again."""
