@@ -12,9 +12,9 @@ call's overhead do not count, and once before, so that the caches hold its own d
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import math
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,11 +26,14 @@ import numpy as np
 from memory import peak_growth, resident_peak
 from rich import box
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from pointwise.atomic import replacing
+from pointwise.cli.progress import bar
 from pointwise.costs.machine import Machine
+from pointwise.timing import Ratio, Times, Watch, ratio
+from pointwise.timing.load import verdict_of
+from pointwise.timing.ratio import factor
 
 OURS = "pointwise"
 # Who takes longer than this, preparation included, runs in two of the rounds only.
@@ -72,14 +75,46 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of one contestant in one case."""
+    """What was measured of one contestant in one case, a time for each round.
+
+    ``busy`` says why nothing can be concluded from the times; it is empty where all can.
+    """
 
     case: str
     who: str
-    median_ms: float
-    min_ms: float
+    times: Times
     share_of_limit: float | None = None
     peak_mb: float | None = None
+    busy: str = ""
+
+    @property
+    def median_ms(self) -> float:
+        return self.times.median
+
+    @property
+    def min_ms(self) -> float:
+        return self.times.min
+
+    def over(self, other: Row) -> Ratio:
+        """How many times as long it takes as another, by the rounds that both took part in."""
+        if len(self.times.milliseconds) == len(other.times.milliseconds):
+            return ratio(self.times, other.times)
+        return Ratio(self.median_ms / other.median_ms, 0.0, math.inf)  # the slow miss rounds
+
+    def record(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """What JSON is to say of it; ``ratio`` is its time over that of ours."""
+        ours = _ours(self, rows)
+        return {
+            "case": self.case,
+            "who": self.who,
+            "median_ms": self.median_ms,
+            "min_ms": self.min_ms,
+            "p95_ms": self.times.p95,
+            "ratio": None if ours is None else self.over(ours).record(),
+            "share_of_limit": self.share_of_limit,
+            "peak_mb": self.peak_mb,
+            "busy": self.busy,
+        }
 
 
 def agree(tolerance: float) -> Callable[[dict[str, Any]], str | None]:
@@ -127,18 +162,15 @@ def measure(cases: Sequence[Case], rounds: int, console: Console | None = None) 
         turns = list(_turns(slow, rounds))
         with progress(console, "timing", len(turns)) as advance:
             spans = [_span(contestant) for _, contestant in entries]
-            for turn in turns:
-                times[turn].append(_seconds(entries[turn][1], *spans[turn]))
-                advance()
+            with Watch() as watch:
+                for turn in turns:
+                    times[turn].append(_seconds(entries[turn][1], *spans[turn]))
+                    advance()
+    taken = [Times(tuple(1e3 * each for each in seconds)) for seconds in times]
+    busy = watch.busy(*taken)
     return [
-        Row(
-            case.name,
-            contestant.who,
-            1e3 * statistics.median(seconds),
-            1e3 * min(seconds),
-            peak_mb=peak,
-        )
-        for (case, contestant), seconds, peak in zip(entries, times, peaks, strict=True)
+        Row(case.name, contestant.who, each, peak_mb=peak, busy=busy)
+        for (case, contestant), each, peak in zip(entries, taken, peaks, strict=True)
     ]
 
 
@@ -259,9 +291,8 @@ def show(rows: Sequence[Row], machine: Machine, console: Console, note: str = ""
     table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     table.add_column("case", overflow="fold")
     table.add_column("who", overflow="fold")
-    for name in ("median ms", "min ms", "ratio", "limit", "peak MB"):
+    for name in ("\nleast", "ms\nmedian", "\n95th", "\nratio", "\nlimit", "peak\nMB"):
         table.add_column(name, justify="right", no_wrap=True)
-    ours = {row.case: row.median_ms for row in rows if row.who == OURS}
     last = None
     for row in rows:
         if last is not None and row.case != last:
@@ -269,21 +300,43 @@ def show(rows: Sequence[Row], machine: Machine, console: Console, note: str = ""
         table.add_row(
             row.case if row.case != last else "",
             row.who,
-            _number(row.median_ms),
-            _number(row.min_ms),
-            f"{row.median_ms / ours[row.case]:.2f}" if row.case in ours else "",
-            "" if row.share_of_limit is None else f"{100 * row.share_of_limit:.1f} %",
+            *map(_number, (row.min_ms, row.median_ms, row.times.p95)),
+            _over_ours(row, rows),
+            "" if row.share_of_limit is None or row.busy else f"{100 * row.share_of_limit:.1f} %",
             "" if row.peak_mb is None else f"{row.peak_mb:,.0f}",
         )
         last = row.case
     console.print(table)
     console.print(
         f"\n{machine.cpu}\n{machine.threads} threads, {machine.fma_gflops:.0f} GFLOP/s, "
-        f"{machine.bandwidth_gbs:.1f} GB/s\nratio: time over that of {OURS}; limit: the least "
-        "time this machine needs, over the time taken"
+        f"{machine.bandwidth_gbs:.1f} GB/s\n"
+        f"ratio: time over that of {OURS}, between these with a confidence of 95 %;\n"
+        "≈: too few rounds for that; limit: the least time this machine needs, over the\n"
+        "median"
     )
+    if busy := {row.case: row.busy for row in rows if row.busy}:
+        cases = len({row.case for row in rows})
+        of = f"In {len(busy)} of {cases} cases: " if len(busy) < cases else ""
+        console.print(f"\n{of}{verdict_of(next(iter(busy.values())))}")
     if note:
         console.print(note)
+
+
+def _ours(row: Row, rows: Sequence[Row]) -> Row | None:
+    return next((each for each in rows if (each.case, each.who) == (row.case, OURS)), None)
+
+
+def _over_ours(row: Row, rows: Sequence[Row]) -> str:
+    """The interval of a ratio; the ratio alone where rounds were too few."""
+    ours = _ours(row, rows)
+    if ours is None or ours is row:
+        return ""
+    if row.busy:
+        return "–"
+    found = row.over(ours)
+    if not math.isfinite(found.high):
+        return f"≈{factor(found.value)}"
+    return f"{factor(found.low)}–{factor(found.high)}"
 
 
 def _number(milliseconds: float) -> str:
@@ -296,15 +349,17 @@ def write(rows: Sequence[Row], machine: Machine, path: str | Path) -> None:
     limits = asdict(machine)
     if not machine.caches:
         del limits["caches"]
-    result = {"machine": limits, "rows": [asdict(row) for row in rows]}
+    result = {"machine": limits, "rows": [row.record(rows) for row in rows]}
     with replacing(path) as part:
         part.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 @contextmanager
 def progress(console: Console | None, title: str, total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar that is gone when done, and silent where there is no terminal."""
-    quiet = console is None or not console.is_terminal
-    with Progress(console=console, transient=True, disable=quiet) as progress:
-        task = progress.add_task(title, total=total)
-        yield lambda: progress.advance(task)
+    """How much is done, on stderr; nothing without a ``console``."""
+    if console is None:
+        yield lambda: None
+        return
+    done = itertools.count(1)
+    with bar(title) as advance:
+        yield lambda: advance(next(done), total)

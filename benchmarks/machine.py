@@ -11,6 +11,8 @@ from pathlib import Path
 from frame import write
 
 from pointwise.costs.machine import better, measured
+from pointwise.timing import Watch
+from pointwise.timing.load import verdict_of
 
 
 def main(
@@ -21,12 +23,15 @@ def main(
         raise ValueError(f"bench: rounds must be 1 or more, got {rounds}")
     if only is not None:
         raise ValueError(f"bench: machine has no cases to choose from, got --only {only}")
-    machine = measured(quick)
-    for _ in range(rounds - 1):
-        machine = better(machine, measured(quick))
+    with Watch() as watch:
+        machine = measured(quick)
+        for _ in range(rounds - 1):
+            machine = better(machine, measured(quick))
     print(f"{machine.cpu}, {os.cpu_count()} CPUs, {machine.threads} threads in use")
     print(f"{machine.fma_gflops:8.1f} GFLOP/s  fused multiply-adds, float32")
     print(f"{machine.bandwidth_gbs:8.1f} GB/s     memory")
+    if busy := watch.busy():
+        print(verdict_of(busy))
     if json is not None:
         write([], machine, json)
 

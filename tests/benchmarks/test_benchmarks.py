@@ -31,6 +31,7 @@ import work
 from frame import OURS, Case, Contestant, Machine, Row
 
 from pointwise.cloud.point_cloud import PointCloud
+from pointwise.timing import Times
 
 command = importlib.import_module("pointwise.cli.bench")
 TOY = Machine(cpu="a toy", threads=2, fma_gflops=100.0, bandwidth_gbs=10.0)
@@ -111,6 +112,7 @@ def test_times_are_those_of_run_without_prepare(clock):
 
     [row] = frame.measure([Case("case", [Contestant("x", run, prepare)], right)], rounds=3)
     assert (row.case, row.who) == ("case", "x")
+    assert row.times.milliseconds == pytest.approx((4.0, 1.0, 3.0))
     assert (row.median_ms, row.min_ms) == (pytest.approx(3.0), pytest.approx(1.0))
     assert seen == [0, 1, 2, 3, 4]  # a fresh argument for every run
 
@@ -150,13 +152,15 @@ def test_the_limit_is_the_slower_of_arithmetic_and_memory():
     assert frame.least_ms(case(1e9, 1e9), TOY) == pytest.approx(100.0)  # 1e9 / 10e9 s
     assert frame.least_ms(case(None, 1e9), TOY) == pytest.approx(100.0)
     assert frame.least_ms(case(None, None), TOY) is None
-    rows = [Row("case", OURS, 40.0, 30.0), Row("free", OURS, 40.0, 30.0)]
+    rows = [Row("case", OURS, lasting(40)), Row("free", OURS, lasting(40))]
     limited = frame.with_limits(rows, [case(1e9, None), Case("free", [], right)], TOY)
     assert [row.share_of_limit for row in limited] == [pytest.approx(0.25), None]
 
 
 def test_json_has_exactly_these_keys(tmp_path):
-    rows = [Row("one", OURS, 2.0, 1.0, 0.5, 30.0), Row("two", "other", 4.0, 3.0)]
+    rows = [Row("one", OURS, Times((1.0, 2.0, 3.0)), 0.5, 30.0),
+            Row("one", "other", lasting(4.0, rounds=3)),
+            Row("two", "other", Times((4.0,)), busy="somebody computes")]  # fmt: skip
     frame.write(rows, TOY, tmp_path / "new" / "speed.json")
     assert json.loads((tmp_path / "new" / "speed.json").read_text()) == {
         "machine": {"cpu": "a toy", "threads": 2, "fma_gflops": 100.0, "bandwidth_gbs": 10.0},
@@ -166,16 +170,33 @@ def test_json_has_exactly_these_keys(tmp_path):
                 "who": "pointwise",
                 "median_ms": 2.0,
                 "min_ms": 1.0,
+                "p95_ms": pytest.approx(2.9),
+                "ratio": {"ratio": 1, "low": None, "high": None},
                 "share_of_limit": 0.5,
                 "peak_mb": 30.0,
+                "busy": "",
+            },
+            {
+                "case": "one",
+                "who": "other",
+                "median_ms": 4.0,
+                "min_ms": 4.0,
+                "p95_ms": 4.0,
+                "ratio": {"ratio": 2, "low": None, "high": None},
+                "share_of_limit": None,
+                "peak_mb": None,
+                "busy": "",
             },
             {
                 "case": "two",
                 "who": "other",
                 "median_ms": 4.0,
-                "min_ms": 3.0,
+                "min_ms": 4.0,
+                "p95_ms": 4.0,
+                "ratio": None,
                 "share_of_limit": None,
                 "peak_mb": None,
+                "busy": "somebody computes",
             },
         ],
     }
@@ -183,18 +204,49 @@ def test_json_has_exactly_these_keys(tmp_path):
 
 def test_the_table_fits_80_columns():
     rows = [
-        Row("grid_vs_kdtree_5000000", OURS, 600.0, 500.0, 1.0, 12345.0),
-        Row("grid_vs_kdtree_5000000", "ckdtree_pairs", 59_999.0, 49_999.0, 0.0123, 12345.0),
-        Row("label_5m", OURS, 59_999.0, 49_999.0),
+        Row("grid_vs_kdtree_500", OURS, lasting(600), 1.0, 12345.0),
+        Row("grid_vs_kdtree_500", "ckdtree_pairs", lasting(59_999, rounds=2), 0.0123, 12345.0),
+        Row("grid_vs_kdtree_500", "ckdtree", Times((900.0, 1200.0, 990.0) * 2 + (900.0,))),
+        Row("label_5m", OURS, lasting(59_999)),
     ]
+    words = shown(rows)
+    assert "grid_vs_kdtree_500 pointwise 600 600 600 100.0 % 12,345" in words
+    assert "ckdtree_pairs 59,999 59,999 59,999 ≈100 1.2 % 12,345" in words
+    assert "ckdtree 900 990 1,200 1.50–2.0" in words
+    assert "label_5m pointwise 59,999 59,999 59,999" in words
+
+
+def test_a_busy_machine_has_no_ratios():
+    why = "other programs use 1.4 of its 2 processors"
+    rows = [
+        Row("sum", OURS, lasting(600), 1.0, busy=why),
+        Row("sum", "torch", lasting(900), busy=why),
+    ]
+    words = shown(rows)
+    assert "sum pointwise 600 600 600" in words
+    assert "torch 900 900 900 –" in words
+    assert f" This machine is busy: {why}. Times" in " ".join(words)
+    assert "cases: This" not in " ".join(words)
+    rows.append(Row("mean", OURS, lasting(600)))
+    assert f"In 1 of 2 cases: This machine is busy: {why}." in " ".join(shown(rows))
+
+
+def test_the_machine_is_watched_while_everyone_runs(clock, monkeypatch):
+    monkeypatch.setattr(frame.Watch, "busy", lambda self, *times: f"{len(times)} are disturbed")
+    rows = frame.measure([Case("case", [runs("a", lambda: 1), runs("b", lambda: 1)], right)], 6)
+    assert {row.busy for row in rows} == {"2 are disturbed"}
+
+
+def lasting(milliseconds: float, rounds: int = 7) -> Times:
+    return Times((float(milliseconds),) * rounds)
+
+
+def shown(rows: list[Row]) -> list[str]:
     out = io.StringIO()
     frame.show(rows, TOY, Console(file=out, width=80))
     lines = out.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
-    words = [" ".join(line.split()) for line in lines]
-    assert "grid_vs_kdtree_5000000 pointwise 600 500 1.00 100.0 % 12,345" in words
-    assert "ckdtree_pairs 59,999 49,999 100.00 1.2 % 12,345" in words
-    assert "label_5m pointwise 59,999 49,999 1.00" in words
+    return [" ".join(line.split()) for line in lines]
 
 
 # --- memory and machine ---------------------------------------------------------------------------
@@ -403,7 +455,8 @@ def test_every_benchmark_runs(name, tmp_path, capsys):
     found = json.loads(path.read_text())
     assert list(found) == ["machine", "rows"]
     for row in found["rows"]:
-        assert list(row) == ["case", "who", "median_ms", "min_ms", "share_of_limit", "peak_mb"]
+        assert list(row) == ["case", "who", "median_ms", "min_ms", "p95_ms", "ratio",
+                             "share_of_limit", "peak_mb", "busy"]  # fmt: skip
         assert 0 < row["min_ms"] <= row["median_ms"]
     if name == "cloud":
         who = {(row["case"], row["who"]) for row in found["rows"]}

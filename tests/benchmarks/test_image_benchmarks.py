@@ -371,7 +371,8 @@ def test_quick_runs(name, tmp_path, capsys):
     assert list(found["machine"]) == limits
     who: dict[str, list[str]] = {}
     for row in found["rows"]:
-        assert list(row) == ["case", "who", "median_ms", "min_ms", "share_of_limit", "peak_mb"]
+        assert list(row) == ["case", "who", "median_ms", "min_ms", "p95_ms", "ratio",
+                             "share_of_limit", "peak_mb", "busy"]  # fmt: skip
         assert 0 < row["min_ms"] <= row["median_ms"]
         assert row["share_of_limit"] > 0
         who.setdefault(row["case"], []).append(row["who"])

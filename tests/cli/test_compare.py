@@ -22,7 +22,8 @@ def run(*arguments):
 def test_a_job_of_ones_own(tmp_path):
     picture, numbers = tmp_path / "a.png", tmp_path / "a.json"
     result = run("--in", "10x12x16", "--out", 32, "--stride", 2, "--batch", 2, "--rounds", 2,
-                 "--groups", 2, "--expand", 3, "--norm", "--json", numbers,
+                 "--groups", 2, "--expand", 3, "--norm", "--budget", "1k-parameters",
+                 "--budget", "50%-multiply-adds", "--json", numbers,
                  "--picture", picture)  # fmt: skip
     assert result.exit_code == 0, f"{result.output}\n{result.exception!r}"
     lines = result.output.splitlines()
@@ -30,7 +31,9 @@ def test_a_job_of_ones_own(tmp_path):
     assert max(len(line.rstrip()) for line in lines if line not in named) <= 80
     for words in ("10×12×16 to 32 channels, 3×3, stride 2, 2 images", "standard", "depthwise",
                   "pointwise", "separable", "grouped", "bottleneck", "inverted", "ours backward",
-                  "torch forward", "95th", "99th", "threads."):  # fmt: skip
+                  "torch forward", "least", "95th", "threads.",
+                  "Recommended: ", "keeps to 1.00 k parameters and",
+                  "a part of the job only: "):  # fmt: skip
         assert words in result.output, words
     (found,) = json.loads(numbers.read_text())["comparisons"]
     assert (found["in"], found["out"], found["stride"]) == ([10, 12, 16], 32, 2)
@@ -38,6 +41,7 @@ def test_a_job_of_ones_own(tmp_path):
     assert counts["standard"] == 2 * 30 * 16 * 32 * 9
     assert counts["grouped"] == counts["standard"] // 2
     assert found["rows"][0]["forward"]["ours"]["runs"] == 2
+    assert found["recommendation"]["kind"] in ("separable", "shift", "bottleneck")
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
@@ -66,6 +70,8 @@ def test_without_arguments_the_classic_sweep(monkeypatch):
         (["--in", "56x56", "--out", 3], "--in must be height, width and channels, as in 56x56x128"),
         (["--in", "0x5x3", "--out", 3], "got '0x5x3'"),
         (["--kernel", 2], "kernel must be odd"),
+        (["--budget", "fast"], "--budget must be a number and what it is of, such as 2ms, 20k-p"),
+        (["--budget", "2ms", "--budget", "9 apples"], "got '9 apples'"),
         (["--json", "a.txt"], "--json must end in .json, got a.txt"),
         (["--json", "nowhere/a.json"], "there is no folder nowhere for a.json"),
         (["--picture", "a.gif"], "--picture must end in .png or .svg or .pdf, got a.gif"),

@@ -18,6 +18,7 @@ from pointwise.cli.profile import profile
 from pointwise.costs import machine, measure
 from pointwise.costs.machine import Machine
 from pointwise.networks import MobileNetV1
+from pointwise.timing import Watch
 from pointwise.training.classes import Classes
 from pointwise.training.image_recipe import ImageRecipe
 from pointwise.training.run import Run, save_run, save_weights
@@ -58,6 +59,7 @@ def _quick(monkeypatch):
     monkeypatch.setattr(machine, "measured", lambda *args, **options: TOY)
     monkeypatch.setattr(measure, "_call_ms", lambda: 0.002)
     monkeypatch.setattr(measure, "_launch_ms", lambda: 0.005)
+    monkeypatch.setattr(measure, "_contradiction", lambda *given: "")  # by other tests' load
 
 
 @pytest.fixture
@@ -94,6 +96,28 @@ def test_layers_in_order():
     assert "stem" in names
     assert "The layers take" in output
     assert "Far from their rooflines" in output
+
+
+def test_a_busy_machine_gives_no_verdict(monkeypatch):
+    why = "other programs use 1.4 of its 2 processors"
+    monkeypatch.setattr(Watch, "busy", lambda self, *times: why)
+    output = shown(*SMALL)
+    flat = " ".join(output.split())
+    assert f"This machine is busy: {why}." in flat
+    assert "Far from" not in output
+    assert "rooflines" not in output
+    line = next(line for line in output.splitlines() if line.startswith("blocks.0"))
+    assert line.split()[-2:] == ["–", "–"]
+
+
+def test_a_deep_network_shows_layers_alike_together():
+    deep = ("ResNet50", "--set", "classes=10", "--input", "1x3x32x32")
+    output = shown(*deep)
+    assert re.search(r"^layer3\.1-5\.conv2 ×5 +standard ", output, re.MULTILINE)
+    assert "×: so many layers alike, and their times together; --each shows each" in output
+    each = shown(*deep, "--each")
+    assert "×" not in each
+    assert re.search(r"^layer3\.4\.conv2 +standard ", each, re.MULTILINE)
 
 
 def test_layers_sorted_and_few_of_them():

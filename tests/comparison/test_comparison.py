@@ -105,7 +105,7 @@ def test_everyone_is_timed_forward_and_backward(monkeypatch):
             assert set(measured) == {OURS, TORCH, LAST}
             assert all(len(times.milliseconds) == 7 for times in measured.values())
             assert all(0 < times.min <= times.max < 1000 for times in measured.values())
-    assert [what for what, _, _ in seen] == ["forward", "forward", "backward", "backward"]
+    assert [what for what, _, _ in seen] == ["forward"] * 7 + ["backward"] * 7
     assert found.impossible == {}
     assert found.threads == torch.get_num_threads()
 
@@ -168,9 +168,10 @@ def times(*milliseconds):
     return Times(milliseconds)
 
 
-def made_up(slow=1.0) -> Comparison:
+def made_up(slow=1.0, rounds=10, busy="") -> Comparison:
     def row(kind, count, ours, plain, last):
-        measured = {OURS: times(ours, ours, ours + 1), TORCH: times(plain), LAST: times(last)}
+        mine = times(*[ours] * (rounds - 2), ours + 1, ours)
+        measured = {OURS: mine, TORCH: times(*[plain] * rounds), LAST: times(*[last] * rounds)}
         return VariantResult(kind, count // 10, count, measured, measured)
 
     rows = (
@@ -179,7 +180,7 @@ def made_up(slow=1.0) -> Comparison:
         row("inverted residual", 2_000_000_000, 246.0, 180.0, 200.0),
     )
     why = {"grouped": "4 groups do not go into 3 and 64 channels"}
-    return Comparison(Job(224, 224, 3, 64, batch=16), rows, why, 2)
+    return Comparison(Job(224, 224, 3, 64, batch=16), rows, why, 2, busy)
 
 
 def text_of(*parts) -> str:
@@ -200,12 +201,31 @@ def test_tables_of_80_columns():
     line = next(line for line in text.splitlines() if line.startswith("separable"))
     assert line.split() == ["separable", "10.0M", "100M", "12.3", "20.0", "12.3", "20.0", "10.0",
                             "10.0", "4.50"]  # fmt: skip
-    detail = next(line for line in text.splitlines() if "ours backward" in line)
-    assert detail.split() == ["ours", "backward", "123", "0.577", "123", "124", "124", "124"]
+    lines = [line for line in text.splitlines() if "ours backward" in line]
+    assert lines[0].split() == ["ours", "backward", "123", "123", "124"]
+    assert " ".join(lines[1].split()) == "ours backward 12.3 12.3 12.8 10.0"
     assert list(remarks(found)) == ["No grouped: 4 groups do not go into 3 and 64 channels."]
     assert list(remarks(made_up(slow=15)))[1] == (
         "separable takes 1.50 times as long as standard in ours, with 1/10 of the multiply-adds."
     )
+    assert len(list(remarks(made_up(slow=15, rounds=5)))) == 1  # five rounds show nothing
+
+
+def test_a_busy_machine_gives_no_verdict():
+    found = made_up(slow=15, busy="other programs use 1.4 of its 2 processors")
+    assert list(remarks(found))[1] == (
+        "This machine is busy: other programs use 1.4 of its 2 processors. Times taken now decide"
+        " nothing; measure again when it is idle."
+    )
+    assert len(list(remarks(found))) == 2
+    text = text_of(main_table(found), detail_table(found))
+    line = next(line for line in text.splitlines() if line.startswith("separable"))
+    assert line.split()[-3:] == ["10.0", "–", "–"]
+    assert " to " not in text.partition("\nms ")[2]
+    assert json.loads(json.dumps(found.as_dict()))["busy"] == found.busy
+
+
+def test_numbers_in_tables():
     assert [milliseconds(x) for x in (0.1234, 1.234, 12.34, 1234.5)] == [
         "0.123", "1.23", "12.3", "1234"]  # fmt: skip
 
@@ -219,8 +239,9 @@ def test_json():
     assert set(first["backward"]["ours"]) == {
         "mean", "std", "min", "max", "median", "p95", "p99", "runs"}  # fmt: skip
     assert second["gain"]["by_count"] == 10
-    assert second["gain"]["forward_ours"] == 10
-    assert second["gain"]["backward_torch"] == 5
+    assert second["gain"]["forward_ours"] == {"ratio": 10, "low": 10, "high": 10}
+    assert second["gain"]["backward_torch"]["ratio"] == 5
+    assert found["busy"] == ""
     assert found["impossible"] == made_up().impossible
 
 

@@ -84,3 +84,16 @@ def test_the_commands_on_separating_run_in_their_order(shared_data, tmp_path):
         assert line in printed[1]
     assert "fine-tuned" in printed[2]
     assert (tmp_path / "runs/signs-rank-1/weights.pt").is_file()
+
+
+def test_which_convolution_asks_for_what_there_is(tmp_path):
+    """The page's commands are ones that ``compare`` and the experiment understand."""
+    from pointwise.comparison import budget_of
+
+    found = commands("which.md")
+    assert [words[0] for words in found] == ["pointwise"] * 3 + ["python"]
+    budgets = [words[words.index("--budget") + 1] for words in found if "--budget" in words]
+    assert [budget_of(text).of for text in budgets] == ["time", "parameters"]
+    experiment = DOCS.parent / found[-1][1]
+    options = [word for word in found[-1] if word.startswith("--")]
+    assert all(f"{option[2:]}: Annotated" in experiment.read_text() for option in options)

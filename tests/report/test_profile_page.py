@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from pointwise.costs.profiled import Profile, Row, profile
 from pointwise.messages import duration, rounded
 from pointwise.report.profile import write_page
 from pointwise.report.roofline import drawing, plotted
+from pointwise.timing import Times
 
 TOY = Machine("a processor <of ours>", 2, 100.0, 10.0, caches=((2**17, 50.0), (2**20, 40.0)))
 
@@ -141,7 +143,17 @@ def test_a_profile_of_next_to_nothing_can_be_drawn(tmp_path):
     write_page(seen, tmp_path / "page.html")
     assert isinstance(seen.rows[0], Row)
     assert cost(module, (2, 3)).layers == []
-    assert ModuleTimes(1.0, {}, {}, {}, {}, 0.0, 0.0).launches == {}
+    assert ModuleTimes(Times((1.0,)), {}, {}, {}, {}, 0.0, 0.0).launches == {}
+
+
+def test_on_a_busy_machine_the_page_says_so_and_gives_no_reasons(found, tmp_path):
+    rows = [replace(row, bound="", reason="") for row in found.rows]
+    busy = replace(found, rows=rows, busy="other programs use 1.4 of its 2 processors")
+    write_page(busy, tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert text.count("This machine is busy: other programs use 1.4 of its 2 processors.") == 2
+    assert " loses " not in text
+    assert "<dt>of the roofline</dt><dd>–</dd>" in text
 
 
 @pytest.mark.parametrize("width", [1280, 390])

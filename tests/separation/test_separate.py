@@ -17,6 +17,7 @@ from pointwise.costs import cost
 from pointwise.layers import Conv2d, ConvNormAct, DepthwiseSeparableConv2d
 from pointwise.networks import MobileNetV1, ResNet50
 from pointwise.separation import measure, separate, separate_as
+from pointwise.timing import Times, Watch
 
 
 def random(*sizes, seed=0, dtype=torch.float32):
@@ -230,27 +231,69 @@ def test_images_decide_which_layers_matter(plain):
 # --- times ----------------------------------------------------------------------------------------
 
 
+def same(*milliseconds):
+    """Before and after, the same in each of eight rounds."""
+    return tuple(Times((each,) * 8) for each in milliseconds)
+
+
 def test_only_what_is_faster(plain, monkeypatch):
     seen = []
 
     def timed(conv, made, calls, batch):
         seen.append((calls.inputs[0], batch))
-        return (2.0, 1.0) if conv.in_channels > 40 else (1.0, 1.5)
+        return same(2.0, 1.0) if conv.in_channels > 40 else same(1.0, 1.5)
 
     monkeypatch.setattr(measure, "layer_times", timed)
-    monkeypatch.setattr(measure, "network_times", lambda before, after, x: (float(len(x)), 2.0))
+    monkeypatch.setattr(
+        measure, "network_times", lambda before, after, x: same(10.0 * len(x), 20.0)
+    )
     report = separate(plain, rank=2, input=(2, 3, 32, 32), timed=True, batch=3).report
     slow = {layer.name for layer in report.slower}
     assert slow == {"stem.conv", "blocks.0.conv", "blocks.1.conv", "blocks.2.conv", "blocks.3.conv"}
     assert {batch for _, batch in seen} == {3}
     assert seen[0][0] == (1, 3, 32, 32)
-    assert report.milliseconds == (3.0, 2.0)
+    assert report.milliseconds == (30.0, 20.0)
     assert "Slower, though the count is lower: stem.conv, blocks.0.conv" in str(report)
     quick = separate(plain, rank=2, input=(1, 3, 32, 32), only_faster=True).report
     assert set(quick.ranks) == set(report.ranks) - slow
     text = str(quick)
-    assert "slower at rank 2 (1.5 ms, not 1 ms)" in text
-    assert "The whole network is not faster than it was." in text
+    assert "not faster at rank 2 (1.5 ms, now 1 ms)" in text
+    assert "The whole network takes 2.0 times as long as it did." in text
+
+
+def test_what_may_be_chance_is_neither_faster_nor_slower(plain, monkeypatch):
+    scattered = Times((1.0, 1.4, 0.8, 1.1, 0.7, 1.3, 1.0, 0.9))
+    alike = (Times((1.0,) * 8), scattered)
+    monkeypatch.setattr(measure, "layer_times", lambda *given: alike)
+    monkeypatch.setattr(measure, "network_times", lambda *given: alike)
+    report = separate(plain, rank=2, input=(1, 3, 32, 32), timed=True).report
+    assert not report.slower
+    assert "as fast as it was, as far as can be told" in str(report)
+    quick = separate(plain, rank=2, input=(1, 3, 32, 32), only_faster=True).report
+    assert not quick.ranks  # nothing was measured to be faster
+
+
+def test_a_busy_machine_gives_no_verdict(plain, monkeypatch):
+    monkeypatch.setattr(measure, "layer_times", lambda *given: same(1.0, 1.5))
+    monkeypatch.setattr(measure, "network_times", lambda *given: same(10.0, 20.0))
+    monkeypatch.setattr(Watch, "busy", lambda self, *times: "somebody computes")
+    report = separate(plain, rank=2, input=(1, 3, 32, 32), timed=True).report
+    text = str(report)
+    assert report.busy == "somebody computes"
+    assert not report.slower
+    assert "This machine is busy: somebody computes." in text
+    assert " ms " not in text
+    assert "times as" not in text
+    with pytest.raises(ValueError, match=r"only_faster cannot be decided, since this machine is b"):
+        separate(plain, rank=2, input=(1, 3, 32, 32), only_faster=True)
+
+
+def test_a_layer_that_takes_longer_than_its_network_is_no_finding(plain, monkeypatch):
+    monkeypatch.setattr(measure, "layer_times", lambda *given: same(9.0, 0.5))
+    monkeypatch.setattr(measure, "network_times", lambda *given: same(4.0, 2.0))
+    report = separate(plain, rank=2, input=(1, 3, 32, 32), timed=True).report
+    assert report.busy == ("stem.conv alone took longer (9 ms) than the whole network (4 ms)")
+    assert "This machine is busy: stem.conv alone took longer" in " ".join(str(report).split())
 
 
 def test_times_are_measured(net):

@@ -26,6 +26,7 @@ from pointwise.cli.explain import explain
 from pointwise.cli.info import info
 from pointwise.cli.label import label
 from pointwise.cli.profile import profile
+from pointwise.cli.progress import tell_of_kernels
 from pointwise.cli.separate import separate
 from pointwise.cli.speedup import speedup
 from pointwise.cli.train import train
@@ -60,6 +61,7 @@ for command in (
 def main() -> None:
     """Runs the command line; what is wrong with the input becomes one plain line on stderr."""
     warnings.showwarning = _show_warning
+    tell_of_kernels()
     try:
         app()
     except (ValueError, OSError, ImportError) as error:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pointwise.cli.progress import bar
 from pointwise.terminal import plain, terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pointwise.comparison import Comparison, Job
+    from pointwise.cli.progress import Advance
+    from pointwise.comparison import Budget, Comparison, Job
 
 SWEEP = (64, 128, 256)
 PICTURES = (".png", ".svg", ".pdf")
@@ -40,16 +43,26 @@ def compare(
     norm: Annotated[
         bool, typer.Option("--norm", help="Batch norm behind every convolution.")
     ] = False,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What it may take at most, such as 2ms, 20k-parameters, 50M-multiply-adds, or"
+            " 30%-time of the standard one's; any number.",
+            metavar="2ms",
+        ),
+    ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often each is timed.")] = 50,
     json: Annotated[Path | None, typer.Option(help="Also write all numbers to this file.")] = None,
     picture: Annotated[
         Path | None, typer.Option(help="Also draw them: FILE.png, .svg or .pdf.")
     ] = None,
 ) -> None:
-    """Counts and times standard, depthwise, pointwise, separable and other convolutions."""
+    """Counts and times standard, depthwise, separable and other convolutions; recommends one."""
     from pointwise.cli.outputs import check_output, write_json
+    from pointwise.comparison import budget_of, recommend
 
     jobs = _jobs(in_, out, kernel, stride, batch)
+    budgets = [budget_of(text) for text in budget or ()]
     check_output("compare", "--json", json, (".json",))
     check_output("compare", "--picture", picture, PICTURES)
     if picture is not None:
@@ -64,16 +77,24 @@ def compare(
     console = terminal()
     found = []
     for job in jobs:
-        with _bar(console, str(job)) as told:
+        with bar(str(job)) as advance:
             found.append(
                 compared(
-                    job, groups=groups, expand=expand, norm=norm, samples=rounds, progress=told
+                    job,
+                    groups=groups,
+                    expand=expand,
+                    norm=norm,
+                    samples=rounds,
+                    progress=partial(_tell, advance),
                 )
             )
-        _show(console, found[-1])
+        _show(console, found[-1], budgets)
     console.print(f"{LEGEND} {cpu_name()}, {found[0].threads} threads.")
     if json is not None:
-        comparisons = [each.as_dict() for each in found]
+        comparisons = [
+            {**each.as_dict(), "recommendation": recommend(each, budgets).as_dict()}
+            for each in found
+        ]
         write_json(json, {"cpu": cpu_name(), "comparisons": comparisons})
     if picture is not None:
         from pointwise.report.comparison import write_comparison
@@ -103,7 +124,10 @@ def _jobs(in_: str | None, out: int | None, kernel: int, stride: int, batch: int
     return [Job(*sizes, each, kernel, stride, batch) for each in outputs]
 
 
-def _show(console: Console, found: Comparison) -> None:
+def _show(console: Console, found: Comparison, budgets: list[Budget]) -> None:
+    from rich.padding import Padding
+
+    from pointwise.comparison import recommend
     from pointwise.comparison.tables import detail_table, main_table, remarks
 
     console.print(main_table(found))
@@ -112,22 +136,13 @@ def _show(console: Console, found: Comparison) -> None:
     console.print()
     console.print(detail_table(found))
     console.print()
+    head, *reasons = recommend(found, budgets).lines()
+    console.print(head, style="bold", markup=False)
+    for line in reasons:
+        console.print(Padding(line.strip(), (0, 0, 0, 2)), markup=False)
+    console.print()
 
 
-def _bar(console: Console, title: str) -> Any:
-    from contextlib import contextmanager
-
-    from rich.progress import Progress
-
-    @contextmanager
-    def shown():
-        hidden = not console.is_terminal
-        with Progress(console=console, transient=True, disable=hidden) as bar:
-            task = bar.add_task(title, total=2.0)
-
-            def tell(what: str, done: int, total: int) -> None:
-                bar.update(task, completed=(what == "backward") + done / total)
-
-            yield tell
-
-    return shown()
+def _tell(advance: Advance, what: str, done: int, total: int) -> None:
+    """Forward and backward are a half each."""
+    advance(done + (what == "backward") * total, 2 * total)

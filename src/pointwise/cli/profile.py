@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from pointwise.costs.profiled import Profile, Row
+    from pointwise.costs.alike import Alike
+    from pointwise.costs.profiled import Profile
 
 _SHOWN = 8  # reasons, at most
+WITHHELD = "–"
 _SORTS = "order, time, lost, multiply_adds, parameters, bytes, share"
 
 
@@ -56,6 +58,10 @@ def profile(
     top: Annotated[
         int | None, typer.Option(min=1, help="Show only this many layers.", show_default="all")
     ] = None,
+    each: Annotated[
+        bool,
+        typer.Option("--each", help="Each layer by itself, where a deep network has many alike."),
+    ] = False,
     threads: Annotated[
         int | None, typer.Option(min=1, help="How many threads.", show_default="all cores")
     ] = None,
@@ -80,14 +86,14 @@ def profile(
     check_output("profile", "--html", html, (".html", ".htm"))
 
     console = terminal()
-    found = _measure(model, input_, set_, threads, rounds, console, trust)
+    found = _measure(model, input_, set_, threads, rounds, trust)
     if json is not None:
         write_json(json, found.as_dict())
     if html is not None:
         from pointwise.report.profile import write_page
 
         write_page(found, html)
-    _show(found, console, sort or "order", tree, top)
+    _show(found, console, sort or "order", tree, top, each)
     for path in (json, html):
         if path is not None:
             console.print(f"wrote {plain(path)}", markup=False)
@@ -99,7 +105,6 @@ def _measure(
     arguments: list[str] | None,
     threads: int | None,
     rounds: int,
-    console: Console,
     trust: bool,
 ) -> Profile:
     from dataclasses import replace
@@ -118,7 +123,7 @@ def _measure(
     if threads is not None:
         torch.set_num_threads(threads)
     try:
-        with bar(console, "timing") as advance:
+        with bar("measuring the machine and timing layers") as advance:
             done, total = itertools.count(1), runs(rounds)
             found = measured(
                 model.network, *inputs, rounds=rounds, progress=lambda: advance(next(done), total)
@@ -131,15 +136,18 @@ def _measure(
 # --- what is shown --------------------------------------------------------------------------------
 
 
-def _show(found: Profile, console: Console, sort: str, tree: bool, top: int | None) -> None:
+def _show(
+    found: Profile, console: Console, sort: str, tree: bool, top: int | None, each: bool
+) -> None:
     from pointwise.costs.machine import threads_of
     from pointwise.costs.tables import bounded, short
     from pointwise.messages import duration
+    from pointwise.timing.load import verdict_of
 
-    count, machine = found.count, found.machine
+    count, machine, whole = found.count, found.machine, found.whole
     console.print(
-        f"[bold]{shown(found.cost.network)}[/bold], {found.inputs}: "
-        f"{duration(found.milliseconds)}, {short(count.parameters)} parameters, "
+        f"[bold]{shown(found.cost.network)}[/bold], {found.inputs}: {duration(whole.median)} "
+        f"({duration(whole.min)} to {duration(whole.p95)}), {short(count.parameters)} parameters,\n"
         f"{bounded(count.multiply_adds, count.exact)} multiply-adds"
     )
     console.print(
@@ -147,36 +155,51 @@ def _show(found: Profile, console: Console, sort: str, tree: bool, top: int | No
         f"{machine.bandwidth_gbs:.0f} GB/s\n",
         markup=False,
     )
-    rows = found.sorted_rows(sort)
+    if found.busy:
+        console.print(f"{verdict_of(found.busy)}\n", markup=False)
     if tree:
         console.print(_tree(found))
     else:
-        console.print(_table(rows[:top]))
-        if top is not None and top < len(rows):
-            console.print(f"and {len(rows) - top} more layers")
-    console.print(
-        f"\nThe layers take {duration(found.sum_ms)} together, the network "
-        f"{duration(found.milliseconds)} when nothing\ninside is timed; at their rooflines they "
-        f"would take {duration(found.limit_ms)}."
-    )
+        _layers(found, console, sort, top, each)
+    said = f"\nThe layers take {duration(found.sum_ms)} together, the network "
+    said += f"{duration(whole.median)} when nothing\ninside is timed"
+    if not found.busy:
+        said += f"; at their rooflines they would take {duration(found.limit_ms)}"
+    console.print(f"{said}.")
     for line in found.cost.notes():
         console.print(line, markup=False)
-    _reasons(found, console)
+    if not found.busy:
+        _reasons(found, console)
 
 
-def _table(rows: list[Row]) -> Table:
+def _layers(found: Profile, console: Console, sort: str, top: int | None, each: bool) -> None:
+    from pointwise.costs.alike import MANY, Alike, alike
+
+    rows = found.sorted_rows(sort)
+    grouped = sort == "order" and not each and len(rows) > MANY
+    groups = alike(rows) if grouped else [Alike((row,)) for row in rows]
+    console.print(_table(groups[:top], bool(found.busy)))
+    rest = sum(len(group.rows) for group in groups[top:]) if top is not None else 0
+    if rest:
+        console.print(f"and {rest} more layers")
+    if grouped and len(groups) < len(rows):
+        console.print("\n×: so many layers alike, and their times together; --each shows each")
+
+
+def _table(groups: list[Alike], busy: bool) -> Table:
     from pointwise.costs.tables import bounded, milliseconds, short, table
 
     made = table("<layer", "<kind", "ms", "params", "mult-\nadds", "roof", "<bound by")
-    for row in rows:
+    for group in groups:
+        row = group.rows[0]
         made.add_row(
-            shown(row.name),
+            shown(group.name),
             row.kind if row.count.bytes else "",
-            milliseconds(row.milliseconds),
+            milliseconds(group.milliseconds),
             short(row.count.parameters),
             bounded(row.count.multiply_adds, row.count.exact),
-            percent(row.share),
-            row.bound,
+            WITHHELD if busy else percent(group.share),
+            WITHHELD if busy else group.bound,
         )
     return made
 
@@ -199,22 +222,24 @@ def _tree(found: Profile) -> Table:
 
 def _reasons(found: Profile, console: Console) -> None:
     """The layers that lose most against their rooflines, and why."""
+    from rich.padding import Padding
 
+    from pointwise.costs.alike import far
     from pointwise.costs.tables import milliseconds
 
-    far = [row for row in found.rows if row.is_far or (row.share is None and row.lost_ms > 0)]
-    far.sort(key=lambda row: -row.lost_ms)
-    far = [row for row in far if row.lost_ms > 0.01 * found.sum_ms]
-    if not far:
+    groups = far(found)
+    if not groups:
         return
     console.print("\n[bold]Far from their rooflines[/bold], those that lose most first")
-    for row in far[:_SHOWN]:
-        console.print(
-            f"  [bold]{shown(row.name)}[/bold] loses {milliseconds(row.lost_ms)} ms"
-            f" ({row.bound}): {shown(row.reason)}"
+    for group in groups[:_SHOWN]:
+        lose = "loses" if len(group.rows) == 1 else "lose"
+        line = (
+            f"[bold]{shown(group.names)}[/bold] {lose} {milliseconds(group.lost_ms)} ms"
+            f" ({group.bound}): {shown(group.reason)}"
         )
-    if len(far) > _SHOWN:
-        console.print(f"  and {len(far) - _SHOWN} more; --json and --html have all reasons")
+        console.print(Padding(line, (0, 0, 0, 2)))
+    if len(groups) > _SHOWN:
+        console.print(f"  and {len(groups) - _SHOWN} more; --json and --html have all reasons")
 
 
 def percent(share: float | None) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pointwise.terminal import shown, terminal
+from pointwise.terminal import plain, shown, terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -110,7 +110,7 @@ def separate(
 
     from pointwise.cli.network_arguments import network_arguments
     from pointwise.cli.outputs import check_output, write_json
-    from pointwise.cli.progress import bar
+    from pointwise.cli.progress import bar, working
     from pointwise.cli.run_folder import free
     from pointwise.separation import separate as separated_of
     from pointwise.training.run import Run
@@ -122,16 +122,14 @@ def separate(
     if finetune is not None and out is None and found.folder is not None:
         out = free(found.folder.with_name(f"{found.folder.name}-separated"))
     shape = _shape(found, input)
-    with console.status("reading images") as status:
-        images = _images(
-            found, data, fit, shape, lambda file: status.update(f"reading {shown(file)}")
-        )
+    with working("reading images") as say:
+        images = _images(found, data, fit, shape, lambda file: say(f"reading {plain(file)}"))
     if finetune is not None and (images is None or images.training is None):
         raise ValueError("separate: --finetune needs images with classes; give --data")
     console.print(_heading(found, images, shape), soft_wrap=True)
     if error is budget is rank is None:
         budget = 0.5
-    with bar(console, "separating") as advance:
+    with bar("separating") as advance:
         result = separated_of(
             found.network,
             error=error,
@@ -143,7 +141,7 @@ def separate(
             only_faster=only_faster,
             timed=True,
             batch=shape[0],
-            progress=lambda _, done, total: advance(done, total),
+            progress=lambda words, done, total: advance(done, total, words),
         )
     console.print()
     console.print(result.report)
@@ -271,7 +269,7 @@ def _tested(
     console.print(f"\nAccuracy on the test part ({count:,} images)")
     scores = {}
     for name, run in (("before", found.run), ("separated", new)):
-        with bar(console, "testing") as advance:
+        with bar("testing") as advance:
             scores[name] = accuracy(run, images, advance)
         console.print(f"  {name:<11}{100 * scores[name]:5.1f} %")
     if epochs is not None:
@@ -281,7 +279,7 @@ def _tested(
         except KeyboardInterrupt:
             console.print(f"\nContinue with: pointwise train --resume {shown(out)}", soft_wrap=True)
             raise
-        with bar(console, "testing") as advance:
+        with bar("testing") as advance:
             scores["fine_tuned"] = written_metrics(new, images, out, seconds, advance)
         said = f"{epochs} epoch{'s' * (epochs > 1)}, {seconds:.0f} s"
         console.print(f"  {'fine-tuned':<11}{100 * scores['fine_tuned']:5.1f} %  ({said})")

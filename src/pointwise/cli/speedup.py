@@ -179,27 +179,31 @@ def _show(console: Any, rows: Any, apart: dict[str, float], peaks: dict[str, flo
     from rich import box
     from rich.table import Table
 
+    from pointwise.timing.load import verdict_of
+
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), show_edge=False)
     table.add_column("")
-    for name in ("median ms", "min ms", "ratio", "difference", *(["peak MB"] if peaks else [])):
+    heads = ("\nleast", "ms\nmedian", "\n95th", "times\nas fast", "\ndifference")
+    for name in (*heads, *(["peak\nMB"] if peaks else [])):
         table.add_column(name, justify="right", no_wrap=True)
-    eager = next(row.median_ms for row in rows if row.who == "torch_eager")
+    eager = next(row for row in rows if row.who == "torch_eager")
     for row in rows:
         peak = peaks.get(row.who)
         table.add_row(
             _NAMES[row.who],
-            f"{row.median_ms:.2f}",
-            f"{row.min_ms:.2f}",
-            f"{eager / row.median_ms:.2f}×",
+            *(f"{each:.2f}" for each in (row.min_ms, row.median_ms, row.times.p95)),
+            "" if row is eager else "–" if row.busy else str(eager.over(row)),
             f"{apart[row.who]:.1g}" if row.who != "torch_eager" else "",
             *([] if not peaks else ["" if peak is None else f"{peak:,.0f}"]),
         )
     console.print(table)
     console.print(
-        "\nratio: how many times as fast as PyTorch; difference: the largest from PyTorch's\n"
-        "results, over the largest of these"
-        + ("; peak: a whole process with Python and all\nlibraries" if peaks else "")
+        "\ntimes as fast as PyTorch, in brackets where that lies with a confidence of 95 %;\n"
+        "difference: the largest from PyTorch's results, over the largest of these"
+        + (";\npeak: a whole process with Python and all libraries" if peaks else "")
     )
+    if eager.busy:
+        console.print(f"\n{verdict_of(eager.busy)}")
 
 
 def _accelerated(found: Found) -> Any:

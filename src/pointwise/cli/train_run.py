@@ -10,10 +10,10 @@ from rich import box
 from rich.table import Table
 
 from pointwise.cli.network_arguments import network_arguments
-from pointwise.cli.progress import bar
+from pointwise.cli.progress import bar, working
 from pointwise.cli.train_clouds import CloudTraining
 from pointwise.cli.train_images import ImageTraining
-from pointwise.terminal import shown
+from pointwise.terminal import plain, shown
 from pointwise.training import processes
 from pointwise.training.data_kind import kind_of
 from pointwise.training.evaluate import write_metrics
@@ -56,11 +56,11 @@ def run(folder: Path, options: Options, console: Console, *, resume: bool) -> No
         processes.first(lambda: check_resumable(folder, settings))
 
     def read() -> tuple[Training, Run, Feed]:
-        training = _training(options, lambda file: status.update(f"reading {shown(file)}"))
+        training = _training(options, lambda file: say(f"reading {plain(file)}"))
         planned = read_run(folder) if resume else training.plan(network_arguments(options.set))
         return training, planned, training.feed(planned)
 
-    with console.status("reading data") as status:
+    with working("reading data") as say:
         training, planned, feed = processes.together(read)
     console.print(_description(training, planned, folder))
     try:
@@ -68,7 +68,7 @@ def run(folder: Path, options: Options, console: Console, *, resume: bool) -> No
     except KeyboardInterrupt:
         console.print(f"\nContinue with: pointwise train --resume {shown(folder)}", soft_wrap=True)
         raise
-    with bar(console, "testing") as advance:
+    with bar("testing") as advance:
         matrix = training.evaluate(planned, advance)
     if processes.rank() > 0:
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from pointwise import checks
 from pointwise.comparison.variants import VARIANTS, Job, Variant, made
 from pointwise.costs import cost
-from pointwise.timing import Run, Times, in_turns
+from pointwise.timing import Ratio, Run, Times, Watch, in_turns, ratio
 
 OURS, TORCH, LAST = "ours", "torch", "torch channels_last"
 WHO = (OURS, TORCH, LAST)
@@ -39,12 +40,16 @@ class VariantResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The variants that can do a job, and why the others cannot."""
+    """The variants that can do a job, and why the others cannot.
+
+    ``busy`` says why nothing can be concluded from the times; it is empty where all can.
+    """
 
     job: Job
     rows: tuple[VariantResult, ...]
     impossible: dict[str, str]
     threads: int
+    busy: str = ""
 
     def row(self, kind: str) -> VariantResult:
         return next(row for row in self.rows if row.kind == kind)
@@ -53,10 +58,14 @@ class Comparison:
         """The speed-up over the standard convolution that the count predicts."""
         return self.row("standard").multiply_adds / row.multiply_adds
 
-    def by_clock(self, row: VariantResult, who: str = OURS, direction: str = "forward") -> float:
-        """The speed-up over the standard convolution that was measured, by medians."""
+    def by_clock(self, row: VariantResult, who: str = OURS, direction: str = "forward") -> Ratio:
+        """The speed-up over the standard convolution that was measured, round by round."""
         first, own = (getattr(each, direction)[who] for each in (self.row("standard"), row))
-        return first.median / own.median
+        return ratio(first, own)
+
+    def of_torch(self, row: VariantResult, direction: str = "forward") -> Ratio:
+        """PyTorch's own speed-up, of each side the faster memory layout."""
+        return ratio(self.row("standard").best_of_torch(direction), row.best_of_torch(direction))
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain numbers and words, for JSON; times are milliseconds."""
@@ -70,6 +79,7 @@ class Comparison:
             "threads": self.threads,
             "rows": [self._row(row) for row in self.rows],
             "impossible": self.impossible,
+            "busy": self.busy,
         }
 
     def _row(self, row: VariantResult) -> dict[str, Any]:
@@ -79,11 +89,11 @@ class Comparison:
             for direction in directions
             for measured in [getattr(row, direction)]
         }
-        gain = {"by_count": round(self.by_count(row), 4)}
+        gain: dict[str, Any] = {"by_count": round(self.by_count(row), 4)}
         for direction in directions:
             for who in getattr(row, direction):
                 name = f"{direction}_{who.replace(' ', '_')}"
-                gain[name] = round(self.by_clock(row, who, direction), 4)
+                gain[name] = self.by_clock(row, who, direction).record()
         return {
             "kind": row.kind,
             "parameters": row.parameters,
@@ -133,31 +143,31 @@ def compare(
             LAST: copy.deepcopy(plain).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
         }
         _check(kind, networks[kind.name], images)
-    forward = _timed(
-        networks,
-        images,
-        _forward,
-        samples,
-        seconds,
-        lambda done, total: told("forward", done, total),
-    )
-    backward = _timed(
-        networks,
-        images,
-        _backward,
-        samples,
-        seconds,
-        lambda done, total: told("backward", done, total),
-    )
+    timed: dict[str, dict[str, Measured]] = {}
+    with Watch() as watch:
+        for direction, make in (("forward", _forward), ("backward", _backward)):
+            tell = partial(told, direction)
+            timed[direction] = _timed(networks, images, make, samples, seconds, tell)
     rows = []
     for name, each in networks.items():
         count = cost(each[OURS].eval(), job.input_shape).totals
         rows.append(
             VariantResult(
-                name, count.parameters, count.multiply_adds, forward[name], backward[name]
+                name,
+                count.parameters,
+                count.multiply_adds,
+                timed["forward"][name],
+                timed["backward"][name],
             )
         )
-    return Comparison(job, tuple(rows), impossible, torch.get_num_threads())
+    every = [
+        times
+        for of_direction in timed.values()
+        for of_kind in of_direction.values()
+        for times in of_kind.values()
+    ]
+    busy = watch.busy(*every)
+    return Comparison(job, tuple(rows), impossible, torch.get_num_threads(), busy)
 
 
 def _check(kind: Variant, networks: Mapping[str, nn.Module], images: Tensor) -> None:

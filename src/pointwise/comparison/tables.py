@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pointwise.comparison.compared import OURS, Comparison
 from pointwise.costs.tables import milliseconds, short
 from pointwise.messages import rounded
-from pointwise.timing import Times
+from pointwise.timing.load import verdict_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 DIRECTIONS = ("forward", "backward")
 LEGEND = (
     "ms: medians; torch is PyTorch in the faster of its two memory layouts. Gain: how many times"
-    " faster than the standard convolution, by count of multiply-adds and forward by the clock."
+    " as fast as the standard convolution, by count of multiply-adds and forward by the clock, in"
+    " brackets where it lies with a confidence of 95 %."
 )
+WITHHELD = "–"
 
 
 def main_table(found: Comparison) -> Table:
@@ -37,43 +39,40 @@ def main_table(found: Comparison) -> Table:
     ):
         table.add_column(name, justify="right", no_wrap=True)
     for row in found.rows:
-        torch_gain = (
-            found.row("standard").best_of_torch("forward").median
-            / row.best_of_torch("forward").median
-        )
         times = [
             milliseconds(each.median)
             for direction in DIRECTIONS
             for each in (getattr(row, direction)[OURS], row.best_of_torch(direction))
         ]
+        gains = [found.by_clock(row).value, found.of_torch(row).value]
         table.add_row(
             row.kind,
             short(row.parameters).replace(" ", ""),
             short(row.multiply_adds).replace(" ", ""),
             *times,
             _times(found.by_count(row)),
-            _times(found.by_clock(row)),
-            _times(torch_gain),
+            *(WITHHELD if found.busy else _times(gain) for gain in gains),
         )
     return table
 
 
 def detail_table(found: Comparison) -> Table:
-    """The distribution of the times of single runs."""
+    """The distribution of the times of single runs, and how sure the gains are."""
     table = _table("")
     table.add_column("ms", overflow="fold")
     table.add_column("", no_wrap=True)
-    for name in ("mean", "std", "min", "max", "95th", "99th"):
+    for name in ("least", "median", "95th", "gain"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in found.rows:
         for direction in DIRECTIONS:
-            for who, times in (
-                (OURS, getattr(row, direction)[OURS]),
-                ("torch", row.best_of_torch(direction)),
+            for who, times, gain in (
+                (OURS, getattr(row, direction)[OURS], found.by_clock(row, OURS, direction)),
+                ("torch", row.best_of_torch(direction), found.of_torch(row, direction)),
             ):
                 first = direction == "forward" and who == OURS
-                cells = [milliseconds(each) for each in _spread(times)]
-                table.add_row(row.kind if first else "", f"{who} {direction}", *cells)
+                cells = [milliseconds(each) for each in (times.min, times.median, times.p95)]
+                said = WITHHELD if found.busy else "" if row.kind == "standard" else str(gain)
+                table.add_row(row.kind if first else "", f"{who} {direction}", *cells, said)
         table.add_section()
     return table
 
@@ -82,17 +81,16 @@ def remarks(found: Comparison) -> Iterator[str]:
     """What is not possible, and where the clock contradicts the count."""
     for kind, why in found.impossible.items():
         yield f"No {kind}: {why}."
+    if found.busy:
+        yield verdict_of(found.busy)
+        return
     for row in found.rows:
         gain = found.by_clock(row)
-        if found.by_count(row) > 1 > 1.05 * gain:  # less is noise
+        if found.by_count(row) > 1 and gain.is_below:
             yield (
-                f"{row.kind} takes {1 / gain:.2f} times as long as standard in ours, with"
+                f"{row.kind} takes {gain.inverse()} times as long as standard in ours, with"
                 f" 1/{rounded(found.by_count(row), 2)} of the multiply-adds."
             )
-
-
-def _spread(times: Times) -> tuple[float, ...]:
-    return (times.mean, times.std, times.min, times.max, times.percentile(95), times.percentile(99))
 
 
 def _times(gain: float) -> str:

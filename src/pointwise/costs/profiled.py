@@ -19,6 +19,8 @@ from pointwise.costs.network import Cost, cost
 from pointwise.costs.roofline import FAR, LayerTimes, limit, verdict
 from pointwise.costs.timed_counts import BETWEEN, counts_of_parts
 from pointwise.costs.trace import is_shape, largest
+from pointwise.timing import Times
+from pointwise.timing.times import sum_of
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Row:
     """A layer, or several that ran as one (``paths``): counts, milliseconds and their limit.
 
     ``share`` is the part of its roofline that it reaches, None where nothing is counted. ``bound``
-    and ``reason`` say what keeps it from being faster (``roofline.verdict``).
+    and ``reason`` say what keeps it from being faster (``roofline.verdict``); on a busy machine
+    they are empty.
     """
 
     name: str
@@ -76,16 +79,18 @@ class Row:
             "modules": [path for path in self.paths if path != BETWEEN],
             **self.count.as_dict(),
             "milliseconds": _rounded(self.milliseconds),
+            "least_milliseconds": _rounded(self.seen.times.min),
+            "p95_milliseconds": _rounded(self.seen.times.p95),
             "limit_milliseconds": _rounded(self.limit_ms),
             "share_of_roofline": None if self.share is None else round(self.share, 4),
             "gflops": _rounded(self.count.operations / (1e6 * self.milliseconds))
             if self.milliseconds > 0
             else None,
-            "bound_by": self.bound,
-            "reason": self.reason,
-            "milliseconds_one_thread": _rounded(self.seen.one_thread),
-            "milliseconds_double_batch": _rounded(self.seen.double),
-            "milliseconds_again": _rounded(self.seen.again),
+            "bound_by": self.bound or None,
+            "reason": self.reason or None,
+            "milliseconds_one_thread": _median(self.seen.one_thread),
+            "milliseconds_double_batch": _median(self.seen.double),
+            "milliseconds_again": _median(self.seen.again),
         }
 
 
@@ -107,13 +112,21 @@ class TimedBranch:
 
 @dataclass(frozen=True)
 class Profile:
-    """Rows in the order they ran; ``milliseconds`` is the whole network, timed from outside."""
+    """Rows in the order they ran; ``whole`` are the times of the network, timed from outside.
+
+    ``busy`` says why nothing can be concluded from the times; it is empty where all can.
+    """
 
     cost: Cost
     machine: Machine
-    milliseconds: float
+    whole: Times
     rows: list[Row]
     inputs: str
+    busy: str = ""
+
+    @property
+    def milliseconds(self) -> float:
+        return self.whole.median
 
     @property
     def sum_ms(self) -> float:
@@ -152,6 +165,7 @@ class Profile:
         return {
             "network": self.cost.network,
             "input": self.inputs,
+            "busy": self.busy,
             "machine": {
                 "cpu": self.machine.cpu,
                 "threads": self.machine.threads,
@@ -162,6 +176,8 @@ class Profile:
             "totals": {
                 **self.count.as_dict(),
                 "milliseconds": _rounded(self.milliseconds),
+                "least_milliseconds": _rounded(self.whole.min),
+                "p95_milliseconds": _rounded(self.whole.p95),
                 "milliseconds_of_layers": _rounded(self.sum_ms),
                 "limit_milliseconds": _rounded(self.limit_ms),
                 "share_of_roofline": round(self.limit_ms / self.milliseconds, 4),
@@ -229,7 +245,7 @@ def profile(
         _row(key, count, parts, times, before, counted)
         for key, (count, parts) in counts_of_parts(counted, times).items()
     ]
-    return Profile(counted, before, times.whole, rows, _described(inputs))
+    return Profile(counted, before, times.whole, rows, _described(inputs), times.busy)
 
 
 def _real(value: Any, model: nn.Module) -> Any:
@@ -267,8 +283,12 @@ def _described(inputs: tuple) -> str:
     )
 
 
-def _rounded(number: float | None) -> float | None:
-    return None if number is None else float(f"{number:.6g}")
+def _rounded(number: float) -> float:
+    return float(f"{number:.6g}")
+
+
+def _median(times: Times | None) -> float | None:
+    return None if times is None else _rounded(times.median)
 
 
 # --- rows -----------------------------------------------------------------------------------------
@@ -285,13 +305,15 @@ def _row(
     fused = key in times.launches
     members: list[Key] = [(path,) for path in key[1:]] if key[0] == BETWEEN else [key]
     seen = LayerTimes(
-        _sum(times.parts, members) or 0.0,
+        _sum(times.parts, members) or Times((0.0,) * len(times.whole.milliseconds)),
         _sum(times.one_thread, members),
         _sum(times.double, members),
         _sum(times.again, members),
         times.launch if fused else times.call,
     )
-    bound, reason = verdict(count, seen, machine, work_kinds.SEARCH in parts)
+    bound = reason = ""
+    if not times.busy:
+        bound, reason = verdict(count, seen, machine, work_kinds.SEARCH in parts)
     return Row(
         name=_name(key, fused, counted),
         paths=key,
@@ -305,9 +327,9 @@ def _row(
     )
 
 
-def _sum(found: dict[Key, float], keys: list[Key]) -> float | None:
+def _sum(found: dict[Key, Times], keys: list[Key]) -> Times | None:
     present = [found[key] for key in keys if key in found]
-    return sum(present) if present else None
+    return sum_of(present) if present else None
 
 
 def _kind(key: Key, fused: bool, parts: dict[str, Count]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from pointwise.comparison.compared import OURS, Comparison, VariantResult
 from pointwise.extras import import_extra
 from pointwise.report.figure import figure, save
+from pointwise.timing import BUSY
 
 INK = "#1c2430"
 OURS_COLOR, TORCH_COLOR = "#0072b2", "#d55e00"  # Okabe and Ito's: told apart by everybody
@@ -71,15 +72,9 @@ def _milliseconds(axes: Any, found: Comparison) -> None:
 
 
 def _gains(axes: Any, found: Comparison) -> None:
-    standard = found.row("standard")
     count = np.array([found.by_count(row) for row in found.rows])
-    ours = np.array([found.by_clock(row) for row in found.rows])
-    theirs = np.array(
-        [
-            _times(standard, "forward", False).median / _times(row, "forward", False).median
-            for row in found.rows
-        ]
-    )
+    ours = np.array([found.by_clock(row).value for row in found.rows])
+    theirs = np.array([found.of_torch(row).value for row in found.rows])
     places = np.arange(len(found.rows))
     every = np.stack((count, ours, theirs))
     axes.hlines(places, every.min(0), every.max(0), color="#c4c8d0", linewidth=1.5)
@@ -87,7 +82,8 @@ def _gains(axes: Any, found: Comparison) -> None:
     axes.scatter(count, places, s=60, marker="D", color="#9a9a9a", label="as counted", zorder=2)
     axes.scatter(ours, places - 0.12, s=40, color=OURS_COLOR, label="ours", zorder=3)
     axes.scatter(theirs, places + 0.12, s=40, color=TORCH_COLOR, label="PyTorch", zorder=3)
-    axes.set_title("forward, times as fast as standard", fontsize=11, loc="left")
+    title = "forward, times as fast as standard" + (f"; {BUSY}" if found.busy else "")
+    axes.set_title(title, fontsize=11, loc="left")
     _plain(axes, "{:g}×", columns=3)
 
 

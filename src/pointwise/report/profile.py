@@ -10,11 +10,13 @@ from pathlib import Path
 
 from pointwise.atomic import replacing
 from pointwise.costs import work_kinds
+from pointwise.costs.alike import far
 from pointwise.costs.machine import threads_of
 from pointwise.costs.profiled import Profile, Row
 from pointwise.costs.tables import milliseconds, short
 from pointwise.messages import duration, rounded
 from pointwise.report.roofline import drawing, legend, plotted
+from pointwise.timing.load import verdict_of
 
 _WIDE, _NARROW = (1040, 520), (370, 400)  # of the plot
 
@@ -44,6 +46,7 @@ def write_page(found: Profile, path: str | Path) -> None:
         "about": html.escape(
             f"{found.inputs}; {machine.cpu}, {threads_of(machine)}, "
             f"{machine.fma_gflops:.0f} GFLOP/s, {machine.bandwidth_gbs:.0f} GB/s"
+            + (f". {verdict_of(found.busy)}" if found.busy else "")
         ),
         "tiles": _tiles(found),
         "roofline_wide": drawing(found, *_WIDE, "wide"),
@@ -82,9 +85,14 @@ def _tiles(found: Profile) -> str:
         ("multiply-adds", _at_most(count.multiply_adds, count.exact)),
         ("read and written", f"{short(count.bytes)}B"),
         ("activations, at most", f"{short(found.cost.peak_bytes)}B"),
-        ("of the roofline", f"{100 * found.limit_ms / found.milliseconds:.0f} %"),
+        ("of the roofline", _percent(found.limit_ms / found.milliseconds, found)),
     ]
     return "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in tiles)
+
+
+def _percent(share: float, found: Profile) -> str:
+    """A share of the roofline; on a busy machine neither side of it is known."""
+    return "–" if found.busy else f"{100 * share:.0f} %"
 
 
 def _at_most(number: int, exact: bool) -> str:
@@ -110,15 +118,16 @@ def _bar(row: Row, longest: float) -> str:
 
 def _far(found: Profile) -> str:
     """Those that lose more than a hundredth of the time, and why."""
-    far = [row for row in found.rows if (row.is_far or row.share is None) and row.lost_ms > 0]
-    far = sorted(far, key=lambda row: -row.lost_ms)
-    far = [row for row in far if row.lost_ms > 0.01 * found.sum_ms]
-    if not far:
+    if found.busy:
+        return f"<p>{html.escape(verdict_of(found.busy))}</p>"
+    groups = far(found)
+    if not groups:
         return "<p>No layer that counts is.</p>"
     items = "".join(
-        f"<li><strong>{html.escape(row.name)}</strong> loses {milliseconds(row.lost_ms)} ms "
-        f"({row.bound}): {html.escape(row.reason)}.</li>"
-        for row in far
+        f"<li><strong>{html.escape(group.names)}</strong>"
+        f" lose{'s' * (len(group.rows) == 1)} {milliseconds(group.lost_ms)} ms "
+        f"({group.bound}): {html.escape(group.reason)}.</li>"
+        for group in groups
     )
     return f"<ul>{items}</ul>"
 
@@ -146,7 +155,7 @@ def _row(number: int, row: Row, found: Profile) -> str:
         _number(gflops, rounded(gflops) if gflops else ""),
         _number(
             -1 if row.share is None else row.share,
-            "" if row.share is None else f"{100 * row.share:.0f}",
+            "" if row.share is None else _percent(row.share, found).removesuffix(" %"),
         ),
         _words(row.bound),
         f'<td class="reason">{html.escape(row.reason)}</td>',
@@ -156,7 +165,7 @@ def _row(number: int, row: Row, found: Profile) -> str:
 
 def _total(found: Profile) -> str:
     count = found.count
-    share = 100 * found.limit_ms / found.milliseconds
+    share = found.limit_ms / found.milliseconds
     cells = [
         "",
         milliseconds(found.milliseconds),
@@ -166,7 +175,7 @@ def _total(found: Profile) -> str:
         _at_most(count.bytes, count.exact),
         rounded(count.intensity),
         rounded(count.operations / (1e6 * found.milliseconds)),
-        f"{share:.0f}",
+        _percent(share, found).removesuffix(" %"),
         "",
         "",
     ]

@@ -12,15 +12,16 @@ from torch.utils._pytree import tree_leaves
 
 from pointwise.layers import Conv2d, DepthwiseSeparableConv2d, conv_norm_act
 from pointwise.separation.probe import Calls, hooked, inference
-from pointwise.timing import Run, in_turns
+from pointwise.timing import Run, Times, in_turns
 
-SAMPLES = 30
+BeforeAfter = tuple[Times, Times]
+SAMPLES = 40  # in eight rounds
 SECONDS = 1.0  # for each side of a layer
 BATCH = 16  # images at a time where outputs are compared
 
 
-def layer_times(conv: nn.Conv2d, made: nn.Module, calls: Calls, batch: int) -> tuple[float, float]:
-    """Median milliseconds of a convolution and of what stands in for it, in inference."""
+def layer_times(conv: nn.Conv2d, made: nn.Module, calls: Calls, batch: int) -> BeforeAfter:
+    """The times of a convolution and of what stands in for it, in inference."""
     generator = torch.Generator().manual_seed(0)
     images, *sizes = calls.inputs[0]  # for one image, but a network may cut it into several
     x = torch.randn(batch * images, *sizes, generator=generator).to(conv.weight)
@@ -31,16 +32,28 @@ def layer_times(conv: nn.Conv2d, made: nn.Module, calls: Calls, batch: int) -> t
         runs["before"] = lambda: conv_norm_act(x, conv)
     with inference(conv, made):
         times = in_turns(runs, SAMPLES, SECONDS)
-    return times["before"].median, times["after"].median
+    return times["before"], times["after"]
 
 
-def network_times(before: nn.Module, after: nn.Module, input: Tensor) -> tuple[float, float]:
-    """Median milliseconds of two networks, in inference."""
+def network_times(before: nn.Module, after: nn.Module, input: Tensor) -> BeforeAfter:
+    """The times of two networks, in inference."""
     with inference(before, after):
         times = in_turns(
             {"before": lambda: before(input), "after": lambda: after(input)}, SAMPLES, 5 * SECONDS
         )
-    return times["before"].median, times["after"].median
+    return times["before"], times["after"]
+
+
+def contradiction(layers: Mapping[str, BeforeAfter], network: BeforeAfter) -> str:
+    """Where a layer never took as little as its whole network nearly always did: that it did."""
+    for name, times in layers.items():
+        for layer, whole in zip(times, network, strict=True):
+            if layer.min > whole.p95:
+                return (
+                    f"{name or 'the convolution'} alone took longer ({layer.min:.3g} ms) than the"
+                    f" whole network ({whole.p95:.3g} ms)"
+                )
+    return ""
 
 
 def layer_errors(

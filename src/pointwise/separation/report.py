@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pointwise.costs.tables import short
+from pointwise.timing import Ratio
+from pointwise.timing.load import verdict_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -20,7 +22,8 @@ class SeparatedLayer:
     """A convolution: what it was, and what became of it.
 
     ``rank`` is None where it was left alone, and ``why`` then says why. Pairs are before and after;
-    None where it was not counted or measured. ``milliseconds`` are medians.
+    None where it was not counted or measured. ``milliseconds`` are medians, ``gain`` how many times
+    as fast it is, round by round.
     ``weight_error`` is ``‖Ŵ − W‖ / ‖W‖``; ``output_error`` the root of the sum of squared errors of
     the layer's results, over that of the results' own spread about each channel's mean.
     """
@@ -32,13 +35,14 @@ class SeparatedLayer:
     parameters: Pair | None = None
     multiply_adds: Pair | None = None
     milliseconds: Pair | None = None
+    gain: Ratio | None = None
     weight_error: float | None = None
     output_error: float | None = None
 
     @property
     def slower(self) -> bool:
-        """Whether it was measured to take longer than before."""
-        return self.milliseconds is not None and self.milliseconds[1] >= self.milliseconds[0]
+        """Whether it was measured to take longer than before, beyond what chance does."""
+        return self.gain is not None and self.gain.is_below
 
 
 @dataclass(frozen=True)
@@ -46,15 +50,18 @@ class SeparationReport:
     """All convolutions in their order, and the whole network, before and after.
 
     Multiply-adds are for one image, ``milliseconds`` for a ``batch``. ``output_error`` is that of
-    the network's results: ``‖ŷ − y‖ / ‖y‖``. ``print`` shows a table.
+    the network's results: ``‖ŷ − y‖ / ‖y‖``. ``busy`` says why nothing can be concluded from the
+    times; it is empty where all can. ``print`` shows a table.
     """
 
     layers: tuple[SeparatedLayer, ...]
     parameters: Pair
     multiply_adds: Pair | None = None
     milliseconds: Pair | None = None
+    gain: Ratio | None = None
     output_error: float | None = None
     batch: int = 1
+    busy: str = ""
 
     @property
     def ranks(self) -> dict[str, int]:
@@ -64,6 +71,8 @@ class SeparationReport:
     @property
     def slower(self) -> tuple[SeparatedLayer, ...]:
         """What was separated, multiplies less, and takes longer all the same."""
+        if self.busy:
+            return ()
         return tuple(
             layer
             for layer in self.layers
@@ -76,6 +85,9 @@ class SeparationReport:
         """For JSON: totals, and a row for each convolution."""
         totals = asdict(self)
         layers = totals.pop("layers")
+        gains = [self.gain, *(layer.gain for layer in self.layers)]
+        for found, gain in zip((totals, *layers), gains, strict=True):
+            found["gain"] = None if gain is None else gain.record()
         return {"totals": totals, "layers": layers}
 
     def table(self) -> Table:
@@ -91,7 +103,7 @@ class SeparationReport:
         columns = (
             ("parameters", self.parameters, _count),
             ("multiply-adds", self.multiply_adds, _count),
-            ("ms", self.milliseconds, _milliseconds),
+            ("ms", None if self.busy else self.milliseconds, _milliseconds),
         )
         shown = [each for each in columns if each[1] is not None]
         for name, pair, form in shown:
@@ -117,25 +129,35 @@ class SeparationReport:
                 f"{layer.rank}/{layer.full_rank}",
                 *cells,
                 *errors,
-                style="yellow" if layer.slower else "",
+                style="yellow" if layer in self.slower else "",
             )
         return table
 
     def remarks(self) -> Iterator[str]:
         """What the table does not say: who is slower, who was left alone, and why."""
+        if self.busy:
+            yield verdict_of(self.busy)
+        elif self.gain is not None:
+            yield from self._of_the_network(self.gain)
         if self.slower:
             yield (
                 f"Slower, though the count is lower: {_names(self.slower)}. only_faster leaves"
                 " such layers alone."
             )
-        if self.milliseconds is not None and self.milliseconds[1] >= self.milliseconds[0]:
-            yield "The whole network is not faster than it was."
         why: dict[str, list[SeparatedLayer]] = {}
         for layer in self.layers:
             if layer.rank is None:
                 why.setdefault(layer.why, []).append(layer)
         for reason, layers in why.items():
             yield f"Left alone, {reason}: {_names(layers)}."
+
+    def _of_the_network(self, gain: Ratio) -> Iterator[str]:
+        if gain.is_above:
+            yield f"The whole network is {gain} times as fast as it was."
+        elif gain.is_below:
+            yield f"The whole network takes {gain.inverse()} times as long as it did."
+        else:
+            yield f"The whole network is as fast as it was, as far as can be told ({gain} times)."
 
     def __rich__(self) -> RenderableType:
         from rich.console import Group

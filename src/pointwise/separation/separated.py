@@ -29,10 +29,11 @@ from pointwise.separation.expand import composed
 from pointwise.separation.probe import Calls, full_rank, probe, separable_weights, standard_weights
 from pointwise.separation.replace import fill, put, stand_in
 from pointwise.separation.report import SeparatedLayer, SeparationReport
+from pointwise.timing import BUSY, Watch, ratio
 
 OF = ("multiply_adds", "parameters")
 Made = dict[str, DepthwiseSeparableConv2d]
-Times = dict[str, tuple[float, float]]  # milliseconds before and after
+Timed = dict[str, measure.BeforeAfter]
 Seen = dict[str, Calls] | None  # nothing without an input
 
 
@@ -79,7 +80,8 @@ def separate(
     outputs are compared. ``calibration`` are images as the network reads them, a tensor or batches,
     a hundred or more: with them pointwise weights are fitted to what the layers give, which matters
     more than any choice of ranks. ``timed`` measures every layer before and after, on ``batch``
-    images at once; ``only_faster`` leaves alone what would not be faster.
+    images at once; ``only_faster`` leaves alone what is not measured to be faster, and raises
+    ValueError where the machine is too busy to tell.
 
     The given module stays as it is, unless ``inplace``. Raises ValueError for arguments that do not
     fit, and for a budget that cannot be kept.
@@ -121,11 +123,22 @@ def separate(
             by_error(layers, error, errors)
         elif budget is not None:
             by_budget(layers, budget, of, _whole(old, of, example), errors)
-    times = _times(layers, seen, batch, progress) if timed or only_faster else {}
+    times: Timed = {}
+    busy = ""
+    if timed or only_faster:
+        with Watch() as watch:
+            times = _times(layers, seen, batch, progress)
+        busy = watch.busy(*(each for pair in times.values() for each in pair))
     if only_faster:
+        if busy:
+            raise ValueError(
+                f"separate: only_faster cannot be decided, since {BUSY} ({busy}); run it again when"
+                " it is idle, or without only_faster"
+            )
         _leave_slower(layers, times)
     new, made = _build(old, new, layers, batches, progress)
-    return Separated(new, _report(old, new, layers, made, times, seen, example, batch))
+    report = _report(old, new, layers, made, times, seen, example, batch, busy, progress)
+    return Separated(new, report)
 
 
 def _check(module, error, budget, rank, of, batch) -> None:
@@ -186,7 +199,7 @@ def _whole(module: nn.Module, of: str, example: Tensor | None) -> int:
     return cost(module, example[:1]).totals.multiply_adds
 
 
-def _times(layers: list[Candidate], seen: Seen, batch: int, progress: Progress) -> Times:
+def _times(layers: list[Candidate], seen: Seen, batch: int, progress: Progress) -> Timed:
     found = {}
     chosen = [layer for layer in layers if layer.rank is not None]
     for number, layer in enumerate(chosen):
@@ -198,16 +211,18 @@ def _times(layers: list[Candidate], seen: Seen, batch: int, progress: Progress) 
     return found
 
 
-def _leave_slower(layers: list[Candidate], times: Times) -> None:
+def _leave_slower(layers: list[Candidate], times: Timed) -> None:
+    """What was not measured to be faster stays as it is."""
     for layer in layers:
-        before, after = times.get(layer.name, (1.0, 0.0))
-        if layer.rank is not None and after >= before:
-            share = separable_weights(layer.conv, layer.rank) / standard_weights(layer.conv)
-            layer.why = (
-                f"slower at rank {layer.rank} ({duration(after)}, not {duration(before)}) with"
-                f" {100 * share:.0f} % of the multiply-adds"
-            )
-            layer.rank = None
+        if layer.rank is None or ratio(*times[layer.name]).is_above:
+            continue
+        before, after = times[layer.name]
+        share = separable_weights(layer.conv, layer.rank) / standard_weights(layer.conv)
+        layer.why = (
+            f"not faster at rank {layer.rank} ({duration(after.median)}, now"
+            f" {duration(before.median)}) with {100 * share:.0f} % of the multiply-adds"
+        )
+        layer.rank = None
 
 
 def _build(
@@ -244,10 +259,12 @@ def _report(
     new: nn.Module,
     layers: list[Candidate],
     made: Made,
-    times: Times,
+    times: Timed,
     seen: Seen,
     example: Tensor | None,
     batch: int,
+    busy: str,
+    progress: Progress,
 ) -> SeparationReport:
     off: dict[nn.Module, float] = {}
     if example is not None and made:
@@ -256,14 +273,26 @@ def _report(
         }
         off = measure.layer_errors(old, every, example)
     rows = [_row(layer, made.get(layer.name), times, off, seen) for layer in layers]
-    multiply_adds = milliseconds = error = None
+    multiply_adds = milliseconds = gain = error = None
     if example is not None:
         multiply_adds = _whole(old, OF[0], example), _whole(new, OF[0], example)
+        progress("comparing outputs", 0, 1)
         error = measure.network_error(old, new, example)
         if times:
-            milliseconds = measure.network_times(old, new, _repeated(example, batch))
+            progress("timing the network", 0, 1)
+            with Watch() as watch:
+                whole = measure.network_times(old, new, _repeated(example, batch))
+            milliseconds, gain = _medians(whole), ratio(*whole)
+            kept = {layer.name: times[layer.name] for layer in layers if layer.rank is not None}
+            busy = busy or watch.busy(*whole) or measure.contradiction(kept, whole)
     parameters = _whole(old, OF[1], example), _whole(new, OF[1], example)
-    return SeparationReport(tuple(rows), parameters, multiply_adds, milliseconds, error, batch)
+    return SeparationReport(
+        tuple(rows), parameters, multiply_adds, milliseconds, gain, error, batch, busy
+    )
+
+
+def _medians(times: measure.BeforeAfter) -> tuple[float, float]:
+    return times[0].median, times[1].median
 
 
 def _repeated(example: Tensor, batch: int) -> Tensor:
@@ -274,7 +303,7 @@ def _repeated(example: Tensor, batch: int) -> Tensor:
 def _row(
     layer: Candidate,
     made: DepthwiseSeparableConv2d | None,
-    times: Times,
+    times: Timed,
     off: dict[nn.Module, float],
     seen: Seen,
 ) -> SeparatedLayer:
@@ -286,13 +315,15 @@ def _row(
     if seen is not None:
         each = standard_weights(conv), separable_weights(conv, layer.rank)
         multiply_adds = each[0] * layer.points, each[1] * layer.points
+    measured = times.get(layer.name)
     return SeparatedLayer(
         layer.name,
         full_rank(conv),
         layer.rank,
         parameters=(before, sum(parameter.numel() for parameter in made.parameters())),
         multiply_adds=multiply_adds,
-        milliseconds=times.get(layer.name),
+        milliseconds=None if measured is None else _medians(measured),
+        gain=None if measured is None else ratio(*measured),
         weight_error=_weight_error(conv, made, layer.rank),
         output_error=off.get(conv),
     )

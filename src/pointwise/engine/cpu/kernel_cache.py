@@ -9,6 +9,7 @@ says so.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import pickle
 import stat
@@ -26,6 +27,8 @@ from numba.core.serialize import dumps
 from pointwise.atomic import replacing
 from pointwise.engine.cpu.isa import ISA
 
+# Says at level INFO what is compiled: silent, unless a program (such as our own command line) asks.
+LOG = logging.getLogger("pointwise.kernels")
 _MAGIC = b"pointwise kernel 1\n"
 _DIGEST = hashlib.sha256().digest_size
 
@@ -87,6 +90,12 @@ class KernelCache(caching._Cache):
 
     def load_overload(self, sig, target_context):
         """What was compiled for ``sig``, or None where there is nothing to be believed."""
+        found = self._load(sig, target_context)
+        if found is None:  # Numba compiles it next
+            LOG.info("compiling kernels for %s: %s", ISA.title, self._function.__qualname__)
+        return found
+
+    def _load(self, sig, target_context):
         rtsys.initialize(target_context)
         if self._place is None:
             return None
@@ -103,6 +112,7 @@ class KernelCache(caching._Cache):
 
     def save_overload(self, sig, data) -> None:
         """Keeps what was compiled, or warns once that it cannot be kept."""
+        LOG.info("compiled kernels for %s: %s", ISA.title, self._function.__qualname__)
         if self._place is None:
             _warn(f"there is no folder for {Path(self._function.__code__.co_filename).name}")
             return

@@ -1,4 +1,4 @@
-"""How long things take: taken in turns, so that a disturbed machine is disturbed for all alike."""
+"""Runs that take turns, so that a disturbed machine is disturbed for all alike."""
 
 from __future__ import annotations
 
@@ -8,59 +8,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
+
+from pointwise.timing.load import BUSY, Watch
+from pointwise.timing.times import Times
 
 Run = Callable[[], object]
 BURST = 5  # runs of one turn: the same data again, so that it is in the cache for everyone
-FEWEST = 5  # samples of what takes long
-
-
-@dataclass(frozen=True)
-class Times:
-    """The milliseconds of single runs, in the order in which they ran."""
-
-    milliseconds: tuple[float, ...]
-
-    @property
-    def median(self) -> float:
-        return self.percentile(50)
-
-    @property
-    def mean(self) -> float:
-        return float(np.mean(self.milliseconds))
-
-    @property
-    def std(self) -> float:
-        """The sample's standard deviation; 0 of a single run."""
-        return float(np.std(self.milliseconds, ddof=1)) if len(self.milliseconds) > 1 else 0.0
-
-    @property
-    def min(self) -> float:
-        return min(self.milliseconds)
-
-    @property
-    def max(self) -> float:
-        return max(self.milliseconds)
-
-    def percentile(self, share: float) -> float:
-        """What ``share`` per cent of the runs do not exceed; between two runs, in proportion."""
-        return float(np.percentile(self.milliseconds, share))
-
-    def record(self) -> dict[str, float]:
-        """What JSON is to say of them."""
-        found = {
-            "mean": self.mean,
-            "std": self.std,
-            "min": self.min,
-            "max": self.max,
-            "median": self.median,
-            "p95": self.percentile(95),
-            "p99": self.percentile(99),
-        }
-        return {name: round(value, 6) for name, value in found.items()} | {
-            "runs": len(self.milliseconds)
-        }
+FEWEST = 6  # samples of what takes long: with fewer, no ratio has an interval
 
 
 def in_turns(
@@ -72,7 +27,7 @@ def in_turns(
     """Times each of ``runs`` about ``samples`` times, all taking turns.
 
     A turn is a few runs back to back, after one that is not counted; each round begins with the
-    next one. What would take longer than ``seconds`` altogether is run less often, but five times.
+    next one. What would take longer than ``seconds`` altogether is run less often, but six times.
     """
     if samples < 1:
         raise ValueError(f"timing: samples must be 1 or more, got {samples}")
@@ -87,7 +42,7 @@ def in_turns(
                 taken[name] += _timed(runs[name], bursts[name][number])
         if progress is not None:
             progress(number + 1, rounds)
-    return {name: Times(tuple(each)) for name, each in taken.items()}
+    return {name: Times(tuple(each), tuple(bursts[name])) for name, each in taken.items()}
 
 
 def _bursts(run: Run, samples: int, seconds: float) -> list[int]:
@@ -95,7 +50,7 @@ def _bursts(run: Run, samples: int, seconds: float) -> list[int]:
     run()
     (once,) = _timed(run, 1, warm=False)
     wanted = min(samples, max(FEWEST, math.ceil(1e3 * seconds / max(once, 1e-6))))
-    burst = BURST if wanted > FEWEST else 1  # a long run finds nothing of the last one in a cache
+    burst = min(BURST, max(1, wanted // FEWEST))  # rounds are what intervals are made of
     return [min(burst, wanted - first) for first in range(0, wanted, burst)]
 
 
@@ -124,3 +79,40 @@ def _wait() -> None:
     """A GPU computes while Python goes on."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.synchronize()
+
+
+# --- a single call, as the guide times it ---------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a call takes here: ``0.31 ms (0.30 to 0.35)``, the median, the least and 95 %."""
+
+    times: Times
+    busy: str  # why no verdict can be given; empty where one can
+
+    @property
+    def milliseconds(self) -> float:
+        return self.times.median
+
+    def __str__(self) -> str:
+        said = [_short(each) for each in (self.times.median, self.times.min, self.times.p95)]
+        return f"{said[0]} ms ({said[1]} to {said[2]}{f'; {BUSY}' if self.busy else ''})"
+
+
+def measured(call: Run, samples: int = 20, seconds: float = 1.0) -> Measured:
+    """Calls again and again, after a first call that may compile.
+
+    >>> took = measured(lambda: torch.relu(torch.ones(1000)), samples=12)
+    >>> took.times.turns  # two runs in each of six rounds
+    (2, 2, 2, 2, 2, 2)
+    """
+    call()
+    with Watch() as watch:
+        times = in_turns({"": call}, samples, seconds)[""]
+    return Measured(times, watch.busy(times))
+
+
+def _short(milliseconds: float) -> str:
+    digits = 0 if milliseconds >= 99.95 else 1 if milliseconds >= 9.995 else 3
+    return f"{milliseconds:,.{digits}f}"
