@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from pointwise.costs.clock import FusedLaunch, Key, Stopwatch, hookable, launches, timed
 from pointwise.engine.cpu import launch
 from pointwise.engine.cpu.launch import Program, kernel, threads
+from pointwise.messages import duration
 from pointwise.timing import Times, Watch, ratio
 from pointwise.timing.times import sum_of
 
@@ -134,7 +135,8 @@ def _no_help(parts: dict[Key, Times], alone: dict[Key, Times]) -> str:
     all_threads, one = (sum_of(list(each.values())) for each in (parts, alone))
     if one.median < _WORTH_SHARING or ratio(one, all_threads).high > _HELP:
         return ""
-    return f"one thread took {one.median:.3g} ms, and {threads()} took {all_threads.median:.3g} ms"
+    many = duration(all_threads.median)
+    return f"one thread took {duration(one.median)}, and {threads()} took {many}"
 
 
 def _too_slow(whole: Times, parts: dict[Key, Times], allowed: float) -> str:
@@ -142,7 +144,9 @@ def _too_slow(whole: Times, parts: dict[Key, Times], allowed: float) -> str:
     for key, times in parts.items():
         if times.min > whole.p95 + allowed:
             name = key[0] or "the network itself"
-            return f"{name} alone took longer ({times.min:.3g} ms) than all ({whole.p95:.3g} ms)"
+            return (
+                f"{name} alone took longer ({duration(times.min)}) than all ({duration(whole.p95)})"
+            )
     return ""
 
 

@@ -122,14 +122,14 @@ def verdict(
 def _unclear(seen: LayerTimes) -> str:
     if seen.one_thread is not None and ratio(seen.one_thread, seen.times).is_below:
         return (
-            f"one thread took {seen.one_thread.median:.3g} ms and all together"
-            f" {seen.milliseconds:.3g}: another program had a processor"
+            f"one thread took {duration(seen.one_thread.median)} and all together"
+            f" {duration(seen.milliseconds)}: another program had a processor"
         )
     rounds = len(seen.times.milliseconds)
     if rounds < FEWEST:
         return f"{rounds} round{'s' * (rounds > 1)} cannot tell why; {FEWEST} or more can"
     return (
-        f"its times vary too much to tell why: {seen.times.min:.3g} to {seen.times.p95:.3g} ms on"
+        f"its times vary too much to tell why: {duration(seen.times.min)} to {duration(seen.times.p95)} on"
         " the same work"
     )
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from pointwise.layers import Conv2d, DepthwiseSeparableConv2d, conv_norm_act
+from pointwise.messages import duration
 from pointwise.separation.probe import Calls, hooked, inference
 from pointwise.timing import Run, Times, in_turns
 
@@ -50,8 +51,8 @@ def contradiction(layers: Mapping[str, BeforeAfter], network: BeforeAfter) -> st
         for layer, whole in zip(times, network, strict=True):
             if layer.min > whole.p95:
                 return (
-                    f"{name or 'the convolution'} alone took longer ({layer.min:.3g} ms) than the"
-                    f" whole network ({whole.p95:.3g} ms)"
+                    f"{name or 'the convolution'} alone took longer ({duration(layer.min)}) than the"
+                    f" whole network ({duration(whole.p95)})"
                 )
     return ""
 
