@@ -31,9 +31,11 @@ from pointwise.engine.cpu.vector import (
     vector_of,
 )
 
-# Accumulators and operands have to fit in the machine's registers: 32 with AVX-512 and on 64-bit
-# Arm, 16 on older x86. Written for two vectors of columns; one vector gets the same rows.
-ROWS = 14 if ISA.registers == 32 else 6
+# Accumulators and operands have to fit in the machine's registers. Written for two vectors of
+# columns; one vector gets the same rows. x86 multiplies by numbers of A that lie in memory; Arm
+# loads each into a register first, and LLVM a step's all at once: of 14 or 12 rows it then keeps
+# sums on the stack, of 8 none.
+ROWS = {"AVX-512": 14, "NEON": 8}.get(ISA.title, 6)
 
 # Rows of a gathered tile lie this many bytes apart where they fit: an odd number of cache lines, so
 # that rows do not share cache sets, and a constant, so that every operand of the inner loop is one
