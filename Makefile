@@ -31,6 +31,7 @@ test-isa: $(VENV)/ready
 
 # An arm64 Debian, with wheels that the machine's own pip fetches for it: see CONTRIBUTING.md.
 $(ARM)/ready: pyproject.toml
+	rm -rf $(ARM)
 	mmdebstrap --arch=arm64 --variant=minbase --include=python3,gcc,libc6-dev bookworm $(ARM) \
 		http://deb.debian.org/debian
 	$(PYTHON) -m pip install --quiet --only-binary=:all: --python-version 3.11 \
@@ -46,7 +47,7 @@ test-arm: $(ARM)/ready
 	git ls-files -z | tar -c --null --files-from - | tar -x -C $(ARM)/root/pointwise
 	unshare --mount sh -c 'mount -t proc proc $(ARM)/proc && mount -t sysfs sysfs $(ARM)/sys && \
 		mount --rbind /dev $(ARM)/dev && exec chroot $(ARM) env -i HOME=/root PATH=/usr/bin \
-		LANG=C.UTF-8 QEMU_CPU=cortex-a57 PYTHONPATH=/root/pointwise/src sh -c \
+		LANG=C.UTF-8 QEMU_CPU=neoverse-n1 PYTHONPATH=/root/pointwise/src sh -c \
 		"cd /root/pointwise && python3 -m pytest -p no:cacheprovider $(ARGS) $(TESTS)"'
 
 check: $(VENV)/ready
