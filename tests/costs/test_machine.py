@@ -40,3 +40,10 @@ def test_caches_are_measured():
     assert sizes == sorted(sizes)
     assert machine.last_cache() / 1.5 < sizes[-1] <= machine.last_cache()
     assert all(rate > 0 for _, rate in found)
+
+
+def test_a_processor_that_linux_does_not_name(monkeypatch):
+    arm = "processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd0c\n"
+    monkeypatch.setattr(machine.Path, "read_text", lambda *_, **__: arm)
+    monkeypatch.setattr(machine, "processor", lambda: "neoverse-n1")
+    assert machine.cpu_name() == f"neoverse-n1 ({machine.ISA.title})"

@@ -90,7 +90,7 @@ SHORT = count(1_000_000, 1000)  # 0.01 ms
         (WORK, seen(4.0, again=1.0, rounds=5), "5 rounds cannot tell why; 6 or more can"),
         (WORK, seen(4.0, again=1.0, rounds=1), "1 round cannot tell why"),
         # A tenth of the speed on two threads is not the layer's doing.
-        (WORK, seen(40.0, one_thread=4.0), "one thread took 4 ms and all together 40: another"),
+        (WORK, seen(40.0, one_thread=4.0), "one thread took 4 ms and all together 40 ms: another"),
     ],
 )  # fmt: skip
 def test_what_may_be_chance_is_no_reason(work, measured, words):
@@ -105,7 +105,7 @@ def test_times_that_scatter_are_no_reason():
     again = Times((1.0, 4.0, 2.0, 5.0, 1.0, 4.0, 2.0, 1.0))
     bound, reason = verdict(WORK, LayerTimes(times, None, None, again, 0.0), TOY)
     assert bound == "unclear"
-    assert "its times vary too much to tell why: 0.9 to 5.65 ms on the same work" in reason
+    assert "its times vary too much to tell why: 0.9 ms to 5.65 ms on the same work" in reason
 
 
 def test_microseconds_may_be_faster_on_one_thread():

@@ -294,3 +294,38 @@ def test_what_is_cached_is_read_without_what_compiles():
         done = subprocess.run([sys.executable, "-c", READS], capture_output=True, text=True,
                               timeout=300, check=True)  # fmt: skip
     assert done.stdout == "False\n"
+
+
+WITHOUT_OPENMP = """
+import sys
+import threading
+import warnings
+sys.modules["numba.np.ufunc.omppool"] = None  # as where its library is missing
+import numba
+import torch
+import pointwise as pw
+torch.set_num_threads(2)
+x, weight = torch.rand(1, 32, 40, 40), torch.rand(32, 32)
+expected = torch.conv2d(x, weight[:, :, None, None])
+with warnings.catch_warnings(record=True) as seen:
+    warnings.simplefilter("always")
+    def work():
+        for _ in range(20):
+            torch.testing.assert_close(pw.pointwise_conv2d(x, weight), expected)
+        done.append(True)
+    work_in, done = [threading.Thread(target=work) for _ in range(3)], []
+    for each in work_in:
+        each.start()
+    for each in work_in:
+        each.join()
+said = [str(each.message) for each in seen if "finds no OpenMP" in str(each.message)]
+print(len(done), len(said), numba.threading_layer())
+"""
+
+
+@pytest.mark.slow
+def test_without_an_openmp_for_numba():
+    """A slim image of Python has only PyTorch's own; Numba's threads take one launch at a time."""
+    done = subprocess.run([sys.executable, "-c", WITHOUT_OPENMP], capture_output=True, text=True,
+                          timeout=300)  # fmt: skip
+    assert done.stdout == "3 1 workqueue\n", done.stderr[-2000:]

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pointwise.engine.cpu.isa import ISA
+from pointwise.engine.cpu.isa import ISA, processor
 from pointwise.engine.cpu.launch import kernel, launch, threads
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.vector import REGISTER_BYTES, broadcast, fma, load, peek, store
@@ -212,8 +212,8 @@ def _best(work: Callable[[], object], seconds: float) -> float:
 
 def cpu_name() -> str:
     """What the processor calls itself, and the instructions that kernels use of it."""
-    name = platform.processor() or platform.machine()
-    with suppress(OSError):
+    name = processor() or platform.processor() or platform.machine()
+    with suppress(OSError):  # Linux on Arm has no line with a name
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 name = line.split(":", 1)[1].strip()

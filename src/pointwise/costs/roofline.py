@@ -129,8 +129,8 @@ def _unclear(seen: LayerTimes) -> str:
     if rounds < FEWEST:
         return f"{rounds} round{'s' * (rounds > 1)} cannot tell why; {FEWEST} or more can"
     return (
-        f"its times vary too much to tell why: {duration(seen.times.min)} to {duration(seen.times.p95)} on"
-        " the same work"
+        f"its times vary too much to tell why: {duration(seen.times.min)} to"
+        f" {duration(seen.times.p95)} on the same work"
     )
 
 

@@ -51,8 +51,8 @@ def contradiction(layers: Mapping[str, BeforeAfter], network: BeforeAfter) -> st
         for layer, whole in zip(times, network, strict=True):
             if layer.min > whole.p95:
                 return (
-                    f"{name or 'the convolution'} alone took longer ({duration(layer.min)}) than the"
-                    f" whole network ({duration(whole.p95)})"
+                    f"{name or 'the convolution'} alone took longer ({duration(layer.min)}) than"
+                    f" the whole network ({duration(whole.p95)})"
                 )
     return ""
 

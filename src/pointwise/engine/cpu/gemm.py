@@ -24,9 +24,11 @@ from pointwise.engine.cpu.vector import (
     vector_of,
 )
 
-# Accumulators and operands have to fit in the machine's registers: 32 with AVX-512 and on 64-bit
-# Arm, 16 on older x86. Written for two vectors of columns; one vector gets the same rows.
-ROWS = 14 if ISA.registers == 32 else 6
+# Accumulators and operands have to fit in the machine's registers. Written for two vectors of
+# columns; one vector gets the same rows. x86 multiplies by numbers of A that lie in memory; Arm
+# loads each into a register first, and LLVM a step's all at once: of 14 or 12 rows it then keeps
+# sums on the stack, of 8 none.
+ROWS = {"AVX-512": 14, "NEON": 8}.get(ISA.title, 6)
 
 # What a product is added to: nothing, or these, or both.
 FROM_NOTHING, FROM_ROWS, FROM_BIAS = 0, 1, 2

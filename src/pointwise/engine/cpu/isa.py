@@ -48,6 +48,12 @@ def _features() -> dict[str, bool]:
         return {}
 
 
+def processor() -> str:
+    """LLVM's name of the processor, such as ``neoverse-n1``; empty where LLVM knows none."""
+    name = str(llvm.get_host_cpu_name())
+    return "" if name == "generic" else name
+
+
 def available() -> list[Isa]:
     """What this machine has, the best first."""
     features = _features()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from array import array as numbers
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
@@ -35,9 +36,6 @@ from pointwise.engine.cpu.device import device
 from pointwise.engine.cpu.kernel_cache import KernelCache
 from pointwise.engine.cpu.layout import Arguments
 from pointwise.engine.cpu.vector import peek, poke
-
-if numba.config.THREADING_LAYER == "default":
-    numba.config.THREADING_LAYER = "omp"
 
 _KERNEL = ((types.int64, types.int64, types.int64), types.void)
 _workqueue_lock = threading.Lock()
@@ -292,6 +290,25 @@ def threads() -> int:
     return 1 if _forked else min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
 
 
+def _threading_layer() -> str:
+    """OpenMP; threads of Numba's own where the system has no library of it that Numba can load.
+
+    PyTorch comes with a library for itself, under another name.
+    """
+    try:
+        import numba.np.ufunc.omppool  # noqa: F401
+    except ImportError as error:
+        warnings.warn(
+            f"pointwise: Numba finds no OpenMP ({error}) and takes threads of its own, which are "
+            "slower to start; install it (Debian and Ubuntu: libgomp1, Fedora: libgomp, macOS: "
+            "libomp)",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return "workqueue"
+    return "omp"
+
+
 @lru_cache
 def _start_pool() -> None:
     """Starts Numba's threads, and leaves torch its own number of them.
@@ -299,6 +316,8 @@ def _start_pool() -> None:
     They share one OpenMP, to which Numba says how many threads it wants at most.
     """
     before = torch.get_num_threads()
+    if numba.config.THREADING_LAYER == "default":
+        numba.config.THREADING_LAYER = _threading_layer()
     _launch_threads()
     torch.set_num_threads(before)
 
