@@ -48,7 +48,7 @@ def accelerate(
     ``calibration`` is a DataLoader or a list of batches of data such as the model will see (a few
     hundred samples are enough; labels, if there are any, behind the inputs). It shows how large the
     numbers between layers become, and is run in both precisions: ``cost`` of the result says how
-    much they differ. On machines without VNNI the results are the same, and slower than float32.
+    much they differ. On machines with AVX2 alone it is less: see the guide.
 
     Raises ValueError for a model in training mode, or one that ``precision`` does not suit,
     TypeError for what is not a module.
