@@ -7,10 +7,11 @@ EfficientNet-B0, Xception-41 and ConvNeXt-Tiny from timm, where that is installe
 Who: ``pointwise`` is ``pointwise.accelerate``, ``pointwise_compile`` is ``torch.compile`` with our
 backend, ``torch_eager`` the model as it is, ``torch_channels_last`` the same with weights and
 images in channels_last, ``torch_compile`` that one compiled by PyTorch, ``onnxruntime`` and
-``openvino`` run its ONNX file. Everyone in float32, without gradients, on the same number of
-threads, and everyone but channels_last gets images in PyTorch's usual order. The limit counts the
-operations of convolutions and linear layers as PyTorch's flop counter does, which takes zeros
-around an image for numbers.
+``openvino`` run its ONNX file, ``litert``, ``mnn`` and ``ncnn`` (which takes one image) what their
+tools convert, where they are installed (``mobile_runtimes.py``). Everyone in float32, without
+gradients, on the same number of threads, and everyone but channels_last gets images in PyTorch's
+usual order. The limit counts the operations of convolutions and linear layers as PyTorch's flop
+counter does, which takes zeros around an image for numbers.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import mobile_runtimes
 import plain_networks
 import planned
 import runtimes
@@ -39,6 +41,7 @@ OURS_COMPILED = "pointwise_compile"
 EAGER, CHANNELS_LAST = "torch_eager", "torch_channels_last"
 WHO = (EAGER, CHANNELS_LAST, runtimes.COMPILE, runtimes.ONNXRUNTIME, runtimes.OPENVINO, OURS,
        OURS_COMPILED)  # fmt: skip
+ALL = (*WHO[:-2], *mobile_runtimes.WHO, *WHO[-2:])  # in the benchmark
 RUNTIMES = {
     runtimes.ONNXRUNTIME: runtimes.by_onnxruntime,
     runtimes.OPENVINO: runtimes.by_openvino,
@@ -62,7 +65,7 @@ def main(
     json: Path | None = None, rounds: int = 7, quick: bool = False, only: str | None = None
 ) -> None:
     """Times the chosen cases and prints a table; writes it to ``json`` if given."""
-    missing = runtimes.missing(inference=True, quick=quick)
+    missing = runtimes.missing(inference=True, quick=quick) | mobile_runtimes.missing()
     notes = [f"without {who}: {reason}" for who, reason in missing.items()]
     if reason := _why_no_timm():
         notes.append(f"without {', '.join(TIMM)}: {reason}")
@@ -105,7 +108,7 @@ def case(
     torch.manual_seed(0)
     images = torch.randn(batch, 3, size, size)
     model = plain_networks.settle(make(), torch.randn(4, 3, size, size)).eval()
-    who = [name for name in WHO if name not in missing]
+    who = [name for name in ALL if name not in missing and mobile_runtimes.takes(name, images)]
     runs = [Contestant(name, run(name, model, (images,)), steady=True) for name in who]
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         result = model(images)
@@ -115,7 +118,7 @@ def case(
 
 
 def run(who: str, model: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[[object], Any]:
-    """What one of ``WHO`` does with a model, ready to run: compiled and all."""
+    """What one of ``ALL`` does with a model, ready to run: compiled and all."""
     if who == EAGER:
         return infer(model, inputs)
     if who == CHANNELS_LAST:
@@ -129,6 +132,11 @@ def run(who: str, model: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[[obj
         return infer(torch.compile(model, backend=backend), inputs)
     if len(inputs) != 1:
         raise ValueError(f"speedup: {who} takes models of one input here, got {len(inputs)}")
+    if who == mobile_runtimes.LITERT:
+        return mobile_runtimes.by_litert(model, inputs[0])
+    if who in mobile_runtimes.BY_FILE:
+        file = runtimes.onnx_file(model, inputs[0])
+        return mobile_runtimes.BY_FILE[who](file, inputs[0])
     return by_runtime(who, runtimes.onnx_file(model, inputs[0]), inputs[0])
 
 

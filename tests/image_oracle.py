@@ -132,6 +132,12 @@ def activate(x, name):
         return np.minimum(np.maximum(x + 3, 0), 6) / 6
     if name == "mish":
         return x * np.tanh(np.logaddexp(0, x))
+    if name == "tanh":
+        return np.tanh(x)
+    if name == "elu":
+        return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
+    if name.startswith("leaky_relu"):
+        return np.where(x > 0, x, float(name.removeprefix("leaky_relu").strip("_") or 0.01) * x)
     assert name == "none"
     return x
 

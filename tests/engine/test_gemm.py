@@ -14,13 +14,13 @@ from pointwise.engine.cpu.gemm import (
     FROM_NOTHING,
     FROM_ROWS,
     ROWS,
-    TILE_ROW,
     multiply,
     multiply_turned,
 )
 from pointwise.engine.cpu.launch import launch
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.pack import pack, pack_kernels, pad_row, padded_columns
+from pointwise.engine.cpu.product import TILE_ROW
 from pointwise.engine.cpu.vector import REGISTER_BYTES, number
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

@@ -35,7 +35,8 @@ from pointwise.functional import (
     pointwise_conv2d,
 )
 
-ACTIVATIONS = tuple(name for name in epilogue.ACTIVATIONS if name != "none")
+# Of functions that differ in a number alone, one.
+ACTIVATIONS = tuple(name for name in epilogue.ACTIVATIONS if name.isidentifier() and name != "none")
 HALVES = pytest.mark.parametrize("half", [torch.float16, torch.bfloat16], ids=str)
 
 
@@ -181,7 +182,7 @@ def test_nan_and_infinity_come_out_as_in_pytorch(activation):
     if activation == "gelu":  # of infinity PyTorch makes inf or NaN, as the tensor lies in memory
         special[1:3] = [1e30, -1e30]
     values = torch.tensor(special * 5)
-    function = {"none": lambda x: x, "relu6": F.relu6}.get(activation) or getattr(F, activation)
+    function = epilogue.ACTIVATIONS[activation].plain
     image = values.view(1, 1, 5, 10)
     one = torch.ones(1, 1, 1, 1)
     wide = image.expand(1, 20, 5, 10)

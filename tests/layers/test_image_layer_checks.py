@@ -45,7 +45,7 @@ def says(kind, message):
         (lambda: Conv2d(4, 6, 3, stride=0), "Conv2d: stride must be a whole number from 1"),
         (lambda: Conv2d(4, 6, 3, dilation=-1), "Conv2d: dilation must be a whole number from"),
         (lambda: Conv2d(4, 6, 3, groups=3), "Conv2d: groups must be a whole number that"),
-        (lambda: Conv2d(4, 6, 3, activation="tanh"), "Conv2d: activation must be one of 'none', "),
+        (lambda: Conv2d(4, 6, 3, activation="swish"), "Conv2d: activation must be one of 'none', "),
         (lambda: PointwiseConv2d(4, 6, stride=1.5), "PointwiseConv2d: stride must be a whole"),
         (lambda: PointwiseConv2d(4, 6, groups=0), "PointwiseConv2d: groups must be a whole"),
         (lambda: DepthwiseConv2d(4, "3"), "DepthwiseConv2d: kernel_size must be a whole"),
@@ -53,7 +53,7 @@ def says(kind, message):
         (lambda: ConvNormAct(4, 6, groups=3), "ConvNormAct: groups must be a whole number that"),
         (lambda: ConvNormAct(4, 6, kernel_size=-3), "ConvNormAct: kernel_size must be a whole"),
         (lambda: ConvNormAct(4, 6, dilation=0), "ConvNormAct: dilation must be a whole number"),
-        (lambda: ConvNormAct(4, 6, activation="tanh"), "ConvNormAct: activation must be one"),
+        (lambda: ConvNormAct(4, 6, activation="swish"), "ConvNormAct: activation must be one"),
     ],
 )  # fmt: skip
 def test_wrong_layers_are_refused_by_name(make, message):

@@ -267,4 +267,4 @@ def test_choices():
     with pytest.raises(ValueError, match="size must be one of 'large', 'small', got 'tiny'"):
         MobileNetV3(size="tiny")
     with pytest.raises(ValueError, match="activation must be one of"):
-        MobileNetV1(activation="tanh")
+        MobileNetV1(activation="swish")

@@ -15,6 +15,7 @@ import pointwise.operators  # noqa: F401  (registers torch.ops.pointwise)
 from pointwise.acceleration import vocabulary
 from pointwise.acceleration.graph import Node, call, replace, same, shape
 from pointwise.acceleration.lines import lowered, raised
+from pointwise.acceleration.transposed import transposed
 from pointwise.convolution.epilogue import ACTIVATIONS, LEAKS
 from pointwise.engine.cpu.by_dtype import ZEROS
 
@@ -107,14 +108,32 @@ def _around(padding: Sequence[int] | int) -> list[int]:
     return [top, top, left, left] if isinstance(top, int) and isinstance(left, int) else []
 
 
-def _convolution(graph, node, x, weight, bias, stride, padding, dilation, transposed, _, groups):
+def _convolution(graph, node, x, weight, bias, stride, padding, dilation, transposed, more, groups):
     if transposed:
-        return None
+        return _transposed(graph, node, x, weight, bias, stride, padding, more, groups, dilation)
     if len(shape(weight) or ()) == 3:
         return _conv_of_lines(graph, node, x, weight, bias, stride, padding, dilation, groups)
     padding = padding * 2 if len(padding) == 1 else padding
     return _conv(graph, node, x, weight, bias, stride, _around(padding),
                                          dilation, groups)  # fmt: skip
+
+
+def _transposed(graph, node, x, weight, bias, stride, padding, more, groups, dilation):
+    dims = len(shape(weight) or ()) - 2
+    if dims not in (1, 2) or len(shape(x) or ()) != dims + 2 or groups != 1:
+        return None
+    numbers: Any = [_numbers(values, dims) for values in (stride, padding, more, dilation)]
+    if any(each is None or min(each) < 0 for each in numbers) or set(numbers[3]) != {1}:
+        return None
+    if dims == 2:
+        new = transposed(graph, node, x, weight, bias, *numbers[:3])
+        if new is not None:
+            new.meta = dict(node.meta)
+        return new
+    image, kernel = raised(graph, x), raised(graph, weight)
+    (step,), (edge,), (end,), _ = numbers
+    new = transposed(graph, node, image, kernel, bias, (1, step), (0, edge), (0, end))
+    return new and lowered(graph, new, node)
 
 
 def _conv2d(graph, node, x, weight, bias, stride, padding, dilation, groups):
@@ -393,6 +412,8 @@ _REWRITES: dict[Any, Callable] = {
     aten.conv2d.default: _conv2d,
     aten.conv2d.padding: _conv2d_named,
     aten.conv1d.default: _conv_of_lines,
+    aten.conv_transpose1d.default: _transposed,
+    aten.conv_transpose2d.input: _transposed,
     aten.conv1d.padding: _conv_of_lines,
     torch.ops.pointwise.conv2d.default: _own_conv2d,
     torch.ops.pointwise.separable_conv2d.default: _own_separable,

@@ -186,6 +186,46 @@ def norm_weight(weight: Tensor, factor: Tensor, groups: int) -> Tensor:
     return out
 
 
+def phase_offsets(kernel: int, stride: int, padding: int, phase: int) -> list[int]:
+    """Which points every stride-th result of a transposed convolution reads, 0 where none.
+
+    Result ``stride · q + phase`` is the sum over these ``d`` of point ``q + d`` times tap ``phase +
+    padding - stride · d``.
+    """
+    whole, part = divmod(phase + padding, stride)
+    return [whole - m for m in range(-(-(kernel - part) // stride))] or [0]
+
+
+def phase_taps(kernel: int, stride: int, padding: int) -> tuple[int, int]:
+    """(the first point that a phase reads, how many up to the last that any reads)."""
+    offsets = [
+        at for phase in range(stride) for at in phase_offsets(kernel, stride, padding, phase)
+    ]
+    return min(offsets), max(offsets) - min(offsets) + 1
+
+
+def phases_weight(weight: Tensor, stride: Sequence[int], padding: Sequence[int]) -> Tensor:
+    """A transposed weight ``[C_in, C_out, kh, kw]`` as that of all phases, ``[sy·sx·C_out, C_in,
+    th, tw]``: what ``phase_offsets`` says along each dimension."""
+    for dim, step, edge in ((3, stride[1], padding[1]), (2, stride[0], padding[0])):
+        kernel = weight.shape[dim]
+        first, taps = phase_taps(kernel, step, edge)
+        sizes = weight.shape
+        out = weight.new_zeros([*sizes[:dim], step, taps, *sizes[dim + 1 :]])
+        for phase in range(step):
+            for at in phase_offsets(kernel, step, edge, phase):
+                tap = phase + edge - step * at
+                if 0 <= tap < kernel:
+                    out.select(dim, phase).select(dim, at - first).copy_(weight.select(dim, tap))
+        weight = out
+    # [C_in, C_out, sy, th, sx, tw]
+    return weight.permute(2, 4, 1, 0, 3, 5).flatten(0, 2)
+
+
+def phases_bias(bias: Tensor, phases: int) -> Tensor:
+    return bias.repeat(phases)
+
+
 def as_kernel(weight: Tensor) -> Tensor:
     """The weight ``[C_out, C_in]`` of a linear layer as that of a pointwise convolution."""
     return weight[:, :, None, None]
@@ -196,7 +236,8 @@ FUNCTIONS = {
     for function in (
         conv, linear, activate, add, multiply, scale, affine, mean, max_pool, avg_pool, join,
         squeeze_excite, layer_norm, channel_norm, norm_factor, norm_shift, as_type, scaled_weight,
-        shifted_bias, scaled_bias, merged_weight, merged_bias, norm_weight, as_kernel,
+        shifted_bias, scaled_bias, merged_weight, merged_bias, norm_weight, phases_weight,
+        phases_bias, as_kernel,
     )
 } | vocabulary_int8.FUNCTIONS  # fmt: skip
 """Name to function, for what is written to a file."""
