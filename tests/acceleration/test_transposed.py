@@ -20,7 +20,8 @@ def test_phases_add_up_to_the_transposed_convolution(kernel, stride):
     """By the definition: phases as a convolution, put between one another by hand."""
     x = torch.randn(2, 3, 6, dtype=torch.float64)
     weight = torch.randn(3, 4, kernel, dtype=torch.float64)
-    for padding in range(kernel):
+    most = (5 * stride + kernel - 1) // 2  # beyond, nothing is left
+    for padding in range(min(kernel, most + 1)):
         wanted = F.conv_transpose1d(x, weight, stride=stride, padding=padding)
         first, taps = phase_taps(kernel, stride, padding)
         own = phases_weight(weight[:, :, None], (1, stride), (0, padding))[:, :, 0]
