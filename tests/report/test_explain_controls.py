@@ -368,6 +368,7 @@ def test_the_comparison_for_other_sizes(open_explain):
 def test_all_products_as_a_table(open_explain):
     page = open_explain()
     page.click("#numbers summary")
+    page.wait_for_selector("#products tbody tr", state="attached")  # written when it has opened
     cells = page.locator("#products tbody tr").first.locator("td").all_inner_texts()
     assert cells == ["0", "padding", "0", "0.25", "0"]
     assert page.locator("#products tbody tr").count() == 36

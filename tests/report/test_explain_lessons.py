@@ -105,6 +105,7 @@ def test_the_step_of_a_page_back_has_as_many_products_as_its_answer(
     page.evaluate("([n, p]) => openLesson(n, p)", [lesson, page_number])
     answer = page.evaluate("([n, p]) => LESSONS[n].pages[p].answers[0]", [lesson, page_number])
     page.click("#numbers summary")
+    page.wait_for_selector("#products tbody tr", state="attached")  # written when it has opened
     assert page.locator("#products tbody tr").count() == int(answer)
 
 

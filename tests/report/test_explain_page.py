@@ -133,6 +133,7 @@ def test_every_text_stands_out(open_explain, kind, scheme):
     page = open_explain(f"#{kind}", color_scheme=scheme)
     page.evaluate("go(40)")
     page.click("#numbers summary")
+    page.wait_for_selector("#products tbody tr", state="attached")  # written when it has opened
     found = page.evaluate(CONTRAST)
     assert found["checked"] > 100
     assert found["poor"] == []

@@ -54,6 +54,7 @@ def test_the_products_in_the_page_add_up_to_the_output(open_explain, kind):
     choose(page, kind)
     page.evaluate("go(Math.floor(0.4 * state.plan.steps))")
     page.click("#numbers summary")
+    page.wait_for_selector("#products tbody tr", state="attached")  # written when it has opened
     products = [
         number(text) for text in page.locator("#products tbody td:last-child").all_text_contents()
     ]
