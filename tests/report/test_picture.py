@@ -23,19 +23,23 @@ def count(image: np.ndarray, color: str) -> int:
     return int(((np.abs(image - light * wanted).max(-1) < 8) & (light[..., 0] > 0.25)).sum())
 
 
-@pytest.fixture
-def written(monkeypatch) -> list[str]:
-    """The texts that the figures written during a test carry."""
+def texts_written_by(module, monkeypatch) -> list[str]:
+    """The texts that the figures which a module writes during a test carry."""
     texts: list[str] = []
-    save = picture.save
+    save = module.save
 
     def spy(figure, path):
         texts.extend(text.get_text() for text in figure.texts)
         texts.extend(t.get_text() for legend in figure.legends for t in legend.get_texts())
         save(figure, path)
 
-    monkeypatch.setattr(picture, "save", spy)
+    monkeypatch.setattr(module, "save", spy)
     return texts
+
+
+@pytest.fixture
+def written(monkeypatch) -> list[str]:
+    return texts_written_by(picture, monkeypatch)
 
 
 def test_classes_appear_in_their_colours_and_the_ceiling_does_not(room, tmp_path, written):

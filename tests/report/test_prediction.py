@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_picture import count, pixels
+from test_picture import count, pixels, texts_written_by
 from test_scene import Page, decode
 
 from pointwise.report import prediction, scene
@@ -33,16 +33,7 @@ def furnished(room):
 
 @pytest.fixture
 def texts(monkeypatch) -> list[str]:
-    found: list[str] = []
-    save = prediction.save
-
-    def spy(figure, path):
-        found.extend(text.get_text() for text in figure.texts)
-        found.extend(t.get_text() for legend in figure.legends for t in legend.get_texts())
-        save(figure, path)
-
-    monkeypatch.setattr(prediction, "save", spy)
-    return found
+    return texts_written_by(prediction, monkeypatch)
 
 
 def test_each_panel_shows_its_own(furnished, guess, tmp_path, texts):

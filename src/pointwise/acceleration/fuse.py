@@ -433,9 +433,7 @@ def _merge(graph: fx.Graph, node: Node, fixed: set[Node]) -> bool:
     The smaller kernel stands in the middle of the larger one. A batch norm of x is a convolution
     whose weight is its factors.
     """
-    order = {part: i for i, part in enumerate(graph.nodes)}
-    parts = sorted(node.args[:2], key=lambda part: -_extent(part))
-    main, other = parts
+    main, other = sorted(node.args[:2], key=lambda part: -_extent(part))
     if node.args[0] is node.args[1] or not _is_branch(main, node, fixed):
         return False
     x, weight, bias, _, stride, padding, dilation, groups, _ = main.args
@@ -457,7 +455,7 @@ def _merge(graph: fx.Graph, node: Node, fixed: set[Node]) -> bool:
         new = call(graph, vocabulary.conv, arguments, node)
     fixed.update({more, both, both_bias} - {None})
     replace(graph, node, new)
-    for part in sorted((main, other), key=lambda part: -order[part]):
+    for part in (main, other):  # neither reads the other
         graph.erase_node(part)
     return True
 

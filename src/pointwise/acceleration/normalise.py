@@ -114,8 +114,7 @@ def _convolution(graph, node, x, weight, bias, stride, padding, dilation, transp
     if len(shape(weight) or ()) == 3:
         return _conv_of_lines(graph, node, x, weight, bias, stride, padding, dilation, groups)
     padding = padding * 2 if len(padding) == 1 else padding
-    return _conv(graph, node, x, weight, bias, stride, _around(padding),
-                                         dilation, groups)  # fmt: skip
+    return _conv(graph, node, x, weight, bias, stride, _around(padding), dilation, groups)
 
 
 def _transposed(graph, node, x, weight, bias, stride, padding, more, groups, dilation):
@@ -412,9 +411,9 @@ _REWRITES: dict[Any, Callable] = {
     aten.conv2d.default: _conv2d,
     aten.conv2d.padding: _conv2d_named,
     aten.conv1d.default: _conv_of_lines,
+    aten.conv1d.padding: _conv_of_lines,
     aten.conv_transpose1d.default: _transposed,
     aten.conv_transpose2d.input: _transposed,
-    aten.conv1d.padding: _conv_of_lines,
     torch.ops.pointwise.conv2d.default: _own_conv2d,
     torch.ops.pointwise.separable_conv2d.default: _own_separable,
     aten.linear.default: _linear,
