@@ -20,7 +20,7 @@ from torch import Tensor
 from pointwise.engine.cpu.device import device
 from pointwise.engine.cpu.dots import DOTS, LANE_BYTES, dot
 from pointwise.engine.cpu.flow import chosen
-from pointwise.engine.cpu.narrow import ordered_bytes
+from pointwise.engine.cpu.narrow import ordered_bytes, scaled
 from pointwise.engine.cpu.product import GENERAL, Product
 from pointwise.engine.cpu.vector import clamp, load_lanes, load_some, splat, store_lanes, store_some
 
@@ -121,12 +121,7 @@ class _Bytes(Product):
                         self.store_floats(r, values)
 
     def scaled(self, sums: list) -> list:
-        """``sum·factor + shift``."""
-        builder, values = self.builder, []
-        for total, factor, shift in zip(sums, self.factors, self.shifts, strict=True):
-            value = builder.fmul(builder.sitofp(total, _FLOATS), factor)
-            values.append(builder.fadd(value, shift))
-        return values
+        return scaled(self.builder, sums, self.factors, self.shifts)
 
     def store_bytes(self, r: int, values: list, some: bool = False) -> None:
         row = self.plus(self.c, self.times(_I64(r), self.c_row))

@@ -1,4 +1,4 @@
-"""From float32 to whole numbers of 8 or 16 bits, register by register, kept within 0 … 255.
+"""From sums of int32, by float32, to whole numbers of 8 or 16 bits, kept within 0 … 255.
 
 Instructions that pack take the halves of each 128 bits by turns: what they give is put in order, or
 was out of order before and is in order then.
@@ -17,6 +17,15 @@ _I8, _I16, _I32 = ir.IntType(8), ir.IntType(16), ir.IntType(32)
 _TO_INT = {128: "sse2.cvtps2dq", 256: "avx.cvt.ps2dq.256"}
 _TO_WORDS = {128: "sse2.packssdw.128", 256: "avx2.packssdw", 512: "avx512.packssdw.512"}
 _TO_BYTES = {128: "sse2.packuswb.128", 256: "avx2.packuswb", 512: "avx512.packuswb.512"}
+
+
+def scaled(builder, sums: Sequence, factors: Sequence, shifts: Sequence) -> list:
+    """``sum·factor + shift`` of int32 sums, in float32, each operation rounded once."""
+    values = []
+    for total, factor, shift in zip(sums, factors, shifts, strict=True):
+        value = builder.fmul(builder.sitofp(total, factor.type), factor)
+        values.append(builder.fadd(value, shift))
+    return values
 
 
 def to_int(builder, value):

@@ -36,6 +36,7 @@ from pointwise.engine.cpu.gathers.weave import (
     weave,
 )
 from pointwise.engine.cpu.layout import Layout
+from pointwise.engine.cpu.narrow import scaled
 from pointwise.engine.cpu.vector import load_lanes, load_some, poke, store_lanes, store_some
 from pointwise.engine.cpu.window import WINDOW
 
@@ -155,12 +156,7 @@ class _Block:
         factors = self.row_of(self.plus(self.stencil.factor, offset), floats_of, parts)
         shifts = self.row_of(self.plus(self.stencil.shift, offset), floats_of, parts)
         for p in range(points):
-            values = []
-            for total, factor, shift in zip(
-                sums[parts * p : parts * (p + 1)], factors, shifts, strict=True
-            ):
-                value = builder.fmul(builder.sitofp(total, floats_of), factor)
-                values.append(builder.fadd(value, shift))
+            values = scaled(builder, sums[parts * p : parts * (p + 1)], factors, shifts)
             result = narrowed(builder, values, self.size)
             target = self.plus(self.out, self.multiple(self.out_pixel, p))
             target = self.plus(target, self.multiple(channel, self.size))
