@@ -185,7 +185,7 @@ def test_the_page_works_in_a_browser(page, found, width, scheme, chromium):
     number = plotted(found.rows)[0][0]
     visible.locator(f'a[href="#layer-{number}"]').focus()
     opened.keyboard.press("Enter")
-    assert opened.url.endswith(f"#layer-{number}")
+    opened.wait_for_url(f"**#layer-{number}")  # a browser follows a link when it comes to it
     assert not wrong
     opened.close()
 
