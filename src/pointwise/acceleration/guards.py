@@ -46,7 +46,7 @@ class Traced:
     def check(self, x: Any) -> None:
         """Raises ValueError where the trace does not hold for ``x``."""
         if self.dtype is None:
-            fits, wanted = _is_same(self.value, x), repr(self.value)
+            fits, wanted = is_same(self.value, x), repr(self.value)
         else:
             fits = isinstance(x, Tensor) and (
                 x.dtype == getattr(torch, self.dtype)
@@ -103,7 +103,7 @@ def check(inputs: Sequence[Any], traced: Sequence[Traced], conditions: Sequence[
         )
 
 
-def _is_same(one: Any, other: Any) -> bool:
+def is_same(one: Any, other: Any) -> bool:
     """Whether values are the same to the bit: True is not 1, 0.0 not -0.0, and NaN is NaN."""
     if type(one) is not type(other):
         return False

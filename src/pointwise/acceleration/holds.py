@@ -14,19 +14,20 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from pointwise.acceleration.arguments import Given, called
 from pointwise.acceleration.module import Accelerated
 from pointwise.acceleration.module_state import ModuleState
 from pointwise.acceleration.trace import Trace
 
 
-def why_not(model: nn.Module, found: Accelerated, args: tuple) -> str:
+def why_not(model: nn.Module, found: Accelerated, example: Given) -> str:
     """Why the new module cannot stand for the model, as far as the example tells."""
     with torch.no_grad():
-        first = model(*args)
-        if why := _compared(first, found(*args)):
+        first = called(model, example)
+        if why := _compared(first, called(found, example)):
             return why
         before = ModuleState(model)
-        second = model(*args)
+        second = called(model, example)
     if _compared(first, second):
         return "the model gives something else each time it runs"
     name = before.changed(ModuleState(model), _is_still)
@@ -67,28 +68,28 @@ def _is_still(one: Any, other: Any) -> bool:
     return one is other or (type(one) is set and one == other)
 
 
-def tried(model: nn.Module, trace: Trace, args: tuple) -> str:
+def tried(model: nn.Module, trace: Trace, example: Given) -> str:
     """Tries a trace on what export does not guard: sizes of 0 and 1, and order in memory.
 
     Sizes that it does not hold for become conditions.
     """
     found = trace.found
     for symbol, size, condition in _small_sizes(trace):
-        small = _narrowed(trace, args, symbol, size)
+        small = _narrowed(trace, example, symbol, size)
         if small is None or not _takes(found, small):
             continue
         if _differs(model, found, small):
-            found.conditions.append(condition)
+            found.inputs.conditions.append(condition)
     for why, change in _CHANGES.items():
-        if _differs(model, found, change(args), only_if_it_runs=True):
+        if _differs(model, found, change(example), only_if_it_runs=True):
             return why
     return ""
 
 
-def _takes(found: Accelerated, args: tuple) -> bool:
+def _takes(found: Accelerated, example: Given) -> bool:
     """Whether no condition is in the way already."""
     try:
-        found.check(pytree.tree_leaves(args))
+        found.inputs.check(pytree.tree_leaves(example))
     except ValueError:
         return False
     return True
@@ -105,9 +106,9 @@ def _small_sizes(trace: Trace) -> Iterator[tuple[Any, int, str]]:
                     yield size, small, f"sizes[{i}][{dim}] != {small}"
 
 
-def _narrowed(trace: Trace, args: tuple, symbol: Any, size: int) -> tuple | None:
+def _narrowed(trace: Trace, example: Given, symbol: Any, size: int) -> Given | None:
     """The example cut down to ``size`` wherever a size is ``symbol``; None where that cannot be."""
-    leaves, spec = pytree.tree_flatten(args)
+    leaves, spec = pytree.tree_flatten(example)
     known = {
         expr: leaf.shape[dim]
         for leaf, shape in zip(leaves, trace.sizes, strict=True)
@@ -150,7 +151,7 @@ def _with_gaps(x: Any) -> Any:
     return wide[..., 1::2]
 
 
-def _shared(args: tuple) -> tuple:
+def _shared(example: Given) -> Given:
     """The same tensor wherever types and sizes are the same, and of those that take gradients."""
     known: dict[tuple, Tensor] = {}
 
@@ -162,28 +163,28 @@ def _shared(args: tuple) -> tuple:
             (x.shape, x.dtype, x.device), x.detach().clone().requires_grad_(wanted)
         )
 
-    return pytree.tree_map(of, args)
+    return pytree.tree_map(of, example)
 
 
 _IN_MEMORY = "it depends on how its inputs lie in memory"
-_CHANGES: dict[str, Callable[[tuple], tuple]] = {
-    _IN_MEMORY: lambda args: pytree.tree_map(_in_other_order, args),
-    f"{_IN_MEMORY}, with gaps": lambda args: pytree.tree_map(_with_gaps, args),
+_CHANGES: dict[str, Callable[[Given], Given]] = {
+    _IN_MEMORY: lambda given: pytree.tree_map(_in_other_order, given),
+    f"{_IN_MEMORY}, with gaps": lambda given: pytree.tree_map(_with_gaps, given),
     "it asks whether its inputs are the same tensor, or take gradients": _shared,
 }
 
 
 def _differs(
-    model: nn.Module, found: Accelerated, args: tuple, only_if_it_runs: bool = False
+    model: nn.Module, found: Accelerated, example: Given, only_if_it_runs: bool = False
 ) -> bool:
     """Whether the trace gives something else than the model, which may refuse such inputs."""
     with torch.no_grad():
         try:
-            wanted = model(*args)
+            wanted = called(model, example)
         except Exception:
             return not only_if_it_runs
         try:
-            given = found.run_plain(pytree.tree_leaves(args))
+            given = found.run_plain(pytree.tree_leaves(example))
             given = pytree.tree_unflatten(given, found.out_spec)
         except Exception:
             return True

@@ -6,8 +6,9 @@ model, torch.compile takes over.
 
 from __future__ import annotations
 
+import inspect
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch.nn.modules import module as hooks
 from torch.utils import _pytree as pytree
 
 from pointwise.acceleration import holds
+from pointwise.acceleration.arguments import Given
 from pointwise.acceleration.compiled import Compiled
 from pointwise.acceleration.module import Accelerated
 from pointwise.acceleration.precision import to_int8
@@ -28,13 +30,17 @@ def accelerate(
     example: Any,
     precision: str | None = None,
     calibration: Iterable[Any] | None = None,
+    *,
+    kwargs: Mapping[str, Any] | None = None,
 ) -> Accelerated | Compiled:
     """A module that computes what ``model`` does, in inference and in less time.
 
     ``example`` is an input, or a tuple of all of them: what the model is traced with. The values of
     its tensors do not matter, their types do, and their shapes where the model depends on them:
     batches and images of other sizes are fine wherever the model itself does not fix them. Numbers,
-    strings, booleans and None among the inputs are part of the trace. A call with inputs for which
+    strings, booleans and None among the inputs are part of the trace. ``kwargs`` are inputs by
+    name; whoever calls the result may give any by name or by place, and leave out those at their
+    defaults. A call with inputs for which
     the trace is not valid raises ValueError. The result holds copies of the weights: later changes
     of the model do not reach it. It can be called from several threads, pickled and saved, and
     loaded where the model's class is not known.
@@ -51,7 +57,7 @@ def accelerate(
     much they differ. On machines with AVX2 alone it is less: see the guide.
 
     Raises ValueError for a model in training mode, or one that ``precision`` does not suit,
-    TypeError for what is not a module.
+    TypeError for what is not a module, and for an example that it does not take.
 
     >>> from torch import nn
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU()).eval()
@@ -77,8 +83,13 @@ def accelerate(
         )
     _warn_of_hooks(model)
     args = tuple(example) if isinstance(example, (tuple, list)) else (example,)
+    inputs = (args, dict(kwargs or {}))
+    try:
+        inspect.signature(model.forward).bind(*inputs[0], **inputs[1])
+    except TypeError as error:
+        raise TypeError(f"accelerate: the model does not take this example: {error}") from error
     with torch.autocast("cpu", enabled=False):  # whether it is on is asked at every call
-        found = _accelerated(model, args)
+        found = _accelerated(model, inputs)
         if calibration is None:
             return found
         if isinstance(found, Compiled):
@@ -86,7 +97,7 @@ def accelerate(
                 "accelerate: precision='int8' needs a model that torch.export can trace; it said: "
                 f"{found.why}"
             )
-        return to_int8(found, calibration, len(args))
+        return to_int8(found, calibration, sum(map(len, inputs)))
 
 
 def _warn_of_hooks(model: nn.Module) -> None:
@@ -113,16 +124,17 @@ def _module_of(hook: Any) -> str:
     return str(getattr(hook, "__module__", ""))  # of objects with __call__, that of their class
 
 
-def _accelerated(model: nn.Module, args: tuple) -> Accelerated | Compiled:
+def _accelerated(model: nn.Module, example: Given) -> Accelerated | Compiled:
     reasons = []
-    args = _apart(args)
-    for given in (_widened(args), args):
+    example = _apart(example)
+    for given in (_widened(example), example):
         if given is None:
             continue
         try:
             trace = traced(model, given)
-            trace.found.check(pytree.tree_leaves(args))
-            why = holds.why_not(model, trace.found, args) or holds.tried(model, trace, given)
+            trace.found.inputs.check(trace.found.inputs.flat(*example))
+            why = holds.why_not(model, trace.found, example)
+            why = why or holds.tried(model, trace, trace.found.inputs.arguments.arranged(*given))
         except Exception as error:  # torch.export has many kinds
             why = _said_by(error)
         if not why:
@@ -136,19 +148,19 @@ def _accelerated(model: nn.Module, args: tuple) -> Accelerated | Compiled:
     return Compiled(model, reasons[-1])
 
 
-def _apart(args: tuple) -> tuple:
+def _apart(example: Given) -> Given:
     """Tensors that are not each other's: a trace takes one that is given twice for one input."""
     return pytree.tree_map(
-        lambda x: x.detach().clone() if type(x) in (Tensor, nn.Parameter) else x, args
+        lambda x: x.detach().clone() if type(x) in (Tensor, nn.Parameter) else x, example
     )
 
 
-def _widened(args: tuple) -> tuple | None:
+def _widened(example: Given) -> Given | None:
     """Batches of one as batches of two: torch.export takes a size of 1 for always 1."""
-    tensors = [x for x in pytree.tree_leaves(args) if isinstance(x, Tensor)]
+    tensors = [x for x in pytree.tree_leaves(example) if isinstance(x, Tensor)]
     if not tensors or not all(x.dim() and x.shape[0] == 1 for x in tensors):
         return None
-    return pytree.tree_map(lambda x: torch.cat((x, x)) if isinstance(x, Tensor) else x, args)
+    return pytree.tree_map(lambda x: torch.cat((x, x)) if isinstance(x, Tensor) else x, example)
 
 
 def _said_by(error: Exception) -> str:

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from pointwise.acceleration import guards, saved
 from pointwise.acceleration.frozen import Frozen
-from pointwise.acceleration.guards import Traced
+from pointwise.acceleration.inputs import Inputs
 from pointwise.acceleration.plan import Plan
 from pointwise.acceleration.plans import Plans, key_of
 from pointwise.acceleration.quantisation_cost import QuantisationCost
@@ -33,20 +33,17 @@ class Accelerated(nn.Module):
         self,
         graph: fx.Graph,
         tensors: dict[str, Tensor],
-        traced: Sequence[Traced],
-        conditions: Sequence[str],
-        in_spec: pytree.TreeSpec,
+        inputs: Inputs,
         out_spec: pytree.TreeSpec,
         like: Tensor | None,
     ) -> None:
         """``like`` is an empty tensor of the type of the model's parameters, if it has any."""
         super().__init__()
-        self._build(graph, tensors, traced, conditions, in_spec, out_spec, like)
+        self._build(graph, tensors, inputs, out_spec, like)
         self.training = False
 
-    def _build(self, graph, tensors, traced, conditions, in_spec, out_spec, like) -> None:
-        self._graph, self._traced, self.conditions = graph, list(traced), list(conditions)
-        self.in_spec, self.out_spec = in_spec, out_spec
+    def _build(self, graph, tensors, inputs, out_spec, like) -> None:
+        self._graph, self.inputs, self.out_spec = graph, inputs, out_spec
         self._constants = Frozen(graph, tensors)
         self._plain: list[fx.GraphModule] = []  # in a list, so as not to be a submodule
         self._plans = Plans()
@@ -62,16 +59,11 @@ class Accelerated(nn.Module):
         return self._run(*args, **kwargs)
 
     def _run(self, *args: Any, **kwargs: Any) -> Any:
-        inputs, spec = pytree.tree_flatten((args, kwargs))
-        if spec != self.in_spec:
-            raise ValueError(
-                f"accelerated model: the inputs must be arranged as in the example, "
-                f"{_on_one_line(self.in_spec)}, got {_on_one_line(spec)}"
-            )
+        inputs = self.inputs.flat(args, kwargs)
         key = why_not_now() or key_of(inputs)
         plan: Plan | str | None
         if isinstance(key, str):
-            self.check(inputs)
+            self.inputs.check(inputs)
             plan = self._plans.note(key)
         else:
             plan = self._plans.get(key)
@@ -100,12 +92,8 @@ class Accelerated(nn.Module):
             self._warned = True
             warnings.warn("an accelerated model gives no gradients", stacklevel=5)
 
-    def check(self, inputs: Sequence[Any]) -> None:
-        """Raises ValueError for inputs, as a flat list, that the trace does not hold for."""
-        guards.check(inputs, self._traced, self.conditions)
-
     def _planned(self, key: Any, inputs: Sequence[Any]) -> Plan | str:
-        self.check(inputs)
+        self.inputs.check(inputs)
         with self._lock:
             plan = self._plans.get(key)
             if plan is None:
@@ -129,15 +117,7 @@ class Accelerated(nn.Module):
 
     def with_graph(self, graph: fx.Graph, tensors: dict[str, Tensor]) -> Accelerated:
         """The same for another graph of the same inputs and results."""
-        return Accelerated(
-            graph,
-            tensors,
-            self._traced,
-            self.conditions,
-            self.in_spec,
-            self.out_spec,
-            self._like(),
-        )
+        return Accelerated(graph, tensors, self.inputs, self.out_spec, self._like())
 
     def _like(self) -> Tensor | None:
         """The empty tensor that tells the type of the weights, if there are any."""
@@ -209,9 +189,7 @@ class Accelerated(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         like = self._like()
         more = {
-            "inputs": [found.as_plain() for found in self._traced],
-            "conditions": self.conditions,
-            "in": pytree.treespec_dumps(self.in_spec),
+            **self.inputs.as_plain(),
             "out": pytree.treespec_dumps(self.out_spec),
             "like": None if like is None else str(like.dtype).removeprefix("torch."),
             "cost": None if self.cost is None else self.cost.as_plain(),
@@ -226,11 +204,10 @@ class Accelerated(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         nn.Module.__init__(self)
         graph, more = saved.graph_from_text(state["graph"])
-        in_spec, out_spec = (saved.spec_from_text(more[name]) for name in ("in", "out"))
         tensors = saved.weights_from_bytes(state["weights"])
-        traced = [Traced.from_plain(found) for found in more["inputs"]]
         like = more["like"] and torch.empty(0, dtype=guards.dtype_of(more["like"]))
-        self._build(graph, tensors, traced, more["conditions"], in_spec, out_spec, like)
+        out_spec = saved.spec_from_text(more["out"])
+        self._build(graph, tensors, Inputs.from_plain(more), out_spec, like)
         cost = more.get("cost")
         self.cost = None if cost is None else QuantisationCost.from_plain(cost)
         self.training = False
@@ -244,10 +221,6 @@ torch.serialization.add_safe_globals([Accelerated])
 def _is_transformed(inputs: Sequence[Any]) -> bool:
     """Whether one of torch.func's transforms is at work, which takes care of gradients itself."""
     return any(isinstance(x, Tensor) and is_wrapped(x) for x in inputs)
-
-
-def _on_one_line(spec: pytree.TreeSpec) -> str:
-    return " ".join(str(spec).split())
 
 
 def _apart(found: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:

@@ -55,14 +55,15 @@ def _batches(
         labels = None
         if len(args) == inputs + 1 and isinstance(args[-1], Tensor):
             args, labels = args[:-1], args[-1]
-        leaves, spec = pytree.tree_flatten((args, {}))
-        if spec != found.in_spec:
+        try:
+            leaves = found.inputs.flat(args, {})
+        except (TypeError, ValueError) as error:
             raise ValueError(
                 f"accelerate: a batch of calibration data must be the model's {inputs} input(s), "
                 f"as in the example, and labels behind them if there are any, got {len(args)} "
                 f"part(s) of types {[type(part).__name__ for part in args]}"
-            )
-        found.check(leaves)
+            ) from error
+        found.inputs.check(leaves)
         batches.append((args, labels))
     if not batches:
         raise ValueError("accelerate: calibration has no batches; int8 needs examples of the data")

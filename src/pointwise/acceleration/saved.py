@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 import pointwise.operators  # noqa: F401  (registers torch.ops.pointwise)
 from pointwise.acceleration import foreign, vocabulary
 
-_VERSION = 2
+_VERSION = 3
 _META = ("path", "what", "order", "orders")
 
 

@@ -6,12 +6,12 @@ values of inputs, and sizes that it takes for fixed.
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,10 +19,12 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from pointwise.acceleration import guards
+from pointwise.acceleration.arguments import Arguments, Given
 from pointwise.acceleration.constants import Constants
 from pointwise.acceleration.frozen import fold
 from pointwise.acceleration.functional import make_functional
 from pointwise.acceleration.guards import Traced
+from pointwise.acceleration.inputs import Inputs
 from pointwise.acceleration.module import Accelerated
 from pointwise.acceleration.module_state import ModuleState
 from pointwise.acceleration.rewrite import rewritten
@@ -36,20 +38,20 @@ class Trace:
     sizes: list[tuple[Any, ...]]
 
 
-def traced(model: nn.Module, args: tuple) -> Trace:
+def traced(model: nn.Module, example: Given) -> Trace:
     """Traces a model with torch.export, and folds its constants; raises where that fails."""
     auto = torch.export.Dim.AUTO
+    arguments = Arguments.of(model.forward, example)
+    args, kwargs = arguments.arranged(*example)
+    named = arguments.named(args, kwargs)
     shapes = pytree.tree_map(
         lambda x: (
             {i: auto for i, size in enumerate(x.shape) if size > 1}
             if isinstance(x, Tensor)
             else None
         ),
-        args,
+        named,
     )
-    signature = inspect.signature(model.forward)
-    bound = signature.bind(*args)
-    named = dict(zip(bound.arguments, _by_name(signature, shapes), strict=True))
     own = itertools.chain(model.parameters(), model.buffers())
     # A model made in inference mode can only be traced there.
     there = torch.is_inference_mode_enabled() or any(x.is_inference() for x in own)
@@ -60,9 +62,10 @@ def traced(model: nn.Module, args: tuple) -> Trace:
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
-        program = torch.export.export(model, args, dynamic_shapes=named, strict=False)
+        export = partial(torch.export.export, model, args, kwargs, dynamic_shapes=shapes)
+        program = export(strict=False)
         if not make_functional(program.graph_module.graph):
-            program = torch.export.export(model, args, dynamic_shapes=named, strict=False)
+            program = export(strict=False)
             program = program.run_decompositions({})
     specs = program.graph_signature.input_specs
     kinds = [spec.kind.name for spec in specs]
@@ -79,16 +82,14 @@ def traced(model: nn.Module, args: tuple) -> Trace:
     with constants.given(held):
         graph, tensors = fold(graph, constants)
     sizes = [_sizes(node) for node, kind in zip(inputs, kinds, strict=True) if kind == "USER_INPUT"]
-    paths = pytree.tree_flatten_with_path(dict(bound.arguments))[0]
+    paths = pytree.tree_flatten_with_path(named)[0]
     examples = [Traced.of(_named(path), x) for path, x in paths]
     asked = [*_fixed_sizes(sizes), *_conditions(program, [path for path, _ in paths])]
-    conditions = list(dict.fromkeys(asked))
     spec = program.call_spec
+    asks = Inputs(arguments, spec.in_spec, examples, list(dict.fromkeys(asked)))
     like = next((x for x in held if x.is_floating_point()), None)
     empty = None if like is None else torch.empty(0, dtype=like.dtype, device=like.device)
-    return Trace(
-        Accelerated(graph, tensors, examples, conditions, spec.in_spec, spec.out_spec, empty), sizes
-    )
+    return Trace(Accelerated(graph, tensors, asks, spec.out_spec, empty), sizes)
 
 
 @contextmanager
@@ -99,17 +100,6 @@ def _left_as_it_is(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         state.restore()
-
-
-def _by_name(signature: inspect.Signature, shapes: tuple) -> list[Any]:
-    """The shapes of each parameter of forward; ``*args`` takes all that are left."""
-    found: list[Any] = []
-    for i, parameter in enumerate(signature.parameters.values()):
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            return [*found, tuple(shapes[i:])] if shapes[i:] else found
-        if i < len(shapes):
-            found.append(shapes[i])
-    return found
 
 
 def _conditions(program: torch.export.ExportedProgram, paths: Sequence[Any]) -> list[str]:
