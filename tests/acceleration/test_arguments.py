@@ -131,7 +131,7 @@ def test_a_default_that_is_no_plain_value():
             super().__init__()
             self.conv = nn.Conv2d(3, 3, 1)
 
-        def forward(self, image: Tensor, shift: Tensor = torch.ones(3, 1, 1)) -> Tensor:  # noqa: B008
+        def forward(self, image: Tensor, shift: Tensor = torch.ones(3, 1, 1)) -> Tensor:
             return self.conv(image) + shift
 
     model, x, shift = Shifted().eval(), image(), torch.rand(3, 1, 1)
@@ -179,5 +179,5 @@ def test_an_example_that_the_model_does_not_take(model):
     ],
 )
 def test_a_file_has_parameters_and_nothing_else(plain):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"no parameters of a model|valid|a default is"):
         Arguments.from_plain(plain)

@@ -18,6 +18,7 @@ from torch import Tensor, fx
 from pointwise.acceleration.buffers import Buffer, Value, empty, is_pixels, strides_of
 from pointwise.acceleration.builder import Deferred, MicroBatches, dtype_of
 from pointwise.acceleration.constants import Constants
+from pointwise.acceleration.layouts import Layouts
 from pointwise.acceleration.plan import PlainCall, Plan
 from pointwise.acceleration.planner import Planner, Unplannable
 from pointwise.engine.cpu.launch import threads
@@ -44,17 +45,18 @@ class Head:
 def make(graph: fx.Graph, constants: Constants, inputs: Sequence[Any]) -> Plan:
     """The plan of a graph for inputs like these. Raises ``Unplannable``."""
     with torch.no_grad(), torch.inference_mode(False):
+        layouts = Layouts(graph, constants, inputs)
         with suppress(Unlike, Unplannable):
-            if head := find(Planner(graph, constants), inputs):
-                return _HeadPlanner(graph, constants, head).plan(inputs)
-        return Planner(graph, constants).plan(inputs)
+            if head := find(Planner(graph, constants, layouts), inputs):
+                return _HeadPlanner(graph, constants, layouts, head).plan(inputs)
+        return Planner(graph, constants, layouts).plan(inputs)
 
 
 class _HeadPlanner(Planner):
     """Plans a graph whose head runs in micro-batches. Raises ``Unlike`` where that cannot be."""
 
-    def __init__(self, graph: fx.Graph, constants: Constants, head: Head) -> None:
-        super().__init__(graph, constants)
+    def __init__(self, graph: fx.Graph, constants: Constants, layouts: Layouts, head: Head) -> None:
+        super().__init__(graph, constants, layouts)
         self._head = head
 
     def visit(self, node: fx.Node) -> None:

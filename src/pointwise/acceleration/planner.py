@@ -26,6 +26,7 @@ from pointwise.acceleration.buffers import (
 )
 from pointwise.acceleration.builder import Builder, Constant, Deferred
 from pointwise.acceleration.constants import Constants
+from pointwise.acceleration.layouts import Layouts
 from pointwise.acceleration.plan import NativeCall, Output, PlainCall, Plan
 from pointwise.acceleration.report import Entry, describe, path_of
 from pointwise.engine.cpu.launch import Launch
@@ -53,9 +54,9 @@ class Unplannable(Exception):
 class Planner(Builder):
     """Goes through a graph once, node by node."""
 
-    def __init__(self, graph: fx.Graph, constants: Constants) -> None:
+    def __init__(self, graph: fx.Graph, constants: Constants, layouts: Layouts) -> None:
         super().__init__(constants)
-        self.graph = graph
+        self.graph, self.layouts = graph, layouts
         self.env: dict[fx.Node, Any] = {}
         self.slots = 0
         self.report: list[Entry] = []
@@ -196,7 +197,7 @@ class Planner(Builder):
 
     def _laid_out(self, node: fx.Node) -> Any:
         """An operand that lies in memory as it does in eager PyTorch: some calls ask for that."""
-        value, order = self._settle(node), node.meta.get("order")
+        value, order = self._settle(node), self.layouts.of(node)
         if not isinstance(value, Value) or order is None or len(order) != len(value.shape):
             return value
         strides = strides_of(value.shape, order)
@@ -217,9 +218,8 @@ class Planner(Builder):
 
     def _finish(self, node: fx.Node) -> Plan:
         results = list(node.args[0]) if isinstance(node.args[0], (list, tuple)) else [node.args[0]]
-        orders = node.meta.get("orders") or [None] * len(results)
         outputs: list[Output] = []
-        for result, order in zip(results, orders, strict=True):
+        for result, order in zip(results, self.layouts.results(), strict=True):
             if isinstance(result, fx.Node) and result in self.constants.fixed:
                 outputs.append(
                     Output(self.constants.value(result), None, self.constants.owns(result))

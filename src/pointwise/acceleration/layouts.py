@@ -1,0 +1,95 @@
+"""How a graph's tensors lie in memory in eager PyTorch.
+
+Known from the trace for inputs that lie as those of the trace did. For others (channels_last ones
+where the example was not) the calls say so, on tensors without memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from pointwise.acceleration import vocabulary
+from pointwise.acceleration.buffers import is_pixels, order_of
+from pointwise.acceleration.constants import Constants
+
+_CONVOLUTIONS = (vocabulary.conv, torch.ops.aten.convolution.default)
+Order = tuple[int, ...] | None
+"""Dimensions from the outermost to the innermost; None where any order will do."""
+
+
+class Layouts:
+    """How what a graph's calls give lies in memory in eager PyTorch, for inputs that lie so."""
+
+    def __init__(self, graph: fx.Graph, constants: Constants, inputs: Sequence[Any]) -> None:
+        """``inputs`` are those of the graph that are no constants."""
+        output = next(node for node in reversed(graph.nodes) if node.op == "output")
+        results = output.args[0]
+        self._results = list(results) if isinstance(results, (list, tuple)) else [results]
+        self._traced = output.meta.get("orders") or [None] * len(self._results)
+        places = [n for n in graph.nodes if n.op == "placeholder" and n not in constants.fixed]
+        given = dict(zip(places, inputs, strict=True))
+        self._known: dict[fx.Node, Order] | None = None
+        if not all(_lies_as_traced(node, x) for node, x in given.items()):
+            with suppress(Exception):  # a call that needs numbers
+                self._known = _followed(graph, constants, given)
+
+    def of(self, node: fx.Node) -> Order:
+        if self._known is None:
+            return node.meta.get("order")
+        return self._known.get(node)
+
+    def results(self) -> list[Order]:
+        """Of each result of the graph."""
+        return [
+            self._known[result] if self._known and result in self._known else traced
+            for result, traced in zip(self._results, self._traced, strict=True)
+        ]
+
+
+def _lies_as_traced(node: fx.Node, x: Any) -> bool:
+    order = node.meta.get("order")
+    if not isinstance(x, Tensor) or order is None or len(order) != x.dim():
+        return True
+    steps = [x.stride(dim) for dim in order if x.shape[dim] != 1]
+    return steps == sorted(steps, reverse=True)
+
+
+def _followed(
+    graph: fx.Graph, constants: Constants, given: Mapping[fx.Node, Any]
+) -> dict[fx.Node, Order]:
+    """The order of each call's result, worked out with tensors without memory."""
+    known: dict[fx.Node, Any] = {}
+
+    def of(node: fx.Node) -> Any:
+        if node in constants.fixed and node not in known:
+            shape, dtype = constants.like(node)
+            known[node] = torch.empty(shape, dtype=dtype, device="meta")
+        return known[node]
+
+    for node in graph.nodes:
+        if node in constants.fixed or node.op == "output":
+            continue
+        if node.op == "placeholder":
+            x = given[node]
+            known[node] = x.to("meta") if isinstance(x, Tensor) else x
+            continue
+        args, kwargs = (fx.map_arg(part, of) for part in (node.args, node.kwargs))
+        if "device" in kwargs:
+            kwargs = {**kwargs, "device": torch.device("meta")}
+        result = node.target(*args, **kwargs)
+        known[node] = _laid_out(result, args) if node.target in _CONVOLUTIONS else result
+    return {
+        node: order_of(x.stride(), x.shape) for node, x in known.items() if isinstance(x, Tensor)
+    }
+
+
+def _laid_out(result: Any, args: tuple) -> Any:
+    """A convolution's result has its channels last where its image has; not so without memory."""
+    x = args[0] if args else None
+    last = isinstance(x, Tensor) and is_pixels(x) and not x.is_contiguous()
+    return result.contiguous(memory_format=torch.channels_last) if last else result
