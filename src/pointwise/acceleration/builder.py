@@ -14,7 +14,7 @@ from torch import Tensor, fx
 
 from pointwise.acceleration.buffers import Buffer, Value, empty, is_pixels, strides_of
 from pointwise.acceleration.constants import Constants
-from pointwise.acceleration.plan import NativeCall, PlainCall
+from pointwise.acceleration.plan import NativeCall, PlainCall, copy_
 from pointwise.convolution import epilogue
 from pointwise.engine.choose import Prepared
 from pointwise.engine.cpu.by_dtype import ZEROS
@@ -126,7 +126,7 @@ class Builder:
         """The same numbers with other strides."""
         if (value, strides) not in self.copies:
             out = self.room(value.shape, strides, value.dtype)
-            self.write(out, [value], PlainCall(_copy, (out, value), {}, None, [], True))
+            self.write(out, [value], PlainCall(copy_, (out, value), {}, None, [], True))
             self.copies[value, strides] = out
         return self.copies[value, strides]
 
@@ -139,7 +139,7 @@ class Builder:
         sizes = (*sizes[:2], sizes[3], groups)
         turned = empty(sizes, strides_of(sizes, range(4)), value.dtype).mT
         views = Value(turned, out.buffer), Value(parts, value.buffer)
-        self.write(views[0], [views[1]], PlainCall(_copy, views, {}, None, [], True))
+        self.write(views[0], [views[1]], PlainCall(copy_, views, {}, None, [], True))
         return out
 
     def fixed(self, found: Any) -> Tensor | None:
@@ -172,7 +172,3 @@ class Builder:
         if value.buffer.slot is not None:
             self.stand_ins.append((tensor, value.buffer.slot))
         return tensor
-
-
-def _copy(out: Tensor, x: Tensor) -> None:
-    out.copy_(x)

@@ -7,6 +7,7 @@ results are copied out of it, so that nothing a caller holds is ever written to 
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from pointwise.acceleration.buffers import Value, new_arena
 from pointwise.acceleration.report import Entry
+from pointwise.acceleration.watch import KERNELS, Step, Watch
 from pointwise.engine.cpu.launch import Launch, Program
 
 Work = Callable[[list[Any]], None]
@@ -75,7 +77,7 @@ class Plan:
         self._scratch = _share_scratch(launches)
         self.bytes = arena.numel() + self._scratch.numel()
         self._fetched = {slot for step in launches for _, slot, _ in self._of_slots(step)}
-        self._work: list[Work] = []
+        self._steps: list[Step] = []
         run: list[Launch] = []
         for step in made:
             if isinstance(step, Launch):
@@ -83,7 +85,7 @@ class Plan:
                     run.append(step)
                 continue
             self._end(run)
-            self._work.append(self._call(step))
+            self._steps.append(Step(_name(step.target), self._call(step)))
         self._end(run)
         self._owned = {
             part.untyped_storage().data_ptr()
@@ -92,6 +94,7 @@ class Plan:
             for part in _tensors((step.args, step.kwargs))
         }
         self._parts = [self._result(part) for part in parts]
+        self._watch = Watch(self._steps)
         self._lock = threading.Lock()
         del self._real, self._stand_ins
 
@@ -99,9 +102,16 @@ class Plan:
         """The graph's results, in memory of their own."""
         with self._lock:
             slots = [*inputs, *[None] * (self._slots - len(inputs))]
-            for work in self._work:
-                work(slots)
+            if self._watch.ended:
+                for _, work in self._steps:
+                    work(slots)
+            elif (said := self._watch.run(slots)) and not self.why:
+                warnings.warn(f"pointwise: {said}", stacklevel=4)
             return [part(slots) for part in self._parts]
+
+    def times(self) -> dict[str, float]:
+        """Seconds of a run by what they are spent in; empty before the second run."""
+        return self._watch.times()
 
     def _end(self, run: list[Launch]) -> None:
         """A call for the launches so far."""
@@ -121,7 +131,7 @@ class Plan:
             with program.lock:
                 program.run()
 
-        self._work.append(work)
+        self._steps.append(Step(KERNELS, work))
 
     def _of_slots(self, step: Launch) -> list[tuple[int, int, int]]:
         """(where an address stands in its table, of which slot, how many bytes behind it)."""
@@ -180,6 +190,19 @@ class Plan:
         if part.copied:
             return lambda slots: value.clone()
         return lambda slots: value
+
+
+def _name(target: Callable) -> str:
+    """A call in words."""
+    if target is copy_:
+        return "copies to another order in memory"
+    name = str(target) if isinstance(target, torch._ops.OpOverload) else target.__name__
+    return name.removesuffix(".default").removeprefix("_")
+
+
+def copy_(out: Tensor, x: Tensor) -> None:
+    """The numbers of a tensor in the memory of another."""
+    out.copy_(x)
 
 
 def _as_laid(out: Any, wanted: tuple | None) -> Any:

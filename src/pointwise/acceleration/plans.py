@@ -132,4 +132,4 @@ def _report(key: tuple, plan: Plan | str) -> Report:
     shapes = tuple(tuple(entry[0]) for entry in key[1:] if isinstance(entry[0], torch.Size))
     if isinstance(plan, str):
         return Report(shapes, (), 0, plan)
-    return Report(shapes, plan.entries, plan.bytes, plan.why)
+    return Report(shapes, plan.entries, plan.bytes, plan.why, plan.times())

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import fx
 
 from pointwise.acceleration import vocabulary
+from pointwise.acceleration.watch import share
 from pointwise.convolution.problem import is_depthwise
 from pointwise.engine.cpu.isa import ISA
+from pointwise.messages import duration
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +34,7 @@ class Report:
     entries: tuple[Entry, ...]
     arena: int  # bytes for everything between the layers
     why: str = ""  # the whole model runs as plain PyTorch
+    times: Mapping[str, float] = field(default_factory=dict)  # seconds by what they are spent in
 
     @property
     def fused(self) -> list[Entry]:
@@ -54,6 +57,11 @@ class Report:
         for (what, why), paths in _grouped(self.plain).items():
             some = ", ".join(paths[:3]) + (" …" if len(paths) > 3 else "")
             lines.append(f"  plain  {len(paths):4} × {what} ({why}): {some}")
+        whole = sum(self.times.values())
+        for what, seconds in list(self.times.items())[:6] if whole else ():
+            lines.append(
+                f"  time   {duration(1e3 * seconds):>8} {share(seconds, whole):>6}  {what}"
+            )
         return "\n".join(lines)
 
 
