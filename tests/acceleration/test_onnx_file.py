@@ -192,6 +192,49 @@ def test_several_results(tmp_path):
     _assert_as_runtime(path, _floats(*IMAGE))
 
 
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_recurrent_layers(kind, direction, tmp_path):
+    gates, count = {"LSTM": 4, "GRU": 3, "RNN": 1}[kind], 1 + (direction == "bidirectional")
+    more = {"linear_before_reset": 1} if kind == "GRU" else {}
+    more |= {"activations": ["Relu"] * count} if kind == "RNN" else {}
+    constants = {
+        "w": _floats(count, 5 * gates, 4), "r": _floats(count, 5 * gates, 5),
+        "b": _floats(count, 10 * gates), "h": _floats(count, 3, 5), "c": _floats(count, 3, 5),
+    }  # fmt: skip
+    states = ("h", "c") if kind == "LSTM" else ("h",)
+    for name, inputs in (("bare", ("x", "w", "r")), ("all", ("x", "w", "r", "b", "", *states))):
+        outputs = ("y", *(f"y_{state}" for state in states))
+        node = onnx.helper.make_node(
+            kind, inputs, outputs, hidden_size=5, direction=direction, **more
+        )
+        path = _saved(tmp_path / f"{name}.onnx", [node], constants, (7, 3, 4), outputs)
+        _assert_as_runtime(path, _floats(7, 3, 4))
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_recurrent_layers_as_pytorch_exports_them(old, tmp_path):
+    class Lines(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv1d(4, 6, 3)
+            self.lstm = nn.LSTM(6, 5, batch_first=True, bidirectional=True)
+            self.gru = nn.GRU(10, 3)
+
+        def forward(self, x):
+            found, _ = self.lstm(self.conv(x).transpose(1, 2))
+            return self.gru(found)[0]
+
+    model, x = Lines().eval(), torch.rand(2, 4, 9)
+    path = tmp_path / "lines.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(model, (x,), path, dynamo=not old, input_names=["x"])
+    _assert_as_runtime(path, x.numpy())
+    with torch.no_grad():
+        torch.testing.assert_close(read(path)[0](x), model(x))
+
+
 def test_constants_are_worked_out(tmp_path):
     nodes = [
         _node("Constant", "", "three", value_float=3.0),
@@ -568,8 +611,8 @@ def test_resizing_that_is_refused(attributes, tmp_path):
 @pytest.mark.parametrize(
     ("nodes", "message"),
     [
-        ([_node("Einsum", "x", "a", equation="nchw->n"), _node("Einsum", "x", equation="nchw->n"),
-          _node("Det", "x", "z")], r"has operators that are not read here: Einsum \(2×\), Det \(1"),
+        ([_node("Hardmax", "x", "a"), _node("Hardmax", "x"), _node("Det", "x", "z")],
+         r"has operators that are not read here: Hardmax \(2×\), Det \(1"),
         ([onnx.helper.make_node("Relu", ["x"], ["y"], domain="com.own")],
          r"not read here: com\.own\.Relu \(1×\)"),
         ([_node("Conv", "x x")], "Conv of 'y' has a weight that is computed"),
@@ -588,6 +631,12 @@ def test_resizing_that_is_refused(attributes, tmp_path):
          "Reshape of 'y' has shape that depend on values of the input"),
         ([_node("Conv", "x w", kernel_shape=[1, 1])], r"has kernel_shape \[1, 1\] and a kernel of"),
         ([_node("LayerNormalization", "x r", stash_type=10)], "has stash_type 10, which"),
+        ([_node("GRU", "l g h", hidden_size=5)], "resets before its product"),
+        ([_node("LSTM", "l l h", hidden_size=5)], "has a weight that is computed"),
+        ([_node("RNN", "l n m", hidden_size=5, clip=1.0)], "keeps its numbers within bounds"),
+        ([_node("RNN", "l n m", hidden_size=5, activations=["Sigmoid"])],
+         r"has activations \['Sigmoid'\], and PyTorch's has \['Tanh'\]"),
+        ([_node("RNN", "l n m", hidden_size=4)], "has hidden_size 4 and weights of 5"),
         ([_node("Gather", "w r")], "Gather of 'y' cannot be worked out: "),
     ],
 )  # fmt: skip
@@ -596,7 +645,10 @@ def test_what_is_not_read_is_named(nodes, message, tmp_path):
         if node.op_type == "Resize":
             del node.input[:]
             node.input.extend(["x", "", "s"])
-    constants = {"w": _floats(6, 4, 3, 3), "r": ROW, "s": np.float32([1, 1, 2, 2])}
+    constants = {"w": _floats(6, 4, 3, 3), "r": ROW, "s": np.float32([1, 1, 2, 2]),
+                 "g": _floats(1, 15, 11), "h": _floats(1, 15, 5), "n": _floats(1, 5, 11),
+                 "m": _floats(1, 5, 5)}  # fmt: skip
+    nodes = [_node("Squeeze", "x", "l"), *nodes] if "l" in nodes[0].input else nodes
     path = _saved(tmp_path / "n.onnx", nodes, constants, IMAGE)
     with pytest.raises(ValueError, match=message) as caught:
         read(path)

@@ -109,15 +109,6 @@ def global_max(x: Tensor) -> Tensor:
     return x.amax(tuple(range(2, x.dim())), keepdim=True)
 
 
-def mean(x: Tensor, dims: list[int] | None, keep: bool) -> Tensor:
-    return x.mean(tuple(range(x.dim())) if dims is None else dims, keepdim=keep)
-
-
-def total(x: Tensor, dims: list[int] | None, keep: bool) -> Tensor:
-    every = tuple(range(x.dim())) if dims is None else dims
-    return x.sum(every, keepdim=keep, dtype=x.dtype)
-
-
 def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     return torch.group_norm(x, x.shape[1], weight, bias, eps)
 
@@ -162,32 +153,6 @@ def _outside(size: int, before: int, behind: int, mode: str) -> Tensor:
         raise ValueError(f"Pad: {max(before, behind)} cannot be mirrored of {size} pixels")
     at = at.abs()
     return torch.where(at >= size, 2 * (size - 1) - at, at)
-
-
-def hard_sigmoid(x: Tensor, slope: float, shift: float) -> Tensor:
-    return (x * slope + shift).clamp(0, 1)
-
-
-def prelu(x: Tensor, slope: Tensor) -> Tensor:
-    return torch.where(x < 0, x * slope, x)
-
-
-def divide(a: Any, b: Any) -> Any:
-    """A quotient; of whole numbers it is a whole number, rounded towards zero."""
-    real = any(
-        isinstance(x, float) or (isinstance(x, Tensor) and x.is_floating_point()) for x in (a, b)
-    )
-    return a / b if real else torch.div(a, b, rounding_mode="trunc")
-
-
-def power(x: Tensor, exponent: Any) -> Tensor:
-    """A power, in the type of the base."""
-    return torch.pow(x, exponent).to(x.dtype)
-
-
-def softmax_of_all_behind(x: Tensor, axis: int) -> Tensor:
-    """Over all dimensions from ``axis`` on, as up to version 12."""
-    return F.softmax(x.flatten(axis), -1).reshape(x.shape)
 
 
 def reshape(x: Tensor, shape: list[int], zeros: bool) -> Tensor:
@@ -255,3 +220,16 @@ def gather(x: Tensor, index: Tensor, axis: int) -> Tensor:
 
 def expand(x: Tensor, shape: list[int]) -> Tensor:
     return x.expand(torch.broadcast_shapes(x.shape, tuple(shape)))
+
+
+def of_the_type(x: Tensor, other: Tensor) -> Tensor:
+    return x.to(other.dtype)
+
+
+def gather_elements(x: Tensor, index: Tensor, axis: int) -> Tensor:
+    return x.gather(axis, torch.where(index < 0, index + x.shape[axis], index))
+
+
+def scatter(x: Tensor, index: Tensor, updates: Tensor) -> Tensor:
+    """``x`` with ``updates`` where the last dimension of ``index`` points to."""
+    return x.index_put(tuple(index.unbind(-1)), updates)

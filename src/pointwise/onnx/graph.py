@@ -49,13 +49,16 @@ class GraphBuilder:
         kind = self.numbers.get(value) if isinstance(value, fx.Node) else None
         return value if kind is None else self.call(tensor, value, kind.dtype)
 
-    def module(self, call_name: str, made: nn.Module, weight: Tensor, x: fx.Node) -> fx.Node:
+    def module(
+        self, call_name: str, made: nn.Module, weight: Tensor, x: fx.Node, *more: Any
+    ) -> fx.Node:
         """A layer, under the name of its weight ``a.b.weight``, or of its call ``/a/b/Conv``."""
         name = self.names.get(id(weight), "")
         path = name.rpartition(".")[0]
         if not path:
             path = ".".join(call_name.strip("/").split("/")[:-1]) or re.sub(r"\W+", "_", name)
-        return self.graph.call_module(self._put(path or type(made).__name__.lower(), made), (x,))
+        given = (x, *map(self.argument, more))
+        return self.graph.call_module(self._put(path or type(made).__name__.lower(), made), given)
 
     def argument(self, value: Any) -> Any:
         """A value as an argument of a node; constants become buffers."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pointwise.onnx import functions
@@ -42,16 +43,6 @@ def _pool(call: Call) -> tuple:
     around = None if auto.startswith("SAME") else pads
     stride = call.get("strides", [1] * len(kernel))
     return kernel, stride, around, auto == "SAME_UPPER", bool(call.get("ceil_mode", 0))
-
-
-def reduce(function: Callable) -> Callable:
-    def read(call: Call, x: Any, axes: Any = None) -> Any:
-        dims, keep = call.whole(axes, "axes"), bool(call.get("keepdims", 1))
-        if call.get("noop_with_empty_axes") and not dims:
-            return x
-        return call(function, x, dims or None, keep)
-
-    return read
 
 
 def pad(call: Call, x: Any, pads: Any = None, value: Any = None, axes: Any = None) -> Any:
@@ -107,3 +98,40 @@ def _check_ties(call: Call, method: resizing.Method, scales: Tensor | None) -> N
             f"has nearest_mode {method.rounded!r} with coordinate_transformation_mode "
             f"{method.coordinate!r}, which is read for scales that are whole numbers only"
         )
+
+
+def upsample(call: Call, x: Any, scales: Any = None) -> Any:
+    """``Resize`` as it was before version 10."""
+    if call.version < 9:
+        scales = torch.tensor(call.get("scales"))
+    if not isinstance(scales, Tensor):
+        raise call.refuse("has scales that are computed")
+    mode = call.one_of("mode", "nearest", "linear")
+    return call(resizing.by_factors, x, scales.tolist(), None, mode, "asymmetric", "simple")
+
+
+def depth_to_space(call: Call, x: Any) -> Any:
+    block = call.get("blocksize")
+    if call.one_of("mode", "DCR", "CRD") == "CRD":
+        return call(F.pixel_shuffle, x, block)
+    return call(depth_first, x, block)
+
+
+def depth_first(x: Tensor, block: int) -> Tensor:
+    """Pixels side by side from channels, whose places in the block come before their numbers."""
+    images, channels, height, width = x.shape
+    parts = x.reshape(images, block, block, channels // block**2, height, width)
+    found = parts.permute(0, 3, 4, 1, 5, 2)
+    return found.reshape(images, channels // block**2, height * block, width * block)
+
+
+def space_to_depth(call: Call, x: Any) -> Any:
+    return call(block_to_channels, x, call.get("blocksize"))
+
+
+def block_to_channels(x: Tensor, block: int) -> Tensor:
+    """The inverse of ``depth_first``."""
+    images, channels, height, width = x.shape
+    parts = x.reshape(images, channels, height // block, block, width // block, block)
+    found = parts.permute(0, 3, 5, 1, 2, 4)
+    return found.reshape(images, channels * block**2, height // block, width // block)

@@ -11,18 +11,20 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx
 
 from pointwise.convolution.epilogue import ACTIVATIONS
 from pointwise.onnx import functions, numbers
-from pointwise.onnx.call import Call, are_constant
+from pointwise.onnx.call import Call
+from pointwise.onnx.elementwise import ELEMENTWISE, unary
 from pointwise.onnx.images import (
     average_pool,
+    depth_to_space,
     max_pool,
     pad,
-    reduce,
     resize,
+    space_to_depth,
+    upsample,
 )
 from pointwise.onnx.layers import (
     add,
@@ -35,66 +37,13 @@ from pointwise.onnx.layers import (
     local_response_norm,
     matmul,
 )
+from pointwise.onnx.norms import group_norm, lp_norm, mean_variance, rms_norm
 from pointwise.onnx.numbers import Numbers
 from pointwise.onnx.protobuf import dtype_of
+from pointwise.onnx.recurrent import recurrent
+from pointwise.onnx.reductions import REDUCTIONS
 
-# --- number by number -----------------------------------------------------------------------------
-
-
-def _unary(function: Callable) -> Callable:
-    return lambda call, x: call(function, x)
-
-
-def _binary(function: Callable) -> Callable:
-    def read(call: Call, a: Any, b: Any) -> Any:
-        call.one_of("broadcast", 0)
-        return call(function, call.scalar(a), call.scalar(b))
-
-    return read
-
-
-def _pow(call: Call, x: Any, exponent: Any) -> Any:
-    call.one_of("broadcast", 0)
-    return call(functions.power, x, call.scalar(exponent))
-
-
-def _prelu(call: Call, x: Any, slope: Any) -> Any:
-    if call.version >= 7:
-        return call(functions.prelu, x, slope)
-    if not are_constant(slope):
-        raise call.refuse("has slopes that are computed")
-    return call(F.prelu, x, slope.reshape(-1))  # one of each channel, or one of all
-
-
-def _clip(call: Call, x: Any, low: Any = None, high: Any = None) -> Any:
-    if not are_constant(low, high):
-        raise call.refuse("has bounds that are computed")
-    largest = torch.finfo(torch.float32).max if 6 <= call.version < 11 else None
-    least = None if largest is None else -largest
-    low = call.get("min", least if low is None else low.item())
-    high = call.get("max", largest if high is None else high.item())
-    if low is None and high is None:
-        return x
-    if low == 0 and high == 6:
-        return call(F.relu6, x)
-    return call(torch.clamp, x, low, high)
-
-
-def _hard_sigmoid(call: Call, x: Any) -> Any:
-    slope, shift = call.get("alpha", 0.2), call.get("beta", 0.5)
-    if abs(slope - 1 / 6) < 1e-8 and shift == 0.5:
-        return call(F.hardsigmoid, x)
-    return call(functions.hard_sigmoid, x, slope, shift)
-
-
-def _gelu(call: Call, x: Any) -> Any:
-    return call(F.gelu, x, approximate=call.one_of("approximate", "none", "tanh"))
-
-
-def _softmax(call: Call, x: Any) -> Any:
-    if call.version >= 13:
-        return call(F.softmax, x, call.get("axis", -1))
-    return call(functions.softmax_of_all_behind, x, call.get("axis", 1))
+# --- types and shapes ----------------------------------------------------------------------------
 
 
 def _cast(call: Call, x: Any) -> Any:
@@ -102,7 +51,9 @@ def _cast(call: Call, x: Any) -> Any:
     return call(Tensor.to, x, dtype_of(call.get("to")))
 
 
-# --- shapes ---------------------------------------------------------------------------------------
+def _cast_like(call: Call, x: Any, other: Any) -> Any:
+    call.without_effect("saturate", "round_mode")
+    return call(functions.of_the_type, x, other)
 
 
 def _shape(call: Call, x: Any) -> Any:
@@ -203,6 +154,30 @@ def _expand(call: Call, x: Any, shape: Any) -> Any:
     return call(functions.expand, x, call.sizes(shape, "shape"))
 
 
+def _tile(call: Call, x: Any, repeats: Any, axis: Any = None) -> Any:
+    if axis is not None:
+        raise call.refuse("is along one axis, as in version 1")
+    return call(Tensor.repeat, x, call.sizes(repeats, "repeats"))
+
+
+def _triangle(call: Call, x: Any, shift: Any = None) -> Any:
+    (diagonal,) = call.whole(shift, "k") or [0]
+    return call(torch.triu if call.get("upper", 1) else torch.tril, x, diagonal)
+
+
+def _gather_elements(call: Call, x: Any, index: Any) -> Any:
+    return call(functions.gather_elements, x, index, call.get("axis", 0))
+
+
+def _scatter(call: Call, x: Any, index: Any, updates: Any) -> Any:
+    call.one_of("reduction", "none")
+    return call(functions.scatter, x, index, updates)
+
+
+def _einsum(call: Call, *xs: Any) -> Any:
+    return call(torch.einsum, call.get("equation"), *xs)
+
+
 def _same(call: Call, x: Any) -> Any:
     return x
 
@@ -222,6 +197,7 @@ TAKE_SIZES = {
     "Slice": (1, 2, 3, 4),
     "ConstantOfShape": (0,),
     "Expand": (1,),
+    "Tile": (1,),
     "Resize": (3,),
 }
 """Which inputs may be sizes instead of tensors, by operator."""
@@ -234,39 +210,27 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "BatchNormalization": batch_norm,
     "LayerNormalization": layer_norm,
     "InstanceNormalization": instance_norm,
+    "GroupNormalization": group_norm,
+    "RMSNormalization": rms_norm,
+    "MeanVarianceNormalization": mean_variance,
+    "LpNormalization": lp_norm,
     "LRN": local_response_norm,
-    **{row.onnx: _unary(row.plain) for row in ACTIVATIONS.values() if row.onnx is not None},
-    "LeakyRelu": lambda call, x: call(F.leaky_relu, x, call.get("alpha", 0.01)),
-    "Elu": lambda call, x: call(F.elu, x, call.get("alpha", 1.0)),
-    "PRelu": _prelu,
-    "Clip": _clip,
-    "HardSigmoid": _hard_sigmoid,
-    "Gelu": _gelu,
-    "Softplus": _unary(F.softplus),
-    "Erf": _unary(torch.erf),
-    "Tanh": _unary(torch.tanh),
-    "Exp": _unary(torch.exp),
-    "Log": _unary(torch.log),
-    "Sqrt": _unary(torch.sqrt),
-    "Reciprocal": _unary(torch.reciprocal),
-    "Neg": _unary(torch.neg),
-    "Abs": _unary(torch.abs),
-    "Softmax": _softmax,
+    "LSTM": recurrent,
+    "GRU": recurrent,
+    "RNN": recurrent,
+    **{row.onnx: unary(row.plain) for row in ACTIVATIONS.values() if row.onnx is not None},
+    **ELEMENTWISE,
+    **REDUCTIONS,
     "Add": add,
-    "Sub": _binary(operator.sub),
-    "Mul": _binary(operator.mul),
-    "Div": _binary(functions.divide),
-    "Pow": _pow,
-    "Equal": _binary(torch.eq),
-    "Where": lambda call, *parts: call(torch.where, *parts),
-    "GlobalAveragePool": _unary(functions.global_mean),
-    "GlobalMaxPool": _unary(functions.global_max),
+    "GlobalAveragePool": unary(functions.global_mean),
+    "GlobalMaxPool": unary(functions.global_max),
     "AveragePool": average_pool,
     "MaxPool": max_pool,
-    "ReduceMean": reduce(functions.mean),
-    "ReduceSum": reduce(functions.total),
     "Pad": pad,
     "Resize": resize,
+    "Upsample": upsample,
+    "DepthToSpace": depth_to_space,
+    "SpaceToDepth": space_to_depth,
     "Concat": _concat,
     "Split": _split,
     "Slice": _slice,
@@ -283,5 +247,11 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Identity": _same,
     "Dropout": _dropout,
     "Cast": _cast,
+    "CastLike": _cast_like,
+    "Tile": _tile,
+    "Trilu": _triangle,
+    "GatherElements": _gather_elements,
+    "ScatterND": _scatter,
+    "Einsum": _einsum,
 }
 """By ONNX's names."""
