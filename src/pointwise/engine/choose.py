@@ -21,7 +21,7 @@ from pointwise.engine.cpu import dots
 from pointwise.engine.cpu.cut import is_better_joined
 from pointwise.engine.cpu.gathers import stencil_int8
 from pointwise.engine.cpu.launch import Launch
-from pointwise.engine.cpu.loops import inverted, winograd
+from pointwise.engine.cpu.loops import grouped, inverted, winograd
 from pointwise.engine.cpu.loops.depthwise import depthwise_launch
 from pointwise.engine.cpu.loops.depthwise_gradient import stencil_weight_gradient
 from pointwise.engine.cpu.loops.input_gradient import (
@@ -35,6 +35,7 @@ from pointwise.engine.cpu.weights import (
     PackedWeightInt8,
     StencilWeight,
     StencilWeightInt8,
+    pack_grouped,
     pack_stencil,
     pack_stencil_int8,
     pack_weight,
@@ -44,7 +45,7 @@ from pointwise.engine.cpu.weights import (
 Weight = Any
 """A weight in the order in which a loop reads it: one of the classes of ``engine.cpu.weights``."""
 
-ALGORITHMS = ("depthwise", "mixed", "winograd")
+ALGORITHMS = ("depthwise", "mixed", "grouped", "winograd")
 """The loops that run a convolution by itself."""
 
 
@@ -96,6 +97,8 @@ def why_not(convolution: Convolution, algorithm: str | None = None) -> str | Non
         return f"there is no such loop; there are {', '.join(ALGORITHMS)}"
     if algorithm == "depthwise" and not convolution.is_depthwise:
         return "its results read more than one channel"
+    if algorithm == "grouped" and (convolution.groups == 1 or convolution.is_depthwise):
+        return "it has no groups, or groups of one channel"
     if algorithm == "winograd" and not _winograd_tile_size(convolution):
         return "Winograd's loop takes 3×3 kernels of stride 1 that it makes faster"
     return None
@@ -138,7 +141,11 @@ def choose(
     if wanted and (tile_size := _winograd_tile_size(convolution)):
         channels = convolution.in_channels, convolution.out_channels
         return Choice("winograd", tile_size, winograd.is_large(*channels, convolution.dtype))
-    return Choice(algorithm or ("depthwise" if convolution.is_depthwise else "mixed"))
+    if algorithm is None:
+        algorithm = "depthwise" if convolution.is_depthwise else "mixed"
+        if algorithm == "mixed" and grouped.is_better(convolution):
+            algorithm = "grouped"
+    return Choice(algorithm)
 
 
 def _winograd_tile_size(convolution: Convolution) -> int:
@@ -153,6 +160,9 @@ def pack(choice: Choice, groups: int, weight: Tensor, bias: Tensor | None) -> We
     """A weight ``[C_out, C_in/groups, kh, kw]`` and its bias ``[C_out]`` for the loop chosen."""
     if choice.algorithm == "depthwise":
         return pack_stencil(weight, bias)
+    if choice.algorithm == "grouped":
+        shared = grouped.shared_width(len(weight) // groups, weight.shape[1], weight.dtype)
+        return pack_grouped(weight, bias, groups, shared)
     if choice.algorithm == "winograd" and not choice.transformed_each_run:
         return winograd.winograd_weight(weight, bias, choice.tile_size)
     return pack_weight(weight, bias, groups)
@@ -252,6 +262,8 @@ def _alone(x: Tensor, prepared: Prepared, out: Tensor, residual: Tensor | None) 
         return winograd.winograd_launch(x, weight, window, out, residual, activation)
     if choice.algorithm == "mixed":
         return mixed_launch(x, weight, window, out, residual, activation)
+    if choice.algorithm == "grouped":
+        return grouped.grouped_launch(x, weight, window, out, residual, activation)
     assert residual is None, "a depthwise convolution takes no residual"
     return depthwise_launch(x, weight, window, out, activation)
 

@@ -70,7 +70,7 @@ def microkernel(rows: int, vectors: int, walk: int, some: bool = False, asks: bo
         vector = vector_of(like)
 
         def codegen(context, builder, signature, arguments):
-            _Floats(builder, vector, (rows, vectors), walk, some, asks, arguments).emit()
+            Floats(builder, vector, (rows, vectors), walk, some, asks, arguments).emit()
             return context.get_dummy_value()
 
         whole = [types.int64] * 13
@@ -79,7 +79,7 @@ def microkernel(rows: int, vectors: int, walk: int, some: bool = False, asks: bo
     return run
 
 
-class _Floats(Product):
+class Floats(Product):
     """The LLVM of one microkernel."""
 
     def __init__(self, builder, vector: Vector, sizes, walk, some, asks, arguments) -> None:

@@ -12,7 +12,12 @@ from pointwise.engine.cpu.gemm_int8 import multiply as multiply_int8
 from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.moments import add_moments
 from pointwise.engine.cpu.vector import bytes_of, lanes_of, number
-from pointwise.engine.cpu.weights import PackedWeight, PackedWeightInt8, WinogradWeight
+from pointwise.engine.cpu.weights import (
+    GroupedWeight,
+    PackedWeight,
+    PackedWeightInt8,
+    WinogradWeight,
+)
 
 MIX = Layout("Mix", "*weight *bias depth columns out_row low:real high:real activation")
 """Of each group ``depth × columns``; results are rows ``out_row`` bytes apart, kept within ``low …
@@ -28,7 +33,7 @@ of a residual ``residual_scale`` times that, kept within ``low … high``; round
 
 
 def mix_arguments(
-    weight: PackedWeight | WinogradWeight, out_row: int, activation: str
+    weight: PackedWeight | GroupedWeight | WinogradWeight, out_row: int, activation: str
 ) -> Arguments:
     """A mix whose results are pixels of ``out_row`` bytes."""
     low, high, kind = kernel_form(activation, weight.dtype)

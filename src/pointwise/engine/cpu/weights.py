@@ -61,6 +61,42 @@ def pack_matrix(matrix: Tensor, bias: Tensor | None) -> PackedWeight:
 
 
 @dataclass(frozen=True)
+class GroupedWeight(Weights):
+    """A weight ``[C_out, C_in/groups, kh, kw]`` and its bias, as the loop of groups reads it.
+
+    A bundle is a group or, where groups are narrower than a register, one of those: then a lane's
+    weights are those of its own group.
+    """
+
+    packed: Tensor  # [bundles, columns/lanes, kh·kw·steps, lanes]
+    bias: Tensor | None  # [bundles, columns up to whole registers]
+    bundles: int
+    inputs: int  # channels that a bundle reads
+    columns: int  # channels that it makes
+    depth: int  # kh·kw·steps
+    shared: int  # the width of groups that share a register, or 0
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.packed.dtype
+
+
+def pack_grouped(weight: Tensor, bias: Tensor | None, groups: int, shared: int) -> GroupedWeight:
+    """Packs a weight of groups, which share registers if they are ``shared`` channels wide."""
+    if not shared:
+        own = pack_weight(weight, bias, groups)
+        inputs = weight.shape[1]
+        return GroupedWeight(own.packed, own.bias, groups, inputs, own.columns, own.depth, 0)
+    lanes = padded_columns(1, weight.dtype)
+    bundles, taps = -(-len(weight) // lanes), weight.shape[2] * weight.shape[3]
+    wide = weight.new_zeros(bundles * lanes, shared, taps)
+    wide[: len(weight)] = weight.flatten(2)
+    packed = wide.view(bundles, lanes, shared, taps).permute(0, 3, 2, 1).contiguous()
+    row = None if bias is None else pad_row(bias)
+    return GroupedWeight(packed, row, bundles, lanes, lanes, taps * shared, shared)
+
+
+@dataclass(frozen=True)
 class WinogradWeight(Weights):
     """A weight ``[C_out, C_in, 3, 3]`` for Winograd's loop, transformed, and its bias."""
 
