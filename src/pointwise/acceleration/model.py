@@ -18,8 +18,9 @@ from torch.utils import _pytree as pytree
 from pointwise.acceleration import holds
 from pointwise.acceleration.compiled import Compiled
 from pointwise.acceleration.module import Accelerated
-from pointwise.acceleration.precision import to_int8
+from pointwise.acceleration.precision import to_bf16, to_int8
 from pointwise.acceleration.trace import traced
+from pointwise.engine.cpu import isa, pairs
 from pointwise.messages import first_line
 
 
@@ -50,6 +51,10 @@ def accelerate(
     numbers between layers become, and is run in both precisions: ``cost`` of the result says how
     much they differ. On machines with AVX2 alone it is less: see the guide.
 
+    ``precision="bf16"`` multiplies bfloat16 numbers in convolutions and linear layers, and adds
+    them up in float32, on machines with AVX512-BF16. ``cost`` says how much results differ, on the
+    ``calibration`` data or, without them, on the example.
+
     Raises ValueError for a model in training mode, or one that ``precision`` does not suit,
     TypeError for what is not a module.
 
@@ -65,28 +70,50 @@ def accelerate(
         raise ValueError(
             "accelerate: the model, or a part of it, is in training mode; call model.eval() first"
         )
-    if precision not in (None, "int8"):
-        raise ValueError(
-            f"accelerate: precision must be 'int8', or None for the model's own, got {precision!r}"
-        )
-    if (precision is None) != (calibration is None):
-        given = "without" if calibration is None else "with"
-        raise ValueError(
-            f"accelerate: precision={precision!r} {given} calibration; int8 needs calibration "
-            "data, and nothing else does"
-        )
+    _check_precision(precision, calibration)
     _warn_of_hooks(model)
     args = tuple(example) if isinstance(example, (tuple, list)) else (example,)
     with torch.autocast("cpu", enabled=False):  # whether it is on is asked at every call
         found = _accelerated(model, args)
-        if calibration is None:
+        if precision is None:
             return found
         if isinstance(found, Compiled):
             raise ValueError(
-                "accelerate: precision='int8' needs a model that torch.export can trace; it said: "
-                f"{found.why}"
+                f"accelerate: precision={precision!r} needs a model that torch.export can trace; "
+                f"it said: {found.why}"
             )
+        if precision == "bf16":
+            return to_bf16(found, args, calibration)
+        assert calibration is not None
         return to_int8(found, calibration, len(args))
+
+
+def _check_precision(precision: str | None, calibration: Iterable[Any] | None) -> None:
+    if precision not in (None, "int8", "bf16"):
+        raise ValueError(
+            "accelerate: precision must be 'int8' or 'bf16', or None for the model's own, got "
+            f"{precision!r}"
+        )
+    if precision == "int8" and calibration is None:
+        raise ValueError(
+            "accelerate: precision='int8' needs calibration: a DataLoader or a list of batches of "
+            "data such as the model will see"
+        )
+    if precision is None and calibration is not None:
+        raise ValueError(
+            "accelerate: calibration is for a precision, 'int8' or 'bf16': give both, or neither"
+        )
+    if precision == "bf16" and pairs.WHY_NOT:
+        raise ValueError(
+            f"accelerate: precision='bf16': {pairs.WHY_NOT}, which {_here()}. Leave precision out: "
+            "float32 is faster here"
+        )
+
+
+def _here() -> str:
+    if isa.is_less_than_best():
+        return f"{isa.VARIABLE}={isa.ISA.name} leaves out"
+    return "this processor does not have"
 
 
 def _warn_of_hooks(model: nn.Module) -> None:

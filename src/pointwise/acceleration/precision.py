@@ -1,14 +1,16 @@
-"""``accelerate(…, precision="int8")``: an accelerated model in int8, and what that costs."""
+"""``accelerate(…, precision=…)``: an accelerated model in int8 or bf16, and what that costs."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from pointwise.acceleration.bf16 import in_bf16
 from pointwise.acceleration.module import Accelerated
 from pointwise.acceleration.quantisation_cost import QuantisationCost
 from pointwise.acceleration.quantise import asked_for, chosen, in_bytes
@@ -40,6 +42,23 @@ def to_int8(found: Accelerated, calibration: Iterable[Any], inputs: int) -> Acce
     return new
 
 
+def to_bf16(found: Accelerated, example: tuple, calibration: Iterable[Any] | None) -> Accelerated:
+    """The accelerated model with products of bfloat16; see ``accelerate``."""
+    data = "example" if calibration is None else "calibration"
+    given = [example] if calibration is None else calibration
+    batches = _batches(found, given, len(example))
+    tensors = found._constants.tensors()
+    graph = in_bf16(found._graph, tensors)
+    if graph is None:
+        raise ValueError(
+            "accelerate: precision='bf16' has nothing to work on: no linear layer of this model, "
+            "and no convolution without groups, is in float32. Leave precision out"
+        )
+    new = found.with_graph(graph, tensors)
+    new.cost = replace(_cost(found, new, batches), precision="bf16", data=data)
+    return new
+
+
 def _batches(
     found: Accelerated, calibration: Iterable[Any], inputs: int
 ) -> list[tuple[tuple, Tensor | None]]:
@@ -65,7 +84,7 @@ def _batches(
         found.check(leaves)
         batches.append((args, labels))
     if not batches:
-        raise ValueError("accelerate: calibration has no batches; int8 needs examples of the data")
+        raise ValueError("accelerate: calibration has no batches; it takes examples of the data")
     return batches
 
 

@@ -17,9 +17,7 @@ TEAM = 8
 _JOINED_WEIGHT = 2 * 1024 * 1024
 
 
-def cut_bands(
-    window: Window, bytes_of_row: int, most: int, copies: int = 1
-) -> tuple[int, int]:
+def cut_bands(window: Window, bytes_of_row: int, most: int, copies: int = 1) -> tuple[int, int]:
     """(rows in a band, bands in an image): of at most ``most`` bytes, the same for each thread.
 
     ``copies`` programs make a band.

@@ -86,12 +86,12 @@ class _Taps(Floats):
 
         def tap(a, b, *sums):
             self.a, self.b = a, b
-            sums = self.of_shared(sums) if self.shared else super(_Taps, self).multiplied(sums)
-            return self.plus(a, self.by_tap), self.plus(b, step), *sums
+            after = self.of_shared(sums) if self.shared else super(_Taps, self).multiplied([*sums])
+            return self.plus(a, self.by_tap), self.plus(b, step), *after
 
         def line(a, b, *sums):
-            _, b, *sums = repeat(self.builder, self.taps_x, [a, b, *sums], tap)
-            return self.plus(a, self.by_line), b, *sums
+            _, b, *after = repeat(self.builder, self.taps_x, [a, b, *sums], tap)
+            return self.plus(a, self.by_line), b, *after
 
         return repeat(self.builder, self.taps_y, [self.a, self.b, *sums], line)[2:]
 

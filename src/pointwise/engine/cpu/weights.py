@@ -53,6 +53,27 @@ def pack_weight(weight: Tensor, bias: Tensor | None, groups: int = 1) -> PackedW
     return PackedWeight(pack_kernels(weight, groups), row, groups, columns, depth)
 
 
+@dataclass(frozen=True)
+class PairedWeight(PackedWeight):
+    """One of a single group for products of bfloat16: two steps of depth side by side."""
+
+    # packed: [1, C_out/lanes, ⌈kh·kw·C_in / 2⌉, lanes, 2]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float32  # of what it is multiplied with, and of sums
+
+
+def pack_pairs(weight: Tensor, bias: Tensor | None) -> PairedWeight:
+    """Packs a weight in float32, rounded to bfloat16, with zeros behind an odd last step."""
+    own = pack_weight(weight, bias)
+    panels = own.packed[0]
+    if own.depth % 2:
+        panels = torch.cat([panels, panels.new_zeros(len(panels), 1, panels.shape[2])], 1)
+    paired = panels.unflatten(1, (-1, 2)).mT.to(torch.bfloat16).contiguous()
+    return PairedWeight(paired[None], own.bias, 1, own.columns, own.depth)
+
+
 def pack_matrix(matrix: Tensor, bias: Tensor | None) -> PackedWeight:
     """Packs a weight ``[K, C_out]`` of rows that are gathered in the same order."""
     depth, columns = matrix.shape

@@ -111,8 +111,16 @@ _KERNELS = {shared: by_dtype(_loop_of(shared), f"grouped_{shared}") for shared i
 
 
 def is_better(convolution: Convolution) -> bool:
-    """Whether a convolution had better run in this loop."""
-    return convolution.groups > 1 and convolution.dtype != torch.uint8
+    """Whether a convolution of groups is faster here than with its patches gathered.
+
+    Measured with AVX2 (``benchmarks/grouped.py``): wide groups multiply as much for each number
+    that is gathered, and 1×1 kernels need not gather.
+    """
+    window, columns = convolution.window, convolution.out_channels // convolution.groups
+    if convolution.groups == 1 or convolution.is_depthwise or convolution.dtype == torch.uint8:
+        return False
+    lanes = REGISTER_BYTES // convolution.dtype.itemsize
+    return columns <= lanes if window.taps == 1 else columns < 4 * lanes
 
 
 def shared_width(outputs: int, inputs: int, dtype: torch.dtype) -> int:
