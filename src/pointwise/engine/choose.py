@@ -35,7 +35,6 @@ from pointwise.engine.cpu.weights import (
     PackedWeightInt8,
     StencilWeight,
     StencilWeightInt8,
-    pack_grouped,
     pack_pairs,
     pack_stencil,
     pack_stencil_int8,
@@ -159,9 +158,14 @@ def choose(
         return Choice("winograd", tile_size, winograd.is_large(*channels, convolution.dtype))
     if algorithm is None:
         algorithm = "depthwise" if convolution.is_depthwise else "mixed"
-        if algorithm == "mixed" and grouped.is_better(convolution):
+        if algorithm == "mixed" and _is_better_grouped(convolution):
             algorithm = "grouped"
     return Choice(algorithm)
+
+
+def _is_better_grouped(convolution: Convolution) -> bool:
+    columns = convolution.out_channels // convolution.groups
+    return grouped.is_better(convolution.window, columns, convolution.groups, convolution.dtype)
 
 
 def _winograd_tile_size(convolution: Convolution) -> int:
@@ -177,8 +181,7 @@ def pack(choice: Choice, groups: int, weight: Tensor, bias: Tensor | None) -> We
     if choice.algorithm == "depthwise":
         return pack_stencil(weight, bias)
     if choice.algorithm == "grouped":
-        shared = grouped.shared_width(len(weight) // groups, weight.shape[1], weight.dtype)
-        return pack_grouped(weight, bias, groups, shared)
+        return grouped.pack(weight, bias, groups)
     if choice.algorithm == "winograd" and not choice.transformed_each_run:
         return winograd.winograd_weight(weight, bias, choice.tile_size)
     if choice.bf16:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pointwise.convolution.problem import Convolution
 from pointwise.convolution.window import Window
 from pointwise.engine.cpu.activation import activate
 from pointwise.engine.cpu.by_dtype import by_dtype
@@ -24,7 +23,7 @@ from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.mix import MIX, mix_arguments
 from pointwise.engine.cpu.taps import points_of
 from pointwise.engine.cpu.vector import REGISTER_BYTES, bytes_of, lanes_of, number
-from pointwise.engine.cpu.weights import GroupedWeight
+from pointwise.engine.cpu.weights import GroupedWeight, pack_grouped
 from pointwise.engine.cpu.window import WINDOW, window_arguments
 
 _LAYOUT = Layout(
@@ -110,23 +109,21 @@ SHARED = (0, 2, 4, 8)
 _KERNELS = {shared: by_dtype(_loop_of(shared), f"grouped_{shared}") for shared in SHARED}
 
 
-def is_better(convolution: Convolution) -> bool:
-    """Whether a convolution of groups is faster here than with its patches gathered.
+def is_better(window: Window, columns: int, groups: int, dtype: torch.dtype) -> bool:
+    """Whether groups of so many ``columns`` each are faster here than with patches gathered.
 
     Measured with AVX2 (``benchmarks/grouped.py``): wide groups multiply as much for each number
     that is gathered, and 1×1 kernels need not gather.
     """
-    window, columns = convolution.window, convolution.out_channels // convolution.groups
-    if convolution.groups == 1 or convolution.is_depthwise or convolution.dtype == torch.uint8:
-        return False
-    lanes = REGISTER_BYTES // convolution.dtype.itemsize
-    return columns <= lanes if window.taps == 1 else columns < 4 * lanes
-
-
-def shared_width(outputs: int, inputs: int, dtype: torch.dtype) -> int:
-    """How wide groups are that share a register; 0 where each has its own."""
     lanes = REGISTER_BYTES // dtype.itemsize
-    return inputs if outputs == inputs < lanes and inputs in SHARED else 0
+    return groups > 1 and (columns <= lanes if window.taps == 1 else columns < 4 * lanes)
+
+
+def pack(weight: Tensor, bias: Tensor | None, groups: int) -> GroupedWeight:
+    """A weight ``[C_out, C_in/groups, kh, kw]`` and its bias as this loop reads them."""
+    lanes, inputs = REGISTER_BYTES // weight.element_size(), weight.shape[1]
+    shared = len(weight) == inputs * groups and inputs < lanes and inputs in SHARED
+    return pack_grouped(weight, bias, groups, inputs if shared else 0)
 
 
 def grouped_launch(
