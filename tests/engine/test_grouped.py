@@ -129,8 +129,8 @@ def test_where_it_is_chosen():
         given = describe((1, width * groups, 9, 9), size, (1, 1), (0,) * 4, (1, 1), groups, F32)
         return choose.choose(given).algorithm
 
-    assert chosen(4, 3) == chosen(lanes, 3) == chosen(2 * lanes, 3) == chosen(lanes, 1) == "grouped"
-    assert chosen(4 * lanes, 3) == chosen(2 * lanes, 1) == chosen(8, 3, groups=1) == "mixed"
+    assert chosen(4, 3) == chosen(lanes, 3) == chosen(4 * lanes, 3) == chosen(lanes, 1) == "grouped"
+    assert chosen(5 * lanes, 3) == chosen(2 * lanes, 1) == chosen(8, 3, groups=1) == "mixed"
     assert chosen(1, 3) == "depthwise"
 
 
@@ -167,3 +167,23 @@ def test_gradients_reach_it(monkeypatch):
     assert len(launched) == 5  # a phase of the stride each
     exact = torch.autograd.grad(F.conv2d(x, weight, None, 2, 1, 1, 4).square().sum(), (x, weight))
     torch.testing.assert_close((x.grad, weight.grad), exact)
+
+
+# Narrow groups are taken several at once; one's number that is not finite is not the others'.
+@pytest.mark.parametrize(("inputs", "outputs", "groups"), [(2, 2, 12), (4, 4, 7), (3, 5, 4),
+                                                           (4, 2, 32), (8, 8, 3)])  # fmt: skip
+@pytest.mark.parametrize("dtype", [F32, F64])
+def test_the_gradient_of_the_weight(inputs, outputs, groups, dtype):
+    x = image(2, inputs * groups, 7, 6, dtype=dtype)
+    size = (outputs * groups, inputs, 3, 3)
+    given = describe(x.shape, size, (2, 1), (1,) * 4, (1, 1), groups, dtype)
+    grad = image(*given.shape, seed=1, dtype=dtype)
+    x[:, 0] = torch.inf
+    found = choose.weight_gradient(given, grad, x)
+    exact = torch.nn.grad.conv2d_weight(x.double(), size, grad.double(), (2, 1), 1, 1, groups)
+    finite = exact.isfinite()
+    assert (found.isfinite() == finite).all()
+    tolerance = 16 * torch.finfo(dtype).eps * grad[:, 0].numel() ** 0.5
+    torch.testing.assert_close(
+        found[finite].double(), exact[finite], rtol=tolerance, atol=tolerance
+    )

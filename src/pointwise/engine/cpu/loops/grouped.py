@@ -116,7 +116,7 @@ def is_better(window: Window, columns: int, groups: int, dtype: torch.dtype) -> 
     that is gathered, and 1×1 kernels need not gather.
     """
     lanes = REGISTER_BYTES // dtype.itemsize
-    return groups > 1 and (columns <= lanes if window.taps == 1 else columns < 4 * lanes)
+    return groups > 1 and columns <= (lanes if window.taps == 1 else 4 * lanes)
 
 
 def pack(weight: Tensor, bias: Tensor | None, groups: int) -> GroupedWeight:
