@@ -1,17 +1,17 @@
-"""Models whose products are of bfloat16: ``accelerate(…, precision="bf16")``.
+"""Models with products of bfloat16: by ``precision="bf16"``, in bfloat16, or under autocast.
 
 A machine without AVX512-BF16 runs these in ``test_bf16_emulated``.
 """
 
 from __future__ import annotations
 
+import copy
 import io
 
 import pytest
 import torch
 from torch import nn
 
-import pointwise
 from pointwise.acceleration import accelerate
 from pointwise.engine.cpu import pairs
 
@@ -108,9 +108,84 @@ def test_a_model_without_products_is_refused(images):
         accelerate(nn.ReLU().eval(), images, precision="bf16")
 
 
-def test_other_sizes_and_the_same_weights(model, images):
+def test_other_sizes(model, images):
     fast = accelerate(model, images, precision="bf16")
     other = torch.randn(1, 3, 48, 40)
     with torch.no_grad():
         assert error(fast(other), model(other)) < 1e-2
-    assert pointwise.accelerate is accelerate
+
+
+# --- models in bfloat16, and autocast -------------------------------------------------------------
+
+
+def kernels_of(fast) -> list[str]:
+    (report,) = fast.reports()
+    assert not report.why, report
+    return [entry.what for entry in report.fused]
+
+
+def test_a_model_in_bfloat16_runs_as_kernels(model, images):
+    half = copy.deepcopy(model).bfloat16()
+    fast = accelerate(half, images.bfloat16())
+    found = fast(images.bfloat16())
+    assert found.dtype == torch.bfloat16
+    assert sum("bf16" in what for what in kernels_of(fast)) == 5
+    with torch.no_grad():
+        exact = copy.deepcopy(half).float()(images.bfloat16().float())
+    assert error(found.float(), exact) < 8e-3
+    with pytest.raises(ValueError, match="must be a bfloat16 tensor"):
+        fast(images)
+    assert next(fast.parameters()).dtype == torch.bfloat16
+
+
+def test_a_model_that_asks_for_types_itself_stays_as_it_is(images):
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 8, 3).bfloat16()
+
+        def forward(self, x):
+            return self.conv(x.bfloat16())
+
+    mixed = Mixed().eval()
+    fast = accelerate(mixed, images)
+    with torch.no_grad():
+        torch.testing.assert_close(fast(images), mixed(images))
+
+
+def test_autocast_has_kernels_and_the_types_of_pytorch(model, images):
+    class Two(nn.Module):
+        def __init__(self, inner) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x):
+            x = self.inner(x)
+            return x, x.softmax(1)
+
+    both = Two(model).eval()
+    fast = accelerate(both, images)
+    before = fast(images)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        wanted = both(images)
+        fast(images)  # says which types there are
+        found = fast(images)
+    assert [x.dtype for x in found] == [x.dtype for x in wanted]
+    assert found[0].dtype == torch.bfloat16
+    assert error(found[0].float(), before[0]) < 1e-2
+    twin = fast._autocast._twins[0]
+    assert sum("bf16" in what for what in kernels_of(twin)) == 5
+    assert torch.equal(fast(images)[0], before[0])
+    with torch.autocast("cpu", torch.float16):  # no kernels of these
+        fast(images)
+    assert "autocast" in str(fast.reports())
+
+
+def test_new_weights_reach_autocast(model, images):
+    fast, other = (accelerate(copy.deepcopy(model), images) for _ in range(2))
+    state = {name: tensor * 0 for name, tensor in other.state_dict().items()}
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert fast(images).any()
+        assert fast(images).any()
+        fast.load_state_dict(state, strict=False)
+        assert not fast(images).any()

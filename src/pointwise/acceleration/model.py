@@ -6,6 +6,7 @@ model, torch.compile takes over.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterable
 from typing import Any
@@ -16,9 +17,10 @@ from torch.nn.modules import module as hooks
 from torch.utils import _pytree as pytree
 
 from pointwise.acceleration import holds
+from pointwise.acceleration.bf16 import is_in_bf16, widened
 from pointwise.acceleration.compiled import Compiled
 from pointwise.acceleration.module import Accelerated
-from pointwise.acceleration.precision import to_bf16, to_int8
+from pointwise.acceleration.precision import of_bf16, to_bf16, to_int8
 from pointwise.acceleration.trace import traced
 from pointwise.engine.cpu import isa, pairs
 from pointwise.messages import first_line
@@ -74,6 +76,8 @@ def accelerate(
     _warn_of_hooks(model)
     args = tuple(example) if isinstance(example, (tuple, list)) else (example,)
     with torch.autocast("cpu", enabled=False):  # whether it is on is asked at every call
+        if precision is None and not pairs.WHY_NOT and is_in_bf16(model):
+            return _of_bf16(model, args)
         found = _accelerated(model, args)
         if precision is None:
             return found
@@ -161,6 +165,17 @@ def _accelerated(model: nn.Module, args: tuple) -> Accelerated | Compiled:
         stacklevel=3,
     )
     return Compiled(model, reasons[-1])
+
+
+def _of_bf16(model: nn.Module, args: tuple) -> Accelerated | Compiled:
+    """A model in bfloat16: kernels run the same in float32, with products of bfloat16."""
+    wide = copy.deepcopy(model)._apply(widened)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what is not the model that was given
+        found = _accelerated(wide, pytree.tree_map(widened, args))
+    if isinstance(found, Compiled):  # it asks for types itself, say
+        return _accelerated(model, args)
+    return of_bf16(found, model, args)
 
 
 def _apart(args: tuple) -> tuple:

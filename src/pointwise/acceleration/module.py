@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from pointwise.acceleration import guards, saved
+from pointwise.acceleration.autocast import UnderAutocast
+from pointwise.acceleration.bf16 import in_bf16
 from pointwise.acceleration.frozen import Frozen
 from pointwise.acceleration.guards import Traced
 from pointwise.acceleration.plan import Plan
@@ -52,7 +55,8 @@ class Accelerated(nn.Module):
         self._plans = Plans()
         self._lock = threading.Lock()
         self._warned = False
-        self.cost: QuantisationCost | None = None  # of int8
+        self._autocast = UnderAutocast()
+        self.cost: QuantisationCost | None = None  # of int8 or bf16
         if like is not None:
             self.like = nn.Parameter(like, requires_grad=False)
 
@@ -70,6 +74,11 @@ class Accelerated(nn.Module):
             )
         key = why_not_now() or key_of(inputs)
         plan: Plan | str | None
+        if isinstance(key, str) and torch.is_autocast_enabled("cpu"):
+            results = self._autocast.run(self, inputs)
+            if results is not None:
+                return pytree.tree_unflatten(results, self.out_spec)
+            key += "; without autocast it runs as kernels in float32, which are faster here"
         if isinstance(key, str):
             self.check(inputs)
             plan = self._plans.note(key)
@@ -112,6 +121,13 @@ class Accelerated(nn.Module):
                 plan = self._plans.make(key, self._graph, self._constants, inputs)
             return plan
 
+    def in_bf16(self) -> Accelerated:
+        """The same with products of bfloat16; itself where it has none that can be."""
+        with self._lock:
+            tensors = self._constants.tensors()
+        graph = in_bf16(self._graph, tensors)
+        return self if graph is None else self.with_graph(graph, tensors)
+
     def run_plain(self, inputs: Sequence[Any]) -> Any:
         """The graph call by call, in PyTorch, which sees autocast and torch.func's transforms."""
         with self._lock:
@@ -138,6 +154,20 @@ class Accelerated(nn.Module):
             self.out_spec,
             self._like(),
         )
+
+    def with_types(
+        self, graph: fx.Graph, tensors: dict[str, Tensor], inputs: Sequence[torch.dtype | None]
+    ) -> Accelerated:
+        """``with_graph`` for tensors of other types among the inputs; its own is bfloat16."""
+        new = self.with_graph(graph, tensors)
+        new._traced = [
+            found if dtype is None else replace(found, dtype=str(dtype).removeprefix("torch."))
+            for found, dtype in zip(self._traced, inputs, strict=True)
+        ]
+        like = new._like()
+        if like is not None:
+            new.like = nn.Parameter(like.bfloat16(), requires_grad=False)
+        return new
 
     def _like(self) -> Tensor | None:
         """The empty tensor that tells the type of the weights, if there are any."""
@@ -202,6 +232,7 @@ class Accelerated(nn.Module):
                 return
             copies = {name: given[name].detach().clone().contiguous() for name in tensors}
             self._constants = Frozen(self._graph, copies)
+            self._autocast = UnderAutocast()
             self._plans.clear()
 
     # --- saved ---

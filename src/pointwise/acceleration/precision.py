@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from pointwise.acceleration.bf16 import in_bf16
+from pointwise.acceleration.bf16 import between_bf16
 from pointwise.acceleration.module import Accelerated
 from pointwise.acceleration.quantisation_cost import QuantisationCost
 from pointwise.acceleration.quantise import asked_for, chosen, in_bytes
@@ -47,16 +48,31 @@ def to_bf16(found: Accelerated, example: tuple, calibration: Iterable[Any] | Non
     data = "example" if calibration is None else "calibration"
     given = [example] if calibration is None else calibration
     batches = _batches(found, given, len(example))
-    tensors = found._constants.tensors()
-    graph = in_bf16(found._graph, tensors)
-    if graph is None:
+    new = found.in_bf16()
+    if new is found:
         raise ValueError(
             "accelerate: precision='bf16' has nothing to work on: no linear layer of this model, "
             "and no convolution without groups, is in float32. Leave precision out"
         )
-    new = found.with_graph(graph, tensors)
     new.cost = replace(_cost(found, new, batches), precision="bf16", data=data)
     return new
+
+
+def of_bf16(found: Accelerated, model: nn.Module, args: tuple) -> Accelerated:
+    """A model in bfloat16 of ``found``, the same in float32: with products of bfloat16.
+
+    What is between them stays float32, and is not rounded again.
+    """
+    inputs = [_dtype(x) for x in pytree.tree_leaves(args)]
+    with torch.no_grad():
+        results = [_dtype(x) for x in pytree.tree_leaves(model(*args))]
+    new = found.in_bf16()
+    graph = between_bf16(new._graph, inputs, results)
+    return found.with_types(graph, new._constants.tensors(), inputs)
+
+
+def _dtype(x: Any) -> torch.dtype | None:
+    return x.dtype if isinstance(x, Tensor) else None
 
 
 def _batches(
