@@ -210,7 +210,7 @@ def main(arguments: list[str] | None = None) -> int:
         return report(*(json.loads(file.read_text()) for file in given.compare))
     emulate = not given.no_emulation and not witness_engine.has_vnni()
     if emulate:
-        witness_engine.emulate_vnni()
+        witness_engine.emulate()
     launches = witness_engine.Launches()
     launches.count()
     chosen = entries(given.only)

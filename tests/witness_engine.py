@@ -1,4 +1,5 @@
-"""What the witness has to know of the engine: its launches, its kernels, and bytes without VNNI.
+"""What the witness has to know of the engine: its launches, its kernels, and how to run those of
+other processors.
 
 Modules move during a rebuild, so everything is found by name in whatever modules are loaded, and
 what is not found is left alone.
@@ -77,7 +78,7 @@ def _is_kernel(found: Any) -> bool:
     return kind.__name__ == "kernel" and kind.__module__.startswith("pointwise")
 
 
-# --- bytes on machines without VNNI ---------------------------------------------------------------
+# --- instructions that this machine lacks ---------------------------------------------------------
 
 
 def has_vnni() -> bool:
@@ -85,8 +86,8 @@ def has_vnni() -> bool:
     return all(features.get(name) for name in _VNNI)
 
 
-def emulate_vnni(wanted: Sequence[str] = _VNNI) -> None:
-    """Imports ``pointwise`` and lets its kernels of bytes run as if the machine had the features.
+def emulate(wanted: Sequence[str] = _VNNI) -> None:
+    """Imports ``pointwise`` and lets its kernels run as if the machine had the features.
 
     Every instruction that kernels ask LLVM for by name is written in other words, exactly. Numba is
     told the machine's own features, the package those that are wanted on top. Compiled kernels are
@@ -138,6 +139,52 @@ def _dot_bytes(builder: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
     for number in range(4):
         sums = builder.add(sums, _lanes(builder, products, range(number, 4 * lanes, 4)))
     builder.ret(sums)
+
+
+def _dot_pairs(builder: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+    """``vdpbf16ps``: sums of float32, plus in each lane two products of bfloat16, one by one."""
+    sums, *factors = args
+    whole = ir.VectorType(_I32, sums.type.count)
+    bits = [builder.bitcast(factor, whole) for factor in factors]
+
+    def every(value: int) -> ir.Constant:
+        return ir.Constant(whole, [value] * whole.count)
+
+    for half in (
+        [builder.and_(x, every(-65536)) for x in bits],
+        [builder.shl(x, every(16)) for x in bits],
+    ):
+        numbers = [builder.bitcast(x, sums.type) for x in half]
+        sums = builder.fadd(sums, builder.fmul(*numbers))
+    builder.ret(sums)
+
+
+def _narrow_pairs(builder: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+    """``vcvtne2ps2bf16``: two registers as one of bfloat16, the second one's numbers first.
+
+    Rounded half to even; subnormal numbers become zeros, and a NaN stays one.
+    """
+    high, low = args
+    count = low.type.count
+    whole, words = ir.VectorType(_I32, count), ir.VectorType(ir.IntType(16), count)
+
+    def every(value: int) -> ir.Constant:
+        return ir.Constant(whole, [value] * count)
+
+    def narrow(value: ir.Value) -> ir.Value:
+        bits = builder.bitcast(value, whole)
+        top = builder.lshr(bits, every(16))
+        odd = builder.and_(top, every(1))
+        rounded = builder.lshr(builder.add(builder.add(bits, every(0x7FFF)), odd), every(16))
+        exponent = builder.and_(bits, every(0x7F800000))
+        small = builder.icmp_unsigned("==", exponent, every(0))
+        rounded = builder.select(small, builder.and_(top, every(0x8000)), rounded)
+        nan = builder.fcmp_unordered("uno", value, value)
+        return builder.trunc(builder.select(nan, builder.or_(top, every(0x40)), rounded), words)
+
+    order = ir.Constant(ir.VectorType(_I32, 2 * count), list(range(2 * count)))
+    both = builder.shuffle_vector(narrow(low), narrow(high), order)
+    builder.ret(builder.bitcast(both, builder.function.ftype.return_type))
 
 
 def _in_halves(narrow: str, operands: int) -> Callable:
@@ -219,6 +266,8 @@ def _lanes(builder: ir.IRBuilder, vector: ir.Value, which: range) -> ir.Value:
 
 _BODIES: dict[str, Callable] = {
     "llvm.x86.avx512.vpdpbusd.": _dot_bytes,
+    "llvm.x86.avx512bf16.dpbf16ps.": _dot_pairs,
+    "llvm.x86.avx512bf16.cvtne2ps2bf16.": _narrow_pairs,
     "llvm.x86.avx512.mask.cvtps2dq.512": _in_halves("llvm.x86.avx.cvt.ps2dq.256", 1),
     "llvm.x86.avx512.packssdw.512": _in_halves("llvm.x86.avx2.packssdw", 2),
     "llvm.x86.avx512.packuswb.512": _in_halves("llvm.x86.avx2.packuswb", 2),

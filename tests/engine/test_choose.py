@@ -42,7 +42,8 @@ def test_the_loop_of_a_convolution():
         ({"dtype": torch.float64, "activation": "gelu"}, None, "gelu in float64"),
         ({}, "depthwise", "its results read more than one channel"),
         ({"kernel": 5}, "winograd", "3×3 kernels of stride 1"),
-        ({}, "fft", "there is no such loop; there are depthwise, mixed, winograd"),
+        ({}, "grouped", "it has no groups, or groups of one channel"),
+        ({}, "fft", "there is no such loop; there are depthwise, mixed, grouped, winograd"),
     ],
 )
 def test_why_not(given, algorithm, why):

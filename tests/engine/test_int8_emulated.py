@@ -16,7 +16,7 @@ RUN = """
 import sys
 sys.path.insert(0, {tests!r})
 import witness_engine
-witness_engine.emulate_vnni({features!r})
+witness_engine.emulate({features!r})
 from pointwise.engine.cpu.dots import DOTS
 assert DOTS.title == {title!r}, DOTS
 import pytest

@@ -66,12 +66,14 @@ class Constants:
             self._likes[node] = value.shape, value.dtype
         return self._likes[node]
 
-    def packed_matrix(self, weight: fx.Node, bias: fx.Node | None) -> choose.Weight:
+    def packed_matrix(
+        self, weight: fx.Node, bias: fx.Node | None, choice: choose.Choice
+    ) -> choose.Weight:
         """``packed`` of a linear layer's weight ``[C_out, C_in]``."""
-        key = (weight, bias)
+        key = (weight, bias, choice)
         if key not in self._packed:
             matrix, row = self.value(weight), None if bias is None else self.value(bias)
-            self._packed[key] = choose.pack(choose.MIXED, 1, matrix[:, :, None, None], row)
+            self._packed[key] = choose.pack(choice, 1, matrix[:, :, None, None], row)
         return self._packed[key]
 
     def packed(

@@ -17,7 +17,7 @@ from pointwise.acceleration.constants import Constants
 from pointwise.acceleration.report import describe, path_of
 from pointwise.engine import choose
 from pointwise.engine.cpu.loops.excite import Excitation
-from pointwise.engine.cpu.weights import PackedWeight, StencilWeight
+from pointwise.engine.cpu.weights import GroupedWeight, PackedWeight, StencilWeight
 
 _WEIGHTS = (vocabulary.conv, vocabulary.linear)
 
@@ -69,9 +69,11 @@ class Frozen(Constants):
         self._let_go(weight, (weight, bias, groups, choice))
         return found
 
-    def packed_matrix(self, weight: fx.Node, bias: fx.Node | None) -> choose.Weight:
-        found = super().packed_matrix(weight, bias)
-        self._let_go(weight, (weight, bias))
+    def packed_matrix(
+        self, weight: fx.Node, bias: fx.Node | None, choice: choose.Choice
+    ) -> choose.Weight:
+        found = super().packed_matrix(weight, bias, choice)
+        self._let_go(weight, (weight, bias, choice))
         return found
 
     def packed_excitation(
@@ -105,7 +107,10 @@ class Frozen(Constants):
         weights = self._packed[key]
         if isinstance(weights, StencilWeight):
             return weights.weight.t().reshape(shape).contiguous()
-        if not isinstance(weights, PackedWeight) or weights.packed.dim() != 4:
+        if isinstance(weights, GroupedWeight) and weights.shared:
+            rows_of_taps = weights.packed.permute(0, 3, 2, 1).flatten(0, 1)
+            return rows_of_taps[: shape[0]].reshape(shape)
+        if not isinstance(weights, (PackedWeight, GroupedWeight)) or weights.packed.dim() != 4:
             return torch.empty(0)
         outputs, inputs, *kernel = (*shape, 1, 1) if len(shape) == 2 else shape
         groups, panels, depth, lanes = weights.packed.shape

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch.utils import _pytree as pytree
 
 from pointwise.acceleration import guards, saved
@@ -42,6 +43,14 @@ class Inputs:
     def check(self, leaves: Sequence[Any]) -> None:
         """Raises ValueError for inputs, in a row, that the trace does not hold for."""
         guards.check(leaves, self.traced, self.conditions)
+
+    def of_types(self, dtypes: Sequence[torch.dtype | None]) -> Inputs:
+        """The same for tensors of other types, in a row."""
+        traced = [
+            found if dtype is None else replace(found, dtype=str(dtype).removeprefix("torch."))
+            for found, dtype in zip(self.traced, dtypes, strict=True)
+        ]
+        return replace(self, traced=traced)
 
     def as_plain(self) -> dict[str, Any]:
         return {

@@ -9,6 +9,7 @@ convolution that the next one may do on the way is left ``Deferred`` until that 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, fx
@@ -24,6 +25,7 @@ from pointwise.engine.choose import Prepared
 from pointwise.engine.cpu.launch import Launch
 from pointwise.engine.cpu.loops import combine, winograd
 
+_CONVOLUTIONS = (vocabulary.conv, vocabulary.conv_bf16)
 _POINTWISE = ((1, 1), (0, 0, 0, 0), (1, 1), 1)  # stride, padding, dilation, groups
 
 
@@ -40,7 +42,7 @@ def _why_not_operands(x: Any, weight: Any, bias: Any, residual: Any, activation:
 
 def _described(
     plan: Builder, shape: Sequence[int], dtype: Any, weight: fx.Node, geometry: Sequence[Any],
-    activation: str,
+    activation: str, bf16: bool = False,
 ) -> Convolution | str:  # fmt: skip
     """A call as a convolution, or why it cannot run as one."""
     sizes, own = plan.constants.like(weight)
@@ -50,6 +52,7 @@ def _described(
         return "its input does not fit"  # and PyTorch says so
     stride, padding, dilation, groups = geometry
     found = describe(shape, sizes, stride, padding, dilation, groups, dtype, activation)
+    found = found._replace(bf16=bf16)
     return choose.why_not(found._replace(activation="none")) or found
 
 
@@ -69,13 +72,14 @@ def _prepared(
 
 def _conv(plan: Builder, node: fx.Node, x: Any, weight: Any, bias: Any, residual: Any,
           stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int,
-          activation: str) -> Value | Deferred | str:  # fmt: skip
+          activation: str, bf16: bool = False) -> Value | Deferred | str:  # fmt: skip
     why = _why_not_operands(x, weight, bias, residual, activation)
     if why:
         return why
     shape = x.prepared.shape if isinstance(x, Deferred) else x.shape
     geometry = (stride, padding, dilation, groups)
-    convolution = _described(plan, shape, dtype_of(x), weight.node, geometry, activation)
+    convolution = _described(plan, shape, dtype_of(x), weight.node, geometry, activation,
+                             bf16)  # fmt: skip
     if isinstance(convolution, str):
         return convolution
     behind = convolution.is_depthwise and residual is None and _leads_to_mix(plan, node)
@@ -85,7 +89,7 @@ def _conv(plan: Builder, node: fx.Node, x: Any, weight: Any, bias: Any, residual
     residual = plan.settled(residual)
     if residual is not None and residual.shape != prepared.shape:
         return "a residual of another shape"
-    if prepared.choice.algorithm == "winograd":
+    if prepared.choice.algorithm == "winograd" or prepared.choice.bf16:
         plan.ways[node] = f", {prepared.choice}"
     late = activation if activation != prepared.convolution.activation else "none"
     return _placed(plan, node, x, prepared, residual, late, behind)
@@ -111,6 +115,8 @@ def _placed(plan: Builder, node: fx.Node, x: Any, prepared: Prepared, residual: 
     if isinstance(x, Deferred) and x.value is None and choose.is_separable(x.prepared, prepared):
         if x.prepared.convolution.depth_multiplier > 1:
             return _behind_multiplier(plan, x, prepared, residual, late)
+        if x.before is not None and prepared.choice.bf16:  # there is no loop for all three
+            return _alone(plan, plan.settled(x), prepared, residual, late)
         if x.before is not None:
             chain = (x.before.prepared, x.prepared, prepared)
             return _launched(plan, x.before.x, chain, residual, late)
@@ -153,7 +159,7 @@ def _leads_to_inverted(plan: Builder, node: fx.Node, first: Prepared) -> bool:
     if late or not _leads_to_mix(plan, user):
         return True
     last = _reader(plan, user, second, depthwise=False)
-    return last is not None and choose.are_better_joined(second, last[1])
+    return last is not None and choose.can_follow(second, last[1])
 
 
 def _reader(
@@ -167,7 +173,8 @@ def _reader(
     if not {weight, bias} - {None} <= plan.constants.fixed:
         return None
     dtype = before.convolution.dtype
-    found = _described(plan, before.shape, dtype, weight, geometry, activation)  # type: ignore[arg-type]
+    bf16 = user.target is vocabulary.conv_bf16
+    found = _described(plan, before.shape, dtype, weight, geometry, activation, bf16)  # type: ignore[arg-type]
     if isinstance(found, str) or found.is_depthwise != depthwise or found.depth_multiplier > 1:
         return None
     prepared = _prepared(plan, found, weight, bias)  # type: ignore[arg-type]
@@ -177,7 +184,7 @@ def _reader(
 def _only_convolution_behind(node: fx.Node) -> fx.Node | None:
     """The convolution whose image a node is, if nobody else reads it."""
     user: Any = next(iter(node.users)) if len(node.users) == 1 else None
-    if user is None or user.target is not vocabulary.conv or user.args[0] is not node:
+    if user is None or user.target not in _CONVOLUTIONS or user.args[0] is not node:
         return None
     return user
 
@@ -278,7 +285,7 @@ def _in_order(plan: Builder, image: Value, prepared: Prepared, late: str) -> Val
 
 
 def _linear(plan: Builder, node: fx.Node, x: Any, weight: Any, bias: Any, residual: Any,
-            activation: str) -> Found:  # fmt: skip
+            activation: str, bf16: bool = False) -> Found:  # fmt: skip
     x, residual = plan.settled(x), plan.settled(residual)
     why = _why_not_operands(x, weight, bias, residual, activation)
     if why:
@@ -293,9 +300,15 @@ def _linear(plan: Builder, node: fx.Node, x: Any, weight: Any, bias: Any, residu
     rows = (x.fake.numel() // x.shape[-1], sizes[1], 1, 1)
     convolution = describe(rows, (*sizes, 1, 1), *_POINTWISE, dtype,
                            activation if late == "none" else "none")  # fmt: skip
+    convolution = convolution._replace(bf16=bf16)
+    if why := choose.why_not(convolution._replace(activation="none")):
+        return why
     key = None if bias is None else bias.node
-    packed = plan.constants.packed_matrix(weight.node, key)
-    prepared = Prepared(convolution, choose.MIXED, packed)
+    choice = choose.choose(convolution, algorithm="mixed")
+    packed = plan.constants.packed_matrix(weight.node, key, choice)
+    prepared = Prepared(convolution, choice, packed)
+    if bf16:
+        plan.ways[node] = f", {choice}"
     x = plan.as_rows(x)
     residual = None if residual is None else plan.as_rows(residual)
     out = plan.new(shape, x.dtype, pixels=False)
@@ -315,5 +328,7 @@ def _as_images(x: Tensor) -> Tensor:
 
 LOWERINGS: dict[Any, Callable[..., Found | Deferred]] = {
     vocabulary.conv: _conv,
+    vocabulary.conv_bf16: partial(_conv, bf16=True),
     vocabulary.linear: _linear,
+    vocabulary.linear_bf16: partial(_linear, bf16=True),
 }

@@ -6,6 +6,7 @@ model, torch.compile takes over.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import warnings
 from collections.abc import Iterable, Mapping
@@ -18,10 +19,12 @@ from torch.utils import _pytree as pytree
 
 from pointwise.acceleration import holds
 from pointwise.acceleration.arguments import Given
+from pointwise.acceleration.bf16 import is_in_bf16, widened
 from pointwise.acceleration.compiled import Compiled
 from pointwise.acceleration.module import Accelerated
-from pointwise.acceleration.precision import to_int8
+from pointwise.acceleration.precision import of_bf16, to_bf16, to_int8
 from pointwise.acceleration.trace import traced
+from pointwise.engine.cpu import dots, isa, pairs
 from pointwise.messages import first_line
 
 
@@ -54,7 +57,12 @@ def accelerate(
     ``calibration`` is a DataLoader or a list of batches of data such as the model will see (a few
     hundred samples are enough; labels, if there are any, behind the inputs). It shows how large the
     numbers between layers become, and is run in both precisions: ``cost`` of the result says how
-    much they differ. On machines with AVX2 alone it is less: see the guide.
+    much they differ. On machines with AVX2 alone it is less: see the guide; on those without it,
+    ValueError says that float32 is faster.
+
+    ``precision="bf16"`` multiplies bfloat16 numbers in convolutions and linear layers, and adds
+    them up in float32, on machines with AVX512-BF16. ``cost`` says how much results differ, on the
+    ``calibration`` data or, without them, on the example.
 
     Raises ValueError for a model in training mode, or one that ``precision`` does not suit,
     TypeError for what is not a module, and for an example that it does not take.
@@ -71,16 +79,7 @@ def accelerate(
         raise ValueError(
             "accelerate: the model, or a part of it, is in training mode; call model.eval() first"
         )
-    if precision not in (None, "int8"):
-        raise ValueError(
-            f"accelerate: precision must be 'int8', or None for the model's own, got {precision!r}"
-        )
-    if (precision is None) != (calibration is None):
-        given = "without" if calibration is None else "with"
-        raise ValueError(
-            f"accelerate: precision={precision!r} {given} calibration; int8 needs calibration "
-            "data, and nothing else does"
-        )
+    _check_precision(precision, calibration)
     _warn_of_hooks(model)
     args = tuple(example) if isinstance(example, (tuple, list)) else (example,)
     inputs = (args, dict(kwargs or {}))
@@ -89,15 +88,49 @@ def accelerate(
     except TypeError as error:
         raise TypeError(f"accelerate: the model does not take this example: {error}") from error
     with torch.autocast("cpu", enabled=False):  # whether it is on is asked at every call
+        if precision is None and not pairs.WHY_NOT and is_in_bf16(model):
+            return _of_bf16(model, inputs)
         found = _accelerated(model, inputs)
-        if calibration is None:
+        if precision is None:
             return found
         if isinstance(found, Compiled):
             raise ValueError(
-                "accelerate: precision='int8' needs a model that torch.export can trace; it said: "
-                f"{found.why}"
+                f"accelerate: precision={precision!r} needs a model that torch.export can trace; "
+                f"it said: {found.why}"
             )
+        if precision == "bf16":
+            return to_bf16(found, inputs, calibration)
+        assert calibration is not None
         return to_int8(found, calibration, sum(map(len, inputs)))
+
+
+def _check_precision(precision: str | None, calibration: Iterable[Any] | None) -> None:
+    if precision not in (None, "int8", "bf16"):
+        raise ValueError(
+            "accelerate: precision must be 'int8' or 'bf16', or None for the model's own, got "
+            f"{precision!r}"
+        )
+    if precision == "int8" and calibration is None:
+        raise ValueError(
+            "accelerate: precision='int8' needs calibration: a DataLoader or a list of batches of "
+            "data such as the model will see"
+        )
+    if precision is None and calibration is not None:
+        raise ValueError(
+            "accelerate: calibration is for a precision, 'int8' or 'bf16': give both, or neither"
+        )
+    why = {"int8": dots.WHY_NOT, "bf16": pairs.WHY_NOT}.get(precision or "")
+    if why:
+        raise ValueError(
+            f"accelerate: precision={precision!r}: {why}, which {_here()}. Leave precision out: "
+            "float32 is faster here"
+        )
+
+
+def _here() -> str:
+    if isa.is_less_than_best():
+        return f"{isa.VARIABLE}={isa.ISA.name} leaves out"
+    return "this processor does not have"
 
 
 def _warn_of_hooks(model: nn.Module) -> None:
@@ -146,6 +179,17 @@ def _accelerated(model: nn.Module, example: Given) -> Accelerated | Compiled:
         stacklevel=3,
     )
     return Compiled(model, reasons[-1])
+
+
+def _of_bf16(model: nn.Module, example: Given) -> Accelerated | Compiled:
+    """A model in bfloat16: kernels run the same in float32, with products of bfloat16."""
+    wide = copy.deepcopy(model)._apply(widened)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what is not the model that was given
+        found = _accelerated(wide, pytree.tree_map(widened, example))
+    if isinstance(found, Compiled):  # it asks for types itself, say
+        return _accelerated(model, example)
+    return of_bf16(found, model, example)
 
 
 def _apart(example: Given) -> Given:

@@ -12,6 +12,8 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from pointwise.acceleration import guards, saved
+from pointwise.acceleration.autocast import UnderAutocast
+from pointwise.acceleration.bf16 import in_bf16
 from pointwise.acceleration.frozen import Frozen
 from pointwise.acceleration.inputs import Inputs
 from pointwise.acceleration.plan import Plan
@@ -49,7 +51,8 @@ class Accelerated(nn.Module):
         self._plans = Plans()
         self._lock = threading.Lock()
         self._warned = False
-        self.cost: QuantisationCost | None = None  # of int8
+        self._autocast = UnderAutocast()
+        self.cost: QuantisationCost | None = None  # of int8 or bf16
         if like is not None:
             self.like = nn.Parameter(like, requires_grad=False)
 
@@ -62,6 +65,11 @@ class Accelerated(nn.Module):
         inputs = self.inputs.flat(args, kwargs)
         key = why_not_now() or key_of(inputs)
         plan: Plan | str | None
+        if isinstance(key, str) and torch.is_autocast_enabled("cpu"):
+            results = self._autocast.run(self, inputs)
+            if results is not None:
+                return pytree.tree_unflatten(results, self.out_spec)
+            key += "; without autocast it runs as kernels in float32, which are faster here"
         if isinstance(key, str):
             self.inputs.check(inputs)
             plan = self._plans.note(key)
@@ -100,6 +108,13 @@ class Accelerated(nn.Module):
                 plan = self._plans.make(key, self._graph, self._constants, inputs)
             return plan
 
+    def in_bf16(self) -> Accelerated:
+        """The same with products of bfloat16; itself where it has none that can be."""
+        with self._lock:
+            tensors = self._constants.tensors()
+        graph = in_bf16(self._graph, tensors)
+        return self if graph is None else self.with_graph(graph, tensors)
+
     def run_plain(self, inputs: Sequence[Any]) -> Any:
         """The graph call by call, in PyTorch, which sees autocast and torch.func's transforms."""
         with self._lock:
@@ -118,6 +133,17 @@ class Accelerated(nn.Module):
     def with_graph(self, graph: fx.Graph, tensors: dict[str, Tensor]) -> Accelerated:
         """The same for another graph of the same inputs and results."""
         return Accelerated(graph, tensors, self.inputs, self.out_spec, self._like())
+
+    def with_types(
+        self, graph: fx.Graph, tensors: dict[str, Tensor], inputs: Sequence[torch.dtype | None]
+    ) -> Accelerated:
+        """``with_graph`` for tensors of other types among the inputs; its own is bfloat16."""
+        new = self.with_graph(graph, tensors)
+        new.inputs = self.inputs.of_types(inputs)
+        like = new._like()
+        if like is not None:
+            new.like = nn.Parameter(like.bfloat16(), requires_grad=False)
+        return new
 
     def _like(self) -> Tensor | None:
         """The empty tensor that tells the type of the weights, if there are any."""
@@ -182,6 +208,7 @@ class Accelerated(nn.Module):
                 return
             copies = {name: given[name].detach().clone().contiguous() for name in tensors}
             self._constants = Frozen(self._graph, copies)
+            self._autocast = UnderAutocast()
             self._plans.clear()
 
     # --- saved ---

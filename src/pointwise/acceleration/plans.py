@@ -17,6 +17,7 @@ from pointwise.acceleration.micro_batches import make
 from pointwise.acceleration.plan import Plan
 from pointwise.acceleration.planner import PLAIN, Unplannable
 from pointwise.acceleration.report import Report
+from pointwise.engine.cpu import pairs
 from pointwise.engine.cpu.launch import threads
 from pointwise.engine.eager import why_not_plain
 
@@ -121,7 +122,13 @@ def _why_nothing(plan: Plan, graph: fx.Graph, constants: Constants, inputs: Sequ
     tensors = [x for x in (*inputs, *map(constants.value, fixed)) if isinstance(x, Tensor)]
     for dtype in dict.fromkeys(x.dtype for x in tensors if x.is_floating_point()):
         if dtype not in (torch.float32, torch.float64):
-            return f"it computes in {dtype}, and kernels in float32 and float64"
+            why = f"it computes in {dtype}, and kernels in float32 and float64"
+            if dtype != torch.bfloat16:
+                return why
+            here = (
+                "model.float() is faster here" if pairs.WHY_NOT else "accelerate runs its products"
+            )
+            return f"{why}; {here}"
     refused = [entry for entry in plan.entries if entry.why != PLAIN]
     if refused:
         return f"no call of it runs as a kernel; {refused[0].what}: {refused[0].why}"

@@ -1,19 +1,24 @@
-"""``accelerate(…, precision="int8")``: an accelerated model in int8, and what that costs."""
+"""``accelerate(…, precision=…)``: an accelerated model in int8 or bf16, and what that costs."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from pointwise.acceleration.arguments import Given, called
+from pointwise.acceleration.bf16 import between_bf16
 from pointwise.acceleration.module import Accelerated
 from pointwise.acceleration.quantisation_cost import QuantisationCost
 from pointwise.acceleration.quantise import asked_for, chosen, in_bytes
 from pointwise.acceleration.ranges import watch
-from pointwise.engine.cpu import dots
+
+Batch = tuple[Given, Tensor | None]
+"""Inputs, and labels if there are any."""
 
 
 def to_int8(found: Accelerated, calibration: Iterable[Any], inputs: int) -> Accelerated:
@@ -27,29 +32,55 @@ def to_int8(found: Accelerated, calibration: Iterable[Any], inputs: int) -> Acce
             "is in float32, without groups or depthwise, and followed by nothing, ReLU or ReLU6. "
             "Leave precision out"
         )
-    flat = [pytree.tree_leaves(given) for given, _ in batches]
+    flat = [found.inputs.flat(*given) for given, _ in batches]
     seen = watch(graph, list(tensors.values()), flat, asked_for(nodes))
     new = found.with_graph(*in_bytes(graph, tensors, nodes, seen))
     new.cost = _cost(found, new, batches)
-    if dots.WHY_NOT:
-        warnings.warn(
-            f"pointwise: {dots.WHY_NOT}, and this processor has none of them: precision='int8' "
-            "gives the same results as elsewhere, but is slower than float32",
-            stacklevel=3,
-        )
     return new
 
 
-def _batches(
-    found: Accelerated, calibration: Iterable[Any], inputs: int
-) -> list[tuple[tuple, Tensor | None]]:
+def to_bf16(found: Accelerated, example: Given, calibration: Iterable[Any] | None) -> Accelerated:
+    """The accelerated model with products of bfloat16; see ``accelerate``."""
+    data = "example" if calibration is None else "calibration"
+    batches: list[Batch] = [(example, None)]
+    if calibration is not None:
+        batches = _batches(found, calibration, sum(map(len, example)))
+    new = found.in_bf16()
+    if new is found:
+        raise ValueError(
+            "accelerate: precision='bf16' has nothing to work on: no linear layer of this model, "
+            "and no convolution without groups, is in float32. Leave precision out"
+        )
+    new.cost = replace(_cost(found, new, batches), precision="bf16", data=data)
+    return new
+
+
+def of_bf16(found: Accelerated, model: nn.Module, example: Given) -> Accelerated:
+    """A model in bfloat16 of ``found``, the same in float32: with products of bfloat16.
+
+    What is between them stays float32, and is not rounded again.
+    """
+    args, kwargs = example
+    inputs = [_dtype(x) for x in found.inputs.flat(args, kwargs)]
+    with torch.no_grad():
+        results = [_dtype(x) for x in pytree.tree_leaves(called(model, example))]
+    new = found.in_bf16()
+    graph = between_bf16(new._graph, inputs, results)
+    return found.with_types(graph, new._constants.tensors(), inputs)
+
+
+def _dtype(x: Any) -> torch.dtype | None:
+    return x.dtype if isinstance(x, Tensor) else None
+
+
+def _batches(found: Accelerated, calibration: Iterable[Any], inputs: int) -> list[Batch]:
     """Inputs and labels of each batch."""
     if isinstance(calibration, Tensor) or not isinstance(calibration, Iterable):
         raise TypeError(
             "accelerate: calibration must be a DataLoader or a list of batches, got "
             f"{type(calibration).__name__}; give [x] for a single batch x"
         )
-    batches: list[tuple[tuple, Tensor | None]] = []
+    batches: list[Batch] = []
     for item in calibration:
         args = tuple(item) if isinstance(item, (tuple, list)) else (item,)
         labels = None
@@ -64,9 +95,9 @@ def _batches(
                 f"part(s) of types {[type(part).__name__ for part in args]}"
             ) from error
         found.inputs.check(leaves)
-        batches.append((args, labels))
+        batches.append(((args, {}), labels))
     if not batches:
-        raise ValueError("accelerate: calibration has no batches; int8 needs examples of the data")
+        raise ValueError("accelerate: calibration has no batches; it takes examples of the data")
     return batches
 
 
@@ -75,8 +106,8 @@ def _cost(before: Accelerated, after: Accelerated, batches: list) -> Quantisatio
     samples = votes = same = labelled = 0
     right = [0, 0]
     error = total = 0.0
-    for args, labels in batches:
-        one, other = (_first(model(*args)) for model in (before, after))
+    for given, labels in batches:
+        one, other = (_first(called(model, given)) for model in (before, after))
         if one is None or other is None:
             continue
         samples += len(one) if one.dim() else 1

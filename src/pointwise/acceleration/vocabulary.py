@@ -44,6 +44,30 @@ def linear(
     return finish(out, residual, activation)
 
 
+def conv_bf16(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    activation: str,
+) -> Tensor:
+    """``conv`` of what is rounded to bfloat16, with sums in the type of ``x``."""
+    x, weight = (part.bfloat16().to(part.dtype) for part in (x, weight))
+    return conv(x, weight, bias, residual, stride, padding, dilation, groups, activation)
+
+
+def linear_bf16(
+    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str
+) -> Tensor:
+    """``linear`` of what is rounded to bfloat16, with sums in the type of ``x``."""
+    x, weight = (part.bfloat16().to(part.dtype) for part in (x, weight))
+    return linear(x, weight, bias, residual, activation)
+
+
 def activate(x: Tensor, activation: str) -> Tensor:
     return finish(x, None, activation)
 
@@ -234,10 +258,10 @@ def as_kernel(weight: Tensor) -> Tensor:
 FUNCTIONS = {
     function.__name__: function
     for function in (
-        conv, linear, activate, add, multiply, scale, affine, mean, max_pool, avg_pool, join,
-        squeeze_excite, layer_norm, channel_norm, norm_factor, norm_shift, as_type, scaled_weight,
-        shifted_bias, scaled_bias, merged_weight, merged_bias, norm_weight, phases_weight,
-        phases_bias, as_kernel,
+        conv, conv_bf16, linear, linear_bf16, activate, add, multiply, scale, affine, mean,
+        max_pool, avg_pool, join, squeeze_excite, layer_norm, channel_norm, norm_factor, norm_shift,
+        as_type, scaled_weight, shifted_bias, scaled_bias, merged_weight, merged_bias, norm_weight,
+        phases_weight, phases_bias, as_kernel,
     )
 } | vocabulary_int8.FUNCTIONS  # fmt: skip
 """Name to function, for what is written to a file."""

@@ -28,7 +28,8 @@ class Convolution(NamedTuple):
     """What is read (``window``), how channels are mixed, and what follows.
 
     Its weight is ``[out_channels, in_channels/groups, kh, kw]``. ``dtype`` is that of its input:
-    float32 or float64, or uint8 in a quantised network, where a ``rescaling`` follows.
+    float32 or float64, or uint8 in a quantised network, where a ``rescaling`` follows. With
+    ``bf16`` what is multiplied is rounded to bfloat16, and sums are float32.
     """
 
     window: Window
@@ -38,6 +39,7 @@ class Convolution(NamedTuple):
     dtype: torch.dtype
     activation: str = "none"
     rescaling: Rescaling | None = None
+    bf16: bool = False
 
     @property
     def shape(self) -> torch.Size:

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from pointwise.convolution import epilogue
 from pointwise.convolution.problem import Convolution, is_depthwise
-from pointwise.engine.cpu import dots
+from pointwise.engine.cpu import dots, pairs
 from pointwise.engine.cpu.cut import is_better_joined
 from pointwise.engine.cpu.gathers import stencil_int8
 from pointwise.engine.cpu.launch import Launch
-from pointwise.engine.cpu.loops import inverted, winograd
+from pointwise.engine.cpu.loops import grouped, inverted, winograd
 from pointwise.engine.cpu.loops.depthwise import depthwise_launch
 from pointwise.engine.cpu.loops.depthwise_gradient import stencil_weight_gradient
 from pointwise.engine.cpu.loops.input_gradient import (
@@ -35,6 +35,7 @@ from pointwise.engine.cpu.weights import (
     PackedWeightInt8,
     StencilWeight,
     StencilWeightInt8,
+    pack_pairs,
     pack_stencil,
     pack_stencil_int8,
     pack_weight,
@@ -44,7 +45,7 @@ from pointwise.engine.cpu.weights import (
 Weight = Any
 """A weight in the order in which a loop reads it: one of the classes of ``engine.cpu.weights``."""
 
-ALGORITHMS = ("depthwise", "mixed", "winograd")
+ALGORITHMS = ("depthwise", "mixed", "grouped", "winograd")
 """The loops that run a convolution by itself."""
 
 
@@ -54,8 +55,11 @@ class Choice(NamedTuple):
     algorithm: str
     tile_size: int = 0  # of Winograd: tiles are so many points high and wide
     transformed_each_run: bool = False  # of Winograd: the weight is transformed in every run
+    bf16: bool = False  # of mixed: products of bfloat16
 
     def __str__(self) -> str:
+        if self.bf16:
+            return "bf16"
         return f"Winograd {self.tile_size}×{self.tile_size}" if self.tile_size else self.algorithm
 
 
@@ -87,6 +91,8 @@ def why_not(convolution: Convolution, algorithm: str | None = None) -> str | Non
         return "there is nothing to compute"
     if convolution.dtype == torch.uint8:
         return _why_not_bytes(convolution)
+    if convolution.bf16 and (why := _why_not_bf16(convolution)):
+        return why
     if convolution.dtype not in (torch.float32, torch.float64):
         name = str(convolution.dtype).removeprefix("torch.")
         return f"kernels take float32 and float64, not {name}"
@@ -96,9 +102,19 @@ def why_not(convolution: Convolution, algorithm: str | None = None) -> str | Non
         return f"there is no such loop; there are {', '.join(ALGORITHMS)}"
     if algorithm == "depthwise" and not convolution.is_depthwise:
         return "its results read more than one channel"
+    if algorithm == "grouped" and (convolution.groups == 1 or convolution.is_depthwise):
+        return "it has no groups, or groups of one channel"
     if algorithm == "winograd" and not _winograd_tile_size(convolution):
         return "Winograd's loop takes 3×3 kernels of stride 1 that it makes faster"
     return None
+
+
+def _why_not_bf16(convolution: Convolution) -> str | None:
+    if convolution.dtype != torch.float32:
+        return "products of bfloat16 are of images in float32"
+    if convolution.groups > 1 or convolution.is_depthwise:
+        return "only convolutions of one group have products of bfloat16"
+    return pairs.WHY_NOT
 
 
 def _why_not_bytes(convolution: Convolution) -> str | None:
@@ -134,11 +150,22 @@ def choose(
     """
     if algorithm is not None and (why := why_not(convolution, algorithm)):
         raise ValueError(f"{algorithm} cannot run this convolution: {why}")
+    if convolution.bf16 and algorithm in (None, "mixed"):
+        return Choice("mixed", bf16=True)
     wanted = algorithm == "winograd" or (algorithm is None and constant)
     if wanted and (tile_size := _winograd_tile_size(convolution)):
         channels = convolution.in_channels, convolution.out_channels
         return Choice("winograd", tile_size, winograd.is_large(*channels, convolution.dtype))
-    return Choice(algorithm or ("depthwise" if convolution.is_depthwise else "mixed"))
+    if algorithm is None:
+        algorithm = "depthwise" if convolution.is_depthwise else "mixed"
+        if algorithm == "mixed" and _is_better_grouped(convolution):
+            algorithm = "grouped"
+    return Choice(algorithm)
+
+
+def _is_better_grouped(convolution: Convolution) -> bool:
+    columns = convolution.out_channels // convolution.groups
+    return grouped.is_better(convolution.window, columns, convolution.groups, convolution.dtype)
 
 
 def _winograd_tile_size(convolution: Convolution) -> int:
@@ -153,8 +180,12 @@ def pack(choice: Choice, groups: int, weight: Tensor, bias: Tensor | None) -> We
     """A weight ``[C_out, C_in/groups, kh, kw]`` and its bias ``[C_out]`` for the loop chosen."""
     if choice.algorithm == "depthwise":
         return pack_stencil(weight, bias)
+    if choice.algorithm == "grouped":
+        return grouped.pack(weight, bias, groups)
     if choice.algorithm == "winograd" and not choice.transformed_each_run:
         return winograd.winograd_weight(weight, bias, choice.tile_size)
+    if choice.bf16:
+        return pack_pairs(weight, bias)
     return pack_weight(weight, bias, groups)
 
 
@@ -200,7 +231,7 @@ def are_better_joined(first: Prepared, second: Prepared) -> bool:
 def can_lead(first: Prepared, second: Prepared) -> bool:
     """Whether a convolution had better run in one loop with the depthwise one behind it."""
     one, two = first.convolution, second.convolution
-    if one.dtype == torch.uint8:  # there is no such loop
+    if one.dtype == torch.uint8 or first.choice.bf16:  # there is no such loop
         return False
     packed = first.choice.algorithm == "mixed" or first.choice.transformed_each_run
     return (
@@ -212,9 +243,14 @@ def can_lead(first: Prepared, second: Prepared) -> bool:
     )
 
 
+def can_follow(second: Prepared, third: Prepared) -> bool:
+    """Whether a pointwise convolution had better run in the loop that makes two before it."""
+    return are_better_joined(second, third) and not third.choice.bf16  # there is no such loop
+
+
 def fused(*chain: Prepared) -> int:
     """How many of the next convolutions of a chain, up to three, had better run in one loop."""
-    if len(chain) > 2 and can_lead(*chain[:2]) and are_better_joined(*chain[1:3]):
+    if len(chain) > 2 and can_lead(*chain[:2]) and can_follow(*chain[1:3]):
         return 3
     return 2 if len(chain) > 1 and are_better_joined(*chain[:2]) else 1
 
@@ -252,6 +288,8 @@ def _alone(x: Tensor, prepared: Prepared, out: Tensor, residual: Tensor | None) 
         return winograd.winograd_launch(x, weight, window, out, residual, activation)
     if choice.algorithm == "mixed":
         return mixed_launch(x, weight, window, out, residual, activation)
+    if choice.algorithm == "grouped":
+        return grouped.grouped_launch(x, weight, window, out, residual, activation)
     assert residual is None, "a depthwise convolution takes no residual"
     return depthwise_launch(x, weight, window, out, activation)
 

@@ -17,10 +17,14 @@ TEAM = 8
 _JOINED_WEIGHT = 2 * 1024 * 1024
 
 
-def cut_bands(window: Window, bytes_of_row: int, most: int) -> tuple[int, int]:
-    """(rows in a band, bands in an image): of at most ``most`` bytes, the same for each thread."""
+def cut_bands(window: Window, bytes_of_row: int, most: int, copies: int = 1) -> tuple[int, int]:
+    """(rows in a band, bands in an image): of at most ``most`` bytes, the same for each thread.
+
+    ``copies`` programs make a band.
+    """
     lines = window.y.points
-    band = _balanced(lines, max(1, most // max(1, bytes_of_row)), window.images, threads())
+    most = max(1, most // max(1, bytes_of_row))
+    band = _balanced(lines, most, window.images * copies, threads())
     return band, -(-lines // band)
 
 

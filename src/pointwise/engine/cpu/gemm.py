@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from pointwise.engine.cpu.device import device
+from pointwise.engine.cpu.device import device, device_of
 from pointwise.engine.cpu.flow import chosen
 from pointwise.engine.cpu.isa import ISA
 from pointwise.engine.cpu.product import GENERAL, TILE, TURNED, Product
@@ -36,13 +36,16 @@ FROM_NOTHING, FROM_ROWS, FROM_BIAS = 0, 1, 2
 _I64 = ir.IntType(64)
 
 
-def microkernel(rows: int, vectors: int, walk: int, some: bool = False, asks: bool = False):
+def microkernel(
+    kind: type[Floats], rows: int, vectors: int, walk: int, some: bool = False, asks: bool = False
+):
     """C[rows, vectors·lanes] (+)= Σ_k A[r, k] · B[k, :], walked as ``Product`` says.
 
     Of ``some`` rows, and of the columns, only ``valid_rows`` and ``valid_columns`` are stored. The
     sum starts from zeros or, where ``start`` has FROM_ROWS, from the rows at ``source`` (which may
     be C), ``source_row`` bytes apart; with FROM_BIAS the row of ``vectors`` registers at ``bias``
-    is added to that. What is stored is kept within ``low … high``.
+    is added to that. What is stored is kept within ``low … high``. Of which ``kind`` numbers and
+    products are says its class.
     """
 
     @intrinsic
@@ -70,7 +73,7 @@ def microkernel(rows: int, vectors: int, walk: int, some: bool = False, asks: bo
         vector = vector_of(like)
 
         def codegen(context, builder, signature, arguments):
-            _Floats(builder, vector, (rows, vectors), walk, some, asks, arguments).emit()
+            kind(builder, vector, (rows, vectors), walk, some, asks, arguments).emit()
             return context.get_dummy_value()
 
         whole = [types.int64] * 13
@@ -79,7 +82,7 @@ def microkernel(rows: int, vectors: int, walk: int, some: bool = False, asks: bo
     return run
 
 
-class _Floats(Product):
+class Floats(Product):
     """The LLVM of one microkernel."""
 
     def __init__(self, builder, vector: Vector, sizes, walk, some, asks, arguments) -> None:
@@ -145,73 +148,82 @@ class _Floats(Product):
                     store_lanes(self.builder, place, value, self.mask(v) if masked else None)
 
 
-_wide = microkernel(ROWS, 2, GENERAL)
-_wide_asks = microkernel(ROWS, 2, GENERAL, asks=True)
-_wide_some = microkernel(ROWS, 2, GENERAL, some=True)  # for the last rows of a tile
-_wide_few = microkernel(ROWS // 2, 2, GENERAL, some=True)
-_narrow = microkernel(ROWS, 1, GENERAL)
-_narrow_some = microkernel(ROWS, 1, GENERAL, some=True)
-_row = microkernel(2, 4, GENERAL, some=True)  # for one or two rows: as fast as B comes in
-_wide_tile = microkernel(ROWS, 2, TILE, some=True, asks=True)
-_narrow_tile = microkernel(ROWS, 1, TILE, some=True)
-_wide_turned = microkernel(ROWS, 2, TURNED, asks=True)
-_wide_turned_some = microkernel(ROWS, 2, TURNED, some=True)
-_narrow_turned = microkernel(ROWS, 1, TURNED, some=True)
+def multiply_of(kind: type[Floats]):
+    """``multiply`` for one kind of numbers."""
+    wide = microkernel(kind, ROWS, 2, GENERAL)
+    wide_asks = microkernel(kind, ROWS, 2, GENERAL, asks=True)
+    wide_some = microkernel(kind, ROWS, 2, GENERAL, some=True)  # for the last rows of a tile
+    wide_few = microkernel(kind, ROWS // 2, 2, GENERAL, some=True)
+    narrow = microkernel(kind, ROWS, 1, GENERAL)
+    narrow_some = microkernel(kind, ROWS, 1, GENERAL, some=True)
+    # For one or two rows: as fast as B comes in.
+    few_rows = microkernel(kind, 2, 4, GENERAL, some=True)
+    wide_tile = microkernel(kind, ROWS, 2, TILE, some=True, asks=True)
+    narrow_tile = microkernel(kind, ROWS, 1, TILE, some=True)
 
+    @device_of(kind.__name__)
+    def multiply(a, a_row, is_tile, b, b_next, depth, c, c_row, rows, columns, start, source,
+                 source_row, bias, low, high, ahead, ahead_end, apart, like):  # fmt: skip
+        """C[rows, columns] (+)= A·B over a whole tile, all strides in bytes.
 
-@device
-def multiply(a, a_row, is_tile, b, b_next, depth, c, c_row, rows, columns, start, source,
-             source_row, bias, low, high, ahead, ahead_end, apart, like):  # fmt: skip
-    """C[rows, columns] (+)= A·B over a whole tile, all strides in bytes.
-
-    Rows of A lie ``a_row`` apart; if ``is_tile``, that is TILE_ROW, and A must be readable up to
-    the next multiple of ``ROWS``. Panels of B, a register wide, lie ``b_next`` apart. ``start``
-    and all behind it are the microkernel's. While it computes, it asks for what is read next:
-    ``ahead … ahead_end``, and the same ``apart`` from it.
-    """
-    size = bytes_of(like)
-    width = lanes_of(like)
-    column = 0
-    if rows <= 2:
-        while columns - column >= 4 * width:
-            _row(a, a_row, b + (column // width) * b_next, b_next, depth, c + column * size, c_row,
-                 rows, columns - column, start, source + column * size, source_row,
-                 bias + column * size, low, high, 0, 0, like)  # fmt: skip
-            column += 4 * width
-    while column < columns:
-        left = columns - column
-        for row in range(0, rows, ROWS):
-            valid = min(ROWS, rows - row)
-            asks = ahead < ahead_end
-            line = ahead if asks else a
-            far = apart if asks else 0
-            given = (
-                a + row * a_row, a_row, b + (column // width) * b_next, b_next, depth,
-                c + row * c_row + column * size, c_row, valid, left, start,
-                source + row * source_row + column * size, source_row, bias + column * size, low,
-                high, line, far, like,
-            )  # fmt: skip
-            # As long as there is any, every step asks for a line of what is read next.
-            ahead += asks * depth * 64
-            if left > width:
-                if is_tile:
-                    _wide_tile(*given)
-                elif valid < ROWS:
-                    if valid <= ROWS // 2:
-                        _wide_few(*given)
+        Rows of A lie ``a_row`` apart; if ``is_tile``, that is TILE_ROW, and A must be readable up
+        to the next multiple of ``ROWS``. Panels of B, a register wide, lie ``b_next`` apart.
+        ``start`` and all behind it are the microkernel's. While it computes, it asks for what is
+        read next: ``ahead … ahead_end``, and the same ``apart`` from it.
+        """
+        size = bytes_of(like)
+        width = lanes_of(like)
+        column = 0
+        if rows <= 2:
+            while columns - column >= 4 * width:
+                few_rows(a, a_row, b + (column // width) * b_next, b_next, depth,
+                         c + column * size, c_row, rows, columns - column, start,
+                         source + column * size, source_row, bias + column * size, low, high, 0, 0,
+                         like)  # fmt: skip
+                column += 4 * width
+        while column < columns:
+            left = columns - column
+            for row in range(0, rows, ROWS):
+                valid = min(ROWS, rows - row)
+                asks = ahead < ahead_end
+                line = ahead if asks else a
+                far = apart if asks else 0
+                given = (
+                    a + row * a_row, a_row, b + (column // width) * b_next, b_next, depth,
+                    c + row * c_row + column * size, c_row, valid, left, start,
+                    source + row * source_row + column * size, source_row, bias + column * size,
+                    low, high, line, far, like,
+                )  # fmt: skip
+                # As long as there is any, every step asks for a line of what is read next.
+                ahead += asks * depth * 64
+                if left > width:
+                    if is_tile:
+                        wide_tile(*given)
+                    elif valid < ROWS:
+                        if valid <= ROWS // 2:
+                            wide_few(*given)
+                        else:
+                            wide_some(*given)
+                    elif asks:
+                        wide_asks(*given)
                     else:
-                        _wide_some(*given)
-                elif asks:
-                    _wide_asks(*given)
+                        wide(*given)
+                elif is_tile:
+                    narrow_tile(*given)
+                elif valid < ROWS:
+                    narrow_some(*given)
                 else:
-                    _wide(*given)
-            elif is_tile:
-                _narrow_tile(*given)
-            elif valid < ROWS:
-                _narrow_some(*given)
-            else:
-                _narrow(*given)
-        column += 2 * width if left > width else width
+                    narrow(*given)
+            column += 2 * width if left > width else width
+
+    return multiply
+
+
+multiply = multiply_of(Floats)
+
+_wide_turned = microkernel(Floats, ROWS, 2, TURNED, asks=True)
+_wide_turned_some = microkernel(Floats, ROWS, 2, TURNED, some=True)
+_narrow_turned = microkernel(Floats, ROWS, 1, TURNED, some=True)
 
 
 @device

@@ -98,6 +98,11 @@ ISA = chosen(os.environ.get(VARIABLE))
 _restrict(ISA)
 
 
+def is_less_than_best() -> bool:
+    """Whether the processor has more than ``ISA``."""
+    return available()[0] != ISA
+
+
 def has(*features: str) -> bool:
     """Whether the processor has these, by LLVM's names, and ``ISA`` leaves them to be used."""
     given = _features()

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from pointwise.convolution.epilogue import kernel_form
+from pointwise.engine.cpu import pairs
 from pointwise.engine.cpu.activation import activate, activation_function
-from pointwise.engine.cpu.device import device
+from pointwise.engine.cpu.device import device, device_of
 from pointwise.engine.cpu.dots import LANE_BYTES
 from pointwise.engine.cpu.gemm import FROM_BIAS, FROM_ROWS, multiply
 from pointwise.engine.cpu.gemm_int8 import FLOAT
 from pointwise.engine.cpu.gemm_int8 import multiply as multiply_int8
 from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.moments import add_moments
+from pointwise.engine.cpu.pairs import narrow_rows
 from pointwise.engine.cpu.vector import bytes_of, lanes_of, number
-from pointwise.engine.cpu.weights import PackedWeight, PackedWeightInt8, WinogradWeight
+from pointwise.engine.cpu.weights import (
+    GroupedWeight,
+    PackedWeight,
+    PackedWeightInt8,
+    WinogradWeight,
+)
 
 MIX = Layout("Mix", "*weight *bias depth columns out_row low:real high:real activation")
 """Of each group ``depth × columns``; results are rows ``out_row`` bytes apart, kept within ``low …
@@ -28,7 +35,7 @@ of a residual ``residual_scale`` times that, kept within ``low … high``; round
 
 
 def mix_arguments(
-    weight: PackedWeight | WinogradWeight, out_row: int, activation: str
+    weight: PackedWeight | GroupedWeight | WinogradWeight, out_row: int, activation: str
 ) -> Arguments:
     """A mix whose results are pixels of ``out_row`` bytes."""
     low, high, kind = kernel_form(activation, weight.dtype)
@@ -71,34 +78,56 @@ def mix_int8_arguments(
     )
 
 
-@device
-def mix_tile(mix, out, residual, a, a_row, is_tile, first, rows, group, column, columns, like,
-             moments=0, split=0, begins=False, ahead=0, ahead_end=0, apart=0):  # fmt: skip
-    """Rows of A times some columns of a group's weight, with the epilogue, to rows ``first …``.
+def _mix_tile_of(name: str, ready, multiply):
+    """The mix of one kind of numbers: a tile is made ``ready``, then it has so many steps."""
 
-    ``is_tile``, ``ahead …`` are those of ``multiply``. The ``moments`` of the results are added to
-    those of a split, which ``begins`` with these rows.
-    """
-    size, width = bytes_of(like), lanes_of(like)
-    channel = group * mix.columns + column
-    offset = first * mix.out_row + channel * size
-    start = 0
-    if residual != 0:
-        start |= FROM_ROWS
-    if mix.bias != 0:
-        start |= FROM_BIAS
-    panel = mix.depth * width * size
-    panels = -(-mix.columns // width)  # of a group
-    weight = mix.weight + (group * panels + column // width) * panel
-    bias = mix.bias + (group * panels * width + column) * size
-    low, high = number(mix.low, like), number(mix.high, like)
-    multiply(a, a_row, is_tile, weight, panel, mix.depth, out + offset, mix.out_row, rows, columns,
-             start, residual + offset, mix.out_row, bias, low, high, ahead, ahead_end, apart,
-             like)  # fmt: skip
-    activate(mix.activation, out + offset, mix.out_row, rows, columns)
-    if moments != 0:
-        add_moments(moments, out + offset, mix.out_row, rows, columns, channel,
-                    mix.out_row // size, split, begins, like)  # fmt: skip
+    @device_of(name)
+    def mix_tile(mix, out, residual, a, a_row, is_tile, first, rows, group, column, columns, like,
+                 moments=0, split=0, begins=False, ahead=0, ahead_end=0, apart=0):  # fmt: skip
+        """Rows of A times some columns of a group's weight, with the epilogue, to rows ``first …``.
+
+        ``is_tile``, ``ahead …`` are those of ``multiply``. The ``moments`` of the results are added
+        to those of a split, which ``begins`` with these rows.
+        """
+        size, width = bytes_of(like), lanes_of(like)
+        channel = group * mix.columns + column
+        offset = first * mix.out_row + channel * size
+        start = 0
+        if residual != 0:
+            start |= FROM_ROWS
+        if mix.bias != 0:
+            start |= FROM_BIAS
+        steps = ready(a, a_row, rows, mix.depth, like)
+        panel = steps * width * size
+        panels = -(-mix.columns // width)  # of a group
+        weight = mix.weight + (group * panels + column // width) * panel
+        bias = mix.bias + (group * panels * width + column) * size
+        low, high = number(mix.low, like), number(mix.high, like)
+        multiply(a, a_row, is_tile, weight, panel, steps, out + offset, mix.out_row, rows, columns,
+                 start, residual + offset, mix.out_row, bias, low, high, ahead, ahead_end, apart,
+                 like)  # fmt: skip
+        activate(mix.activation, out + offset, mix.out_row, rows, columns)
+        if moments != 0:
+            add_moments(moments, out + offset, mix.out_row, rows, columns, channel,
+                        mix.out_row // size, split, begins, like)  # fmt: skip
+
+    return mix_tile
+
+
+@device
+def _as_it_is(a, a_row, rows, depth, like):
+    return depth
+
+
+@device
+def _as_pairs(a, a_row, rows, depth, like):
+    narrow_rows(a, a_row, rows, depth, like)
+    return (depth + 1) // 2
+
+
+mix_tile = _mix_tile_of("floats", _as_it_is, multiply)
+mix_tile_pairs = _mix_tile_of("pairs", _as_pairs, pairs.multiply)
+"""``mix_tile`` with products of bfloat16: of a tile in float32, which is narrowed in place."""
 
 
 @device

@@ -53,11 +53,68 @@ def pack_weight(weight: Tensor, bias: Tensor | None, groups: int = 1) -> PackedW
     return PackedWeight(pack_kernels(weight, groups), row, groups, columns, depth)
 
 
+@dataclass(frozen=True)
+class PairedWeight(PackedWeight):
+    """One of a single group for products of bfloat16: two steps of depth side by side."""
+
+    # packed: [1, C_out/lanes, ⌈kh·kw·C_in / 2⌉, lanes, 2]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float32  # of what it is multiplied with, and of sums
+
+
+def pack_pairs(weight: Tensor, bias: Tensor | None) -> PairedWeight:
+    """Packs a weight in float32, rounded to bfloat16, with zeros behind an odd last step."""
+    own = pack_weight(weight, bias)
+    panels = own.packed[0]
+    if own.depth % 2:
+        panels = torch.cat([panels, panels.new_zeros(len(panels), 1, panels.shape[2])], 1)
+    paired = panels.unflatten(1, (-1, 2)).mT.to(torch.bfloat16).contiguous()
+    return PairedWeight(paired[None], own.bias, 1, own.columns, own.depth)
+
+
 def pack_matrix(matrix: Tensor, bias: Tensor | None) -> PackedWeight:
     """Packs a weight ``[K, C_out]`` of rows that are gathered in the same order."""
     depth, columns = matrix.shape
     row = None if bias is None else pad_row(bias)[None]
     return PackedWeight(pack(matrix)[None], row, 1, columns, depth)
+
+
+@dataclass(frozen=True)
+class GroupedWeight(Weights):
+    """A weight ``[C_out, C_in/groups, kh, kw]`` and its bias, as the loop of groups reads it.
+
+    A bundle is a group or, where groups are narrower than a register, one of those: then a lane's
+    weights are those of its own group.
+    """
+
+    packed: Tensor  # [bundles, columns/lanes, kh·kw·steps, lanes]
+    bias: Tensor | None  # [bundles, columns up to whole registers]
+    bundles: int
+    inputs: int  # channels that a bundle reads
+    columns: int  # channels that it makes
+    depth: int  # kh·kw·steps
+    shared: int  # the width of groups that share a register, or 0
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.packed.dtype
+
+
+def pack_grouped(weight: Tensor, bias: Tensor | None, groups: int, shared: int) -> GroupedWeight:
+    """Packs a weight of groups, which share registers if they are ``shared`` channels wide."""
+    if not shared:
+        own = pack_weight(weight, bias, groups)
+        inputs = weight.shape[1]
+        return GroupedWeight(own.packed, own.bias, groups, inputs, own.columns, own.depth, 0)
+    lanes = padded_columns(1, weight.dtype)
+    bundles, taps = -(-len(weight) // lanes), weight.shape[2] * weight.shape[3]
+    wide = weight.new_zeros(bundles * lanes, shared, taps)
+    wide[: len(weight)] = weight.flatten(2)
+    packed = wide.view(bundles, lanes, shared, taps).permute(0, 3, 2, 1).contiguous()
+    row = None if bias is None else pad_row(bias)
+    return GroupedWeight(packed, row, bundles, lanes, lanes, taps * shared, shared)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pointwise.convolution.window import Window
 from pointwise.engine.cpu.device import device
 from pointwise.engine.cpu.gathers.prologue import transfer_rows, zeros
 from pointwise.engine.cpu.partial_sums import SPLITS
+from pointwise.engine.cpu.vector import bytes_of
 from pointwise.engine.cpu.window import over_other_pixels
 
 
@@ -37,22 +38,28 @@ def band_of(images, image, first, rows, window, prologue, scratch, like):
             zeros(target, columns * window.channels, like)
         else:
             line = source + y * window.width * window.pixel
-            copy_line(target, columns, line, left, window.width, window.pixel, window.channels,
-                      prologue, like)  # fmt: skip
+            copy_line(target, window.pixel, columns, line, left, window.width, window.pixel,
+                      window.channels, prologue, 0, like)  # fmt: skip
     zero = np.int64(0)
     own = over_other_pixels(window, window.channels, lines, columns, zero, zero)
     return scratch, zero, own
 
 
 @device
-def copy_line(target, columns, line, left, width, pixel, channels, prologue, like):
-    """Copies pixels ``left … left + columns`` of a ``line`` of ``width``, zeros outside of it."""
+def copy_line(target, target_pixel, columns, line, left, width, pixel, channels, prologue, channel,
+              like):  # fmt: skip
+    """Copies pixels ``left … left + columns`` of a ``line`` of ``width``, zeros outside of it.
+
+    Those of the line lie ``pixel`` bytes apart; ``channels`` of each, from ``channel`` (in bytes)
+    of the prologue on, come to pixels ``target_pixel`` bytes apart.
+    """
+    size = bytes_of(like)
     begin = min(columns, max(0, -left))
     end = max(begin, min(columns, width - left))
-    zeros(target, begin * channels, like)
-    transfer_rows(target + begin * pixel, pixel, line + (left + begin) * pixel, pixel, end - begin,
-                  channels, prologue, 0, like)  # fmt: skip
-    zeros(target + end * pixel, (columns - end) * channels, like)
+    zeros(target, begin * target_pixel // size, like)
+    transfer_rows(target + begin * target_pixel, target_pixel, line + (left + begin) * pixel, pixel,
+                  end - begin, channels, prologue, channel, like)  # fmt: skip
+    zeros(target + end * target_pixel, (columns - end) * target_pixel // size, like)
 
 
 def fixed_bands(lines: int, images: int, line_bytes: int) -> tuple[int, int]:

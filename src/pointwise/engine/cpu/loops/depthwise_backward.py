@@ -58,8 +58,8 @@ def _backward_of(add, taps, stride, phase):
             bottom = min(window.lines, (first + rows - 1 + window.padding_y) // window.stride_y + 1)
             for p in range(top, bottom):
                 line = own.grad + (image * window.lines + p) * window.points * pixel
-                copy_line(scratch + (p - top) * columns * pixel, columns, line, left, window.points,
-                          pixel, channels, own.correction, like)  # fmt: skip
+                copy_line(scratch + (p - top) * columns * pixel, pixel, columns, line, left,
+                          window.points, pixel, channels, own.correction, 0, like)  # fmt: skip
             here = (image * window.height + first) * window.width * pixel
             add(first, rows, scratch + (zero_point - left) * pixel, columns * pixel, top,
                 own.weight, total, own.x + here, own.out + here, own.norm, window, sums,

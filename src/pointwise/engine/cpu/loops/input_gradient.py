@@ -10,9 +10,10 @@ from torch import Tensor
 
 from pointwise.convolution.window import Phase, Window, adjoint
 from pointwise.engine.cpu.layout import Arguments
+from pointwise.engine.cpu.loops import grouped
 from pointwise.engine.cpu.loops.depthwise import depthwise_launch
 from pointwise.engine.cpu.loops.mixed import mixed
-from pointwise.engine.cpu.memory import empty_image
+from pointwise.engine.cpu.memory import empty_image, empty_result
 from pointwise.engine.cpu.moments import Reduction, pass_over
 from pointwise.engine.cpu.weights import pack_stencil, pack_weight
 
@@ -74,6 +75,11 @@ def mixed_input_gradient(
 
     def convolved(y: Phase, x: Phase, reduction: Reduction | None = None) -> Tensor:
         chosen, own = phase_of(weight, window, y, x)
+        plain = correction is None and reduction is None
+        if plain and grouped.is_better(own, inputs, groups, grad.dtype):
+            packed = grouped.pack(chosen, None, groups)
+            out = empty_result(own, inputs * groups, grad.dtype)
+            return grouped.grouped_launch(grad, packed, own, out).run()
         return mixed(
             grad, pack_weight(chosen, None, groups), own, prologue=correction, moments=reduction
         )

@@ -35,10 +35,11 @@ from pointwise.engine.cpu.mix import (
     mix_int8_arguments,
     mix_tile,
     mix_tile_int8,
+    mix_tile_pairs,
 )
 from pointwise.engine.cpu.moments import Reduction
 from pointwise.engine.cpu.product import TILE_ROW
-from pointwise.engine.cpu.weights import PackedWeight, PackedWeightInt8
+from pointwise.engine.cpu.weights import PackedWeight, PackedWeightInt8, PairedWeight
 
 _INFINITY = float("inf")
 
@@ -90,7 +91,9 @@ def mixed_of(name: str, gather: Layout, fill, mix: Layout, mix_tile):
 
 _PATCHES, _mixed = mixed_of("patches", PATCHES, fill_floats, MIX, mix_tile)
 _PATCHES_INT8, _mixed_int8 = mixed_of("bytes", PATCHES, fill_bytes, MIX_INT8, mix_tile_int8)
+_PATCHES_PAIRS, _mixed_pairs = mixed_of("pairs", PATCHES, fill_floats, MIX, mix_tile_pairs)
 _MIXED = by_dtype(_mixed, "mixed")
+_MIXED_PAIRS = of_type(_mixed_pairs, np.float32(0), "mixed_pairs")
 _MIXED_INT8 = of_type(_mixed_int8, np.uint8(0), "mixed_int8")
 
 
@@ -211,13 +214,15 @@ def mixed_launch(
 
     ``prologue`` says what becomes of ``x`` as it is read; ``moments`` of ``out`` are left behind.
     """
-    compiled = _MIXED[x.dtype]
+    paired = isinstance(weights, PairedWeight)
+    compiled, layout = (_MIXED_PAIRS, _PATCHES_PAIRS) if paired else (_MIXED[x.dtype], _PATCHES)
     if out.numel() == 0:
         return Launch(compiled, None, 0, out)
     size, groups, depth = x.element_size(), weights.groups, weights.depth
     pixel, is_identity = x.shape[1] * size, window.is_identity
-    # Pixels a multiple of 4 KB apart share their cache sets, and are better copied.
-    direct = is_identity and prologue is None and pixel % 4096 != 0
+    # Pixels a multiple of 4 KB apart share their cache sets, and are better copied; what is
+    # narrowed has to be.
+    direct = is_identity and prologue is None and pixel % 4096 != 0 and not paired
     team = threads() if moments is None else TEAM
     tiling = image_tiling(window.points, depth, weights.columns, groups, size, is_identity, direct,
                           row_stride(depth * size), ROWS, team)  # fmt: skip
@@ -229,7 +234,7 @@ def mixed_launch(
     one_tap = window.taps * window.y.stride * window.x.stride == 1
     return launch_mixed(
         compiled,
-        _PATCHES,
+        layout,
         x,
         out,
         tiling,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,11 +26,13 @@ from pointwise.engine.cpu.mix import (
     mix_int8_arguments,
     mix_tile,
     mix_tile_int8,
+    mix_tile_pairs,
 )
 from pointwise.engine.cpu.product import TILE_ROW
 from pointwise.engine.cpu.weights import (
     PackedWeight,
     PackedWeightInt8,
+    PairedWeight,
     StencilWeight,
     StencilWeightInt8,
 )
@@ -72,9 +75,12 @@ def _separable_of(name: str, gather: Layout, mix: Layout, mix_tile):
 
 
 _LAYOUT, _loop_of = _separable_of("", STENCIL, MIX, mix_tile)
+_LAYOUT_PAIRS, _loop_of_pairs = _separable_of("Pairs", STENCIL, MIX, mix_tile_pairs)
 _LAYOUT_INT8, _loop_of_int8 = _separable_of("Int8", STENCIL_INT8, MIX_INT8, mix_tile_int8)
 _KERNELS = {
     **row_kernels(_loop_of, stencil.ROWS, "separable", FLOATS),
+    # By the type of what is multiplied.
+    **row_kernels(_loop_of_pairs, stencil.ROWS, "separable_pairs", {torch.bfloat16: np.float32(0)}),
     **row_kernels(_loop_of_int8, stencil_int8.ROWS_FOR_MIX, "separable", BYTES),
 }
 
@@ -109,9 +115,11 @@ def separable_launch(
     """``separable`` into ``out``."""
     mix = mix_arguments(then, out.shape[1] * out.element_size(), activation)
     a_row = row_stride(x.shape[1] * x.element_size())
+    paired = isinstance(then, PairedWeight)
+    layout, multiplied = (_LAYOUT_PAIRS, torch.bfloat16) if paired else (_LAYOUT, x.dtype)
     # The microkernel may read rows behind a tile, as many as it multiplies at once.
-    return _launch(x, weight, stencil_arguments(weight, between), mix, window, out, residual, a_row,
-                   ROWS * a_row)  # fmt: skip
+    return _launch(layout, multiplied, x, weight, stencil_arguments(weight, between), mix, window,
+                   out, residual, a_row, ROWS * a_row)  # fmt: skip
 
 
 def separable_int8_launch(
@@ -128,11 +136,13 @@ def separable_int8_launch(
     """``separable`` of bytes into ``out``, bytes or float32; ``residual`` are bytes."""
     as_bytes, out_row = out.dtype == torch.uint8, out.shape[1] * out.element_size()
     mix = mix_int8_arguments(then, out_row, as_bytes, residual_scale, low, high)
-    return _launch(x, weight, stencil_arguments(weight), mix, window, out, residual,
-                   odd_lines(x.shape[1] * DOTS.size))  # fmt: skip
+    return _launch(_LAYOUT_INT8, x.dtype, x, weight, stencil_arguments(weight), mix, window, out,
+                   residual, odd_lines(x.shape[1] * DOTS.size))  # fmt: skip
 
 
 def _launch(
+    layout: Layout,
+    multiplied: torch.dtype,
     x: Tensor,
     weight: StencilWeight | StencilWeightInt8,
     stencil: Arguments,
@@ -144,7 +154,7 @@ def _launch(
     behind: int = 0,
 ) -> Launch:
     """Rows of what the mix reads lie ``a_row`` bytes apart, with ``behind`` bytes to spare."""
-    kernel = row_kernel(_KERNELS, window, x.dtype)
+    kernel = row_kernel(_KERNELS, window, multiplied)
     if out.numel() == 0:
         return Launch(kernel, None, 0, out)
     channels, size = x.shape[1], x.element_size()
@@ -152,7 +162,6 @@ def _launch(
     band, bands = cut_bands(window, points * a_row, 256 * 1024)
     before = stencil_bytes(weight, window)
     room = before + band * points * a_row
-    layout = _LAYOUT_INT8 if isinstance(weight, StencilWeightInt8) else _LAYOUT
     arguments = layout(
         x=x,
         out=out,

@@ -148,6 +148,10 @@ def mixed_weight_gradient(
     size, dtype, taps = x.element_size(), x.dtype, window.taps
     if window.points == 0:
         return torch.zeros(groups * outputs, inputs, *kernel, dtype=dtype)
+    if (together := _groups_together(groups, max(inputs, outputs), dtype)) > 1:
+        whole = mixed_weight_gradient(grad, x, window, kernel, groups // together, prologue,
+                                      correction)  # fmt: skip
+        return _of_own_groups(whole, groups, together)
     # Few large sums are cut by channels, many small ones by points.
     block = min(inputs, 64 if taps > 1 else 224)
     while block > 64 and groups * -(-inputs // block) < SPLITS:
@@ -196,6 +200,26 @@ def mixed_weight_gradient(
     launch(_PATCHES_KERNELS[dtype], arguments, splits * groups * blocks)
     total = total_of(sums)[:count]
     return total.view(groups * outputs, *kernel, inputs).permute(0, 3, 1, 2)
+
+
+def _groups_together(groups: int, width: int, dtype: torch.dtype) -> int:
+    """How many groups had better be gathered and multiplied as one.
+
+    Narrow ones: it takes a few times as many products, of which only those within a group are
+    wanted, but whole registers, and patches in fewer pieces.
+    """
+    lanes = REGISTER_BYTES // dtype.itemsize
+    if width >= lanes:
+        return 1
+    return max(b for b in range(1, groups + 1) if groups % b == 0 and b * width <= 4 * lanes)
+
+
+def _of_own_groups(whole: Tensor, groups: int, together: int) -> Tensor:
+    """Of the gradient of some groups ``together`` as one, what reads and makes the same group's."""
+    outputs, inputs = whole.shape[0], whole.shape[1] // together
+    parts = whole.unflatten(1, (together, inputs)).unflatten(0, (groups // together, together, -1))
+    own = parts.diagonal(dim1=1, dim2=3).movedim(-1, 1)
+    return own.reshape(outputs, inputs, *whole.shape[2:])
 
 
 # --- on points ------------------------------------------------------------------------------------
