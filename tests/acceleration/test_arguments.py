@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 import pointwise
 from pointwise.acceleration.arguments import Arguments
+from pointwise.onnx.file import read
 
 torch.manual_seed(0)
 
@@ -181,3 +183,15 @@ def test_an_example_that_the_model_does_not_take(model):
 def test_a_file_has_parameters_and_nothing_else(plain):
     with pytest.raises(ValueError, match=r"no parameters of a model|valid|a default is"):
         Arguments.from_plain(plain)
+
+
+def test_it_can_be_exported_as_plain_pytorch(model, tmp_path):
+    x = image()
+    faster = accelerated(model, x)
+    wanted = model(x + 1).detach()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert_same(torch.jit.trace(faster, (x,))(x + 1), wanted)
+        assert_same(torch.export.export(faster, (x,)).module()(x + 1), wanted)
+        torch.onnx.export(faster, (x,), tmp_path / "model.onnx", dynamo=True)
+    assert_same(read(tmp_path / "model.onnx")[0](x + 1), wanted)

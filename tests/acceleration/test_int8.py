@@ -148,7 +148,10 @@ def test_a_machine_without_vnni_is_refused_before_the_build(monkeypatch):
 def test_int8_is_never_silently_something_else():
     x = torch.rand(2, 3, 16, 16)
     for given, message in (
-        ({"precision": "int4", "calibration": [x]}, "precision must be 'int8' or 'bf16', or None"),
+        (
+            {"precision": "int4", "calibration": [x]},
+            "precision must be 'int8', 'mixed' or 'bf16', or None",
+        ),
         ({"precision": "int8"}, "precision='int8' needs calibration"),
         ({"calibration": [x]}, "calibration is for a precision"),
         ({"precision": "int8", "calibration": []}, "calibration has no batches"),
@@ -158,12 +161,12 @@ def test_int8_is_never_silently_something_else():
         with pytest.raises(ValueError, match=message):
             pointwise.accelerate(branches(), x, **given)
     single = torch.rand(3, 8, 8)
-    with pytest.raises(ValueError, match="has nothing to work on"):
+    with pytest.raises(ValueError, match="nothing that int8 could work on"):
         pointwise.accelerate(nn.Conv2d(3, 32, 3).eval(), single, precision="int8",
                              calibration=[single])  # fmt: skip
     with pytest.raises(TypeError, match="must be a DataLoader or a list of batches, got Tensor"):
         pointwise.accelerate(branches(), x, precision="int8", calibration=x)
-    with pytest.raises(ValueError, match="has nothing to work on"):
+    with pytest.raises(ValueError, match="nothing that int8 could work on"):
         pointwise.accelerate(nn.Sequential(nn.Linear(4, 4)).eval(), torch.rand(2, 4),
                              precision="int8", calibration=[torch.rand(2, 4)])  # fmt: skip
 

@@ -23,9 +23,12 @@ from pointwise.acceleration.bf16 import is_in_bf16, widened
 from pointwise.acceleration.compiled import Compiled
 from pointwise.acceleration.module import Accelerated
 from pointwise.acceleration.precision import of_bf16, to_bf16, to_int8
+from pointwise.acceleration.ranges import PERCENTILE
 from pointwise.acceleration.trace import traced
 from pointwise.engine.cpu import dots, isa, pairs
 from pointwise.messages import first_line
+
+_TOLERANCE = 0.01
 
 
 def accelerate(
@@ -35,6 +38,8 @@ def accelerate(
     calibration: Iterable[Any] | None = None,
     *,
     kwargs: Mapping[str, Any] | None = None,
+    tolerance: float | None = None,
+    percentile: float | None = None,
 ) -> Accelerated | Compiled:
     """A module that computes what ``model`` does, in inference and in less time.
 
@@ -60,6 +65,11 @@ def accelerate(
     much they differ. On machines with AVX2 alone it is less: see the guide; on those without it,
     ValueError says that float32 is faster.
 
+    ``precision="mixed"`` leaves those convolutions in float32 that cost most, so that results keep
+    within a relative error of ``tolerance`` (0.01 if it is not given; as in ``cost``) on the
+    calibration data. ``percentile`` says how many of the numbers between layers bytes must reach on
+    each side (99.999 if it is not given); fewer make their steps finer.
+
     ``precision="bf16"`` multiplies bfloat16 numbers in convolutions and linear layers, and adds
     them up in float32, on machines with AVX512-BF16. ``cost`` says how much results differ, on the
     ``calibration`` data or, without them, on the example.
@@ -80,6 +90,7 @@ def accelerate(
             "accelerate: the model, or a part of it, is in training mode; call model.eval() first"
         )
     _check_precision(precision, calibration)
+    _check_limits(precision, tolerance, percentile)
     _warn_of_hooks(model)
     args = tuple(example) if isinstance(example, (tuple, list)) else (example,)
     inputs = (args, dict(kwargs or {}))
@@ -101,29 +112,49 @@ def accelerate(
         if precision == "bf16":
             return to_bf16(found, inputs, calibration)
         assert calibration is not None
-        return to_int8(found, calibration, sum(map(len, inputs)))
+        if precision == "mixed" and tolerance is None:
+            tolerance = _TOLERANCE
+        return to_int8(
+            found, calibration, sum(map(len, inputs)), tolerance, percentile or PERCENTILE
+        )
 
 
 def _check_precision(precision: str | None, calibration: Iterable[Any] | None) -> None:
-    if precision not in (None, "int8", "bf16"):
+    if precision not in (None, "int8", "mixed", "bf16"):
         raise ValueError(
-            "accelerate: precision must be 'int8' or 'bf16', or None for the model's own, got "
-            f"{precision!r}"
+            "accelerate: precision must be 'int8', 'mixed' or 'bf16', or None for the model's own, "
+            f"got {precision!r}"
         )
-    if precision == "int8" and calibration is None:
+    if precision in ("int8", "mixed") and calibration is None:
         raise ValueError(
-            "accelerate: precision='int8' needs calibration: a DataLoader or a list of batches of "
-            "data such as the model will see"
+            f"accelerate: precision={precision!r} needs calibration: a DataLoader or a list of "
+            "batches of data such as the model will see"
         )
     if precision is None and calibration is not None:
         raise ValueError(
-            "accelerate: calibration is for a precision, 'int8' or 'bf16': give both, or neither"
+            "accelerate: calibration is for a precision, 'int8', 'mixed' or 'bf16': give both, or "
+            "neither"
         )
-    why = {"int8": dots.WHY_NOT, "bf16": pairs.WHY_NOT}.get(precision or "")
+    why = {None: None, "bf16": pairs.WHY_NOT}.get(precision, dots.WHY_NOT)
     if why:
         raise ValueError(
             f"accelerate: precision={precision!r}: {why}, which {_here()}. Leave precision out: "
             "float32 is faster here"
+        )
+
+
+def _check_limits(precision: str | None, tolerance: float | None, percentile: float | None) -> None:
+    if tolerance is not None and (precision != "mixed" or not tolerance > 0):
+        raise ValueError(
+            "accelerate: tolerance is a relative error above 0, for precision='mixed', got "
+            f"{tolerance!r} with precision={precision!r}"
+        )
+    if percentile is not None and (
+        precision not in ("int8", "mixed") or not 90 <= percentile <= 100
+    ):
+        raise ValueError(
+            "accelerate: percentile is one from 90 to 100, for precision='int8' or 'mixed', got "
+            f"{percentile!r} with precision={precision!r}"
         )
 
 

@@ -4,38 +4,64 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from pointwise.acceleration import mixed
 from pointwise.acceleration.arguments import Given, called
 from pointwise.acceleration.bf16 import between_bf16
 from pointwise.acceleration.module import Accelerated
 from pointwise.acceleration.quantisation_cost import QuantisationCost
 from pointwise.acceleration.quantise import asked_for, chosen, in_bytes
-from pointwise.acceleration.ranges import watch
+from pointwise.acceleration.ranges import PERCENTILE, watch
 
 Batch = tuple[Given, Tensor | None]
 """Inputs, and labels if there are any."""
 
 
-def to_int8(found: Accelerated, calibration: Iterable[Any], inputs: int) -> Accelerated:
-    """The accelerated model in int8 where that is faster; see ``accelerate``."""
+def to_int8(
+    found: Accelerated,
+    calibration: Iterable[Any],
+    inputs: int,
+    tolerance: float | None = None,
+    percentile: float = PERCENTILE,
+) -> Accelerated:
+    """The accelerated model in int8 where that is faster, within a ``tolerance`` if there is one;
+    see ``accelerate``.
+    """
     batches = _batches(found, calibration, inputs)
     graph, tensors = found._graph, found._constants.tensors()
     nodes = chosen(graph, tensors)
     if not nodes:
         raise ValueError(
-            "accelerate: precision='int8' has nothing to work on: no convolution of this model "
+            "accelerate: there is nothing that int8 could work on: no convolution of this model "
             "is in float32, without groups or depthwise, and followed by nothing, ReLU or ReLU6. "
             "Leave precision out"
         )
     flat = [found.inputs.flat(*given) for given, _ in batches]
-    seen = watch(graph, list(tensors.values()), flat, asked_for(nodes))
-    new = found.with_graph(*in_bytes(graph, tensors, nodes, seen))
-    new.cost = _cost(found, new, batches)
+    seen = watch(graph, list(tensors.values()), flat, asked_for(nodes), percentile)
+
+    def made(some: set[fx.Node]) -> Accelerated:
+        new = found.with_graph(*in_bytes(graph, tensors, some, seen))
+        cost = _cost(found, new, batches)
+        part = "" if some == nodes else f" in {len(some)} of {len(nodes)} convolutions"
+        new.cost = replace(cost, precision=f"int8{part}")
+        return new
+
+    if tolerance is None:
+        return made(nodes)
+    ordered = mixed.by_error(graph, tensors, nodes, seen, flat[0])
+    new = mixed.within(tolerance, ordered, made, partial(chosen, graph, tensors))
+    if isinstance(new, float):
+        raise ValueError(
+            f"accelerate: no convolution can be in int8 with a relative error of at most "
+            f"{tolerance:g}: the least that was found is {new:.2g}. Ask for a larger tolerance, "
+            "or leave precision out"
+        )
     return new
 
 

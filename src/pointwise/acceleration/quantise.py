@@ -14,7 +14,7 @@ Through Weight Equalization and Bias Correction", 2019, section 4.2.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,10 +50,14 @@ def scale_of(low: float, high: float) -> Scale:
     return Scale(step, min(255, max(0, round(-low / step))))
 
 
-def chosen(graph: fx.Graph, tensors: Mapping[str, Tensor]) -> set[fx.Node]:
-    """The convolutions that are to be made in bytes."""
+def chosen(
+    graph: fx.Graph, tensors: Mapping[str, Tensor], among: Container[fx.Node] | None = None
+) -> set[fx.Node]:
+    """The convolutions that are to be made in bytes, of all or of some."""
     found: set[fx.Node] = set()
     for node in graph.nodes:
+        if among is not None and node not in among:
+            continue
         if _can_be(node, tensors) and (node.args[0] in found or _work(node, tensors)):
             found.add(node)
     return found

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-# Of so many numbers, the outermost one may be cut off at each end: a single far number would
-# otherwise make the steps between bytes coarser for all others.
-_OUTERMOST = 100_000
+PERCENTILE = 99.999
+"""Of the numbers on each side; the others are cut off: a single far number would otherwise make the
+steps between bytes coarser for all others."""
+
 _BINS = 4096
 
 
@@ -32,13 +33,13 @@ class Seen:
 
 def watch(
     graph: fx.Graph, constants: Sequence[Tensor], batches: Iterable[Sequence[Any]],
-    wanted: set[fx.Node],
+    wanted: set[fx.Node], percentile: float = PERCENTILE,
 ) -> dict[fx.Node, Seen]:  # fmt: skip
     """Ranges and means of the nodes in ``wanted``, which are images.
 
     Runs the graph call by call. Raises ValueError for numbers that are not finite.
     """
-    watching = _Watching(fx.GraphModule({}, graph), wanted)
+    watching = _Watching(fx.GraphModule({}, graph), wanted, percentile)
     with torch.no_grad():
         for inputs in batches:
             watching.run(*constants, *inputs)
@@ -46,8 +47,9 @@ def watch(
 
 
 class _Watching(fx.Interpreter):
-    def __init__(self, module: fx.GraphModule, wanted: set[fx.Node]) -> None:
+    def __init__(self, module: fx.GraphModule, wanted: set[fx.Node], percentile: float) -> None:
         super().__init__(module)
+        self.percentile = percentile
         # The module has a copy of the graph.
         names = {node.name: node for node in wanted}
         self.wanted = {node: names[node.name] for node in self.graph.nodes if node.name in names}
@@ -56,7 +58,7 @@ class _Watching(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
         if n in self.wanted:
-            node, (low, high) = self.wanted[n], extent(value)
+            node, (low, high) = self.wanted[n], extent(value, self.percentile)
             if node not in self.found:
                 zeros = torch.zeros(value.shape[1], dtype=torch.float64)
                 self.found[node] = Seen(low, high, zeros)
@@ -67,12 +69,12 @@ class _Watching(fx.Interpreter):
         return value
 
 
-def extent(x: Tensor) -> tuple[float, float]:
-    """Lowest and highest number of a tensor but for one in 100,000 at each end, and 0 between."""
+def extent(x: Tensor, percentile: float = PERCENTILE) -> tuple[float, float]:
+    """Lowest and highest number of a tensor but for those beyond a percentile, and 0 between."""
     low, high = x.min().item(), x.max().item()
     if not (abs(low) < float("inf") and abs(high) < float("inf")):
         raise ValueError("accelerate: the calibration data give numbers that are not finite")
-    few = x.numel() // _OUTERMOST
+    few = int(x.numel() * (1 - percentile / 100) + 1e-6)
     if few and high > low:
         counts = torch.histc(x, _BINS, low, high).cumsum(0)
         step = (high - low) / _BINS
