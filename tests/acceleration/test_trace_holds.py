@@ -420,3 +420,33 @@ def test_its_weights_can_be_saved_and_loaded_by_themselves():
     with pytest.raises(RuntimeError, match="not its own folded weights"):
         holder.load_state_dict({f"0.{name}": part for name, part in one.state_dict().items()})
     assert isinstance(second, Accelerated)
+
+
+def test_sizes_that_are_fixed_without_need_are_open():
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 16, 1, stride=2), nn.Conv2d(16, 16, 3, 2, 1),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    ).eval()  # fmt: skip
+    faster = pointwise.accelerate(model, torch.rand(2, 3, 32, 40))
+    for size in ((1, 1), (2, 31), (5, 3), (64, 64)):
+        x = torch.rand(1, 3, *size)
+        assert_same(faster(x), model(x).detach())
+
+
+def test_sizes_that_a_model_asks_for_stay_fixed():
+    class Asks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 8, 3, stride=4, padding=1)
+
+        def forward(self, x):
+            found = self.conv(x)
+            return found * 2 if found.shape[2] == 1 else found
+
+    model = Asks().eval()
+    faster = pointwise.accelerate(model, torch.rand(2, 3, 32, 32))
+    for size in ((8, 3), (5, 32)):
+        x = torch.rand(1, 3, *size)
+        assert_same(faster(x), model(x).detach())
+    with pytest.raises(ValueError, match=r"asks for .* != 1 .*Accelerate it again"):
+        faster(torch.rand(1, 3, 4, 32))

@@ -7,6 +7,7 @@ against it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from pointwise.acceleration import guards
 from pointwise.acceleration.arguments import Given, called
 from pointwise.acceleration.module import Accelerated
 from pointwise.acceleration.module_state import ModuleState
@@ -80,10 +82,57 @@ def tried(model: nn.Module, trace: Trace, example: Given) -> str:
             continue
         if _differs(model, found, small):
             found.inputs.conditions.append(condition)
+    _relax(model, trace, example)
     for why, change in _CHANGES.items():
         if _differs(model, found, change(example), only_if_it_runs=True):
             return why
     return ""
+
+
+def _relax(model: nn.Module, trace: Trace, example: Given) -> None:
+    """Drops conditions that a size differs from some number, where the trace holds without them.
+
+    export asks so of what would be 1 further on, as it takes a size of 1 for one that is broadcast.
+    """
+    asked = trace.found.inputs.conditions
+    needless = {condition for condition in asked if re.fullmatch(r"[^=!<>]* != \d+", condition)}
+    confirmed: set[str] = set()
+    for symbol, most in _open_sizes(trace, example):
+        ends: dict[frozenset[str], list[int]] = {}  # the first and the last size that breaks these
+        for size in range(1, most + 1):
+            small = _narrowed(trace, example, symbol, size)
+            if small is None:
+                continue
+            leaves = pytree.tree_leaves(small)
+            against = frozenset(one for one in asked if guards.broken([one], leaves))
+            if against and against <= needless:
+                ends[against] = [ends.get(against, [size])[0], size]
+        for against, sizes in ends.items():
+            tried_ = [_narrowed(trace, example, symbol, size) for size in dict.fromkeys(sizes)]
+            if any(_differs(model, trace.found, x, only_if_it_runs=True) for x in tried_ if x):
+                needless -= against
+            elif any(x and _runs(model, x) for x in tried_):
+                confirmed |= against
+    asked[:] = [condition for condition in asked if condition not in needless & confirmed]
+
+
+def _open_sizes(trace: Trace, example: Given) -> Iterator[tuple[Any, int]]:
+    """Each size that is open, and what it is in the example."""
+    seen = set()
+    for leaf, shape in zip(pytree.tree_leaves(example), trace.sizes, strict=True):
+        for dim, size in enumerate(shape):
+            if not isinstance(size, int) and size.is_symbol and size not in seen:
+                seen.add(size)
+                yield size, leaf.shape[dim]
+
+
+def _runs(model: nn.Module, example: Given) -> bool:
+    try:
+        with torch.no_grad():
+            called(model, example)
+    except Exception:
+        return False
+    return True
 
 
 def _takes(found: Accelerated, example: Given) -> bool:
