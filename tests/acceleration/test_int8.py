@@ -147,9 +147,9 @@ def test_a_machine_without_vnni_says_that_it_is_slower(monkeypatch):
 def test_int8_is_never_silently_something_else():
     x = torch.rand(2, 3, 16, 16)
     for given, message in (
-        ({"precision": "int4", "calibration": [x]}, "precision must be 'int8', or None"),
-        ({"precision": "int8"}, "int8 needs calibration data"),
-        ({"calibration": [x]}, "int8 needs calibration data"),
+        ({"precision": "int4", "calibration": [x]}, "precision must be 'int8' or 'bf16', or None"),
+        ({"precision": "int8"}, "precision='int8' needs calibration"),
+        ({"calibration": [x]}, "calibration is for a precision"),
         ({"precision": "int8", "calibration": []}, "calibration has no batches"),
         ({"precision": "int8", "calibration": [(x, x, x)]}, "the model's 1 input"),
         ({"precision": "int8", "calibration": [x * float("nan")]}, "not finite"),
