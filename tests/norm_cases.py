@@ -24,7 +24,7 @@ FEW = in_turn(named(
     "3 to 16 channels", "3 groups, stride 2", "pointwise, 5 to 15 channels", "pointwise, 7 groups",
     "pointwise, stride 2 and groups", "depthwise, 17 channels", "depthwise, kernel 4 × 4",
     "depthwise, stride 2, 2", "depthwise, dilation 1 and 3, stride 2", "kernel 7 on 3 × 2",
-    "depthwise, uneven padding, stride 2", "pointwise, 5 pixels",
+    "depthwise, uneven padding, stride 2", "pointwise, 5 pixels", "groups of two, many",
 ))  # fmt: skip
 
 

@@ -19,8 +19,10 @@ from pointwise.engine.cpu.device import device_of
 from pointwise.engine.cpu.gathers.band import copy_line
 from pointwise.engine.cpu.gemm import FROM_BIAS, FROM_ROWS
 from pointwise.engine.cpu.launch import Launch, threads
-from pointwise.engine.cpu.layout import Layout
+from pointwise.engine.cpu.layout import Arguments, Layout
+from pointwise.engine.cpu.memory import empty_result
 from pointwise.engine.cpu.mix import MIX, mix_arguments
+from pointwise.engine.cpu.moments import Reduction, pass_over
 from pointwise.engine.cpu.taps import points_of
 from pointwise.engine.cpu.vector import REGISTER_BYTES, bytes_of, lanes_of, number
 from pointwise.engine.cpu.weights import GroupedWeight, pack_grouped
@@ -28,8 +30,8 @@ from pointwise.engine.cpu.window import WINDOW, window_arguments
 
 _LAYOUT = Layout(
     "Grouped",
-    "*x *out *residual *scratch scratch_bytes pixel line inputs depth channels bundles block "
-    "blocks band bands",
+    "*x *out *residual *scratch *prologue scratch_bytes pixel line inputs depth channels bundles "
+    "block blocks band bands",
     window=WINDOW,
     mix=MIX,
 )
@@ -69,8 +71,8 @@ def _loop_of(shared: int):
             inside = 0 <= top + j < window.height
             copy_line(scratch + j * own.line, own.pixel, columns,
                       source + (top + j) * window.width * window.pixel, -window.padding_x,
-                      window.width if inside else 0, window.pixel, channels, 0, 0,
-                      like)  # fmt: skip
+                      window.width if inside else 0, window.pixel, channels, own.prologue,
+                      channel * size, like)  # fmt: skip
         start = 0
         if own.residual != 0:
             start |= FROM_ROWS
@@ -133,8 +135,12 @@ def grouped_launch(
     out: Tensor,
     residual: Tensor | None = None,
     activation: str = "none",
+    prologue: Arguments | None = None,
 ) -> Launch:
-    """The convolution of groups into ``out``; all images are channels_last."""
+    """The convolution of groups into ``out``; all images are channels_last.
+
+    ``prologue`` says what becomes of ``x`` as it is read.
+    """
     compiled = _KERNELS[weight.shared][x.dtype]
     if out.numel() == 0:
         return Launch(compiled, None, 0, out)
@@ -154,6 +160,7 @@ def grouped_launch(
         out=out,
         residual=residual,
         scratch=torch.empty(threads() * room, dtype=torch.uint8),
+        prologue=prologue,
         scratch_bytes=room,
         pixel=pixel,
         line=line,
@@ -169,3 +176,22 @@ def grouped_launch(
         mix=mix_arguments(weight, out.shape[1] * size, activation),
     )
     return Launch(compiled, arguments, window.images * bands * blocks, out)
+
+
+def grouped(
+    x: Tensor,
+    weight: Tensor,
+    window: Window,
+    groups: int,
+    prologue: Arguments | None = None,
+    reduction: Reduction | None = None,
+) -> Tensor:
+    """The convolution by ``weight [C_out, C_in/groups, kh, kw]`` into a new image.
+
+    ``reduction`` is taken of the result, and may change it.
+    """
+    out = empty_result(window, len(weight), x.dtype)
+    grouped_launch(x, pack(weight, None, groups), window, out, prologue=prologue).run()
+    if reduction is not None:
+        pass_over(out, reduction)
+    return out

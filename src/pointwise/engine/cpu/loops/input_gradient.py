@@ -13,7 +13,7 @@ from pointwise.engine.cpu.layout import Arguments
 from pointwise.engine.cpu.loops import grouped
 from pointwise.engine.cpu.loops.depthwise import depthwise_launch
 from pointwise.engine.cpu.loops.mixed import mixed
-from pointwise.engine.cpu.memory import empty_image, empty_result
+from pointwise.engine.cpu.memory import empty_image
 from pointwise.engine.cpu.moments import Reduction, pass_over
 from pointwise.engine.cpu.weights import pack_stencil, pack_weight
 
@@ -75,11 +75,8 @@ def mixed_input_gradient(
 
     def convolved(y: Phase, x: Phase, reduction: Reduction | None = None) -> Tensor:
         chosen, own = phase_of(weight, window, y, x)
-        plain = correction is None and reduction is None
-        if plain and grouped.is_better(own, inputs, groups, grad.dtype):
-            packed = grouped.pack(chosen, None, groups)
-            out = empty_result(own, inputs * groups, grad.dtype)
-            return grouped.grouped_launch(grad, packed, own, out).run()
+        if grouped.is_better(own, inputs, groups, grad.dtype):
+            return grouped.grouped(grad, chosen, own, groups, correction, reduction)
         return mixed(
             grad, pack_weight(chosen, None, groups), own, prologue=correction, moments=reduction
         )

@@ -21,6 +21,7 @@ from pointwise.convolution.problem import is_depthwise
 from pointwise.convolution.window import Window
 from pointwise.engine.cpu.gathers.prologue import Correction, normalisation
 from pointwise.engine.cpu.layout import Arguments
+from pointwise.engine.cpu.loops import grouped
 from pointwise.engine.cpu.loops.depthwise import normed_depthwise
 from pointwise.engine.cpu.loops.depthwise_backward import backward_kernel, depthwise_backward
 from pointwise.engine.cpu.loops.depthwise_gradient import stencil_weight_gradient
@@ -96,6 +97,8 @@ def forward(
     if is_depthwise(weight.shape, groups):
         stencil = pack_stencil(weight, None)
         out = normed_depthwise(image.z, stencil, window, image.prologue(), moments)
+    elif grouped.is_better(window, len(weight) // groups, groups, weight.dtype):
+        out = grouped.grouped(image.z, weight, window, groups, image.prologue(), moments)
     else:
         packed = pack_weight(weight, None, groups)
         out = mixed(image.z, packed, window, prologue=image.prologue(), moments=moments)
