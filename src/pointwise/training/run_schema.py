@@ -92,7 +92,12 @@ CLOUDS = {
     "margin": NOT_NEGATIVE,
     "most": COUNT,
 }
-MAY_CLOUDS = {"unit_sphere": TRUTH, "spacing": NOT_NEGATIVE, "rotate": NUMBER}
+MAY_CLOUDS = {
+    "unit_sphere": TRUTH,
+    "spacing": NOT_NEGATIVE,
+    "rotate": NUMBER,
+    "ground": NOT_NEGATIVE,
+}
 IMAGES = {"task": TEXT, "classes": OBJECT, "size": PIXELS, "mean": NUMBERS, "std": POSITIVES}
 MAY_IMAGES = {"crop": SHARE, "antialias": TRUTH}
 RUN = {"recipe": OBJECT, "network": TEXT, "arguments": OBJECT, "options": OBJECT}
