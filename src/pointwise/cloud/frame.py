@@ -38,8 +38,9 @@ class Frame:
 
     def holds(self, points: np.ndarray) -> np.ndarray:
         """Which points ``[N, 3]`` lie in it, seen from above: bool ``[N]``."""
-        xy = points[:, :2]
-        return ((xy >= self.low[:2]) & (xy <= self.high[:2])).all(axis=1)
+        (left, bottom), (right, top) = self.low[:2], self.high[:2]
+        x, y = points[:, 0], points[:, 1]
+        return (x >= left) & (x <= right) & (y >= bottom) & (y <= top)
 
     def shared(self, other: Frame) -> float:
         """The share of the smaller one's area that both cover, seen from above.

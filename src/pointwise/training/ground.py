@@ -56,10 +56,9 @@ class _Grid:
         most_cells: int = 64,  # along an axis
     ) -> None:
         points = points[:: max(1, len(points) // 1_000_000)]
-        ends = (
-            (points.min(axis=0), points.max(axis=0)) if frame is None else (frame.low, frame.high)
-        )
-        low, high = (np.array(end[:2]) for end in ends)
+        low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
+        if frame is not None:
+            low, high = np.array(frame.low[:2]), np.array(frame.high[:2])
         extent = high - low
         if side:  # in a wrong unit it would make more cells than memory holds
             side = max(side, float(np.ptp(points[:, :2], axis=0).max()) / MOST_CELLS)

@@ -27,8 +27,8 @@ class Prepared:
     """A scan with what its blocks need, each made when it is first asked for.
 
     ``cube [N]`` says which of the points here stands for each of the original ones, where the scan
-    was thinned. ``ground`` is the side of a cell in which the ground is looked for, ``frame`` that of
-    the survey which the scan is a part of.
+    was thinned. ``ground`` is the side of a column that the ground is looked for in, ``frame`` that
+    of the survey which the scan is a part of.
     """
 
     def __init__(
