@@ -43,20 +43,14 @@ class Frame:
         return (x >= left) & (x <= right) & (y >= bottom) & (y <= top)
 
     def shared(self, other: Frame) -> float:
-        """The share of the smaller one's area that both cover, seen from above.
-
-        A box without area, as of a wall or a pole, counts by its length, or as one place.
-        """
-        both, smaller = 1.0, 1.0
-        for axis in range(2):
-            low = max(self.low[axis], other.low[axis])
-            high = min(self.high[axis], other.high[axis])
-            if high < low:
-                return 0.0
-            narrow = min(frame.high[axis] - frame.low[axis] for frame in (self, other))
-            if narrow > 0:
-                both, smaller = both * (high - low), smaller * narrow
-        return both / smaller
+        """The share of the smaller one's area that both cover, seen from above."""
+        low, high = np.maximum(self.low, other.low)[:2], np.minimum(self.high, other.high)[:2]
+        if (low > high).any():
+            return 0.0
+        own, others = (np.subtract(box.high, box.low)[:2] for box in (self, other))
+        thinnest = 1e-6 * max(own.max(), others.max()) or 1.0  # of a wall, which has no area
+        both, own, others = (np.maximum(sides, thinnest) for sides in (high - low, own, others))
+        return float(both.prod() / min(own.prod(), others.prod()))
 
 
 def _three(values: np.ndarray) -> tuple[float, float, float]:
