@@ -80,7 +80,10 @@ def label_file(run: Run, job: Job, how: How, progress: Progress | None = None) -
     codes = np.where(found.confidence < how.unclassified_below, UNLABELLED, found.codes)
     confidence = found.confidence
     kept = np.zeros(len(scan), dtype=bool)
-    if how.keep and (there := _codes_of(scan)) is not None:
+    there = _codes_of(scan)
+    if how.keep and there is None:
+        warnings.warn(f"{job.source}: has no labels, so there are none to keep", stacklevel=2)
+    elif there is not None:
         kept = np.isin(there, how.keep)
         codes = np.where(kept, there, codes)
         confidence = np.where(kept, np.float32(1), confidence)

@@ -74,6 +74,7 @@ def plan(
         spacing=spacing,
         rotate=rotate,
         ground=0.0 if classification else _ground(scans, spacing),
+        relabelling=data.relabelling,
     )
     made = with_arguments(
         {

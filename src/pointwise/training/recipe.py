@@ -16,6 +16,7 @@ from pointwise.training.classes import IGNORED, Classes
 from pointwise.training.columns import Columns
 from pointwise.training.features import Features
 from pointwise.training.ground import Ground
+from pointwise.training.relabel import AS_IS, Relabelling
 from pointwise.training.thin import thin
 
 Task = Literal["segmentation", "classification"]
@@ -68,6 +69,7 @@ class Recipe:
     reads whole clouds, thinned at random to ``most`` points; ``unit_sphere`` says that each cloud
     is brought to the same size first. With a ``spacing``, all points in a cube of that edge are
     one. The ground is looked for in columns ``ground`` wide; 0 means by each scan's density.
+    ``relabelling`` is what training made of the codes in files.
     """
 
     task: Task
@@ -80,6 +82,7 @@ class Recipe:
     spacing: float = 0.0
     rotate: float = 180.0  # the largest turn in training, degrees
     ground: float = 0.0
+    relabelling: Relabelling = AS_IS
 
     @property
     def reach(self) -> float:
@@ -91,6 +94,7 @@ class Recipe:
 
     def targets(self, scan: Scan) -> np.ndarray:
         """The class indices to be found: int64 ``[N]`` of points, or ``[1]`` of a cloud."""
+        scan = self.relabelling.applied(scan)
         if self.task == "segmentation":
             labels = scan.labels
         else:

@@ -28,7 +28,7 @@ def thin(
     count = np.bincount(cube, minlength=len(position))
     means = {name: _mean(scan.fields[name], cube, count) for name in fields if name in scan.fields}
     labels = None if scan.labels is None else _most_frequent(scan.labels, cube, len(position))
-    return replace(scan, points=position, fields=means, labels=labels), cube
+    return replace(scan, points=position, fields=means, labels=labels, codes=None), cube
 
 
 def _cubes(
