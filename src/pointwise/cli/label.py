@@ -98,8 +98,7 @@ def label(
 ) -> None:
     """Labels every point of a cloud, or says which class a whole cloud is of.
 
-    Of several files, those that lie side by side see each other's points across the seams. A folder
-    is written with the structure it has.
+    Files that lie side by side see each other across the seams; folders keep their structure.
     """
     import torch
 

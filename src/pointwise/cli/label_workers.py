@@ -86,9 +86,7 @@ class Workers:
     def places(
         self, files: Sequence[Path], columns: str | None, advance: Advance
     ) -> Iterator[Place | Exception]:
-        from pointwise.training.survey import find_place
-
-        futures = [self.pool.submit(_tried, find_place, file, columns) for file in files]
+        futures = [self.pool.submit(_place, file, columns) for file in files]
         yield from _in_turn(futures, [1] * len(files), advance)
 
     def labelled(
@@ -128,7 +126,9 @@ def _size(file: Path) -> int:
     return max(file.stat().st_size, 1) if file.exists() else 1
 
 
-_worker: dict[str, Any] = {}  # the run that this process labels with
+# The run that this process labels with; none any more when it has been told to end, but finds
+# another file in the queue.
+_worker: dict[str, Any] = {}
 
 
 def _begin(folder: Path, device: str, count: int, parent: int) -> None:
@@ -140,6 +140,7 @@ def _begin(folder: Path, device: str, count: int, parent: int) -> None:
 
     def end(number: int, frame: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _worker.clear()
         sys.exit(1)  # through what removes half-written files
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
@@ -151,7 +152,17 @@ def _begin(folder: Path, device: str, count: int, parent: int) -> None:
     _worker["run"] = load_run(folder, device)
 
 
+def _place(file: Path, columns: str | None) -> Place | Exception:
+    from pointwise.training.survey import find_place
+
+    if not _worker:
+        sys.exit(1)
+    return _tried(find_place, file, columns)
+
+
 def _label(job: Job, how: How) -> Labelled | Exception:
     from pointwise.training.labelling import label_file
 
+    if not _worker:
+        sys.exit(1)
     return _tried(label_file, _worker["run"], job, how)
