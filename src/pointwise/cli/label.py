@@ -179,8 +179,8 @@ def _targets(inputs: list[Path], out: Path, *, may_exist: bool) -> dict[Path, Pa
             )
         if target.exists() and not may_exist:
             raise ValueError(
-                f"label: {target} exists; choose another -o, replace it with --force, or leave it"
-                " out with --skip-existing"
+                f"label: {target} exists; choose another -o, or replace it with --force, or leave"
+                " it out with --skip-existing"
             )
     return targets
 
