@@ -80,9 +80,8 @@ def label_tile(
 
     ``frame`` is that around the whole survey, and ``neighbours`` hold all its points within
     ``run.recipe.reach`` of the tile; what is further away, or lacks a feature that the tile has, is
-    left out here. Then a point has the
-    label that it would have in the merged scan, where the run knows its ground's side. Without
-    both, the tile stands alone. Otherwise as ``label_scan``.
+    left out here. Then a point has the label that it would have in the merged scan, where the run
+    knows its ground's side. Without both, the tile stands alone. Otherwise as ``label_scan``.
     """
     codes = np.empty(len(tile), dtype=np.int64)
     certain = np.empty(len(tile), dtype=np.float32)
