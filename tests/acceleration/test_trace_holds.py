@@ -11,6 +11,7 @@ import torch
 from both_ways import assert_as_eager, assert_same, compiled, exported
 from torch import nn
 
+import pointwise
 from pointwise.acceleration import Accelerated, accelerate
 from pointwise.acceleration.compiled import Compiled
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +14,12 @@ from typer.testing import CliRunner
 import pointwise.networks
 from pointwise.cli.classify import classify
 from pointwise.cli.label import label
+from pointwise.cli.train_clouds import CloudTraining
 from pointwise.networks import MobileNetV1
 from pointwise.training.classes import Classes
 from pointwise.training.image_recipe import ImageRecipe
 from pointwise.training.run import Run, save_run, save_weights
+from pointwise.training.sources import Data
 
 NAMES = ("dark", "bright", "a name that is so long that no table of eighty columns can hold it")
 
@@ -124,3 +127,14 @@ def test_runs_of_clouds_and_of_images_are_told_apart(trained, tmp_path):
     }  # fmt: skip
     (trained / "run.json").write_text(json.dumps(described))
     assert "was trained on point clouds; use: pointwise label" in refused(trained, picture)
+
+
+@pytest.mark.parametrize(
+    ("task", "command"),
+    [("classification", "pointwise classify run CLOUD"),
+     ("segmentation", "pointwise label run SCAN -o OUT")],
+)  # fmt: skip
+def test_training_on_clouds_names_the_command_for_its_run(task, command):
+    training = CloudTraining.__new__(CloudTraining)
+    training.data = Data(task, [], [], [])
+    assert training.next_step(Path("run"))[1] == command

@@ -96,7 +96,10 @@ def _settings(options: Options) -> Settings:
     )
 
 
-_OF_CLOUDS = ("split", "rooms", "columns", "features", "cell_size", "block")
+_OF_CLOUDS = (
+    *("split", "rooms", "columns", "features", "cell_size", "block"),
+    *("map", "ignore", "names"),
+)
 _OF_IMAGES = ("size", "width", "flip")
 
 
