@@ -69,6 +69,10 @@ class Recipe:
     spacing: float = 0.0
     rotate: float = 180.0  # the largest turn in training, degrees
 
+    @property
+    def reads_height(self) -> bool:
+        return "height" in self.features.names
+
     def targets(self, scan: Scan) -> np.ndarray:
         """The class indices to be found: int64 ``[N]`` of points, or ``[1]`` of a cloud."""
         if self.task == "segmentation":
@@ -108,7 +112,7 @@ class Recipe:
             local = local @ turn
         if augmentation is not None and rng is not None:
             local, turn, scale = augmentation.move(local, rng)
-        ground = prepared.ground if "height" in self.features.names else None
+        ground = prepared.ground if self.reads_height else None
         features = self.features.values(
             prepared.scan, index, local, ground, augmentation, turn, scale, rng
         )

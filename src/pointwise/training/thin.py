@@ -30,7 +30,9 @@ def thin(scan: Scan, spacing: float, fields: Sequence[str] = ()) -> tuple[Scan, 
 def _cubes(points: np.ndarray, spacing: float) -> tuple[np.ndarray, np.ndarray]:
     """The mean position of each cube, and the cube of each point; a stray has one of its own."""
     stray = find_extent(points).stray
-    inside = torch.from_numpy(np.ascontiguousarray(points[~stray] if stray.any() else points))
+    # A mapped file cannot be written to, of which PyTorch warns: so it is copied.
+    whole = np.require(points, requirements=["C", "W"])
+    inside = torch.from_numpy(points[~stray] if stray.any() else whole)
     found = torch.ops.pointwise.voxel_grid(inside, torch.tensor([0, len(inside)]), spacing)
     position, cube = found[0].numpy(), found[2].numpy()
     if not stray.any():
