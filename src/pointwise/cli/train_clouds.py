@@ -8,15 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from pointwise.training import processes
 from pointwise.training.augment import Augmentation
-from pointwise.training.data import feed
+from pointwise.training.data import feed, prepare
 from pointwise.training.evaluate import evaluate, not_counted
 from pointwise.training.feed import Feed
 from pointwise.training.options import Options
 from pointwise.training.plan import plan
 from pointwise.training.recipe import Recipe
 from pointwise.training.run import Run
-from pointwise.training.sources import load_data
+from pointwise.training.shelf import MEMORY, Memory, Shelf
+from pointwise.training.sources import files_of, held_clouds, load_data
 
 
 class CloudTraining:
@@ -24,6 +26,7 @@ class CloudTraining:
 
     def __init__(self, options: Options, progress: Callable[[str], object]) -> None:
         self.options = options
+        self.memory = _memory(options)
         self.data = load_data(
             options.data,
             test=options.test or (),
@@ -34,6 +37,7 @@ class CloudTraining:
             columns=options.columns,
             seed=options.seed,
             progress=progress,
+            memory=self.memory,
         )
         self.counted = "points" if self.data.task == "segmentation" else "clouds"
         self.rotate = 180.0 if options.rotate is None else options.rotate
@@ -50,7 +54,12 @@ class CloudTraining:
             arguments=arguments,
             seed=options.seed,
             options=options.as_plain(),
+            memory=self.memory,
         )
+
+    def prepare(self, run: Run[Recipe]) -> None:
+        share = processes.here_share([*self.data.train, *self.data.validation])
+        prepare(run.recipe, share, self.memory)
 
     def feed(self, run: Run[Recipe]) -> Feed:
         jitter = 0.05 * run.arguments["cell_size"]
@@ -62,6 +71,7 @@ class CloudTraining:
             batch=self.options.batch,
             workers=self.options.workers,
             seed=self.options.seed,
+            memory=self.memory,
         )
 
     def evaluate(self, run: Run[Recipe], progress: Callable[[int, int], object]) -> np.ndarray:
@@ -93,6 +103,20 @@ class CloudTraining:
     def next_step(self, folder: Path) -> tuple[str, str]:
         """What to do with the run now, and the command for it."""
         return "To label scans with it:", f"pointwise label {folder} SCAN -o OUT"
+
+
+def read_ahead(options: Options, progress: Callable[[str], object]) -> None:
+    """Puts this process's share of the files into the cache, where all will find them."""
+    memory = _memory(options)
+    names = [name for name in (*options.data, *(options.test or ())) if Path(name).exists()]
+    files = [file for name in names for file in files_of(Path(name))]
+    for file in processes.here_share(files):
+        progress(str(file))
+        held_clouds(file, options.columns, memory)
+
+
+def _memory(options: Options) -> Memory:
+    return MEMORY if options.cache is None else Shelf(Path(options.cache))
 
 
 def _names(features: str | None) -> list[str] | None:

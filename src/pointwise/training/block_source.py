@@ -71,8 +71,10 @@ def prepared_of(recipe: Recipe, arrays: Arrays) -> Prepared:
     prepared.stray = arrays["stray"]
     if recipe.reads_height:
         parts = sum(name.startswith("ground ") for name in arrays) // len(_GRID)
-        grids = [[arrays[f"ground {i} {name}"] for name in _GRID] for i in range(parts)]
-        prepared.ground = Ground.of([tuple(grid) for grid in grids])
+        places = (f"ground {i} " for i in range(parts))
+        prepared.ground = Ground.of(
+            [(arrays[p + "low"], arrays[p + "side"], arrays[p + "grid"]) for p in places]
+        )
     if "keys" in arrays:
         low, high = arrays["corners"]
         prepared.columns = Columns.of_sorted(

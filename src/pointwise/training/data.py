@@ -218,6 +218,13 @@ def feed(
     )
 
 
+def prepare(recipe: Recipe, scans: Sequence[Scan], memory: Memory) -> None:
+    """Holds in ``memory`` what ``feed`` will ask for, so that it is there already."""
+    held = held_source if recipe.task == "segmentation" else held_cloud
+    for scan in scans:
+        held(recipe, scan, memory)
+
+
 def label_counts(recipe: Recipe, scans: Sequence[Scan]) -> np.ndarray:
     """How many points, or clouds, of each class ``[K]`` the scans hold."""
     counts = np.zeros(len(recipe.classes), dtype=np.int64)

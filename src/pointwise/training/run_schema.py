@@ -123,6 +123,7 @@ OPTIONS = {
     "precision": TEXT.or_null(),
     "columns": TEXT.or_null(),
     "workers": WHOLE,
+    "cache": TEXT.or_null(),
 }
 
 

@@ -106,7 +106,9 @@ class Shelf(Memory):
             with warnings.catch_warnings(record=True) as said:
                 warnings.simplefilter("always", UserWarning)
                 scans = read()
-            arrays = {f"{i} {name}": v for i, s in enumerate(scans) for name, v in arrays_of(s).items()}
+            arrays = {
+                f"{i} {name}": v for i, s in enumerate(scans) for name, v in arrays_of(s).items()
+            }
             about = {"scans": [_described(scan) for scan in scans]}
             return arrays, {**about, "said": [str(warning.message) for warning in said]}
 
@@ -136,7 +138,7 @@ def _name(values: np.ndarray) -> str:
     if type(values) is np.memmap and _is_whole(values):
         return str(values.filename)
     digest = hashlib.blake2b(repr((values.dtype.str, values.shape)).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
+    digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
