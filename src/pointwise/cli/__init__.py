@@ -60,7 +60,7 @@ for command in (
 
 def main() -> None:
     """Runs the command line; what is wrong with the input becomes one plain line on stderr."""
-    warnings.showwarning = _show_warning
+    warnings.showwarning = show_warning
     tell_of_kernels()
     try:
         app()
@@ -76,7 +76,7 @@ def main() -> None:
         raise
 
 
-def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+def show_warning(message, category, filename, lineno, file=None, line=None) -> None:
     """A warning as one plain line; where in the code it arose helps nobody here."""
     if os.environ.get("RANK", "0") != "0":
         return  # the first of several processes says it

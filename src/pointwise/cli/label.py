@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import re
-import warnings
-from collections.abc import Sequence
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pointwise.terminal import shown, terminal
+from pointwise.terminal import plain, shown, terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pointwise.training.labelling import How, Labelled
     from pointwise.training.run import Run
+
+WHAT = "What is written"
+MANY = "Many files"
 
 
 def label(
@@ -25,7 +27,12 @@ def label(
     ],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="The labelled file, or a folder for several."),
+        typer.Option(
+            "--out",
+            "-o",
+            help="The labelled file (.las, .laz, .ply, .npz, .xyz, .txt, .asc, .csv), or a folder"
+            " for several; of whole clouds a .csv or .json.",
+        ),
     ] = None,
     votes: Annotated[
         int,
@@ -35,67 +42,171 @@ def label(
         str | None,
         typer.Option(help="Names of the columns of text, NPY and .bin, as in 'x y z intensity'."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
     device: Annotated[
         str | None, typer.Option(help="cpu or cuda.", show_default="cuda if there is one")
     ] = None,
+    confidence: Annotated[
+        bool,
+        typer.Option(
+            "--confidence",
+            help="Write how probable each point's class is, as the field 'confidence'.",
+            rich_help_panel=WHAT,
+        ),
+    ] = False,
+    unclassified_below: Annotated[
+        float | None,
+        typer.Option(
+            help="Points less probable than this get no class (0 in LAS, else -1).",
+            metavar="0.6",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            help="Points that have these codes (or classes) already keep them.",
+            metavar="2,6",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Replace files that exist.", rich_help_panel=MANY),
+    ] = False,
+    skip_existing: Annotated[
+        bool,
+        typer.Option(
+            "--skip-existing",
+            help="Leave out what is labelled already, to go on after a stop.",
+            rich_help_panel=MANY,
+        ),
+    ] = False,
+    alone: Annotated[
+        bool,
+        typer.Option(
+            "--alone",
+            help="Each file by itself, though others lie beside it.",
+            rich_help_panel=MANY,
+        ),
+    ] = False,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Processes, each with a file and its share of cores.", rich_help_panel=MANY
+        ),
+    ] = 1,
 ) -> None:
-    """Labels every point of a cloud, or says which class a whole cloud is of."""
+    """Labels every point of a cloud, or says which class a whole cloud is of.
+
+    Of several files, those that lie side by side see each other's points across the seams. A folder
+    is written with the structure it has.
+    """
     import torch
 
     from pointwise.training.image_recipe import IMAGES
+    from pointwise.training.labelling import How
     from pointwise.training.run import load_run
-    from pointwise.training.sources import files_of
 
     console = terminal()
-    trained = load_run(run, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    trained = load_run(run, device)
     if trained.recipe.task == IMAGES:
         raise ValueError(f"label: {run} was trained on images; use: pointwise classify {run} IMAGE")
-    files = [file for path in inputs for file in files_of(path)]
     if trained.recipe.task == "classification":
-        if out is not None:
+        from pointwise.cli.classify import classify_clouds
+
+        if confidence or unclassified_below is not None or keep or skip_existing:
             raise ValueError(
-                "label: a run that classifies whole clouds writes no file; leave out -o"
+                "label: a run that classifies whole clouds labels no points; leave out"
+                " --confidence, --unclassified-below, --keep and --skip-existing"
             )
-        _classify(console, trained, files, columns)
+        classify_clouds(console, trained, inputs, columns=columns, out=out, force=force)
         return
     if out is None:
         raise ValueError("label: give the file, or the folder for several, to write with -o OUT")
+    if unclassified_below is not None and not 0 <= unclassified_below <= 1:
+        raise ValueError(
+            f"label: --unclassified-below must lie between 0 and 1, got {unclassified_below:g}"
+        )
+    if force and skip_existing:
+        raise ValueError("label: --force replaces what --skip-existing leaves; give one of them")
+    how = How(
+        votes=votes,
+        confidence=confidence,
+        unclassified_below=unclassified_below or 0.0,
+        keep=_kept(trained, keep),
+        columns=columns,
+    )
     # All is checked before the first scan is read: labelling can take an hour.
-    targets = _targets(files, out, several=len(inputs) > 1 or inputs[0].is_dir(), force=force)
-    for file, target in zip(files, targets, strict=True):
-        _label_file(console, trained, file, target, votes, columns)
+    targets = _targets(inputs, out, may_exist=force or skip_existing)
+    done = {file for file, target in targets.items() if skip_existing and target.exists()}
+    if done:
+        console.print(f"{len(done):,} of {len(targets):,} files are labelled already")
+    if len(done) == len(targets):
+        return
+    _label(console, trained, run, device, targets, done, how, alone=alone, workers=workers)
 
 
-def _targets(files: Sequence[Path], out: Path, *, several: bool, force: bool) -> list[Path]:
+def _kept(run: Run, keep: str | None) -> tuple[int, ...]:
+    from pointwise.training.relabel import codes_in
+
+    classes = run.recipe.classes
+    known = dict(zip(classes.codes, classes.names, strict=True))
+    return () if keep is None else codes_in(keep, known, f"label: --keep {keep}")
+
+
+def _targets(inputs: list[Path], out: Path, *, may_exist: bool) -> dict[Path, Path]:
     """The file to write for each input; raises ValueError where one would be lost."""
     from pointwise.cloud.files import WRITABLE
 
+    several = len(inputs) > 1 or inputs[0].is_dir()
     into_folder = several or out.is_dir() or not out.suffix
-    targets = [out / _writable(file).name if into_folder else out for file in files]
     if into_folder and out.is_file():
         raise ValueError(f"label: {out} is a file, but several inputs need a folder")
-    inputs = {file.resolve() for file in files}
-    for target in targets:
+    found = _files(inputs, out)
+    targets = {file: out / _writable(place) if into_folder else out for file, place in found}
+    times = Counter(targets.values())
+    sources = {file.resolve() for file in targets}
+    for target in targets.values():
         if target.suffix.lower() not in WRITABLE:
             raise ValueError(f"label: {target} must end in {', '.join(WRITABLE)}")
-        if target.resolve() in inputs:
+        if target.resolve() in sources:
             raise ValueError(
                 f"label: {target} is an input, which is never written to; choose another -o"
             )
-        if targets.count(target) > 1:
+        if times[target] > 1:
             raise ValueError(
-                f"label: two inputs are called {target.name}; label them one at a time"
+                f"label: two inputs are called {target.relative_to(out)}; label them one at a time"
             )
-        if target.exists() and not force:
+        if target.exists() and not may_exist:
             raise ValueError(
-                f"label: {target} exists; choose another -o, or replace it with --force"
+                f"label: {target} exists; choose another -o, replace it with --force, or leave it"
+                " out with --skip-existing"
             )
     return targets
 
 
+def _files(inputs: list[Path], out: Path) -> list[tuple[Path, Path]]:
+    """The files to read, each once, and where each stands below the input it was found in."""
+    from pointwise.training.sources import files_of
+
+    written = out.resolve()
+    found: dict[Path, Path] = {}
+    for path in inputs:
+        # A folder for what is written may lie in the one that is read, and hold files by now.
+        inside = path.is_dir() and path.resolve() in written.parents
+        for file in files_of(path):
+            if not (inside and written in file.resolve().parents):
+                found[file] = Path(file.name) if file == path else file.relative_to(path)
+    if not found:
+        raise ValueError(f"label: {inputs[0]} holds nothing but what is in {out}")
+    return list(found.items())
+
+
 def _writable(file: Path) -> Path:
     """The file's own name where its format can hold labels, else that of a PLY file."""
+    import re
+
     from pointwise.cloud.files import WRITABLE
 
     if file.suffix.lower() not in WRITABLE:
@@ -104,70 +215,87 @@ def _writable(file: Path) -> Path:
     return file.with_name(re.sub(r"(?i)\.copc\.laz$", ".laz", file.name))
 
 
-def _label_file(
-    console: Console, run: Run, file: Path, target: Path, votes: int, columns: str | None
+def _label(
+    console: Console,
+    run: Run,
+    folder: Path,
+    device: str,
+    targets: dict[Path, Path],
+    done: set[Path],
+    how: How,
+    *,
+    alone: bool,
+    workers: int,
 ) -> None:
-    from dataclasses import replace
+    """Labels one file, whose error is the command's, or many, where the others go on."""
+    from pointwise.cli.label_workers import Here, Workers
+    from pointwise.cli.progress import bar
+    from pointwise.training.labelling import Job
+    from pointwise.training.survey import ALONE, Place, surroundings
 
-    import numpy as np
-    from rich.progress import Progress
+    several, failed = len(targets) > 1, 0
+    labelled: list[Labelled] = []
+    with Workers(folder, device, workers) if workers > 1 else Here(run) as hands:
+        around = dict.fromkeys(targets, ALONE)
+        if several and not alone:
+            places: list[Place] = []
+            with bar("reading where the files lie") as advance:
+                for place in hands.places(list(targets), how.columns, advance):
+                    if isinstance(place, Place):
+                        places.append(place)
+                    # What cannot be read is said when its turn to be labelled comes.
+            found = surroundings(places, run.recipe.reach)
+            around |= {place.file: its for place, its in zip(places, found, strict=True)}
+            _tell_of_tiles(console, [around[file].neighbours for file in targets])
+        jobs = [Job(f, t, around[f]) for f, t in targets.items() if f not in done]
+        with bar("labelling") as advance:
+            for result in hands.labelled(jobs, how, advance):
+                if isinstance(result, Exception):
+                    if not several:
+                        raise result
+                    failed += 1
+                    typer.echo(f"pointwise: {plain(result)}", err=True)
+                    continue
+                labelled.append(result)
+                if several:
+                    console.print(f"{shown(result.target)}  {result.points:,} points")
+    _tell(console, labelled)
+    if failed:
+        raise ValueError(f"label: {failed:,} of {len(jobs):,} files could not be labelled")
 
-    from pointwise.cloud.extent import set_aside
-    from pointwise.cloud.files import check_labels, read_scan, write_labels
-    from pointwise.training.label import label_scan
 
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(shown(file.name), total=None)
-        scan = read_scan(file, columns=columns)
-        if said := set_aside(scan):
-            warnings.warn(said, stacklevel=1)
-        classes = dict(zip(run.recipe.classes.codes, run.recipe.classes.names, strict=True))
-        labelled = replace(scan, classes=classes)
-        check_labels(labelled, run.recipe.classes.codes, target)
-        codes = label_scan(
-            run,
-            scan,
-            lambda done, total: bar.update(task, completed=done, total=total),
-            votes=votes,
+def _tell_of_tiles(console: Console, neighbours: list[tuple[Path, ...]]) -> None:
+    tiles = sum(bool(files) for files in neighbours)
+    if tiles:
+        rest = len(neighbours) - tiles
+        others = f"; {rest:,} {'stands' if rest == 1 else 'stand'} alone" if rest else ""
+        console.print(
+            f"{tiles:,} files lie side by side, and see each other across the seams{others}"
         )
-        write_labels(labelled, codes, target)
-    console.print(f"[bold]{shown(target)}[/bold]  {len(scan):,} points")
-    found, counts = np.unique(codes, return_counts=True)
-    console.print(_shares([classes[int(c)] for c in found], counts.tolist()))
 
 
-def _shares(names: Sequence[str], counts: Sequence[int]):
+def _tell(console: Console, labelled: list[Labelled]) -> None:
+    """How the points of all files are shared out among the classes."""
     from rich.table import Table
 
+    from pointwise.cloud.scan import UNLABELLED
+
+    counts: Counter[int] = Counter()
+    names = {UNLABELLED: "(unclassified)"}
+    for each in labelled:
+        counts.update(each.counts)
+        names |= each.classes
+    total = sum(counts.values())
+    if not labelled:
+        return
+    where = shown(labelled[0].target) if len(labelled) == 1 else f"{len(labelled):,} files"
+    console.print(f"[bold]{where}[/bold]  {total:,} points")
     table = Table.grid(padding=(0, 2))
     for _ in range(2):
         table.add_column(justify="right")
-    for count, name in sorted(zip(counts, names, strict=True), reverse=True):
-        table.add_row(f"  {100 * count / sum(counts):.1f} %", f"{count:,}", shown(name))
-    return table
-
-
-def _classify(console: Console, run: Run, files: Sequence[Path], columns: str | None) -> None:
-    from rich import box
-    from rich.table import Table
-
-    from pointwise.training.label import classify_scans
-    from pointwise.training.sources import read_clouds
-
-    names = run.recipe.classes.names
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("cloud", overflow="fold")
-    table.add_column("class", style="bold")
-    table.add_column("probability", justify="right")
-    table.add_column("next", style="dim")
-    for file in files:
-        scans = read_clouds(file, columns)
-        for scan, probabilities in zip(scans, classify_scans(run, scans), strict=True):
-            order = probabilities.argsort()[::-1]
-            rest = ", ".join(
-                f"{shown(names[i])} {100 * probabilities[i]:.0f} %" for i in order[1:3]
-            )
-            cloud = file.name if len(scans) == 1 else scan.name
-            best = f"{100 * probabilities[order[0]]:.1f} %"
-            table.add_row(shown(cloud), shown(names[order[0]]), best, rest)
+    for code, count in counts.most_common():
+        name = names.get(code, f"class {code}")
+        table.add_row(f"  {100 * count / total:.1f} %", f"{count:,}", shown(name))
     console.print(table)
+    if kept := sum(each.kept for each in labelled):
+        console.print(f"{kept:,} points had a code that is kept")

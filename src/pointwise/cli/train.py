@@ -73,6 +73,31 @@ def train(
             rich_help_panel=CLOUDS,
         ),
     ] = None,
+    map_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            help="Codes (or names) that are one class, written as the first of them; can be"
+            " repeated.",
+            metavar="3,4,5=NAME",
+            rich_help_panel=CLOUDS,
+        ),
+    ] = None,
+    ignore: Annotated[
+        str | None,
+        typer.Option(
+            help="Codes (or names) that nothing is learned of.",
+            metavar="0,7",
+            rich_help_panel=CLOUDS,
+        ),
+    ] = None,
+    names: Annotated[
+        Path | None,
+        typer.Option(
+            help='JSON with the names of your codes: {"2": "ground", "6": "roof"}.',
+            rich_help_panel=CLOUDS,
+        ),
+    ] = None,
     network: Annotated[
         str | None,
         typer.Option(
@@ -206,6 +231,7 @@ def train(
         import_extra(module, "train")
 
     from pointwise.training import processes
+    from pointwise.training.relabel import read_names
 
     def place() -> tuple[Path, Options]:
         if resume is not None:
@@ -232,6 +258,9 @@ def train(
             split=split,
             rooms=rooms,
             columns=columns,
+            map=map_,
+            ignore=ignore,
+            names=None if names is None else read_names(names),
             network=network,
             features=features,
             cell_size=cell_size,

@@ -35,6 +35,9 @@ class CloudTraining:
             split=options.split,
             rooms=options.rooms or 40,
             columns=options.columns,
+            merge=options.map or (),
+            ignore=options.ignore,
+            names=options.names,
             seed=options.seed,
             progress=progress,
             memory=self.memory,
@@ -102,6 +105,8 @@ class CloudTraining:
 
     def next_step(self, folder: Path) -> tuple[str, str]:
         """What to do with the run now, and the command for it."""
+        if self.data.task == "classification":
+            return "To classify clouds with it:", f"pointwise classify {folder} CLOUD"
         return "To label scans with it:", f"pointwise label {folder} SCAN -o OUT"
 
 

@@ -108,7 +108,10 @@ def _settings(options: Options) -> Settings:
     )
 
 
-_OF_CLOUDS = ("split", "rooms", "columns", "features", "cell_size", "block", "cache")
+_OF_CLOUDS = (
+    *("split", "rooms", "columns", "features", "cell_size", "block", "cache"),
+    *("map", "ignore", "names"),
+)
 _OF_IMAGES = ("size", "width", "flip")
 
 

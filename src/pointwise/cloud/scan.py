@@ -23,8 +23,8 @@ class Scan:
     between training and test. ``source`` is the file it came from, and ``kept`` a mask of its rows
     where some were dropped in reading (None where the points are all of them, or selected since).
     ``no_class`` are the codes that the file's format calls no class, which are ``UNLABELLED`` here:
-    how many points of the file had each, and what the format calls it. ``assumed`` are lines on
-    what the file does not say.
+    how many points of the file had each, and what the format calls it; ``codes`` are then those of
+    all points as the file has them. ``assumed`` are lines on what the file does not say.
     """
 
     points: np.ndarray  # [N, 3] float64
@@ -38,6 +38,7 @@ class Scan:
     kept: np.ndarray | None = None  # [rows of the file] bool
     no_class: dict[int, tuple[int, str]] = field(default_factory=dict)
     assumed: tuple[str, ...] = ()
+    codes: np.ndarray | None = None  # [N] uint8
 
     def __len__(self) -> int:
         return len(self.points)
@@ -54,4 +55,5 @@ class Scan:
             group=self.group,
             source=self.source,
             assumed=self.assumed,
+            codes=None if self.codes is None else self.codes[index],
         )

@@ -6,20 +6,31 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from pointwise.cloud.frame import Frame
+
 
 class Columns:
     """The points of a scan sorted into small square columns, so that a rectangle is read in rows.
 
     Costs one sort; a rectangle then costs what it holds, not what the scan holds. ``away [N]`` are
-    points that no rectangle holds, such as strays (default: none).
+    points that no rectangle holds, such as strays (default: none). Blocks are laid out from the
+    points' extent, or from that of the ``frame`` which they are a part of.
     """
 
-    def __init__(self, points: np.ndarray, side: float, away: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        points: np.ndarray,
+        side: float,
+        away: np.ndarray | None = None,
+        frame: Frame | None = None,
+    ) -> None:
         self.xy = points[:, :2]  # [N, 2] float64, a view
         self.away = np.empty(0, dtype=np.int64) if away is None else np.flatnonzero(away)
         inside = slice(None) if away is None or not away.any() else np.flatnonzero(~away)
         xy = self.xy[inside]
         self.low, self.high = xy.min(axis=0), xy.max(axis=0)
+        if frame is not None:
+            self.low, self.high = np.array(frame.low[:2]), np.array(frame.high[:2])
         extent = float((self.high - self.low).max())
         self.side = max(side, extent / 2**30) or 1.0  # keys stay within int64
         self.shape = self._cell(self.high) + 1

@@ -8,13 +8,25 @@ from typing import Any
 import numpy as np
 
 from pointwise.cloud.extent import find_extent
+from pointwise.cloud.frame import Frame
+
+MOST_CELLS = 1024  # along an axis, where the side of a cell is given
+FURTHEST = 128  # cells that a gap is filled from its edge
 
 
 class Ground:
-    """The ground under each part of a scan; strays stand above that of the part nearest to them."""
+    """The ground under each part of a scan; strays stand above that of the part nearest to them.
 
-    def __init__(self, points: np.ndarray, **options: Any) -> None:  # [N, 3] float64
-        self.parts = [_Grid(part, **options) for part in find_extent(points).parts]
+    With a ``frame``, which is that of a survey, ``points`` are a part of it, whose ground is as it
+    is there, but for a cell and a half at the edge.
+    """
+
+    def __init__(
+        self, points: np.ndarray, *, frame: Frame | None = None, **options: Any
+    ) -> None:  # [N, 3] float64
+        extent = find_extent(points)
+        parts = extent.parts if frame is None else [extent.kept]
+        self.parts = [_Grid(part, frame=frame, **options) for part in parts]
 
     @classmethod
     def of(cls, grids: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Ground:
@@ -50,20 +62,31 @@ class _Grid:
         self,
         points: np.ndarray,  # [N, 3] float64
         *,
+        frame: Frame | None = None,
+        side: float = 0.0,
         per_cell: int = 4096,
         percentile: float = 2.0,
         most_cells: int = 64,  # along an axis
     ) -> None:
         points = points[:: max(1, len(points) // 1_000_000)]
-        self.low = points[:, :2].min(axis=0)
-        extent = points[:, :2].max(axis=0) - self.low
-        area = max(float(extent.prod()), 1e-12)
-        side = max(np.sqrt(area * per_cell / len(points)), float(extent.max()) / most_cells)
+        low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
+        if frame is not None:
+            low, high = np.array(frame.low[:2]), np.array(frame.high[:2])
+        extent = high - low
+        if side:  # in a wrong unit it would make more cells than memory holds
+            side = max(side, float(np.ptp(points[:, :2], axis=0).max()) / MOST_CELLS)
+        side = side or side_of(points, per_cell, most_cells)
         # Cells that divide the extent evenly: a sliver at the edge may hold a roof and no ground.
-        self.shape = np.floor(extent / (side or 1.0)).astype(np.int64).clip(1)  # along x and y
-        self.side = np.where(extent > 0, extent / self.shape, 1.0)
+        whole = np.floor(extent / (side or 1.0)).clip(1)  # along x and y
+        self.side = np.where(extent > 0, extent / whole, 1.0)
+        # Of a frame only what is here: a survey has millions of cells.
+        first = np.floor((points[:, :2].min(axis=0) - low) / self.side).clip(0, whole - 1)
+        last = np.floor((points[:, :2].max(axis=0) - low) / self.side).clip(0, whole - 1)
+        self.low = low + first * self.side
+        self.shape = (last - first).astype(np.int64) + 1
 
-        cell = np.minimum((points[:, :2] - self.low) / self.side, self.shape - 1).astype(np.int64)
+        cell = ((points[:, :2] - low) / self.side).clip(0, whole - 1).astype(np.int64)
+        cell -= first.astype(np.int64)
         key = cell[:, 0] * self.shape[1] + cell[:, 1]
         order = np.lexsort((points[:, 2], key))
         occupied, first, count = np.unique(key[order], return_index=True, return_counts=True)
@@ -98,12 +121,24 @@ class _Grid:
         return height.clip(-largest, largest).astype(np.float32)
 
 
+def side_of(points: np.ndarray, per_cell: int = 4096, most_cells: int = 64) -> float:
+    """The side of a square column that holds ``per_cell`` of the points ``[N, 3]``."""
+    extent = np.ptp(points[:, :2], axis=0)
+    area = max(float(extent.prod()), 1e-12)
+    return max(float(np.sqrt(area * per_cell / len(points))), float(extent.max()) / most_cells)
+
+
 def _filled(grid: np.ndarray) -> np.ndarray:
-    """The grid with its empty (NaN) cells grown from the neighbours that are known."""
-    while np.isnan(grid).any():
+    """The grid with its empty (NaN) cells grown from the neighbours that are known.
+
+    A point looks one cell beyond its own, so what lies further within a gap matters to strays only.
+    """
+    for _ in range(FURTHEST):
+        if not np.isnan(grid).any():
+            return grid
         padded = np.pad(grid, 1, constant_values=np.nan)
         sides = np.stack([padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]])
         known = np.isfinite(sides)
         mean = np.where(known, sides, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
         grid = np.where(np.isnan(grid) & known.any(axis=0), mean, grid)
-    return grid
+    return np.where(np.isnan(grid), np.nanmedian(grid), grid)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, overload
+from dataclasses import replace
+from typing import Literal, NamedTuple, overload
 
 import numpy as np
 import torch
 
+from pointwise.cloud.frame import Frame
 from pointwise.cloud.scan import Scan
 from pointwise.training.data import Sample, cut, pack
-from pointwise.training.recipe import Prepared
+from pointwise.training.features import COMPUTED
+from pointwise.training.recipe import Prepared, Recipe
 from pointwise.training.run import Run
 
 VOTES = 3
@@ -54,27 +57,78 @@ def label_scan(
     called with what is done and what there is. Raises ValueError where the scan lacks a feature
     that the run was trained with.
     """
-    codes = np.empty(len(scan), dtype=np.int64)
-    certain = np.empty(len(scan) if confidence else 0, dtype=np.float32)
-    done = 0
-    if len(scan):
-        prepared = run.recipe.prepare(scan)
-        count = len(prepared.scan)
-        for index, core in cut(run.recipe, prepared):
-            kept = index[core]
-            probabilities = _mean_of_votes(run, prepared, index, votes)[torch.from_numpy(core)]
-            best, place = probabilities.max(dim=1)
-            codes[kept] = run.recipe.classes.code(place.numpy())
-            if confidence:
-                certain[kept] = best.numpy()
-            done += len(kept)
-            if progress is not None:
-                progress(done, count)
-        if prepared.cube is not None:
-            codes[:] = codes[prepared.cube]
-            if confidence:
-                certain[:] = certain[prepared.cube]
-    return (codes, certain) if confidence else codes
+    labels = label_tile(run, scan, votes=votes, progress=progress)
+    return (labels.codes, labels.confidence) if confidence else labels.codes
+
+
+class Labels(NamedTuple):
+    """The class of each point, and how probable the network holds it to be."""
+
+    codes: np.ndarray  # int64 [N]
+    confidence: np.ndarray  # float32 [N]
+
+
+def label_tile(
+    run: Run,
+    tile: Scan,
+    neighbours: Sequence[Scan] = (),
+    frame: Frame | None = None,
+    *,
+    votes: int = VOTES,
+    progress: Progress | None = None,
+) -> Labels:
+    """The labels of a tile's points, which see those of the neighbours across the seams.
+
+    ``frame`` is that around the whole survey, and ``neighbours`` hold all its points within
+    ``run.recipe.reach`` of the tile; what is further away is left out here. Then a point has the
+    label that it would have in the merged scan, where the run knows its ground's side. Without
+    both, the tile stands alone. Otherwise as ``label_scan``.
+    """
+    codes = np.empty(len(tile), dtype=np.int64)
+    certain = np.empty(len(tile), dtype=np.float32)
+    if not len(tile):
+        return Labels(codes, certain)
+    prepared = run.recipe.prepare(_with_neighbours(run.recipe, tile, neighbours), frame=frame)
+    cube = prepared.cube if prepared.cube is not None else np.arange(len(prepared.scan))
+    cube = cube[: len(tile)]
+    wanted = np.zeros(len(prepared.scan), dtype=bool)
+    wanted[cube] = True
+    done, count = 0, int(wanted.sum())
+    found = np.empty(len(wanted), dtype=np.int64)
+    probable = np.empty(len(wanted), dtype=np.float32)
+    for index, core in cut(run.recipe, prepared):
+        asked = core & wanted[index]
+        if not asked.any():
+            continue
+        probabilities = _mean_of_votes(run, prepared, index, votes)[torch.from_numpy(asked)]
+        best, place = probabilities.max(dim=1)
+        found[index[asked]] = run.recipe.classes.code(place.numpy())
+        probable[index[asked]] = best.numpy()
+        done += int(asked.sum())
+        if progress is not None:
+            progress(done, count)
+    np.take(found, cube, out=codes)
+    np.take(probable, cube, out=certain)
+    return Labels(codes, certain)
+
+
+def _with_neighbours(recipe: Recipe, tile: Scan, neighbours: Sequence[Scan]) -> Scan:
+    """The tile's points, and behind them those of the neighbours that it can see."""
+    window = Frame.of(tile.points).grown(recipe.reach)
+    near = [scan.select(window.holds(scan.points)) for scan in neighbours]
+    near = [scan for scan in near if len(scan)]
+    if not near:
+        return tile
+    for scan in (tile, *near):
+        recipe.features.check(scan, "label")
+    together = [tile, *near]
+    fields = [name for name in recipe.features.names if name not in COMPUTED]
+    return replace(
+        tile,
+        points=np.concatenate([scan.points for scan in together]),
+        fields={name: np.concatenate([s.fields[name] for s in together]) for name in fields},
+        labels=None,
+    )
 
 
 def _mean_of_votes(run: Run, prepared: Prepared, index: np.ndarray, votes: int) -> torch.Tensor:

@@ -20,6 +20,9 @@ class Options:
     split: str | None = None
     rooms: int | None = None
     columns: str | None = None
+    map: list[str] | None = None
+    ignore: str | None = None
+    names: dict[str, str] | None = None  # of codes, as the file said them
     network: str | None = None
     features: str | None = None
     cell_size: float | None = None

@@ -12,6 +12,7 @@ from pointwise.cloud.extent import find_extent
 from pointwise.cloud.scan import Scan
 from pointwise.training.classes import find_classes
 from pointwise.training.features import default_features, fit_features
+from pointwise.training.ground import side_of
 from pointwise.training.recipe import Recipe, sizes_differ, to_unit_sphere
 from pointwise.training.run import Run, build_network
 from pointwise.training.shelf import MEMORY, Memory
@@ -76,6 +77,8 @@ def plan(
         unit_sphere=unit_sphere,
         spacing=spacing,
         rotate=rotate,
+        ground=0.0 if classification else _ground(scans, spacing),
+        relabelling=data.relabelling,
     )
     made = with_arguments(
         {
@@ -87,6 +90,15 @@ def plan(
     )
     torch.manual_seed(seed)  # of the weights that build_network draws
     return Run(recipe, build_network(name, made), made, options or {}, notes=list(data.notes))
+
+
+def _ground(scans: Sequence[Scan], spacing: float) -> float:
+    """The side of the columns that the ground is looked for in: wider than what stands on it.
+
+    One for all scans, so that what is learned of a small piece holds for a whole survey.
+    """
+    parts = [find_extent(scan.points).parts[0] for scan in _sample(scans, spacing)]
+    return float(f"{np.median([side_of(part) for part in parts]):.3g}")
 
 
 def with_arguments(decided: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

@@ -9,12 +9,14 @@ from typing import Literal, get_args
 import numpy as np
 
 from pointwise.cloud.extent import find_extent
+from pointwise.cloud.frame import Frame
 from pointwise.cloud.scan import Scan
 from pointwise.training.augment import Augmentation, about_z
 from pointwise.training.classes import IGNORED, Classes
 from pointwise.training.columns import Columns
 from pointwise.training.features import Features
 from pointwise.training.ground import Ground
+from pointwise.training.relabel import AS_IS, Relabelling
 from pointwise.training.thin import thin
 
 Task = Literal["segmentation", "classification"]
@@ -26,21 +28,31 @@ class Prepared:
     """A scan with what its blocks need, each made when it is first asked for.
 
     ``cube [N]`` says which of the points here stands for each of the original ones, where the scan
-    was thinned.
+    was thinned. ``ground`` is the side of a column that the ground is looked for in, ``frame`` that
+    of the survey which the scan is a part of.
     """
 
-    def __init__(self, scan: Scan, side: float, cube: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        scan: Scan,
+        side: float,
+        cube: np.ndarray | None = None,
+        ground: float = 0.0,
+        frame: Frame | None = None,
+    ) -> None:
         self.scan = scan
         self.side = side
         self.cube = cube
+        self.ground_side = ground
+        self.frame = frame
 
     @cached_property
     def ground(self) -> Ground:
-        return Ground(self.scan.points)
+        return Ground(self.scan.points, side=self.ground_side, frame=self.frame)
 
     @cached_property
     def columns(self) -> Columns:
-        return Columns(self.scan.points, self.side, self.stray)
+        return Columns(self.scan.points, self.side, self.stray, self.frame)
 
     @cached_property
     def stray(self) -> np.ndarray:
@@ -56,7 +68,8 @@ class Recipe:
     ``margin`` is only seen, not labelled, and which hold at most ``most`` points. Classification
     reads whole clouds, thinned at random to ``most`` points; ``unit_sphere`` says that each cloud
     is brought to the same size first. With a ``spacing``, all points in a cube of that edge are
-    one.
+    one. The ground is looked for in columns ``ground`` wide; 0 means by each scan's density.
+    ``relabelling`` is what training made of the codes in files.
     """
 
     task: Task
@@ -68,6 +81,16 @@ class Recipe:
     unit_sphere: bool = False
     spacing: float = 0.0
     rotate: float = 180.0  # the largest turn in training, degrees
+    ground: float = 0.0
+    relabelling: Relabelling = AS_IS
+
+    @property
+    def reach(self) -> float:
+        """How far from a point lies what its label can depend on, seen from above.
+
+        A block that holds the point, with its margins, and the ground about what lies in it.
+        """
+        return self.block + 2 * self.spacing + 4 * self.ground
 
     @property
     def reads_height(self) -> bool:
@@ -75,6 +98,7 @@ class Recipe:
 
     def targets(self, scan: Scan) -> np.ndarray:
         """The class indices to be found: int64 ``[N]`` of points, or ``[1]`` of a cloud."""
+        scan = self.relabelling.applied(scan)
         if self.task == "segmentation":
             labels = scan.labels
         else:
@@ -83,16 +107,19 @@ class Recipe:
             return np.full(len(scan) if self.task == "segmentation" else 1, IGNORED)
         return self.classes.index(labels)
 
-    def prepare(self, scan: Scan, command: str = "label") -> Prepared:
-        """Checks that the scan has the features; brings it to the size and the spacing learned."""
+    def prepare(self, scan: Scan, command: str = "label", frame: Frame | None = None) -> Prepared:
+        """Checks that the scan has the features; brings it to the size and the spacing learned.
+
+        ``frame`` is that of the survey, where the scan is a part of one.
+        """
         self.features.check(scan, command)
         if self.task == "classification":  # a stray has no class to be found
             scan = without_strays(scan)
         scan = to_unit_sphere(scan) if self.unit_sphere else scan
         if self.spacing > 0 and len(scan):
-            thinned, cube = thin(scan, self.spacing, self.features.names)
-            return Prepared(thinned, self.block / 8, cube)
-        return Prepared(scan, self.block / 8)
+            thinned, cube = thin(scan, self.spacing, self.features.names, frame)
+            return Prepared(thinned, self.block / 8, cube, self.ground, frame)
+        return Prepared(scan, self.block / 8, None, self.ground, frame)
 
     def sample(
         self,

@@ -16,6 +16,7 @@ from pointwise.training.classes import Classes
 from pointwise.training.features import Features
 from pointwise.training.image_recipe import IMAGES, ImageRecipe
 from pointwise.training.recipe import TASKS, Recipe
+from pointwise.training.relabel import Relabelling
 from pointwise.training.run_schema import (
     MAY_RUN,
     RUN,
@@ -142,6 +143,10 @@ def _recipe(described: dict[str, Any]) -> Recipe | ImageRecipe:
     if task == IMAGES:
         return ImageRecipe(**_tuples(described))
     described["features"] = Features(**_tuples(described["features"]))
+    if "relabelling" in described:
+        relabelling = _tuples(described["relabelling"])
+        relabelling["merged"] = tuple(map(tuple, relabelling["merged"]))
+        described["relabelling"] = Relabelling(**relabelling)
     return Recipe(**described)
 
 

@@ -72,6 +72,12 @@ CODES = Requirement(
     ),
     "a list of whole numbers, ascending",
 )
+CODES_OF_ANY_ORDER = _list_of(
+    lambda code: _is_whole(code) and abs(code) < 2**63, "a list of whole numbers"
+)
+GROUPS = _list_of(
+    lambda group: CODES_OF_ANY_ORDER.holds(group) and bool(group), "a list of lists of codes"
+)
 NAMES = Requirement(
     lambda value: TEXTS.holds(value) and len(value) > 0 and len(set(value)) == len(value),
     "a list of texts, no two of them the same",
@@ -92,7 +98,14 @@ CLOUDS = {
     "margin": NOT_NEGATIVE,
     "most": COUNT,
 }
-MAY_CLOUDS = {"unit_sphere": TRUTH, "spacing": NOT_NEGATIVE, "rotate": NUMBER}
+MAY_CLOUDS = {
+    "unit_sphere": TRUTH,
+    "spacing": NOT_NEGATIVE,
+    "rotate": NUMBER,
+    "ground": NOT_NEGATIVE,
+    "relabelling": OBJECT,
+}
+RELABELLING = {"merged": GROUPS, "ignored": CODES_OF_ANY_ORDER, "codes": CODES, "names": TEXTS}
 IMAGES = {"task": TEXT, "classes": OBJECT, "size": PIXELS, "mean": NUMBERS, "std": POSITIVES}
 MAY_IMAGES = {"crop": SHARE, "antialias": TRUTH}
 RUN = {"recipe": OBJECT, "network": TEXT, "arguments": OBJECT, "options": OBJECT}
@@ -122,6 +135,9 @@ OPTIONS = {
     "devices": COUNT.or_null(),
     "precision": TEXT.or_null(),
     "columns": TEXT.or_null(),
+    "map": TEXTS.or_null(),
+    "ignore": TEXT.or_null(),
+    "names": OBJECT.or_null(),
     "workers": WHOLE,
     "cache": TEXT.or_null(),
 }
@@ -188,6 +204,10 @@ def check_recipe(recipe: dict[str, Any], *, images: bool) -> None:
     check_lengths("recipe.features.", features, widths=len(features["names"]))
     channels = sum(features["widths"])
     check_lengths("recipe.features.", features, centre=channels, scale=channels)
+    if "relabelling" in recipe:
+        check(recipe["relabelling"], RELABELLING, under="recipe.relabelling.")
+        codes = recipe["relabelling"]["codes"]
+        check_lengths("recipe.relabelling.", recipe["relabelling"], names=len(codes))
     if not 2 * recipe["margin"] < recipe["block"]:
         raise ValueError(
             f"recipe.margin must be less than half of recipe.block, {recipe['block']:g},"

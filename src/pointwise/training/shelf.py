@@ -15,7 +15,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -93,29 +93,36 @@ class Shelf(Memory):
         return self._made((*what, *_names(of)), lambda: (make(), {}))
 
     def scan(self, scan: Scan) -> Scan:
-        """The scan with its arrays mapped."""
-        what = "scan", _described(scan), *_names(arrays_of(scan))
-        (mapped,) = self._scans(what, lambda: [scan])
-        return mapped
+        """The scan with its arrays mapped; those that are so already stay where they are."""
+        loose = {name: values for name, values in arrays_of(scan).items() if not _is_mapped(values)}
+        held = self.hold(["scan"], loose, lambda: loose).arrays if loose else {}
+        fields = {name: held.get(f"field {name}", own) for name, own in scan.fields.items()}
+        return replace(
+            scan,
+            points=held.get("points", scan.points),
+            fields=fields,
+            labels=held.get("labels", scan.labels),
+            codes=held.get("codes", scan.codes),
+            kept=None,
+        )
 
     def scans_of(self, file: Path, columns: str | None, read: Callable[[], list[Scan]]):
-        return self._scans(("file", str(file.resolve()), _stamp(file), columns), read)
-
-    def _scans(self, what: Sequence[object], read: Callable[[], list[Scan]]) -> list[Scan]:
         def make() -> tuple[Arrays, dict[str, Any]]:
             with warnings.catch_warnings(record=True) as said:
                 warnings.simplefilter("always", UserWarning)
                 scans = read()
             arrays = {
-                f"{i} {name}": v for i, s in enumerate(scans) for name, v in arrays_of(s).items()
+                f"{i} {name}": values
+                for i, scan in enumerate(scans)
+                for name, values in arrays_of(scan).items()
             }
             about = {"scans": [_described(scan) for scan in scans]}
             return arrays, {**about, "said": [str(warning.message) for warning in said]}
 
-        held = self._made(what, make)
+        held = self._made(["file", str(file.resolve()), _stamp(file), columns], make)
         arrays, about = held.arrays, held.about
         for line in about["said"]:  # each time, as if the file had been read
-            warnings.warn(line, stacklevel=4)
+            warnings.warn(line, stacklevel=3)
         return [_scan(i, described, arrays) for i, described in enumerate(about["scans"])]
 
     def _made(
@@ -135,17 +142,20 @@ def _names(arrays: Arrays) -> list[str]:
 
 def _name(values: np.ndarray) -> str:
     """What tells an array from others: its file where it is mapped, else a digest of it."""
-    if type(values) is np.memmap and _is_whole(values):
-        return str(values.filename)
+    if _is_mapped(values):
+        return str(values.filename)  # type: ignore[attr-defined]
     digest = hashlib.blake2b(repr((values.dtype.str, values.shape)).encode(), digest_size=16)
     digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
-def _is_whole(values: np.memmap) -> bool:
-    """Whether an array is all of its file, and not a part of a mapped one."""
-    return values.filename is not None and values.nbytes + values.offset == os.path.getsize(
-        values.filename
+def _is_mapped(values: np.ndarray) -> bool:
+    """Whether an array is all of a mapped file, and not a part of it."""
+    return (
+        type(values) is np.memmap
+        and values.filename is not None
+        and values.flags.c_contiguous
+        and values.nbytes + values.offset == os.path.getsize(values.filename)
     )
 
 
@@ -176,8 +186,9 @@ def _stamp(file: Path) -> list[tuple[str, int, int]]:
 
 def arrays_of(scan: Scan) -> dict[str, np.ndarray]:
     labels = {} if scan.labels is None else {"labels": scan.labels}
+    codes = {} if scan.codes is None else {"codes": scan.codes}
     fields = {f"field {name}": values for name, values in scan.fields.items()}
-    return {"points": scan.points, **labels, **fields}
+    return {"points": scan.points, **labels, **codes, **fields}
 
 
 def _described(scan: Scan) -> dict[str, Any]:
@@ -204,6 +215,7 @@ def _scan(number: int, described: dict[str, Any], arrays: Arrays) -> Scan:
         points=own["points"],
         fields={n.removeprefix("field "): v for n, v in own.items() if n.startswith("field ")},
         labels=own.get("labels"),
+        codes=own.get("codes"),
         classes=dict(described["classes"]),
         label=described["label"],
         name=described["name"],

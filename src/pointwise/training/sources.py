@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from pointwise.cloud.scan import Scan
 from pointwise.training.classes import codes_of
 from pointwise.training.conventions import conventions
 from pointwise.training.recipe import TASKS, Task
+from pointwise.training.relabel import AS_IS, Relabelling, relabelling
 from pointwise.training.shelf import MEMORY, Memory
 from pointwise.training.split import HOWS, hold_out
 from pointwise.training.split_names import SPLITS, split_of
@@ -32,6 +33,7 @@ class Data:
     validation: list[Scan]
     test: list[Scan]
     notes: list[str] = field(default_factory=list)  # what is left out, and what was assumed
+    relabelling: Relabelling = AS_IS  # what was made of the files' codes
 
 
 def load_data(
@@ -45,15 +47,18 @@ def load_data(
     columns: str | None = None,
     seed: int = 0,
     progress: Callable[[str], object] | None = None,
+    merge: Sequence[str] = (),
+    ignore: str | None = None,
+    names: Mapping[str, str] | None = None,
     memory: Memory = MEMORY,
 ) -> Data:
     """Reads ``rooms``, files or folders, and divides what they hold into three parts.
 
     In a folder, subfolders or file names that say ``train``, ``test`` or ``validation`` are taken
     at their word; without labels in the files, folders are classes. ``test`` is never learned from,
-    and without it ``held_out`` of the data are not. ``columns`` is for ``read_scans``, and
-    ``memory`` says where scans are held. Raises
-    ValueError where no labels are found.
+    and without it ``held_out`` of the data are not. ``columns`` is for ``read_scans``; ``merge``,
+    ``ignore`` and ``names`` say what becomes of the codes, and ``memory`` where scans are held.
+    Raises ValueError where no labels are found.
     """
     if task not in (None, *TASKS):
         raise ValueError(f"train: --task must be {' or '.join(TASKS)}, got {task!r}")
@@ -77,6 +82,12 @@ def load_data(
             for scan in scans
         ]
 
+    every = [scan for scans in parts.values() for scan in scans]
+    wanted = relabelling(every, merge, ignore, names)
+    parts = {
+        part: [memory.scan(wanted.applied(scan)) for scan in scans] for part, scans in parts.items()
+    }
+
     found_task = _task(parts["train"], task)
     notes = conventions([scan for scans in parts.values() for scan in scans], found_task)
     parts = {part: _labelled(scans, found_task) for part, scans in parts.items()}
@@ -93,7 +104,7 @@ def load_data(
         parts["train"], parts["validation"] = _validation(
             parts["train"], found_task, split, seed, memory
         )
-    return Data(found_task, parts["train"], parts["validation"], parts["test"], notes)
+    return Data(found_task, parts["train"], parts["validation"], parts["test"], notes, wanted)
 
 
 def _warn_of_strays(scans: Sequence[Scan]) -> None:

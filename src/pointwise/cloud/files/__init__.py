@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,19 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from pointwise.cloud.files import e57, hdf5, kitti, las, mesh, npz, pcd, ply, s3dis, text
+from pointwise.cloud.files import (
+    e57,
+    hdf5,
+    kitti,
+    las,
+    mesh,
+    npz,
+    pcd,
+    ply,
+    s3dis,
+    text,
+    text_writer,
+)
 from pointwise.cloud.files.columns import columns_named, scan_from_columns
 from pointwise.cloud.scan import UNLABELLED, Scan
 from pointwise.messages import first_line
@@ -43,7 +55,13 @@ _READERS: dict[str, Callable[[Path], list[Scan]]] = {
     ".hdf5": hdf5.read,
 }
 SUFFIXES = (*_READERS, ".npz")
-_WRITERS = {".las": las, ".laz": las, ".ply": ply, ".npz": npz}
+_WRITERS = {
+    ".las": las,
+    ".laz": las,
+    ".ply": ply,
+    ".npz": npz,
+    **dict.fromkeys(text_writer.SUFFIXES, text_writer),
+}
 WRITABLE = tuple(_WRITERS)
 
 
@@ -129,10 +147,11 @@ def sample_surface(path: str | Path, n: int, seed: int = 0) -> Scan:
 
 
 def write_scan(scan: Scan, path: str | Path) -> None:
-    """Writes a cloud with its fields, labels and class names: LAS, LAZ, PLY or NPZ, by the suffix.
+    """Writes a cloud with its fields, labels and class names: LAS, LAZ, PLY, NPZ or text.
 
-    LAS keeps coordinates to 1 mm, finer in clouds smaller than a kilometre; an axis longer than
-    4,294 km to less, in which case a warning says to what. PLY and NPZ keep them to the bit.
+    The suffix decides. LAS keeps coordinates to 1 mm, finer in clouds smaller than a kilometre; an
+    axis longer than 4,294 km to less, in which case a warning says to what. All others keep them to
+    the bit. Text (.xyz, .txt, .asc, .csv) names its columns in its first line.
     """
     path = Path(path)
     writer = _WRITERS.get(path.suffix.lower())
@@ -143,37 +162,53 @@ def write_scan(scan: Scan, path: str | Path) -> None:
         writer.write(scan, path)
 
 
-def write_labels(scan: Scan, labels: np.ndarray, path: str | Path) -> None:
+def write_labels(
+    scan: Scan, labels: np.ndarray, path: str | Path, fields: Mapping[str, np.ndarray] | None = None
+) -> None:
     """Writes the file a cloud came from again, with ``labels`` (class codes ``[N]``) in it.
 
     Everything else in the file stays: header, coordinates and fields of LAS and LAZ, faces of PLY,
-    other arrays of NPZ. Points that were dropped in reading become ``UNLABELLED``, which is written
-    as 0 in LAS. Where ``path`` has another format, or the cloud is no longer what its file holds,
-    the cloud itself is written with the labels.
+    other arrays of NPZ. ``fields`` (floats ``[N]`` by name) are added to what each point has, or
+    replace what it has under the name, which a warning says. Points that were dropped in reading
+    become ``UNLABELLED``, which is written as 0 in LAS, and their fields NaN. Where ``path`` has
+    another format, or the cloud is no longer what its file holds, the cloud itself is written with
+    the labels; so is text, with the numbers that were read from it.
     """
     path = Path(path)
-    labels = np.asarray(labels)
+    labels, added = np.asarray(labels), dict(fields or {})
     if labels.dtype.kind not in "ui":
         raise TypeError(f"write_labels: labels must be whole numbers, got {labels.dtype}")
     if labels.shape != (len(scan),):
         raise ValueError(f"write_labels: labels must be [{len(scan)}], got {list(labels.shape)}")
+    for name, values in added.items():
+        if values.shape != labels.shape or values.dtype.kind != "f":
+            raise ValueError(f"write_labels: {name} must be floats [{len(scan)}]")
+        if name in scan.fields:
+            warnings.warn(f"{path}: the field {name!r} is a new one", stacklevel=2)
     writer = _WRITERS.get(path.suffix.lower())
     source = scan.source
     if writer is not None and source is not None and _same_format(source, path):
         original = _as_read(scan, source)
         if original is not None:
             with _naming(path):
-                rows = _on_rows(labels.astype(np.int64), original.kept)
-                writer.write_labels(source, scan, rows, path)
+                rows = _on_rows(labels.astype(np.int64), original.kept, UNLABELLED)
+                added = {n: _on_rows(v, original.kept, np.nan) for n, v in added.items()}
+                writer.write_labels(source, scan, rows, path, added)
             return
         warnings.warn(
             f"{path}: the cloud is not what {source} holds now, so its header is not kept",
             stacklevel=2,
         )
-    write_scan(replace(scan, labels=labels.astype(np.int64)), path)
+    together = scan.fields | added
+    write_scan(replace(scan, fields=together, labels=labels.astype(np.int64)), path)
 
 
-def check_labels(scan: Scan, codes: Sequence[int], path: str | Path) -> None:
+def check_labels(
+    scan: Scan,
+    codes: Sequence[int],
+    path: str | Path,
+    fields: Mapping[str, np.ndarray] | None = None,
+) -> None:
     """Raises where ``write_labels`` could not write labels of these class codes to ``path``.
 
     It writes one point, which takes no time: to be called before labels take hours. The folder of
@@ -184,16 +219,17 @@ def check_labels(scan: Scan, codes: Sequence[int], path: str | Path) -> None:
     writer = _WRITERS.get(path.suffix.lower())
     if writer is None:
         raise ValueError(f"{path}: cannot write {path.suffix!r}; use {', '.join(_WRITERS)}")
-    labels = np.asarray(codes, np.int64)
+    labels, added = np.asarray(codes, np.int64), dict(fields or {})
     with _naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".", dir=path.parent) as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they come with the labels
             if source is not None and _same_format(source, path):
                 with _naming(source):
-                    writer.check_labels(source, scan, labels, path)
+                    writer.check_labels(source, scan, labels, path, added)
             else:
-                few = scan.select(np.zeros(min(len(labels), len(scan)), np.int64))
+                whole = replace(scan, fields=scan.fields | added)
+                few = whole.select(np.zeros(min(len(labels), len(scan)), np.int64))
                 trial = Path(folder, f"a{''.join(path.suffixes[-2:])}")
                 writer.write(replace(few, labels=labels[: len(few)]), trial)
 
@@ -259,7 +295,8 @@ def _check(scan: Scan) -> None:
 
 def _same_format(source: Path, path: Path) -> bool:
     family = _WRITERS.get(source.suffix.lower())
-    return source.is_file() and family is _WRITERS[path.suffix.lower()]
+    kept = family is not None and hasattr(family, "write_labels")
+    return source.is_file() and kept and family is _WRITERS[path.suffix.lower()]
 
 
 def _as_read(scan: Scan, source: Path) -> Scan | None:
@@ -271,12 +308,12 @@ def _as_read(scan: Scan, source: Path) -> Scan | None:
     return originals[0] if same else None
 
 
-def _on_rows(labels: np.ndarray, kept: np.ndarray | None) -> np.ndarray:
-    """Labels of all rows of a file, from those of the points that reading has kept of them."""
+def _on_rows(values: np.ndarray, kept: np.ndarray | None, other: float) -> np.ndarray:
+    """Values of all rows of a file, from those of the points that reading has kept of them."""
     if kept is None:
-        return labels
-    rows = np.full(len(kept), UNLABELLED, dtype=np.int64)
-    rows[kept] = labels
+        return values
+    rows = np.full(len(kept), other, dtype=values.dtype)
+    rows[kept] = values
     return rows
 
 

@@ -63,6 +63,7 @@ def read(path: Path) -> list[Scan]:
                 if other is None and (count := int((codes == code).sum()))
             },
             assumed=_assumed(las, codes, columns),
+            codes=codes.astype(np.uint8) if other is None and len(codes) else None,
         )
     ]
 
@@ -105,8 +106,12 @@ def write(scan: Scan, path: Path) -> None:
     save(las, path)
 
 
-def write_labels(source: Path, scan: Scan, labels: np.ndarray, path: Path) -> None:
+def write_labels(
+    source: Path, scan: Scan, labels: np.ndarray, path: Path, fields: dict[str, np.ndarray]
+) -> None:
     """Writes ``source`` again with ``labels`` as the classes, and everything else as it was.
+
+    ``fields`` become extra bytes, or the values of those that have such a name.
 
     A class above 31 in a point format below 6 moves the file to the format of LAS 1.4 that holds
     the same dimensions. COPC becomes LAZ: its octree index is not written.
@@ -116,15 +121,17 @@ def write_labels(source: Path, scan: Scan, labels: np.ndarray, path: Path) -> No
     las = load(source)
     names = new_names(las, codes, scan.classes)
     compressed = las.header.are_points_compressed or path.suffix.lower() == ".laz"
-    if not (compressed or names or _needs_larger_format(las, codes)):
+    if not (compressed or names or fields or _needs_larger_format(las, codes)):
         _patch(source, path, las.header, codes, bits=5 if las.point_format.id < 6 else 8)
         return
     for lost in _lost(las):
         warnings.warn(f"{path}: {lost}", stacklevel=3)
-    save(_labelled(las, codes, names), path)
+    save(_with_fields(_labelled(las, codes, names), fields), path)
 
 
-def check_labels(source: Path, scan: Scan, codes: np.ndarray, path: Path) -> None:
+def check_labels(
+    source: Path, scan: Scan, codes: np.ndarray, path: Path, fields: dict[str, np.ndarray]
+) -> None:
     """Raises where ``write_labels`` could not write such codes: writes one point, to memory."""
     laspy = import_extra("laspy", "files")
     _refuse_copc(path)
@@ -137,6 +144,7 @@ def check_labels(source: Path, scan: Scan, codes: np.ndarray, path: Path) -> Non
     names = new_names(las, codes, scan.classes)
     # The largest code decides about the format.
     las = _labelled(las, np.full(len(las.points), codes.max() if larger else 0, np.uint8), names)
+    las = _with_fields(las, {name: values[: len(las.points)] for name, values in fields.items()})
     las.write(io.BytesIO(), do_compress=path.suffix.lower() == ".laz", laz_backend=backend())
 
 
@@ -153,6 +161,21 @@ def _labelled(las: Any, codes: np.ndarray, names: dict[int, str]) -> Any:
     las.header.vlrs = _without_copc(las.header.vlrs)
     if las.evlrs is not None:
         las.evlrs = _without_copc(las.evlrs)
+    return las
+
+
+def _with_fields(las: Any, fields: dict[str, np.ndarray]) -> Any:
+    laspy = import_extra("laspy", "files")
+    for name, values in fields.items():
+        if name in las.point_format.dimension_names:
+            kind = las.point_format.dimension_by_name(name).kind.name
+            if kind != "FloatingPoint" and values.dtype.kind == "f":
+                raise ValueError(
+                    f"its dimension {name!r} holds whole numbers, which {name} is not; rename it"
+                )
+        else:
+            las.add_extra_dim(laspy.ExtraBytesParams(name, values.dtype.newbyteorder("<")))
+        las[name] = values
     return las
 
 

@@ -204,8 +204,10 @@ def _add(path: Path, whole: Scan, fields: dict[str, np.ndarray], labels: np.ndar
     whole.labels = whole.labels if labels is None else labels
 
 
-def check_labels(source: Path, scan: Scan, codes: np.ndarray, path: Path) -> None:
-    """An NPZ that was read takes any labels."""
+def check_labels(
+    source: Path, scan: Scan, codes: np.ndarray, path: Path, fields: dict[str, np.ndarray]
+) -> None:
+    """An NPZ that was read takes any labels, and fields of any name."""
 
 
 def write(scan: Scan, path: Path) -> None:
@@ -229,9 +231,11 @@ def write(scan: Scan, path: Path) -> None:
     _save(arrays | _class_arrays(scan), path)
 
 
-def write_labels(source: Path, scan: Scan, labels: np.ndarray, path: Path) -> None:
-    """Writes ``source`` again with ``labels``, and every other array as it was."""
-    new = {"labels": labels.astype(np.int64)} | _class_arrays(scan)
+def write_labels(
+    source: Path, scan: Scan, labels: np.ndarray, path: Path, fields: dict[str, np.ndarray]
+) -> None:
+    """Writes ``source`` again with ``labels`` and ``fields``, and every other array as it was."""
+    new = {"labels": labels.astype(np.int64)} | fields | _class_arrays(scan)
     with (
         open_npz(source) as archive,
         replacing(path) as part,

@@ -70,8 +70,12 @@ def write(scan: Scan, path: Path) -> None:
         data.write(part)
 
 
-def write_labels(source: Path, scan: Scan, labels: np.ndarray, path: Path) -> None:
+def write_labels(
+    source: Path, scan: Scan, labels: np.ndarray, path: Path, fields: dict[str, np.ndarray]
+) -> None:
     """Writes ``source`` again with a vertex property ``label``, and everything else as it was.
+
+    ``fields`` become properties too, the values of those that have such a name.
 
     A property that is read as ``label`` (CloudCompare's ``scalar_Label``, say) is replaced; it
     keeps its name, its place and, where that holds the labels, its type.
@@ -82,22 +86,33 @@ def write_labels(source: Path, scan: Scan, labels: np.ndarray, path: Path) -> No
     element, rows = header.vertices, content[start:end]
     name = _label_name(element)
     kind, values = _label_property(element.properties.get(name), _label_values(labels))
+    new = {name: (kind, values)} | {n: (_field_property(v), v) for n, v in fields.items()}
+    kinds = {each: kind for each, (kind, _) in new.items()}
     if header.format == "ascii":
-        body = header.line_end.join(_labelled_lines(rows, element, name, labels))
+        # The text of a NumPy number is the shortest that it can be read from again.
+        words = {name: [str(v).encode() for v in values] for name, (_, values) in new.items()}
+        body = header.line_end.join(_lines_with(rows, element, words))
     else:
-        columns = _columns(element, header.format, rows) | {name: values}
-        body = _binary(columns, element.properties | {name: kind}, header.format)
+        columns = _columns(element, header.format, rows)
+        columns |= {each: values for each, (_, values) in new.items()}
+        body = _binary(columns, element.properties | kinds, header.format)
     with replacing(path) as part, open(part, "wb") as stream:
-        stream.write(_labelled_header(header, name, kind, scan.classes))
+        stream.write(_labelled_header(header, kinds, scan.classes))
         stream.write(content[header.size : start])
         stream.write(body)
         stream.write(content[end:])
 
 
-def check_labels(source: Path, scan: Scan, codes: np.ndarray, path: Path) -> None:
+def check_labels(
+    source: Path, scan: Scan, codes: np.ndarray, path: Path, fields: dict[str, np.ndarray]
+) -> None:
     """Raises where ``write_labels`` could not put one of these class codes into ``source``."""
     _label_values(codes)
-    _label_name(header_of(source.read_bytes()).vertices)
+    vertices = header_of(source.read_bytes()).vertices
+    _label_name(vertices)
+    for name in fields:
+        if is_list(vertices.properties.get(name)):
+            raise ValueError(f"property {name!r} is a list, which no field can replace; rename it")
 
 
 def _extent(header: Header, content: bytes) -> tuple[int, int]:
@@ -205,29 +220,37 @@ def _binary(columns: dict[str, np.ndarray], properties: dict[str, Any], form: st
     return b"".join(pieces)
 
 
-def _labelled_lines(
-    rows: bytes, element: Element, name: str, labels: np.ndarray
-) -> Iterator[bytes]:
-    """The lines of an ascii file with the labels in them, in place of ``name`` or at the end."""
-    earlier = list(element.properties)
-    replaced = name in earlier
-    kinds = list(element.properties.values())[: earlier.index(name) if replaced else 0]
-    for line, label in zip(_FILLED_LINE.findall(rows), labels.tolist(), strict=True):
+def _lines_with(rows: bytes, element: Element, new: dict[str, list[bytes]]) -> Iterator[bytes]:
+    """The lines of an ascii file with new values in them, in the place of old ones or behind."""
+    places = {name: place for place, name in enumerate(element.properties)}
+    kinds = list(element.properties.values())
+    starts = list(range(len(kinds)))
+    for line, *values in zip(_FILLED_LINE.findall(rows), *new.values(), strict=True):
         words = line.split()
-        at = 0 if replaced else len(words)
-        for kind in kinds:
-            at += 1 + (int(words[at]) if is_list(kind) else 0)
-        yield b" ".join([*words[:at], str(label).encode(), *words[at + 1 :]])
+        if element.has_lists:
+            starts, at = [], 0
+            for kind in kinds:
+                starts.append(at)
+                at += 1 + (int(words[at]) if is_list(kind) else 0)
+        for name, word in zip(new, values, strict=True):
+            if name in places:
+                words[starts[places[name]]] = word
+            else:
+                words.append(word)
+        yield b" ".join(words)
 
 
-def _labelled_header(header: Header, name: str, kind: Any, classes: dict[int, str]) -> bytes:
+def _labelled_header(header: Header, kinds: dict[str, Any], classes: dict[int, str]) -> bytes:
     lines = list(header.lines)
     places = header.vertices.lines
-    line = f"property {_type(kind)} {name}".encode()
-    if name in places:
-        lines[places[name]] = line
-    else:
-        lines.insert(max(places.values()) + 1, line)
+    behind = max(places.values()) + 1
+    for name, kind in kinds.items():
+        line = f"property {_type(kind)} {name}".encode()
+        if name in places:
+            lines[places[name]] = line
+        else:
+            lines.insert(behind, line)
+            behind += 1
     if classes:
         lines = [each for each in lines if not _is_class_comment(each)]
         place = next(k for k, each in enumerate(lines) if words_of(each)[:1] == ["format"]) + 1
@@ -256,6 +279,11 @@ def _label_property(old: Any, labels: np.ndarray) -> tuple[Any, np.ndarray]:
     if old is not None and np.array_equal(labels.astype(old.val_dtype), labels):
         return old, labels.astype(old.val_dtype)
     return import_extra("plyfile", "files").PlyProperty("label", "int"), labels
+
+
+def _field_property(values: np.ndarray) -> Any:
+    kind = {"float32": "float", "float64": "double"}[values.dtype.name]
+    return import_extra("plyfile", "files").PlyProperty("field", kind)
 
 
 def _comments(classes: dict[int, str]) -> list[str]:

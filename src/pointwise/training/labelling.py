@@ -1,0 +1,116 @@
+"""A file with the labels that a run gives its points: read, labelled, written whole or not at all.
+
+``label_file`` is all that happens to one file, wherever it runs: here, in another process, on
+another machine. What it is given and what it returns can be pickled.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from pointwise.cloud.extent import set_aside
+from pointwise.cloud.files import check_labels, read_scan, write_labels
+from pointwise.cloud.scan import UNLABELLED, Scan
+from pointwise.training.label import VOTES, Progress, label_tile
+from pointwise.training.recipe import Recipe
+from pointwise.training.run import Run
+from pointwise.training.survey import ALONE, Surroundings
+
+CONFIDENCE = "confidence"  # the name of the field
+
+
+@dataclass(frozen=True)
+class How:
+    """How files are labelled.
+
+    ``confidence`` writes a field with the probability of each point's class. Points below
+    ``unclassified_below`` get no class. Points that have a code of ``keep`` already keep it, and
+    are certain. ``columns`` is for ``read_scan``.
+    """
+
+    votes: int = VOTES
+    confidence: bool = False
+    unclassified_below: float = 0.0
+    keep: tuple[int, ...] = ()
+    columns: str | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A file to label, the one to write, and what it sees of the files beside it."""
+
+    source: Path
+    target: Path
+    around: Surroundings = ALONE
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What came of a job: how many points have each code (``UNLABELLED``: none), and were kept."""
+
+    target: Path
+    counts: dict[int, int]
+    classes: dict[int, str]
+    kept: int = 0
+
+    @property
+    def points(self) -> int:
+        return sum(self.counts.values())
+
+
+def label_file(run: Run, job: Job, how: How, progress: Progress | None = None) -> Labelled:
+    """Labels one file and writes it, in the place of another only when it is whole.
+
+    That it can be written is tried before the work. Raises ValueError or OSError, in one line.
+    """
+    scan = read_scan(job.source, columns=how.columns)
+    if said := set_aside(scan):
+        warnings.warn(said, stacklevel=2)
+    labelled = replace(scan, classes=_classes(run, scan, how.keep))
+    extra = {CONFIDENCE: np.zeros(len(scan), np.float32)} if how.confidence else {}
+    check_labels(labelled, sorted(labelled.classes), job.target, extra)
+    beside = [_neighbour(run.recipe, file, how.columns) for file in job.around.neighbours]
+    neighbours = [scan for scan in beside if scan is not None]
+    found = label_tile(run, scan, neighbours, job.around.frame, votes=how.votes, progress=progress)
+    codes = np.where(found.confidence < how.unclassified_below, UNLABELLED, found.codes)
+    confidence = found.confidence
+    kept = np.zeros(len(scan), dtype=bool)
+    there = _codes_of(scan)
+    if how.keep and there is None:
+        warnings.warn(f"{job.source}: has no labels, so there are none to keep", stacklevel=2)
+    elif there is not None:
+        kept = np.isin(there, how.keep)
+        codes = np.where(kept, there, codes)
+        confidence = np.where(kept, np.float32(1), confidence)
+    write_labels(labelled, codes, job.target, {CONFIDENCE: confidence} if how.confidence else {})
+    values, counts = np.unique(codes, return_counts=True)
+    each = dict(zip(values.tolist(), counts.tolist(), strict=True))
+    return Labelled(job.target, each, labelled.classes, int(kept.sum()))
+
+
+def _classes(run: Run, scan: Scan, keep: Sequence[int]) -> dict[int, str]:
+    """The names of the codes that may be written: the run's, and the file's own of those kept."""
+    kept = {code: name for code, name in scan.classes.items() if code in keep}
+    return kept | dict(zip(run.recipe.classes.codes, run.recipe.classes.names, strict=True))
+
+
+def _codes_of(scan: Scan) -> np.ndarray | None:
+    """The codes that a file has, those that its format calls no class among them."""
+    return scan.labels if scan.codes is None else scan.codes.astype(np.int64)
+
+
+def _neighbour(recipe: Recipe, file: Path, columns: str | None) -> Scan | None:
+    """The points of a file beside the tile, with their features; None where it lacks one."""
+    scan = read_scan(file, columns=columns)
+    try:
+        recipe.features.check(scan, "label")
+    except ValueError as error:
+        warnings.warn(f"{error}; the files beside it do not see it", stacklevel=3)
+        return None
+    fields = {name: scan.fields[name] for name in recipe.features.names if name in scan.fields}
+    return Scan(scan.points, fields, source=scan.source)
