@@ -39,25 +39,25 @@ class Here:
     def places(
         self, files: Sequence[Path], columns: str | None, advance: Advance
     ) -> Iterator[Place | Exception]:
-        from pointwise.training.survey import find_place
+        from pointwise.training.labelling import place_anywhere
 
         for done, file in enumerate(files, 1):
-            yield _tried(find_place, file, columns)
+            yield tried(place_anywhere, file, columns)
             advance(done, len(files))
 
     def labelled(
         self, jobs: Sequence[Job], how: How, advance: Advance
     ) -> Iterator[Labelled | Exception]:
-        from pointwise.training.labelling import label_file
+        from pointwise.training.labelling import label_anywhere
 
-        sizes = [_size(job.source) for job in jobs]
+        sizes = [size(job.source) for job in jobs]
         before, total = 0, sum(sizes)
         for job, own in zip(jobs, sizes, strict=True):
 
             def within(done: int, count: int, before: int = before, own: int = own) -> None:
                 advance(before + own * done // max(count, 1), total)
 
-            yield _tried(label_file, self.run, job, how, within)
+            yield tried(label_anywhere, self.run, job, how, within)
             before += own
             advance(before, total)
 
@@ -86,16 +86,16 @@ class Workers:
     def places(
         self, files: Sequence[Path], columns: str | None, advance: Advance
     ) -> Iterator[Place | Exception]:
-        from pointwise.training.survey import find_place
+        from pointwise.training.labelling import place_anywhere
 
-        futures = [self.pool.submit(_tried, find_place, file, columns) for file in files]
+        futures = [self.pool.submit(tried, place_anywhere, file, columns) for file in files]
         yield from _in_turn(futures, [1] * len(files), advance)
 
     def labelled(
         self, jobs: Sequence[Job], how: How, advance: Advance
     ) -> Iterator[Labelled | Exception]:
         futures = [self.pool.submit(_label, job, how) for job in jobs]
-        yield from _in_turn(futures, [_size(job.source) for job in jobs], advance)
+        yield from _in_turn(futures, [size(job.source) for job in jobs], advance)
 
 
 def _in_turn(futures: Sequence[Future[T]], sizes: Sequence[int], advance: Advance) -> Iterator[T]:
@@ -114,7 +114,7 @@ def _in_turn(futures: Sequence[Future[T]], sizes: Sequence[int], advance: Advanc
         ) from None
 
 
-def _tried(work: Callable[..., T], *arguments: Any) -> T | Exception:
+def tried(work: Callable[..., T], *arguments: Any) -> T | Exception:
     """What the work returns, or what is wrong with the file."""
     try:
         return work(*arguments)
@@ -124,8 +124,10 @@ def _tried(work: Callable[..., T], *arguments: Any) -> T | Exception:
         return plain(str(error) or type(error).__name__)
 
 
-def _size(file: Path) -> int:
-    return max(file.stat().st_size, 1) if file.exists() else 1
+def size(file: Path) -> int:
+    from pointwise.training.remote import size_of
+
+    return max(size_of(file), 1)
 
 
 _worker: dict[str, Any] = {}  # the run that this process labels with
@@ -152,6 +154,6 @@ def _begin(folder: Path, device: str, count: int, parent: int) -> None:
 
 
 def _label(job: Job, how: How) -> Labelled | Exception:
-    from pointwise.training.labelling import label_file
+    from pointwise.training.labelling import label_anywhere
 
-    return _tried(label_file, _worker["run"], job, how)
+    return tried(label_anywhere, _worker["run"], job, how)
