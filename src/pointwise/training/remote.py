@@ -22,7 +22,10 @@ _URL = re.compile(r"([a-z][a-z0-9+.-]+):/+(.+)", re.DOTALL)  # one letter is a d
 def url_of(path: Path) -> str | None:
     """``s3://bucket/name`` of a path that was made of it; None for one on this machine."""
     found = _URL.fullmatch(path.as_posix())
-    return f"{found[1]}://{found[2]}" if found else None
+    if found is None:
+        return None
+    root = "/" if found[1] in ("file", "local") else ""  # in place of a bucket's name
+    return f"{found[1]}://{root}{found[2]}"
 
 
 def name_of(path: Path) -> str:
