@@ -334,7 +334,7 @@ def simulate(
     table = Table(
         "workers", "time", "of the ideal", "fetching and sending", "tiles begun anew",
         box=box.SIMPLE_HEAD, title=f"{tiles:,} tiles of {points:,.0f} points, simulated",
-        caption=f"rates of {rates.processor}, {rates.cores} core(s) a worker; labelling {faster:g} times as fast",
+        caption=f"{rates.processor}, {rates.cores} core(s) a worker, labelling × {faster:g}",
     )  # fmt: skip
     for workers in (1, 2, 4, 16, 64, 256, 1024):
         found = campaign(survey, rates, place, workers)

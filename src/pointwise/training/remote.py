@@ -70,9 +70,12 @@ def files_of(path: Path) -> list[Path]:
         return [path]
     found = _below(path)
     files = [f for f in found if f.suffix.lower() in SUFFIXES and not f.name.startswith(".")]
+    if not found:
+        raise FileNotFoundError(f"{url_of(path)} does not exist, or nothing is in it")
     if not files:
-        what = "holds no readable file" if found else "does not exist, or is empty"
-        raise ValueError(f"{url_of(path)} {what}; readable are {', '.join(sorted(SUFFIXES))}")
+        raise ValueError(
+            f"{url_of(path)} holds no readable file; readable are {', '.join(sorted(SUFFIXES))}"
+        )
     return sorted(files)
 
 
