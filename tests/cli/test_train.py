@@ -133,6 +133,16 @@ def test_scans_in_files_teach_the_same_and_are_read_once(scene, tmp_path, monkey
     assert "--cache is not for images" in str(digits.exception)
 
 
+def test_more_scans_than_memory_holds_are_said(scene, monkeypatch, tmp_path):
+    from pointwise.cli import train_clouds
+    from pointwise.training.options import Options
+
+    monkeypatch.setattr(train_clouds, "_memory_of_machine", lambda: 4.0 * scene.stat().st_size)
+    assert train_clouds._too_much([scene]) == ""
+    with pytest.warns(UserWarning, match=r"^the data are .* GB in files, and .* --cache FOLDER"):
+        train_clouds.CloudTraining(Options([str(scene)], test=[str(scene)]), lambda _: None)
+
+
 def test_an_interrupted_training_says_how_to_go_on_and_does(scene, tmp_path, monkeypatch):
     from pointwise.training import data
     from pointwise.training.module import TrainingModule

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import os
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pointwise.messages import rounded
 from pointwise.training import processes
 from pointwise.training.augment import Augmentation
 from pointwise.training.data import feed, prepare
@@ -20,6 +24,8 @@ from pointwise.training.run import Run
 from pointwise.training.shelf import MEMORY, Memory, Shelf
 from pointwise.training.sources import files_of, held_clouds, load_data
 
+MUCH = 0.25  # of memory, in files: scans are larger in it, and LAZ by some ten times
+
 
 class CloudTraining:
     """The data, the network and the words of a training on clouds, as the options say."""
@@ -27,6 +33,8 @@ class CloudTraining:
     def __init__(self, options: Options, progress: Callable[[str], object]) -> None:
         self.options = options
         self.memory = _memory(options)
+        if options.cache is None and (said := _too_much(_files(options))):
+            warnings.warn(said, stacklevel=1)
         self.data = load_data(
             options.data,
             test=options.test or (),
@@ -113,11 +121,36 @@ class CloudTraining:
 def read_ahead(options: Options, progress: Callable[[str], object]) -> None:
     """Puts this process's share of the files into the cache, where all will find them."""
     memory = _memory(options)
-    names = [name for name in (*options.data, *(options.test or ())) if Path(name).exists()]
-    files = [file for name in names for file in files_of(Path(name))]
-    for file in processes.here_share(files):
+    for file in processes.here_share(_files(options)):
         progress(str(file))
         held_clouds(file, options.columns, memory)
+
+
+def _files(options: Options) -> list[Path]:
+    names = [name for name in (*options.data, *(options.test or ())) if Path(name).exists()]
+    return [file for name in names for file in files_of(Path(name))]
+
+
+def _too_much(files: Sequence[Path]) -> str:
+    """What to say where the files' scans may not fit into memory; nothing where they do."""
+    size, memory = sum(file.stat().st_size for file in files), _memory_of_machine()
+    if size <= MUCH * memory:
+        return ""
+    return (
+        f"the data are {rounded(size / 1e9)} GB in files, and {rounded(memory / 1e9)} GB of memory"
+        " may not hold them; with --cache FOLDER they are read from there as they are needed"
+    )
+
+
+def _memory_of_machine() -> float:
+    """Bytes, or of the container that this runs in; ∞ where nobody tells."""
+    try:
+        found = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        return math.inf
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.is_file() else ""
+    return min(found, float(text)) if text.isdigit() else found
 
 
 def _memory(options: Options) -> Memory:
