@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import csv
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -8,12 +11,16 @@ from torch import nn
 from typer.testing import CliRunner
 
 import pointwise.networks
+from pointwise.cli.classify import classify
 from pointwise.cli.label import label
 from pointwise.cloud.files import read_scan, write_scan
 from pointwise.cloud.scan import Scan
+from pointwise.training.label import classify_scan, label_scan
 from pointwise.training.plan import plan
-from pointwise.training.run import save_run, save_weights
+from pointwise.training.run import load_run, save_run, save_weights
 from pointwise.training.sources import Data
+
+BY_HEIGHT = np.where(np.arange(500) % 4 == 0, 6, 2)
 
 
 class ByHeight(nn.Module):
@@ -66,8 +73,8 @@ def save(data, network, folder):
     return folder
 
 
-def write(path, *more):
-    write_scan(scan(*more), path)
+def write(path, *more, **fields):
+    write_scan(scan(*more, **fields), path)
     return path
 
 
@@ -130,13 +137,136 @@ def test_nothing_is_lost(segmenter, tmp_path):
 
 
 def test_formats_without_labels_become_ply(segmenter, tmp_path):
-    source = tmp_path / "in.xyz"
-    np.savetxt(source, scan(1).points)
+    source = tmp_path / "in.npy"
+    np.save(source, scan(1).points)
     result = run(segmenter, source, "-o", tmp_path / "out")
     assert result.exit_code == 0, result.output
-    assert set(read_scan(tmp_path / "out" / "in.xyz.ply").labels) == {2, 6}
-    refused = run(segmenter, source, "-o", tmp_path / "out.xyz")
-    assert "out.xyz must end in .las, .laz, .ply, .npz" in str(refused.exception)
+    assert set(read_scan(tmp_path / "out" / "in.npy.ply").labels) == {2, 6}
+    refused = run(segmenter, source, "-o", tmp_path / "out.npy")
+    assert "out.npy must end in .las, .laz, .ply, .npz, .xyz" in str(refused.exception)
+
+
+@pytest.mark.parametrize("suffix", ["xyz", "txt", "asc", "csv"])
+def test_text_stays_text(segmenter, tmp_path, suffix):
+    source = tmp_path / "in.xyz"
+    np.savetxt(source, scan(1).points)
+    result = run(segmenter, source, "-o", tmp_path / f"out.{suffix}", "--confidence")
+    assert result.exit_code == 0, result.output
+    labelled = read_scan(tmp_path / f"out.{suffix}")
+    np.testing.assert_array_equal(labelled.points, read_scan(source).points)
+    np.testing.assert_array_equal(labelled.labels, BY_HEIGHT)
+    assert labelled.fields["confidence"].min() > 0.5
+
+
+def test_folders_keep_their_structure(segmenter, tmp_path):
+    for place in ("one/a.ply", "two/deep/a.ply", "b.npz"):
+        (tmp_path / "in" / place).parent.mkdir(parents=True, exist_ok=True)
+        write(tmp_path / "in" / place, 1)
+    out = tmp_path / "in" / "labelled"  # which is no input the second time
+    for options in ((), ("--force",), ("--skip-existing",)):
+        result = run(segmenter, tmp_path / "in", "-o", out, *options)
+        assert result.exit_code == 0, result.output
+        found = sorted(str(file.relative_to(out)) for file in out.rglob("*.*"))
+        assert found == ["b.npz", "one/a.ply", "two/deep/a.ply"]
+    assert "3 of 3 files are labelled already" in result.output
+
+
+def test_what_is_labelled_already_is_skipped(segmenter, tmp_path):
+    files = [write(tmp_path / f"{name}.ply", 1) for name in "ab"]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.ply").write_bytes(b"mine")
+    result = run(segmenter, *files, "-o", tmp_path / "out", "--skip-existing")
+    assert result.exit_code == 0, result.output
+    assert "1 of 2 files are labelled already" in result.output
+    assert (tmp_path / "out" / "a.ply").read_bytes() == b"mine"
+    assert read_scan(tmp_path / "out" / "b.ply").labels is not None
+    both = run(segmenter, *files, "-o", tmp_path / "out", "--skip-existing", "--force")
+    assert "--force replaces what --skip-existing leaves" in str(both.exception)
+
+
+@pytest.mark.parametrize("suffix", ["las", "laz", "ply", "npz"])
+def test_confidence(segmenter, tmp_path, suffix):
+    source = write(tmp_path / f"in.{suffix}", 1)
+    result = run(segmenter, source, "-o", tmp_path / f"out.{suffix}", "--confidence")
+    assert result.exit_code == 0, result.output
+    found = read_scan(tmp_path / f"out.{suffix}").fields["confidence"]
+    expected = label_scan(load_run(segmenter), read_scan(source), confidence=True)[1]
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, expected)
+    assert 0.5 < found.min() < found.max() <= 1
+
+
+def test_the_doubtful_have_no_class(segmenter, tmp_path):
+    source = write(tmp_path / "in.npz", 1)
+    codes, sure = label_scan(load_run(segmenter), read_scan(source), confidence=True)
+    limit = float(np.quantile(sure, 0.3))
+    out = tmp_path / "out.npz"
+    result = run(segmenter, source, "-o", out, "--unclassified-below", limit)
+    assert result.exit_code == 0, result.output
+    np.testing.assert_array_equal(read_scan(out).labels, np.where(sure < limit, -1, codes))
+    assert "(unclassified)" in result.output
+    wrong = run(segmenter, source, "-o", out, "--unclassified-below", 60, "--force")
+    assert "--unclassified-below must lie between 0 and 1, got 60" in str(wrong.exception)
+
+
+@pytest.mark.parametrize("suffix", ["las", "ply"])
+def test_codes_that_are_kept(segmenter, tmp_path, suffix):
+    there = np.tile([9, 6, 3, 6, 5], 100)  # 9 and 5 are none of the run's
+    source = write(tmp_path / f"in.{suffix}", 1, 2.0, labels=there, classes={9: "water", 5: "tree"})
+    result = run(segmenter, source, "-o", tmp_path / f"out.{suffix}", "--keep", "9,building",
+                 "--unclassified-below", 1.0, "--confidence")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    labelled = read_scan(tmp_path / f"out.{suffix}")
+    kept = np.isin(there, (9, 6))
+    np.testing.assert_array_equal(labelled.labels[kept], there[kept])
+    assert (labelled.fields["confidence"][kept] == 1).all()
+    assert not np.isin(labelled.labels[~kept], (3, 5)).any()
+    assert labelled.classes[9] == "water"
+    assert "300 points had a code that is kept" in result.output
+    unknown = run(segmenter, source, "-o", tmp_path / "o.ply", "--keep", "pond")
+    assert "--keep pond: no class is called 'pond'; there are ground (2)" in str(unknown.exception)
+
+
+def test_nothing_to_keep_is_said(segmenter, tmp_path):
+    with pytest.warns(UserWarning, match="has no labels, so there are none to keep"):
+        run(segmenter, write(tmp_path / "in.ply", 1), "-o", tmp_path / "out.ply", "--keep", "2")
+
+
+def test_a_stale_confidence_is_said(segmenter, tmp_path):
+    source = write(tmp_path / "in.ply", 1, 2.0, fields={"confidence": np.ones(500, np.float32)})
+    with pytest.warns(UserWarning, match="'confidence' stays as it is"):
+        run(segmenter, source, "-o", tmp_path / "out.ply")
+    with pytest.warns(UserWarning, match="the field 'confidence' is a new one"):
+        run(segmenter, source, "-o", tmp_path / "new.ply", "--confidence")
+    assert read_scan(tmp_path / "new.ply").fields["confidence"].min() < 1
+
+
+def test_one_broken_file_of_many(segmenter, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write(folder / "a.las", 1)
+    write(folder / "c.las", 2)
+    (folder / "b.las").write_bytes((folder / "a.las").read_bytes()[:900])
+    result = run(segmenter, folder, "-o", tmp_path / "out")
+    assert "1 of 3 files could not be labelled" in str(result.exception)
+    assert "b.las: truncated" in result.output
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.las", "c.las"}
+    alone = run(segmenter, folder / "b.las", "-o", tmp_path / "b.las")
+    assert "b.las: truncated" in str(alone.exception)
+    assert not (tmp_path / "b.las").exists()
+
+
+def test_tiles_are_told(segmenter, tmp_path):
+    for place in range(3):
+        tile = scan(place)
+        tile.points[:, 0] += (0, 9.1, 500)[place]
+        write_scan(tile, tmp_path / f"{place}.ply")
+    files = [tmp_path / f"{place}.ply" for place in range(3)]
+    result = run(segmenter, *files, "-o", tmp_path / "out")
+    assert "2 files lie side by side, and see each other" in " ".join(result.output.split())
+    assert "1 stands alone" in " ".join(result.output.split())
+    alone = run(segmenter, *files, "-o", tmp_path / "out", "--force", "--alone")
+    assert "side by side" not in alone.output
 
 
 def test_whole_clouds(classifier, tmp_path):
@@ -148,4 +278,57 @@ def test_whole_clouds(classifier, tmp_path):
     }
     assert lines == {"low.ply": "low", "high.ply": "high"}
     refused = run(classifier, low, "-o", tmp_path / "out.ply")
-    assert "classifies whole clouds writes no file" in str(refused.exception)
+    assert "-o must end in .csv or .json" in str(refused.exception)
+    refused = run(classifier, low, "--confidence")
+    assert "classifies whole clouds labels no points" in str(refused.exception)
+
+
+def classified(*arguments):
+    app = typer.Typer()
+    app.command()(classify)
+    return CliRunner(env={"COLUMNS": "80"}).invoke(app, [str(a) for a in arguments])
+
+
+def test_classes_of_whole_clouds_in_files(classifier, tmp_path):
+    low, high = write(tmp_path / "low.ply", 5, 0.0), write(tmp_path / "high.ply", 6, 4.0)
+    for name in ("out.csv", "out.json"):
+        result = classified(classifier, low, high, "-o", tmp_path / name)
+        assert result.exit_code == 0, result.output
+        assert name in result.output
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert [(one["file"], one["class"]) for one in found] == [
+        (str(low), "low"),
+        (str(high), "high"),
+    ]
+    trained = load_run(classifier)
+    for one, file in zip(found, (low, high), strict=True):
+        expected = classify_scan(trained, read_scan(file))
+        assert list(one["probabilities"]) == ["low", "high"]
+        assert list(one["probabilities"].values()) == pytest.approx(expected.tolist(), abs=1e-6)
+        assert one["probability"] == max(one["probabilities"].values())
+    with open(tmp_path / "out.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["class"] for row in rows] == ["low", "high"]
+    assert [float(row["high"]) for row in rows] == pytest.approx(
+        [one["probabilities"]["high"] for one in found]
+    )
+
+
+def test_clouds_of_one_file_are_named(classifier, tmp_path):
+    points = np.concatenate([scan(1, 0.0).points, scan(2, 4.0).points])
+    np.savez(tmp_path / "two.npz", points=points, offsets=np.array([0, 500, 1000]))
+    result = classified(classifier, tmp_path / "two.npz", "-o", tmp_path / "o.json")
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "o.json").read_text())
+    assert [(one["item"], one["class"]) for one in found] == [("two[0]", "low"), ("two[1]", "high")]
+
+
+def test_a_broken_cloud_is_left_out_of_the_classes(classifier, tmp_path):
+    (tmp_path / "b.ply").write_bytes(b"ply\n")
+    low = write(tmp_path / "low.ply", 5, 0.0)
+    result = classified(classifier, tmp_path / "b.ply", low, "-o", tmp_path / "o.csv")
+    assert "1 of 2 files could not be classified" in str(result.exception)
+    assert "b.ply" in result.output
+    assert "low.ply" in (tmp_path / "o.csv").read_text()
+    again = classified(classifier, low, "-o", tmp_path / "o.csv")
+    assert "o.csv exists; choose another -o, or replace it with --force" in str(again.exception)

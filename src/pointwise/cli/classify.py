@@ -158,8 +158,7 @@ def _load(
     trained = load_run(run, device)
     if trained.recipe.task == "segmentation":
         raise ValueError(
-            f"classify: {run} was trained on the points of clouds; use: pointwise label {run} CLOUD"
-            " -o OUT"
+            f"classify: {run} was trained on point clouds; use: pointwise label {run} CLOUD -o OUT"
         )
     return trained
 

@@ -1,4 +1,4 @@
-"""``pointwise info``: what is in a file of point clouds or of images."""
+"""``pointwise info``: what is in a file of point clouds or of images, or in the folder of a run."""
 
 from __future__ import annotations
 
@@ -21,11 +21,27 @@ METRES = (".e57", ".bin")  # formats that define their unit; LAS states it in th
 
 def info(
     files: Annotated[
-        list[Path], typer.Argument(help="Point clouds or images; folders of images or S3DIS rooms.")
+        list[Path],
+        typer.Argument(help="Point clouds or images; folders of images, S3DIS rooms or runs."),
     ],
     columns: Annotated[
         str | None,
         typer.Option(help="Names of the columns of text, NPY and .bin, as in 'x y z intensity'."),
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Show the classes of clouds as this run has learned them.")
+    ] = None,
+    map_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map", help="Classes as 'train --map' would make them.", metavar="3,4,5=NAME"
+        ),
+    ] = None,
+    ignore: Annotated[
+        str | None, typer.Option(help="As 'train --ignore' would leave out.", metavar="0,7")
+    ] = None,
+    names: Annotated[
+        Path | None, typer.Option(help='JSON with names of codes: {"2": "ground", "6": "roof"}.')
     ] = None,
 ) -> None:
     """Prints points, extent, density, fields and labels of clouds; sizes and classes of images."""
@@ -33,18 +49,73 @@ def info(
     from pointwise.cloud.files import read_scans
 
     console = terminal()
+    if run is not None and (map_ or ignore or names):
+        raise ValueError("info: --run brings its own --map, --ignore and --names; leave those out")
     for i, path in enumerate(files):
-        images = _holds_images(path)
-        scans = [] if images else read_scans(path, columns=columns)
+        is_run = (path / "run.json").is_file()
+        images = not is_run and _holds_images(path)
+        scans = [] if images or is_run else read_scans(path, columns=columns)
+        if scans and (run is not None or map_ or ignore or names):
+            scans = _relabelled(scans, run, map_ or [], ignore, names)
         if i:
             console.print()
         console.print(f"[bold]{_escape(path)}[/bold]", soft_wrap=True)
-        if images:
+        if is_run:
+            _print_run(console, path)
+        elif images:
             _print_images(console, path)
         elif len(scans) == 1:
             _print_scan(console, scans[0], _unit(path))
         else:
             _print_scans(console, scans)
+
+
+def _relabelled(
+    scans: list[Scan], run: Path | None, merge: list[str], ignore: str | None, names: Path | None
+) -> list[Scan]:
+    """The scans with the classes of a run, or as the options say."""
+    from pointwise.training.recipe import Recipe
+    from pointwise.training.relabel import read_names, relabelling
+    from pointwise.training.run import read_run
+
+    if run is None:
+        called = None if names is None else read_names(names, "info")
+        wanted = relabelling(scans, merge, ignore, called, "info")
+        return [wanted.applied(scan) for scan in scans]
+    recipe = read_run(run).recipe
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"info: {run} was trained on images, whose classes are not of points")
+    learned = dict(zip(recipe.classes.codes, recipe.classes.names, strict=True))
+    found = [recipe.relabelling.applied(scan) for scan in scans]
+    for scan in found:
+        scan.classes = {**scan.classes, **learned}
+    return found
+
+
+def _print_run(console, folder: Path) -> None:
+    """What a run was trained on and to tell: task, classes, what became of codes, features."""
+    from pointwise.training.recipe import Recipe
+    from pointwise.training.run import read_run
+
+    found = read_run(folder)
+    recipe = found.recipe
+    table = _plain_table()
+    table.add_row("task", recipe.task)
+    table.add_row("network", type(found.network).__name__)
+    classes = zip(recipe.classes.codes, recipe.classes.names, strict=True)
+    table.add_row("classes", _escape(", ".join(f"{name} ({code})" for code, name in classes)))
+    if isinstance(recipe, Recipe):
+        called = dict(zip(recipe.classes.codes, recipe.classes.names, strict=True))
+        for group in recipe.relabelling.merged:
+            codes = ", ".join(map(str, group))
+            table.add_row("merged", _escape(f"{codes} are {called.get(group[0], group[0])}"))
+        if ignored := recipe.relabelling.ignored:
+            table.add_row("ignored", ", ".join(map(str, ignored)))
+        table.add_row("features", _escape(", ".join(recipe.features.names)))
+    for note in found.notes:
+        kind, _, said = note.partition(": ")
+        table.add_row(_escape(kind), _escape(said))
+    console.print(table)
 
 
 def _holds_images(path: Path) -> bool:

@@ -111,9 +111,8 @@ def label(
 ) -> None:
     """Labels every point of a cloud, or says which class a whole cloud is of.
 
-    Of several files, those that lie side by side see each other's points across the seams. A folder
-    is written with the structure it has. With the extra 'ray' files may lie in object stores, such
-    as s3://bucket/tiles.
+    Files that lie side by side see each other across the seams; folders keep their structure.
+    With the extra 'ray' files may lie in object stores, as s3://bucket/tiles.
     """
     import torch
 
@@ -213,8 +212,8 @@ def _targets(inputs: list[Path], out: Path, *, may_exist: bool) -> dict[Path, Pa
             )
         if target in there:
             raise ValueError(
-                f"label: {name} exists; choose another -o, replace it with --force, or leave it"
-                " out with --skip-existing"
+                f"label: {name} exists; choose another -o, or replace it with --force, or leave"
+                " it out with --skip-existing"
             )
     return targets
 

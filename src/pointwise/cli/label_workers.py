@@ -86,9 +86,7 @@ class Workers:
     def places(
         self, files: Sequence[Path], columns: str | None, advance: Advance
     ) -> Iterator[Place | Exception]:
-        from pointwise.training.labelling import place_anywhere
-
-        futures = [self.pool.submit(tried, place_anywhere, file, columns) for file in files]
+        futures = [self.pool.submit(_place, file, columns) for file in files]
         yield from _in_turn(futures, [1] * len(files), advance)
 
     def labelled(
@@ -130,7 +128,9 @@ def size(file: Path) -> int:
     return max(size_of(file), 1)
 
 
-_worker: dict[str, Any] = {}  # the run that this process labels with
+# The run that this process labels with; none any more when it has been told to end, but finds
+# another file in the queue.
+_worker: dict[str, Any] = {}
 
 
 def _begin(folder: Path, device: str, count: int, parent: int) -> None:
@@ -142,6 +142,7 @@ def _begin(folder: Path, device: str, count: int, parent: int) -> None:
 
     def end(number: int, frame: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _worker.clear()
         sys.exit(1)  # through what removes half-written files
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
@@ -153,7 +154,17 @@ def _begin(folder: Path, device: str, count: int, parent: int) -> None:
     _worker["run"] = load_run(folder, device)
 
 
+def _place(file: Path, columns: str | None) -> Place | Exception:
+    from pointwise.training.labelling import place_anywhere
+
+    if not _worker:
+        sys.exit(1)
+    return tried(place_anywhere, file, columns)
+
+
 def _label(job: Job, how: How) -> Labelled | Exception:
     from pointwise.training.labelling import label_anywhere
 
+    if not _worker:
+        sys.exit(1)
     return tried(label_anywhere, _worker["run"], job, how)

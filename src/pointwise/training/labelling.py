@@ -74,6 +74,12 @@ def label_file(run: Run, job: Job, how: How, progress: Progress | None = None) -
     scan = read_scan(job.source, columns=how.columns)
     if said := set_aside(scan):
         warnings.warn(said, stacklevel=2)
+    if CONFIDENCE in scan.fields and not how.confidence:
+        warnings.warn(
+            f"{job.source}: its field {CONFIDENCE!r} stays as it is; --confidence writes that of"
+            " the new labels",
+            stacklevel=2,
+        )
     labelled = replace(scan, classes=_classes(run, scan, how.keep))
     extra = {CONFIDENCE: np.zeros(len(scan), np.float32)} if how.confidence else {}
     check_labels(labelled, sorted(labelled.classes), job.target, extra)

@@ -116,10 +116,8 @@ def relabelling(
         )
     found = _occurring(scans)
     for code in every:
-        if found and code not in found:
-            warnings.warn(
-                f"{caller}: nothing has the code {code} of --map or --ignore", stacklevel=2
-            )
+        if found and code not in found and code not in ignored:
+            warnings.warn(f"{caller}: nothing has the code {code} of --map", stacklevel=2)
     merged = {code for group in groups for code in group[1:]}
     named = {c: n for c, n in named.items() if c not in merged and c not in ignored}
     codes = tuple(sorted(named))
@@ -162,7 +160,10 @@ def codes_in(text: str, known: Mapping[int, str], given: str) -> tuple[int, ...]
         called = [code for code, name in known.items() if name.casefold() == word.casefold()]
         if not called:
             there = ", ".join(f"{name} ({code})" for code, name in sorted(known.items()))
-            raise ValueError(f"{given}: no class is called {word!r}; there are {there or 'none'}")
+            raise ValueError(
+                f"{given}: no class is called {word!r}; there are {there or 'none'}, others go by"
+                " their code"
+            )
         found |= dict.fromkeys(called)
     if not found:
         raise ValueError(f"{given}: names no code")

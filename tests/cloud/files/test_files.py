@@ -103,8 +103,10 @@ def test_labels_are_checked(scan, tmp_path):
         write_labels(scan, np.zeros(49, np.int64), tmp_path / "a.ply")
     with pytest.raises(TypeError, match="labels must be whole numbers, got float64"):
         write_labels(scan, np.zeros(50), tmp_path / "a.ply")
-    with pytest.raises(ValueError, match=r"cannot write '\.txt'"):
-        write_labels(scan, np.zeros(50, np.int64), tmp_path / "a.txt")
+    with pytest.raises(ValueError, match=r"cannot write '\.pts'"):
+        write_labels(scan, np.zeros(50, np.int64), tmp_path / "a.pts")
+    with pytest.raises(ValueError, match=r"write_labels: sure must be floats \[50\]"):
+        write_labels(scan, np.zeros(50, np.int64), tmp_path / "a.ply", {"sure": np.zeros(49)})
 
 
 def test_scans_are_checked(scan, tmp_path):

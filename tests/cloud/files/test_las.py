@@ -371,8 +371,8 @@ def test_what_cannot_be_written_is_known_before(tmp_path, data):
         check_labels(scan, [2, 256], tmp_path / "b.las")
     with pytest.raises(ValueError, match="COPC is read but not written"):
         check_labels(scan, [2], tmp_path / "b.copc.laz")
-    with pytest.raises(ValueError, match=r"cannot write '\.txt'"):
-        check_labels(scan, [2], tmp_path / "b.txt")
+    with pytest.raises(ValueError, match=r"cannot write '\.pts'"):
+        check_labels(scan, [2], tmp_path / "b.pts")
     scan.fields["a" * 40] = np.zeros(3)
     scan.source = None
     with pytest.raises(ValueError, match="LAS holds field names of 32 bytes"):
