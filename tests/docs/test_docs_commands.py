@@ -1,4 +1,4 @@
-"""The commands of the pages on comparing and separating run, and count what the pages say."""
+"""The commands of the pages on labelling, comparing and separating run, and do what they say."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+from pointwise.cloud.files import read_scan, write_scan
 
 DOCS = Path(__file__).parents[2] / "docs"
 COMMAND = Path(sys.executable).with_name("pointwise")
@@ -60,6 +62,37 @@ def test_comparing_counts_what_the_page_says(number, tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted(
         word for word in words if word.startswith("compare.")
     )
+
+
+@pytest.mark.slow
+def test_the_commands_on_labelling_run_in_their_order(shared_data, tmp_path):
+    """As they stand, but for the minutes."""
+    source = shared_data / "las/town_6_classes.las"
+    (tmp_path / source.name).symlink_to(source.resolve())
+    town = read_scan(source)
+    east, north = (town.points[:, :2] > np.median(town.points[:, :2], axis=0)).T
+    for number in range(4):
+        tile = town.select(2 * east + north == number)
+        (tmp_path / "tiles" / str(number % 2)).mkdir(parents=True, exist_ok=True)
+        write_scan(tile, tmp_path / "tiles" / str(number % 2) / f"{number}.laz")
+    found = commands("label.md")
+    assert [words[1] for words in found] == ["info", "train", "info", *["label"] * 5]
+    printed = []
+    for words in found:
+        if "--minutes" in words:
+            words[words.index("--minutes") + 1] = "0.05"
+        printed.append(run(words, tmp_path))
+    for text in (printed[0], printed[2], printed[3]):
+        assert "vegetation" in text
+        assert "low vegetation" not in text
+    assert "4 files lie side by side" in printed[6]
+    assert "4 of 4 files are labelled already" in printed[7]
+    assert len([*tmp_path.glob("out/*/*.laz")]) == 4
+    codes = set(read_scan(tmp_path / "labelled.laz").labels)
+    assert codes <= {2, 3, 6}
+    doubtful = read_scan(tmp_path / "doubtful.las").labels
+    np.testing.assert_array_equal(doubtful[town.labels == 6], 6)
+    assert "confidence" in read_scan(tmp_path / "labelled.laz").fields
 
 
 @pytest.mark.rare

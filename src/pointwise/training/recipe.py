@@ -116,6 +116,9 @@ class Recipe:
         if self.task == "classification":  # a stray has no class to be found
             scan = without_strays(scan)
         scan = to_unit_sphere(scan) if self.unit_sphere else scan
+        if frame is None and len(scan) and len(find_extent(scan.points).parts) == 1:
+            # As the points are before any of them become one: so it is in the frame of a survey.
+            frame = Frame.of(scan.points)
         if self.spacing > 0 and len(scan):
             thinned, cube = thin(scan, self.spacing, self.features.names, frame)
             return Prepared(thinned, self.block / 8, cube, self.ground, frame)
