@@ -130,7 +130,8 @@ def test_a_worker_that_is_killed_costs_its_tile(campaign):
     assert f"file://{campaign}/killed/west/a.laz" in said.replace("\n", "")
     after = written(campaign / "killed")
     assert 0 < len(before) < 4
-    assert before.items() <= after.items()  # what was done is not done again
+    # What was done is not done again, but for the tile of a worker that had not said so yet.
+    assert sum(after[name] != when for name, when in before.items()) <= 1
     assert same_bytes(campaign / "alone", campaign / "killed")
 
 

@@ -92,6 +92,27 @@ def test_a_tile_in_a_store_is_labelled_as_on_a_disk(store, tmp_path):
     assert store.cat("/out/b.ply") == (tmp_path / "new" / "b.ply").read_bytes()
 
 
+def test_where_files_grow_a_half_one_has_no_name(tmp_path, monkeypatch):
+    """A disk, unlike an object store, shows what is not whole: a kill must leave no such file."""
+    from fsspec.implementations.local import LocalFileSystem
+
+    (tmp_path / "new").write_text("new")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.ply").write_text("old")
+    put, seen = LocalFileSystem.put_file, []
+
+    def halfway(self, local, place, **more):
+        put(self, local, place, **more)
+        seen.append(Path(place).name)
+        assert (tmp_path / "out" / "a.ply").read_text() == "old"
+
+    monkeypatch.setattr(LocalFileSystem, "put_file", halfway)
+    remote.send(tmp_path / "new", Path(f"file://{tmp_path}/out/a.ply"))
+    assert seen[0].startswith(".a.ply.")
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["a.ply"]
+    assert (tmp_path / "out" / "a.ply").read_text() == "new"
+
+
 def test_what_is_wrong_with_a_copy_is_said_of_the_file(store, tmp_path, monkeypatch):
     run, target = new_run(), Path("memory://out/a.ply")
     store.pipe("/bucket/a.laz", b"this is no LAZ file")

@@ -7,6 +7,7 @@ A URL is kept as a ``Path``, which joins and names as other paths do; ``url_of``
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 from pointwise.extras import import_extra
 from pointwise.messages import first_line
 
+OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oci", "oss", "memory")
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/+(.+)", re.DOTALL)  # one letter is a drive's
 
 
@@ -92,13 +94,21 @@ def fetch(path: Path, folder: Path) -> Path:
 
 
 def send(local: Path, path: Path) -> None:
-    """Puts a file where ``path`` says, in place of another; a store shows it when it is whole."""
+    """Puts a file where ``path`` says, in place of another, when it is whole.
+
+    Object stores show nothing before. Elsewhere (a disk, sftp) it has another name until then.
+    """
     url = url_of(path)
     assert url is not None
     system, place = _system(url)
+    folder, _, name = place.rpartition("/")
+    at_once = url.split(":")[0] in OBJECT_STORES
+    first = place if at_once else f"{folder}/.{name}.{secrets.token_hex(8)}.part"
     with _naming(url):
-        system.makedirs(system._parent(place), exist_ok=True)
-        system.put_file(str(local), place)
+        system.makedirs(folder, exist_ok=True)
+        system.put_file(str(local), first)
+        if not at_once:
+            system.mv(first, place)
 
 
 def _below(path: Path) -> list[Path]:
