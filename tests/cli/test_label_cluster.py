@@ -10,12 +10,16 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import fsspec
 import numpy as np
 import pytest
 import torch
+import typer
+from typer.testing import CliRunner
 
 from pointwise import __version__
 from pointwise.cli import label_cluster
+from pointwise.cli.label import label as label_command
 from pointwise.cli.label_cluster import Cluster, Outcome, Replica
 from pointwise.cloud.files import write_scan
 from pointwise.cloud.scan import Scan
@@ -164,6 +168,38 @@ def test_no_cluster_where_there_is_said_to_be_one(campaign):
     assert errors.startswith("pointwise: label: --ray auto cannot be reached: ")
     assert errors.count("\n") == 1
     assert said == ""
+
+
+def test_the_command_reads_and_writes_an_object_store(campaign, tmp_path):
+    """Here in this process's memory, and without a cluster."""
+    store = fsspec.filesystem("memory")
+    store.store.clear()
+    for name in ("c", "d"):
+        store.put_file(str(campaign / "tiles" / f"{name}.laz"), f"/survey/tiles/east/{name}.laz")
+    app = typer.Typer()
+    app.command()(label_command)
+
+    def run(target: str, *more: str):
+        words = [str(campaign / "run"), "memory://survey/tiles", "-o", target, "--votes", "1"]
+        return CliRunner(env={"COLUMNS": "80"}).invoke(app, [*words, *more])
+
+    result = run("memory://survey/labelled")
+    assert result.exit_code == 0, result.output
+    assert "2 files lie side by side" in result.output
+    assert "memory://survey/labelled/east/c.laz  15,000 points" in result.output
+    assert run(str(tmp_path / "here")).exit_code == 0
+    for name in ("c", "d"):
+        written = store.cat(f"/survey/labelled/east/{name}.laz")
+        assert written == (tmp_path / "here" / "east" / f"{name}.laz").read_bytes()
+    refused = run("memory://survey/labelled")
+    assert "label: memory://survey/labelled/east/c.laz exists" in str(refused.exception)
+    store.rm("/survey/labelled/east/d.laz")
+    again = run("memory://survey/labelled", "--skip-existing")
+    assert "1 of 2 files are labelled already" in again.output
+    assert store.exists("/survey/labelled/east/d.laz")
+    inside = run("memory://survey/tiles")
+    assert "is an input, which is never written to" in str(inside.exception)
+    store.store.clear()
 
 
 class Lost(Exception):
