@@ -131,3 +131,37 @@ def test_columns(tmp_path):
         run(tmp_path / "a.txt")
     words = run(tmp_path / "a.txt", "--columns", "x y z intensity r g b").split()
     assert {"intensity", "color"} <= set(words)
+
+
+def labelled(tmp_path) -> Path:
+    points = np.random.default_rng(0).random((60, 3))
+    labels = np.repeat([2, 3, 4], 20)
+    write_scan(Scan(points, labels=labels, classes={2: "ground", 3: "low"}), tmp_path / "a.ply")
+    return tmp_path / "a.ply"
+
+
+def test_classes_as_the_user_wants_them(tmp_path):
+    (tmp_path / "names.json").write_text('{"2": "soil"}')
+    path = labelled(tmp_path)
+    printed = run(path, "--map", "low,4=green", "--names", tmp_path / "names.json")
+    rows = [line.split()[:3] for line in printed.splitlines()]
+    assert ["soil", "2", "20"] in rows
+    assert ["green", "3", "40"] in rows
+    printed = run(path, "--ignore", "4")
+    assert "no class: 20 points of code 4 (ignored, as asked) in a.ply" in printed
+
+
+def test_runs(tmp_path, monkeypatch):
+    from pointwise.training.plan import plan
+    from pointwise.training.run import save_run
+    from pointwise.training.sources import load_data
+
+    path = labelled(tmp_path)
+    data = load_data([str(path)], merge=["3,4=green"], ignore="7")
+    save_run(plan(data, cell_size=0.1), tmp_path / "run")
+    printed = run(tmp_path / "run")
+    assert "ground (2), green (3)" in printed
+    assert "3, 4 are green" in printed
+    assert ["ignored", "7"] in [line.split() for line in printed.splitlines()]
+    rows = [line.split()[:3] for line in run(path, "--run", tmp_path / "run").splitlines()]
+    assert ["green", "3", "40"] in rows

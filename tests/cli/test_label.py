@@ -2,6 +2,10 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -236,7 +240,7 @@ def test_a_stale_confidence_is_said(segmenter, tmp_path):
     source = write(tmp_path / "in.ply", 1, 2.0, fields={"confidence": np.ones(500, np.float32)})
     with pytest.warns(UserWarning, match="'confidence' stays as it is"):
         run(segmenter, source, "-o", tmp_path / "out.ply")
-    with pytest.warns(UserWarning, match="the field 'confidence' is a new one"):
+    with pytest.warns(UserWarning, match="the field 'confidence' is replaced"):
         run(segmenter, source, "-o", tmp_path / "new.ply", "--confidence")
     assert read_scan(tmp_path / "new.ply").fields["confidence"].min() < 1
 
@@ -332,3 +336,73 @@ def test_a_broken_cloud_is_left_out_of_the_classes(classifier, tmp_path):
     assert "low.ply" in (tmp_path / "o.csv").read_text()
     again = classified(classifier, low, "-o", tmp_path / "o.csv")
     assert "o.csv exists; choose another -o, or replace it with --force" in str(again.exception)
+
+
+def started(*arguments) -> subprocess.Popen:
+    """The command in a process of its own, which Ctrl-C can stop as on a terminal."""
+    begin = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from pointwise.cli import main\n"
+        "if __name__ == '__main__': main()"
+    )
+    words = [sys.executable, "-c", begin, "label", *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(words, **pipes)
+
+
+@pytest.fixture
+def unet(tmp_path):
+    """A run whose network other processes know."""
+    labels = np.where(np.arange(500) % 4 == 0, 6, 2)
+    data = Data("segmentation", [scan(0, labels=labels)], [], [])
+    trained = plan(data, features=["height"], cell_size=0.5)
+    save_run(trained, tmp_path / "run")
+    save_weights(trained, tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.mark.slow
+def test_workers_write_what_one_process_writes(unet, tmp_path):
+    (tmp_path / "in").mkdir()
+    for place in range(4):
+        tile = scan(place)
+        tile.points[:, 0] += 9 * place
+        write_scan(tile, tmp_path / "in" / f"{place}.las")
+    (tmp_path / "in" / "9.las").write_bytes(b"LASF")
+    for name, workers in (("one", 1), ("two", 2)):
+        process = started(unet, tmp_path / "in", "-o", tmp_path / name, "--workers", workers)
+        printed, _ = process.communicate(timeout=300)
+        assert process.returncode == 1, printed
+        assert "4 files lie side by side" in printed
+        assert "9.las: not a LAS file" in printed
+        assert "1 of 5 files could not be labelled" in printed
+        assert "Traceback" not in printed
+    for place in range(4):
+        one, two = (tmp_path / name / f"{place}.las" for name in ("one", "two"))
+        assert one.read_bytes() == two.read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_leaves_whole_files_alone(unet, tmp_path, workers):
+    rng = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    for place in range(12):
+        points = rng.uniform((0, 0, 0), (40, 40, 1), (100_000, 3))
+        write_scan(Scan(points), tmp_path / "in" / f"{place:02}.laz")
+    out = tmp_path / "out"
+    process = started(unet, tmp_path / "in", "-o", out, "--workers", workers, "--votes", 1)
+    begin = time.monotonic()
+    while process.poll() is None and not [*out.glob("[0-9]*.laz")]:
+        assert time.monotonic() < begin + 300
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=100)
+    assert process.returncode == 130, printed
+    assert "Traceback" not in printed
+    assert "pointwise: interrupted" in printed
+    left = [*out.iterdir()]
+    assert 1 <= len(left) < 12
+    for file in left:
+        assert file.name[0] in "01", file  # no half of one
+        assert len(read_scan(file)) == 100_000

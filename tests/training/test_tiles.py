@@ -194,7 +194,7 @@ def test_files_of_tiles(run, tmp_path):
         write_scan(replace(each, labels=None), file)
     places = [find_place(file) for file in files]
     around = surroundings(places, run.recipe.reach)
-    with pytest.warns(UserWarning, match="must have intensity .* do not see it"):
+    with pytest.warns(UserWarning, match="has no intensity as .* does not see it"):
         result = label_file(run, Job(files[0], tmp_path / "o.las", around[0]), How(votes=1))
     assert result.points == len(tiles[0])
     frame = Frame.around(Frame.of(each.points) for each in tiles)

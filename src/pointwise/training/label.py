@@ -12,7 +12,6 @@ import torch
 from pointwise.cloud.frame import Frame
 from pointwise.cloud.scan import Scan
 from pointwise.training.data import Sample, cut, pack
-from pointwise.training.features import COMPUTED
 from pointwise.training.recipe import Prepared, Recipe
 from pointwise.training.run import Run
 
@@ -80,7 +79,8 @@ def label_tile(
     """The labels of a tile's points, which see those of the neighbours across the seams.
 
     ``frame`` is that around the whole survey, and ``neighbours`` hold all its points within
-    ``run.recipe.reach`` of the tile; what is further away is left out here. Then a point has the
+    ``run.recipe.reach`` of the tile; what is further away, or lacks a feature that the tile has, is
+    left out here. Then a point has the
     label that it would have in the merged scan, where the run knows its ground's side. Without
     both, the tile stands alone. Otherwise as ``label_scan``.
     """
@@ -115,20 +115,32 @@ def label_tile(
 def _with_neighbours(recipe: Recipe, tile: Scan, neighbours: Sequence[Scan]) -> Scan:
     """The tile's points, and behind them those of the neighbours that it can see."""
     window = Frame.of(tile.points).grown(recipe.reach)
-    near = [scan.select(window.holds(scan.points)) for scan in neighbours]
-    near = [scan for scan in near if len(scan)]
-    if not near:
+    near = [scan for scan in neighbours if not lacking(recipe, tile, scan)]
+    near = [scan.select(window.holds(scan.points)) for scan in near]
+    together = [tile, *(scan for scan in near if len(scan))]
+    if len(together) == 1:
         return tile
-    for scan in (tile, *near):
-        recipe.features.check(scan, "label")
-    together = [tile, *near]
-    fields = [name for name in recipe.features.names if name not in COMPUTED]
+    fields = [name for name in recipe.features.names if name in tile.fields]
     return replace(
         tile,
         points=np.concatenate([scan.points for scan in together]),
         fields={name: np.concatenate([s.fields[name] for s in together]) for name in fields},
         labels=None,
+        codes=None,
     )
+
+
+def lacking(recipe: Recipe, tile: Scan, neighbour: Scan) -> list[str]:
+    """The features that a tile has and its neighbour not, or not alike: it cannot be seen then."""
+    return [
+        name
+        for name in recipe.features.names
+        if name in tile.fields
+        and (
+            name not in neighbour.fields
+            or neighbour.fields[name].shape[1:] != tile.fields[name].shape[1:]
+        )
+    ]
 
 
 def _mean_of_votes(run: Run, prepared: Prepared, index: np.ndarray, votes: int) -> torch.Tensor:

@@ -19,7 +19,7 @@ from pointwise.cloud.extent import set_aside
 from pointwise.cloud.files import check_labels, read_scan, write_labels
 from pointwise.cloud.scan import UNLABELLED, Scan
 from pointwise.training import remote
-from pointwise.training.label import VOTES, Progress, label_tile
+from pointwise.training.label import VOTES, Progress, label_tile, lacking
 from pointwise.training.recipe import Recipe
 from pointwise.training.run import Run
 from pointwise.training.survey import ALONE, Place, Surroundings, find_place
@@ -83,8 +83,8 @@ def label_file(run: Run, job: Job, how: How, progress: Progress | None = None) -
     labelled = replace(scan, classes=_classes(run, scan, how.keep))
     extra = {CONFIDENCE: np.zeros(len(scan), np.float32)} if how.confidence else {}
     check_labels(labelled, sorted(labelled.classes), job.target, extra)
-    beside = [_neighbour(run.recipe, file, how.columns) for file in job.around.neighbours]
-    neighbours = [scan for scan in beside if scan is not None]
+    around = job.around.neighbours
+    neighbours = [_neighbour(run.recipe, scan, file, how.columns) for file in around]
     found = label_tile(run, scan, neighbours, job.around.frame, votes=how.votes, progress=progress)
     codes = np.where(found.confidence < how.unclassified_below, UNLABELLED, found.codes)
     confidence = found.confidence
@@ -171,13 +171,13 @@ def _codes_of(scan: Scan) -> np.ndarray | None:
     return scan.labels if scan.codes is None else scan.codes.astype(np.int64)
 
 
-def _neighbour(recipe: Recipe, file: Path, columns: str | None) -> Scan | None:
-    """The points of a file beside the tile, with their features; None where it lacks one."""
+def _neighbour(recipe: Recipe, tile: Scan, file: Path, columns: str | None) -> Scan:
+    """The points of a file beside the tile, with their features; says it where it lacks one."""
     scan = read_scan(file, columns=columns)
-    try:
-        recipe.features.check(scan, "label")
-    except ValueError as error:
-        warnings.warn(f"{error}; the files beside it do not see it", stacklevel=3)
-        return None
+    if names := lacking(recipe, tile, scan):
+        warnings.warn(
+            f"{file} has no {' and no '.join(names)} as {tile.source} has, which does not see it",
+            stacklevel=3,
+        )
     fields = {name: scan.fields[name] for name in recipe.features.names if name in scan.fields}
-    return Scan(scan.points, fields, source=scan.source)
+    return replace(scan, fields=fields, labels=None, codes=None)

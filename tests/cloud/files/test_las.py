@@ -471,3 +471,40 @@ def test_a_header_that_says_nonsense_is_refused(tmp_path, at, value, message):
     (tmp_path / "a.las").write_bytes(content)
     with pytest.raises(ValueError, match=message):
         read_scan(tmp_path / "a.las")
+
+
+@pytest.mark.filterwarnings("ignore:.*(GeoTIFF keys|waveforms)")
+@pytest.mark.parametrize("suffix", [".las", ".laz"])
+@pytest.mark.parametrize(("point_format", "version"), [(k, "1.4") for k in (0, 1, 3, 6, 7, 8)])
+def test_fields_become_extra_bytes(tmp_path, point_format, version, suffix):
+    path = made(tmp_path / f"in{suffix}", point_format, version, extra=["height"], height=[1, 2, 3])
+    sure = np.array([0.25, 0.1, 1], np.float32)
+    for codes in ([7, 8, 9], [7, 31, 200]):
+        scan, out = read_scan(path), tmp_path / f"out{suffix}"
+        check_labels(scan, codes, out, {"confidence": sure})
+        write_labels(scan, np.array(codes), out, {"confidence": sure})
+        las = laspy.read(out)
+        assert las["confidence"].dtype == np.float32
+        np.testing.assert_array_equal(las["confidence"], sure)
+        np.testing.assert_array_equal(las.height, [1, 2, 3])
+        np.testing.assert_array_equal(las.classification, codes)
+        np.testing.assert_array_equal(las.xyz, scan.points)
+        with pytest.warns(UserWarning, match="replaced"):
+            write_labels(read_scan(out), np.array(codes), tmp_path / "b.las", {"confidence": -sure})
+        np.testing.assert_array_equal(laspy.read(tmp_path / "b.las")["confidence"], -sure)
+
+
+def test_a_dimension_of_whole_numbers_is_no_confidence(tmp_path):
+    las = laspy.read(made(tmp_path / "a.las", 6, "1.4"))
+    las.add_extra_dim(laspy.ExtraBytesParams("confidence", "u1"))
+    las.write(tmp_path / "a.las")
+    scan = read_scan(tmp_path / "a.las")
+    with pytest.raises(ValueError, match="dimension 'confidence' holds whole numbers"):
+        check_labels(scan, [2], tmp_path / "b.las", {"confidence": np.ones(3, np.float32)})
+
+
+def test_codes_of_no_class_are_known(tmp_path):
+    path = made(tmp_path / "a.las", 6, "1.4", classification=[1, 0, 5])
+    scan = read_scan(path)
+    assert scan.labels.tolist() == [UNLABELLED, UNLABELLED, 5]
+    assert scan.codes.tolist() == [1, 0, 5]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from pointwise.cloud.files import read_scan, write_labels, write_scan
+from pointwise.cloud.files import check_labels, read_scan, write_labels, write_scan
 from pointwise.cloud.scan import Scan
 
 
@@ -433,3 +433,54 @@ def test_the_labels_that_are_read_are_those_that_are_written(tmp_path, other, fi
     back = read_scan(tmp_path / "b.ply")
     assert back.labels.tolist() == [5, 6]
     assert back.fields[other].tolist() == ([7, 7] if first else [8, 8])
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "<", ">"])
+def test_fields_are_written_beside_the_labels(data, tmp_path, encoding):
+    original = plyfile.PlyData.read(data("ply/suzanne.ply"))
+    original.text = encoding == "ascii"
+    original.byte_order = "=" if original.text else encoding
+    source, out = tmp_path / "in.ply", tmp_path / "out.ply"
+    original.write(source)
+    sure = np.random.default_rng(0).random(1966).astype(np.float32)
+    labels = np.arange(1966)
+    write_labels(read_scan(source), labels, out, {"confidence": sure})
+    after = plyfile.PlyData.read(out)
+    for prop in original["vertex"].properties:
+        np.testing.assert_array_equal(after["vertex"][prop.name], original["vertex"][prop.name])
+    found = read_scan(out)
+    np.testing.assert_array_equal(found.fields["confidence"], sure)
+    np.testing.assert_array_equal(found.labels, labels)
+    # Again, where both are there already.
+    with pytest.warns(UserWarning, match="the field 'confidence' is replaced"):
+        write_labels(found, labels[::-1], tmp_path / "b.ply", {"confidence": sure[::-1]})
+    again = read_scan(tmp_path / "b.ply")
+    np.testing.assert_array_equal(again.fields["confidence"], sure[::-1])
+    np.testing.assert_array_equal(again.labels, labels[::-1])
+    assert len(plyfile.PlyData.read(tmp_path / "b.ply")["vertex"].properties) == len(
+        after["vertex"].properties
+    )
+
+
+def test_fields_behind_lists_in_lines(tmp_path):
+    (tmp_path / "a.ply").write_text(
+        "ply\nformat ascii 1.0\nelement vertex 2\nproperty float x\nproperty list uchar int n\n"
+        "property float y\nproperty float sure\nproperty float z\nend_header\n"
+        "1 2 7 8 2 0.5 3\n4 0 5 0.5 6\n"
+    )
+    scan = read_scan(tmp_path / "a.ply")
+    with pytest.warns(UserWarning, match="replaced"):
+        write_labels(scan, np.array([8, 9]), tmp_path / "b.ply", {"sure": np.array([0.25, 1.0])})
+    lines = (tmp_path / "b.ply").read_text().splitlines()
+    assert lines[-2:] == ["1 2 7 8 2 0.25 3 8", "4 0 5 1.0 6 9"]
+
+
+def test_a_list_is_no_field(tmp_path):
+    (tmp_path / "a.ply").write_text(
+        "ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\n"
+        "property float z\nproperty list uchar int sure\nend_header\n1 2 3 1 4\n"
+    )
+    with pytest.raises(ValueError, match="'sure' is a list, which no field can replace"):
+        check_labels(
+            read_scan(tmp_path / "a.ply"), [1], tmp_path / "b.ply", {"sure": np.ones(1, "f4")}
+        )

@@ -184,7 +184,7 @@ def write_labels(
         if values.shape != labels.shape or values.dtype.kind != "f":
             raise ValueError(f"write_labels: {name} must be floats [{len(scan)}]")
         if name in scan.fields:
-            warnings.warn(f"{path}: the field {name!r} is a new one", stacklevel=2)
+            warnings.warn(f"{path}: the field {name!r} is replaced", stacklevel=2)
     writer = _WRITERS.get(path.suffix.lower())
     source = scan.source
     if writer is not None and source is not None and _same_format(source, path):
