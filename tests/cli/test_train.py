@@ -103,6 +103,46 @@ def test_folders_of_classes(tmp_path):
     assert described["options"]["epochs"] == 2
 
 
+def test_scans_in_files_teach_the_same_and_are_read_once(scene, tmp_path, monkeypatch):
+    from pointwise.training import data, sources
+
+    monkeypatch.setattr(data, "FEWEST", 16)
+    read, files = sources.read_clouds, []
+
+    def counted(file, columns=None):
+        files.append(file)
+        return read(file, columns)
+
+    monkeypatch.setattr(sources, "read_clouds", counted)
+    weights = []
+    for name, more in (("here", ()), ("there", ("--cache", tmp_path / "cache"))):
+        out = tmp_path / name
+        result = run(scene, "-o", out, "--network", "EachPoint", "--epochs", 1, *more)
+        assert result.exit_code == 0, result.output
+        weights.append(torch.load(out / "weights.pt", weights_only=True))
+    for name, value in weights[0].items():
+        assert torch.equal(value, weights[1][name])
+    assert files == [scene, scene]  # once for each of the two
+    resumed = run("--resume", tmp_path / "there", "--epochs", 2)
+    assert resumed.exit_code == 0, resumed.output
+    assert files == [scene, scene]
+    assert json.loads((tmp_path / "there" / "run.json").read_text())["options"]["cache"] == str(
+        tmp_path / "cache"
+    )
+    digits = run("digits", "--cache", tmp_path / "cache")
+    assert "--cache is not for images" in str(digits.exception)
+
+
+def test_more_scans_than_memory_holds_are_said(scene, monkeypatch, tmp_path):
+    from pointwise.cli import train_clouds
+    from pointwise.training.options import Options
+
+    monkeypatch.setattr(train_clouds, "_memory_of_machine", lambda: 4.0 * scene.stat().st_size)
+    assert train_clouds._too_much([scene]) == ""
+    with pytest.warns(UserWarning, match=r"^the data are .* GB in files, and .* --cache FOLDER"):
+        train_clouds.CloudTraining(Options([str(scene)], test=[str(scene)]), lambda _: None)
+
+
 def test_an_interrupted_training_says_how_to_go_on_and_does(scene, tmp_path, monkeypatch):
     from pointwise.training import data
     from pointwise.training.module import TrainingModule

@@ -84,9 +84,11 @@ def test_blocks_are_as_wide_as_said_and_centred_in_float32():
         points, _, _ = blocks[n]
         assert (np.ptp(points[:, :2], axis=0) <= 3.0).all()
         assert np.abs(points.mean(axis=0)).max() < 1e-4
-        index = blocks._block(0, np.random.default_rng(n))
-        local, _ = recipe.sample(blocks.scans[0], index)
-        exact = scans[0].points[index] - scans[0].points[index].mean(axis=0)
+        source = blocks.source(0)
+        index = blocks._block(source, np.random.default_rng(n))
+        local, _ = recipe.sample(source.prepared, index)
+        points = source.prepared.scan.points[index]
+        exact = points - points.mean(axis=0)
         assert np.abs(local - exact).max() < 1e-6  # UTM coordinates lose nothing
 
 
@@ -146,17 +148,24 @@ def test_tiles_hold_every_label_once(spacing):
     scans, recipe = scenes(spacing, block=3.0)
     tiles = Tiles(recipe, scans)
     assert len(tiles) > 4
-    for scan in scans:
+    for number, scan in enumerate(scans):
         read = thin(scan, spacing)[0] if spacing else scan
         assert len(read) == len(scan) if spacing == 0 else len(read) < 0.6 * len(scan)
         counts = np.zeros(len(read), dtype=np.int64)
         found = np.full(len(read), IGNORED)
-        for (prepared, index, _), (_, _, labels) in zip(tiles.tiles, tiles, strict=True):
-            if prepared.scan.name == scan.name:
+        for (place, tile), (_, _, labels) in zip(tiles.places, tiles, strict=True):
+            if place == number:
+                cut = tiles.cuts[place].arrays
+                index = np.split(cut["index"], cut["ends"][:-1])[tile]
                 labelled = index[labels != IGNORED]
                 counts[labelled] += 1
                 found[labelled] = labels[labels != IGNORED]
-        expected = recipe.classes.index(read.labels)
+        # In the order of the columns, in which the points are held.
+        order = recipe.prepare(scan).columns.sorting
+        np.testing.assert_array_equal(
+            tiles.held[number].arrays["points"], recipe.prepare(scan).scan.points[order]
+        )
+        expected = recipe.classes.index(read.labels)[order]
         np.testing.assert_array_equal(found, expected)
         np.testing.assert_array_equal(counts, expected != IGNORED)
 

@@ -19,6 +19,7 @@ from short_runs import CLOUDS, new_run, train
 from toys import TinyPoints, scene
 
 import pointwise.networks
+from pointwise.cloud.files import write_scan
 from pointwise.training import processes
 from pointwise.training.evaluate import evaluate
 from pointwise.training.feed import Epochs, own_share, share
@@ -165,6 +166,42 @@ def test_two_processes_train_as_one(tmp_path):
     # 18 blocks: 9 steps of one for each of two processes, in each of two epochs.
     last = torch.load(tmp_path / "scenes" / "last.ckpt", weights_only=True)
     assert last["global_step"] == 18
+
+
+CACHED = """
+from pathlib import Path
+import torch
+import pointwise.networks
+from toys import TinyPoints
+from pointwise.cli import main
+from pointwise.training import data, processes, sources
+
+torch.set_num_threads(1)
+pointwise.networks.TinyPoints = TinyPoints
+data.FEWEST = 16
+read = sources.read_clouds
+
+def noted(file, columns=None):
+    with open(f"read by {processes.rank()}.txt", "a") as out:
+        print(file.name, file=out)
+    return read(file, columns)
+
+sources.read_clouds = noted
+sys.argv = ["pointwise", *"train scans -o run --network TinyPoints --cell-size 0.5".split()]
+sys.argv += "--block 6 --epochs 1 --cache cache".split()
+main()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_work_of_reading(tmp_path):
+    for i in range(5):
+        write_scan(scene(i), tmp_path / "scans" / f"{i}.npz")
+    for code, _, errors in ended(start(CACHED, tmp_path)):
+        assert code == 0, errors
+    read = [(tmp_path / f"read by {rank}.txt").read_text().split() for rank in (0, 1)]
+    assert read == [["0.npz", "2.npz", "4.npz"], ["1.npz", "3.npz"]]
+    load_run(tmp_path / "run")
 
 
 REFUSED = """

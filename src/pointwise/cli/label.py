@@ -13,6 +13,8 @@ from pointwise.terminal import plain, shown, terminal
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pointwise.cli.label_cluster import Cluster
+    from pointwise.cli.label_workers import Here, Workers
     from pointwise.training.labelling import How, Labelled
     from pointwise.training.run import Run
 
@@ -92,21 +94,35 @@ def label(
     workers: Annotated[
         int,
         typer.Option(
-            min=1, help="Processes, each with a file and its share of cores.", rich_help_panel=MANY
+            min=1,
+            help="Processes, each with a file and its share of cores; with --ray on each machine.",
+            rich_help_panel=MANY,
         ),
     ] = 1,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Label on a Ray cluster: 'local' starts one here, 'auto' is the one this machine"
+            " belongs to.",
+            metavar="local|auto|HOST:PORT",
+            rich_help_panel=MANY,
+        ),
+    ] = None,
 ) -> None:
     """Labels every point of a cloud, or says which class a whole cloud is of.
 
     Files that lie side by side see each other across the seams; folders keep their structure.
+    With the extra 'ray' files may lie in object stores, as s3://bucket/tiles.
     """
     import torch
 
+    from pointwise.training import remote
     from pointwise.training.image_recipe import IMAGES
     from pointwise.training.labelling import How
     from pointwise.training.run import load_run
 
     console = terminal()
+    asked = device
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     trained = load_run(run, device)
     if trained.recipe.task == IMAGES:
@@ -114,10 +130,10 @@ def label(
     if trained.recipe.task == "classification":
         from pointwise.cli.classify import classify_clouds
 
-        if confidence or unclassified_below is not None or keep or skip_existing:
+        if confidence or unclassified_below is not None or keep or skip_existing or ray:
             raise ValueError(
                 "label: a run that classifies whole clouds labels no points; leave out"
-                " --confidence, --unclassified-below, --keep and --skip-existing"
+                " --confidence, --unclassified-below, --keep, --skip-existing and --ray"
             )
         classify_clouds(console, trained, inputs, columns=columns, out=out, force=force)
         return
@@ -138,12 +154,26 @@ def label(
     )
     # All is checked before the first scan is read: labelling can take an hour.
     targets = _targets(inputs, out, may_exist=force or skip_existing)
-    done = {file for file, target in targets.items() if skip_existing and target.exists()}
+    there = remote.present(targets.values(), out) if skip_existing else set()
+    done = {file for file, target in targets.items() if target in there}
     if done:
         console.print(f"{len(done):,} of {len(targets):,} files are labelled already")
     if len(done) == len(targets):
         return
-    _label(console, trained, run, device, targets, done, how, alone=alone, workers=workers)
+    hands = _hands(trained, run, device, asked, ray, workers)
+    _label(console, trained, hands, targets, done, how, alone=alone)
+
+
+def _hands(
+    run: Run, folder: Path, device: str, asked: str | None, ray: str | None, workers: int
+) -> Here | Workers | Cluster:
+    """Who does the work: this process, several, or a cluster, whose device is only as ``asked``."""
+    from pointwise.cli.label_cluster import Cluster
+    from pointwise.cli.label_workers import Here, Workers
+
+    if ray is not None:
+        return Cluster(folder, ray, asked, workers)
+    return Workers(folder, device, workers) if workers > 1 else Here(run)
 
 
 def _kept(run: Run, keep: str | None) -> tuple[int, ...]:
@@ -157,29 +187,32 @@ def _kept(run: Run, keep: str | None) -> tuple[int, ...]:
 def _targets(inputs: list[Path], out: Path, *, may_exist: bool) -> dict[Path, Path]:
     """The file to write for each input; raises ValueError where one would be lost."""
     from pointwise.cloud.files import WRITABLE
+    from pointwise.training import remote
 
-    several = len(inputs) > 1 or inputs[0].is_dir()
-    into_folder = several or out.is_dir() or not out.suffix
-    if into_folder and out.is_file():
+    several = len(inputs) > 1 or remote.is_folder(inputs[0])
+    into_folder = several or not out.suffix or remote.is_folder(out)
+    if into_folder and remote.is_file(out):
         raise ValueError(f"label: {out} is a file, but several inputs need a folder")
     found = _files(inputs, out)
     targets = {file: out / _writable(place) if into_folder else out for file, place in found}
     times = Counter(targets.values())
-    sources = {file.resolve() for file in targets}
+    sources = {remote.whole(file) for file in targets}
+    there = set() if may_exist else remote.present(targets.values(), out)
     for target in targets.values():
+        name = remote.name_of(target)
         if target.suffix.lower() not in WRITABLE:
-            raise ValueError(f"label: {target} must end in {', '.join(WRITABLE)}")
-        if target.resolve() in sources:
+            raise ValueError(f"label: {name} must end in {', '.join(WRITABLE)}")
+        if remote.whole(target) in sources:
             raise ValueError(
-                f"label: {target} is an input, which is never written to; choose another -o"
+                f"label: {name} is an input, which is never written to; choose another -o"
             )
         if times[target] > 1:
             raise ValueError(
                 f"label: two inputs are called {target.relative_to(out)}; label them one at a time"
             )
-        if target.exists() and not may_exist:
+        if target in there:
             raise ValueError(
-                f"label: {target} exists; choose another -o, or replace it with --force, or leave"
+                f"label: {name} exists; choose another -o, or replace it with --force, or leave"
                 " it out with --skip-existing"
             )
     return targets
@@ -187,15 +220,17 @@ def _targets(inputs: list[Path], out: Path, *, may_exist: bool) -> dict[Path, Pa
 
 def _files(inputs: list[Path], out: Path) -> list[tuple[Path, Path]]:
     """The files to read, each once, and where each stands below the input it was found in."""
+    from pointwise.training import remote
     from pointwise.training.sources import files_of
 
-    written = out.resolve()
+    written = remote.whole(out)
     found: dict[Path, Path] = {}
     for path in inputs:
         # A folder for what is written may lie in the one that is read, and hold files by now.
-        inside = path.is_dir() and path.resolve() in written.parents
-        for file in files_of(path):
-            if not (inside and written in file.resolve().parents):
+        inside = remote.whole(path) in written.parents
+        found_in = files_of if remote.url_of(path) is None else remote.files_of
+        for file in found_in(path):
+            if not (inside and written in remote.whole(file).parents):
                 found[file] = Path(file.name) if file == path else file.relative_to(path)
     if not found:
         raise ValueError(f"label: {inputs[0]} holds nothing but what is in {out}")
@@ -217,24 +252,22 @@ def _writable(file: Path) -> Path:
 def _label(
     console: Console,
     run: Run,
-    folder: Path,
-    device: str,
+    hands: Here | Workers | Cluster,
     targets: dict[Path, Path],
     done: set[Path],
     how: How,
     *,
     alone: bool,
-    workers: int,
 ) -> None:
     """Labels one file, whose error is the command's, or many, where the others go on."""
-    from pointwise.cli.label_workers import Here, Workers
     from pointwise.cli.progress import bar
+    from pointwise.training import remote
     from pointwise.training.labelling import Job
     from pointwise.training.survey import ALONE, Place, surroundings
 
     several, failed = len(targets) > 1, 0
     labelled: list[Labelled] = []
-    with Workers(folder, device, workers) if workers > 1 else Here(run) as hands:
+    with hands:
         around = dict.fromkeys(targets, ALONE)
         if several and not alone:
             places: list[Place] = []
@@ -243,6 +276,9 @@ def _label(
                     if isinstance(place, Place):
                         places.append(place)
                     # What cannot be read is said when its turn to be labelled comes.
+            # In one order, whoever was first: it decides that in which points are added up.
+            order = {file: number for number, file in enumerate(targets)}
+            places.sort(key=lambda place: order[place.file])
             found = surroundings(places, run.recipe.reach)
             around |= {place.file: its for place, its in zip(places, found, strict=True)}
             _tell_of_tiles(console, [around[file].neighbours for file in targets])
@@ -257,7 +293,9 @@ def _label(
                     continue
                 labelled.append(result)
                 if several:
-                    console.print(f"{shown(result.target)}  {result.points:,} points")
+                    console.print(
+                        f"{shown(remote.name_of(result.target))}  {result.points:,} points"
+                    )
     _tell(console, labelled)
     if failed:
         raise ValueError(f"label: {failed:,} of {len(jobs):,} files could not be labelled")
@@ -278,6 +316,7 @@ def _tell(console: Console, labelled: list[Labelled]) -> None:
     from rich.table import Table
 
     from pointwise.cloud.scan import UNLABELLED
+    from pointwise.training import remote
 
     counts: Counter[int] = Counter()
     names = {UNLABELLED: "(unclassified)"}
@@ -287,7 +326,11 @@ def _tell(console: Console, labelled: list[Labelled]) -> None:
     total = sum(counts.values())
     if not labelled:
         return
-    where = shown(labelled[0].target) if len(labelled) == 1 else f"{len(labelled):,} files"
+    where = (
+        shown(remote.name_of(labelled[0].target))
+        if len(labelled) == 1
+        else f"{len(labelled):,} files"
+    )
     console.print(f"[bold]{where}[/bold]  {total:,} points")
     table = Table.grid(padding=(0, 2))
     for _ in range(2):

@@ -39,25 +39,25 @@ class Here:
     def places(
         self, files: Sequence[Path], columns: str | None, advance: Advance
     ) -> Iterator[Place | Exception]:
-        from pointwise.training.survey import find_place
+        from pointwise.training.labelling import place_anywhere
 
         for done, file in enumerate(files, 1):
-            yield _tried(find_place, file, columns)
+            yield tried(place_anywhere, file, columns)
             advance(done, len(files))
 
     def labelled(
         self, jobs: Sequence[Job], how: How, advance: Advance
     ) -> Iterator[Labelled | Exception]:
-        from pointwise.training.labelling import label_file
+        from pointwise.training.labelling import label_anywhere
 
-        sizes = [_size(job.source) for job in jobs]
+        sizes = [size(job.source) for job in jobs]
         before, total = 0, sum(sizes)
         for job, own in zip(jobs, sizes, strict=True):
 
             def within(done: int, count: int, before: int = before, own: int = own) -> None:
                 advance(before + own * done // max(count, 1), total)
 
-            yield _tried(label_file, self.run, job, how, within)
+            yield tried(label_anywhere, self.run, job, how, within)
             before += own
             advance(before, total)
 
@@ -93,7 +93,7 @@ class Workers:
         self, jobs: Sequence[Job], how: How, advance: Advance
     ) -> Iterator[Labelled | Exception]:
         futures = [self.pool.submit(_label, job, how) for job in jobs]
-        yield from _in_turn(futures, [_size(job.source) for job in jobs], advance)
+        yield from _in_turn(futures, [size(job.source) for job in jobs], advance)
 
 
 def _in_turn(futures: Sequence[Future[T]], sizes: Sequence[int], advance: Advance) -> Iterator[T]:
@@ -112,7 +112,7 @@ def _in_turn(futures: Sequence[Future[T]], sizes: Sequence[int], advance: Advanc
         ) from None
 
 
-def _tried(work: Callable[..., T], *arguments: Any) -> T | Exception:
+def tried(work: Callable[..., T], *arguments: Any) -> T | Exception:
     """What the work returns, or what is wrong with the file."""
     try:
         return work(*arguments)
@@ -122,8 +122,10 @@ def _tried(work: Callable[..., T], *arguments: Any) -> T | Exception:
         return plain(str(error) or type(error).__name__)
 
 
-def _size(file: Path) -> int:
-    return max(file.stat().st_size, 1) if file.exists() else 1
+def size(file: Path) -> int:
+    from pointwise.training.remote import size_of
+
+    return max(size_of(file), 1)
 
 
 # The run that this process labels with; none any more when it has been told to end, but finds
@@ -153,16 +155,16 @@ def _begin(folder: Path, device: str, count: int, parent: int) -> None:
 
 
 def _place(file: Path, columns: str | None) -> Place | Exception:
-    from pointwise.training.survey import find_place
+    from pointwise.training.labelling import place_anywhere
 
     if not _worker:
         sys.exit(1)
-    return _tried(find_place, file, columns)
+    return tried(place_anywhere, file, columns)
 
 
 def _label(job: Job, how: How) -> Labelled | Exception:
-    from pointwise.training.labelling import label_file
+    from pointwise.training.labelling import label_anywhere
 
     if not _worker:
         sys.exit(1)
-    return _tried(label_file, _worker["run"], job, how)
+    return tried(label_anywhere, _worker["run"], job, how)

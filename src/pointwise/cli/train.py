@@ -211,6 +211,15 @@ def train(
     workers: Annotated[
         int, typer.Option(min=0, help="Processes that prepare data.", rich_help_panel=MACHINE)
     ] = Options.workers,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep scans in files in this folder instead of in memory, for more of them than it"
+            " holds; what is there already is not read again.",
+            show_default="in memory",
+            rich_help_panel=CLOUDS,
+        ),
+    ] = None,
 ) -> None:
     """Trains a network on labelled clouds or images, and tests it on some it has not seen.
 
@@ -229,6 +238,8 @@ def train(
             if data:
                 raise ValueError("train: --resume takes the run's own data; leave out DATA")
             options = _resumed(resume, minutes, epochs, patience)
+            if cache is not None:
+                options = replace(options, cache=str(cache))
             return resume, replace(options, devices=devices, workers=workers)
         if not data:
             raise ValueError("train: give DATA (rooms, digits, files or folders), or --resume RUN")
@@ -266,6 +277,7 @@ def train(
             precision=precision,
             workers=workers,
             set=set_,
+            cache=None if cache is None else str(cache),
         )
 
     processes.take_place(devices)

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import os
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pointwise.messages import rounded
+from pointwise.training import processes
 from pointwise.training.augment import Augmentation
-from pointwise.training.data import feed
+from pointwise.training.data import feed, prepare
 from pointwise.training.evaluate import evaluate, not_counted
 from pointwise.training.feed import Feed
 from pointwise.training.options import Options
 from pointwise.training.plan import plan
 from pointwise.training.recipe import Recipe
 from pointwise.training.run import Run
-from pointwise.training.sources import load_data
+from pointwise.training.shelf import MEMORY, Memory, Shelf
+from pointwise.training.sources import files_of, held_clouds, load_data
+
+MUCH = 0.25  # of memory, in files: scans are larger in it, and LAZ by some ten times
 
 
 class CloudTraining:
@@ -24,6 +32,9 @@ class CloudTraining:
 
     def __init__(self, options: Options, progress: Callable[[str], object]) -> None:
         self.options = options
+        self.memory = _memory(options)
+        if options.cache is None and (said := _too_much(_files(options))):
+            warnings.warn(said, stacklevel=1)
         self.data = load_data(
             options.data,
             test=options.test or (),
@@ -37,6 +48,7 @@ class CloudTraining:
             names=options.names,
             seed=options.seed,
             progress=progress,
+            memory=self.memory,
         )
         self.counted = "points" if self.data.task == "segmentation" else "clouds"
         self.rotate = 180.0 if options.rotate is None else options.rotate
@@ -53,7 +65,12 @@ class CloudTraining:
             arguments=arguments,
             seed=options.seed,
             options=options.as_plain(),
+            memory=self.memory,
         )
+
+    def prepare(self, run: Run[Recipe]) -> None:
+        share = processes.here_share([*self.data.train, *self.data.validation])
+        prepare(run.recipe, share, self.memory)
 
     def feed(self, run: Run[Recipe]) -> Feed:
         jitter = 0.05 * run.arguments["cell_size"]
@@ -65,6 +82,7 @@ class CloudTraining:
             batch=self.options.batch,
             workers=self.options.workers,
             seed=self.options.seed,
+            memory=self.memory,
         )
 
     def evaluate(self, run: Run[Recipe], progress: Callable[[int, int], object]) -> np.ndarray:
@@ -98,6 +116,45 @@ class CloudTraining:
         if self.data.task == "classification":
             return "To classify clouds with it:", f"pointwise classify {folder} CLOUD"
         return "To label scans with it:", f"pointwise label {folder} SCAN -o OUT"
+
+
+def read_ahead(options: Options, progress: Callable[[str], object]) -> None:
+    """Puts this process's share of the files into the cache, where all will find them."""
+    memory = _memory(options)
+    for file in processes.here_share(_files(options)):
+        progress(str(file))
+        held_clouds(file, options.columns, memory)
+
+
+def _files(options: Options) -> list[Path]:
+    names = [name for name in (*options.data, *(options.test or ())) if Path(name).exists()]
+    return [file for name in names for file in files_of(Path(name))]
+
+
+def _too_much(files: Sequence[Path]) -> str:
+    """What to say where the files' scans may not fit into memory; nothing where they do."""
+    size, memory = sum(file.stat().st_size for file in files), _memory_of_machine()
+    if size <= MUCH * memory:
+        return ""
+    return (
+        f"the data are {rounded(size / 1e9)} GB in files, and {rounded(memory / 1e9)} GB of memory"
+        " may not hold them; with --cache FOLDER they are read from there as they are needed"
+    )
+
+
+def _memory_of_machine() -> float:
+    """Bytes, or of the container that this runs in; ∞ where nobody tells."""
+    try:
+        found = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        return math.inf
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.is_file() else ""
+    return min(found, float(text)) if text.isdigit() else found
+
+
+def _memory(options: Options) -> Memory:
+    return MEMORY if options.cache is None else Shelf(Path(options.cache))
 
 
 def _names(features: str | None) -> list[str] | None:

@@ -52,6 +52,9 @@ class ImageTraining:
             options=self.options.as_plain(),
         )
 
+    def prepare(self, run: Run[ImageRecipe]) -> None:
+        """Nothing: pictures are read from their files as they are needed."""
+
     def feed(self, run: Run[ImageRecipe]) -> Feed:
         rotate = ROTATE if self.options.rotate is None else self.options.rotate
         return feed(

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from pointwise.cli.network_arguments import network_arguments
 from pointwise.cli.progress import bar, working
-from pointwise.cli.train_clouds import CloudTraining
+from pointwise.cli.train_clouds import CloudTraining, read_ahead
 from pointwise.cli.train_images import ImageTraining
 from pointwise.terminal import plain, shown
 from pointwise.training import processes
@@ -37,6 +37,8 @@ class Training(Protocol):
 
     def plan(self, arguments: dict[str, Any]) -> Run: ...
 
+    def prepare(self, run: Run) -> None: ...
+
     def feed(self, run: Run) -> Feed: ...
 
     def evaluate(self, run: Run, progress: Callable[[int, int], object]) -> np.ndarray: ...
@@ -55,13 +57,23 @@ def run(folder: Path, options: Options, console: Console, *, resume: bool) -> No
         # Before the data are read, which takes a while.
         processes.first(lambda: check_resumable(folder, settings))
 
-    def read() -> tuple[Training, Run, Feed]:
-        training = _training(options, lambda file: say(f"reading {plain(file)}"))
+    def reading(file: str) -> None:
+        say(f"reading {plain(file)}")
+
+    def read() -> tuple[Training, Run]:
+        training = _training(options, reading)
         planned = read_run(folder) if resume else training.plan(network_arguments(options.set))
-        return training, planned, training.feed(planned)
+        return training, planned
 
     with working("reading data") as say:
-        training, planned, feed = processes.together(read)
+        if options.cache is not None and processes.count() > 1:
+            # Each process its share of what all of them will find in the cache.
+            processes.together(lambda: read_ahead(options, reading))
+            training, planned = processes.together(read)
+            processes.together(lambda: training.prepare(planned))
+        else:
+            training, planned = processes.together(read)
+        feed = processes.together(lambda: training.feed(planned))
     console.print(_description(training, planned, folder))
     try:
         seconds = fit(planned, feed, folder, settings, resume=resume)
@@ -97,7 +109,7 @@ def _settings(options: Options) -> Settings:
 
 
 _OF_CLOUDS = (
-    *("split", "rooms", "columns", "features", "cell_size", "block"),
+    *("split", "rooms", "columns", "features", "cell_size", "block", "cache"),
     *("map", "ignore", "names"),
 )
 _OF_IMAGES = ("size", "width", "flip")

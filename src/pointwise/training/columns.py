@@ -38,7 +38,28 @@ class Columns:
         key = cell[:, 1] * self.shape[0] + cell[:, 0]
         order = np.argsort(key, kind="stable")
         self.keys = key[order]
-        self.order = order if isinstance(inside, slice) else inside[order]
+        self.order: np.ndarray | None = order if isinstance(inside, slice) else inside[order]
+
+    @property
+    def sorting(self) -> np.ndarray:
+        """The points' indices column by column, and then those that are away: ``[N]``."""
+        return np.concatenate([self.rows(0, len(self.keys)), self.away])
+
+    @classmethod
+    def of_sorted(
+        cls, points: np.ndarray, side: float, keys: np.ndarray, low: np.ndarray, high: np.ndarray
+    ) -> Columns:
+        """Of points that lie in the order of ``sorting`` already, so that nothing is computed."""
+        made = cls.__new__(cls)
+        made.xy, made.away = points[:, :2], np.arange(len(keys), len(points))
+        made.low, made.high, made.side = low, high, side
+        made.shape = made._cell(high) + 1
+        made.keys, made.order = keys, None
+        return made
+
+    def rows(self, first: int, last: int) -> np.ndarray:
+        """The indices of some points, by their places in the columns' order."""
+        return np.arange(first, last) if self.order is None else self.order[first:last]
 
     def _cell(self, xy: np.ndarray) -> np.ndarray:
         # Subtraction, division and floor are all monotone, so a point inside a rectangle is in a
@@ -54,7 +75,7 @@ class Columns:
         rows = np.arange(y0, y1 + 1) * self.shape[0]
         first = np.searchsorted(self.keys, rows + x0)
         last = np.searchsorted(self.keys, rows + x1, side="right")
-        index = np.concatenate([self.order[a:b] for a, b in zip(first, last, strict=True)])
+        index = np.concatenate([self.rows(a, b) for a, b in zip(first, last, strict=True)])
         return index[within(self.xy[index], low, high)]
 
 
@@ -92,9 +113,10 @@ def _tiles(
         begin = place * width[axis] + columns.low[axis]
         return np.where(place == count[axis], above[axis], begin)
 
-    tile = np.zeros(len(columns.order), dtype=np.int64)
+    order = columns.rows(0, len(columns.keys))
+    tile = np.zeros(len(order), dtype=np.int64)
     for axis in (1, 0):
-        along = columns.xy[columns.order, axis]
+        along = columns.xy[order, axis]
         place = ((along - columns.low[axis]) / width[axis]).astype(np.int64)
         place = place.clip(0, count[axis] - 1)
         place -= along < edges(axis, place)  # the quotient is rounded, but edges decide

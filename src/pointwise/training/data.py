@@ -11,10 +11,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from pointwise.cloud.scan import Scan
 from pointwise.training.augment import Augmentation
+from pointwise.training.block_source import Source, cloud_of, prepared_of, source_of
 from pointwise.training.classes import IGNORED
 from pointwise.training.columns import blocks
 from pointwise.training.feed import Epochs, Feed, own_share
 from pointwise.training.recipe import Prepared, Recipe
+from pointwise.training.shelf import MEMORY, Arrays, Held, Memory, arrays_of
 
 
 class CloudBatch(NamedTuple):
@@ -54,17 +56,21 @@ class RandomBlocks(Dataset[Sample]):
     """
 
     def __init__(
-        self, recipe: Recipe, scans: Sequence[Scan], augmentation: Augmentation | None, seed: int
+        self,
+        recipe: Recipe,
+        scans: Sequence[Scan],
+        augmentation: Augmentation | None,
+        seed: int,
+        memory: Memory = MEMORY,
     ) -> None:
         self.recipe, self.augmentation, self.seed = recipe, augmentation, seed
-        self.scans = [recipe.prepare(scan, "train") for scan in scans]
-        self.labels = [recipe.targets(prepared.scan) for prepared in self.scans]
-        self.by_class = [
-            _by_class(np.where(prepared.stray, IGNORED, labels))  # no block is about a stray
-            for prepared, labels in zip(self.scans, self.labels, strict=True)
-        ]
-        blocks = np.repeat(np.arange(len(scans)), [self._count(i) for i in range(len(scans))])
+        self.held = [held_source(recipe, scan, memory) for scan in scans]
+        counts = [self._count(self.source(i)) for i in range(len(scans))]
+        blocks = np.repeat(np.arange(len(scans)), counts)
         self.scan_of_block = np.tile(blocks, -(-FEWEST // len(blocks)))
+
+    def source(self, scan: int) -> Source:
+        return Source(self.recipe, self.held[scan].arrays)
 
     def __len__(self) -> int:
         return len(self.scan_of_block)
@@ -72,16 +78,17 @@ class RandomBlocks(Dataset[Sample]):
     def __getitem__(self, n: int) -> Sample:
         epoch, block = divmod(n, len(self))
         order = np.random.default_rng((self.seed, epoch)).permutation(self.scan_of_block)
-        scan, rng = int(order[block]), np.random.default_rng((self.seed, epoch, block))
-        index = self._block(scan, rng)
+        source, rng = self.source(order[block]), np.random.default_rng((self.seed, epoch, block))
+        index = self._block(source, rng)
         if self.augmentation is not None:
             index = index[self.augmentation.kept(len(index), rng)]
-        points, features = self.recipe.sample(self.scans[scan], index, self.augmentation, rng)
-        return points, features, self.labels[scan][index]
+        points, features = self.recipe.sample(source.prepared, index, self.augmentation, rng)
+        return points, features, source.labels[index]
 
-    def _block(self, scan: int, rng: np.random.Generator) -> np.ndarray:
-        columns, most = self.scans[scan].columns, self.recipe.most
-        centre = columns.xy[rng.choice(self.by_class[scan][rng.integers(len(self.by_class[scan]))])]
+    def _block(self, source: Source, rng: np.random.Generator) -> np.ndarray:
+        columns, most = source.prepared.columns, self.recipe.most
+        of_class = source.by_class[rng.integers(len(source.by_class))]
+        centre = columns.xy[rng.choice(of_class)]
         side = self.recipe.block
         while True:
             # Moved inwards at the scan's edge: labelling, too, reads few half-empty blocks.
@@ -95,37 +102,49 @@ class RandomBlocks(Dataset[Sample]):
                 return rng.permutation(index)[:most]
             side *= min(0.9, (most / len(index)) ** 0.5)
 
-    def _count(self, scan: int) -> int:
+    def _count(self, source: Source) -> int:
         """How many blocks hold about as many points as a scan has."""
         rng = np.random.default_rng(self.seed)
-        held = np.median([len(self._block(scan, rng)) for _ in range(5)])
-        return int(np.ceil(len(self.labels[scan]) / held))
-
-
-def _by_class(labels: np.ndarray) -> list[np.ndarray]:
-    order = np.argsort(labels, kind="stable")
-    starts = np.flatnonzero(np.diff(labels[order], prepend=IGNORED))
-    return [part for part in np.split(order, starts)[1:] if len(part)]
+        held = np.median([len(self._block(source, rng)) for _ in range(5)])
+        return int(np.ceil(len(source.labels) / held))
 
 
 class Tiles(Dataset[Sample]):
     """Scans cut as labelling cuts them; the points of the margins have no label here."""
 
-    def __init__(self, recipe: Recipe, scans: Sequence[Scan]) -> None:
+    def __init__(self, recipe: Recipe, scans: Sequence[Scan], memory: Memory = MEMORY) -> None:
         self.recipe = recipe
-        self.tiles: list[tuple[Prepared, np.ndarray, np.ndarray]] = []
-        for scan in scans:
-            prepared = recipe.prepare(scan, "train")
-            labels = recipe.targets(prepared.scan)
-            for index, core in cut(recipe, prepared):
-                self.tiles.append((prepared, index, np.where(core, labels[index], IGNORED)))
+        self.held = [held_source(recipe, scan, memory) for scan in scans]
+        self.cuts = [held_tiles(recipe, held, memory) for held in self.held]
+        counts = [len(cut.arrays["ends"]) for cut in self.cuts]
+        self.places = [(scan, tile) for scan, n in enumerate(counts) for tile in range(n)]
 
     def __len__(self) -> int:
-        return len(self.tiles)
+        return len(self.places)
 
     def __getitem__(self, n: int) -> Sample:
-        prepared, index, labels = self.tiles[n]
-        return *self.recipe.sample(prepared, index), labels
+        scan, tile = self.places[n]
+        source, cut = Source(self.recipe, self.held[scan].arrays), self.cuts[scan].arrays
+        part = slice(cut["ends"][tile - 1] if tile else 0, cut["ends"][tile])
+        index = cut["index"][part]
+        labels = np.where(cut["core"][part], source.labels[index], IGNORED)
+        return *self.recipe.sample(source.prepared, index), labels
+
+
+def held_source(recipe: Recipe, scan: Scan, memory: Memory) -> Held:
+    """What blocks of a scan are drawn from, or tiles are cut from."""
+    return memory.hold(("blocks", recipe), arrays_of(scan), lambda: source_of(recipe, scan))
+
+
+def held_tiles(recipe: Recipe, source: Held, memory: Memory) -> Held:
+    """The points ``index`` of the tiles, whether they are in the tile's ``core``, and the ends."""
+
+    def tiles() -> Arrays:
+        found = list(cut(recipe, prepared_of(recipe, source.arrays)))
+        index, core = (np.concatenate(part) for part in zip(*found, strict=True))
+        return {"index": index, "core": core, "ends": np.cumsum([len(part) for part, _ in found])}
+
+    return memory.hold(("tiles", recipe), source.arrays, tiles)
 
 
 def cut(recipe: Recipe, prepared: Prepared) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -137,27 +156,36 @@ class Clouds(Dataset[Sample]):
     """Whole clouds and the class of each; with an augmentation, in a new order each epoch."""
 
     def __init__(
-        self, recipe: Recipe, scans: Sequence[Scan], augmentation: Augmentation | None, seed: int
+        self,
+        recipe: Recipe,
+        scans: Sequence[Scan],
+        augmentation: Augmentation | None,
+        seed: int,
+        memory: Memory = MEMORY,
     ) -> None:
         self.recipe, self.augmentation, self.seed = recipe, augmentation, seed
-        self.scans = [recipe.prepare(scan, "train") for scan in scans]
+        self.held = [held_cloud(recipe, scan, memory) for scan in scans]
         self.labels = [recipe.targets(scan) for scan in scans]
 
     def __len__(self) -> int:
-        return len(self.scans)
+        return len(self.held)
 
     def __getitem__(self, n: int) -> Sample:
         epoch, item = divmod(n, len(self))
         rng = np.random.default_rng((self.seed, epoch, item))
         if self.augmentation is not None:
             item = int(np.random.default_rng((self.seed, epoch)).permutation(len(self))[item])
-        prepared = self.scans[item]
+        prepared = prepared_of(self.recipe, self.held[item].arrays)
         index = np.arange(len(prepared.scan))
         if self.augmentation is not None:
             index = index[self.augmentation.kept(len(index), rng)]
         index = self.recipe.thin(index, rng)
         points, features = self.recipe.sample(prepared, index, self.augmentation, rng)
         return points, features, self.labels[item]
+
+
+def held_cloud(recipe: Recipe, scan: Scan, memory: Memory) -> Held:
+    return memory.hold(("cloud", recipe), arrays_of(scan), lambda: cloud_of(recipe, scan))
 
 
 def feed(
@@ -169,16 +197,32 @@ def feed(
     batch: int | None = None,
     workers: int = 0,
     seed: int = 0,
+    memory: Memory = MEMORY,
 ) -> Feed:
     """What a training on clouds reads; ``batch`` is 1 block or 16 clouds unless given."""
     batch = batch or (1 if recipe.task == "segmentation" else 16)
     return Feed(
         train_loader(
-            recipe, train, augmentation=augmentation, batch=batch, workers=workers, seed=seed
+            recipe,
+            train,
+            augmentation=augmentation,
+            batch=batch,
+            workers=workers,
+            seed=seed,
+            memory=memory,
         ),
-        validation_loader(recipe, validation, batch=batch, workers=workers) if validation else None,
+        validation_loader(recipe, validation, batch=batch, workers=workers, memory=memory)
+        if validation
+        else None,
         label_counts(recipe, train),
     )
+
+
+def prepare(recipe: Recipe, scans: Sequence[Scan], memory: Memory) -> None:
+    """Holds in ``memory`` what ``feed`` will ask for, so that it is there already."""
+    held = held_source if recipe.task == "segmentation" else held_cloud
+    for scan in scans:
+        held(recipe, scan, memory)
 
 
 def label_counts(recipe: Recipe, scans: Sequence[Scan]) -> np.ndarray:
@@ -198,10 +242,11 @@ def train_loader(
     batch: int,
     workers: int,
     seed: int,
+    memory: Memory = MEMORY,
 ) -> DataLoader:
     """Batches to train on, without end in their variety."""
     kind = RandomBlocks if recipe.task == "segmentation" else Clouds
-    data = kind(recipe, scans, augmentation, seed)
+    data = kind(recipe, scans, augmentation, seed, memory)
     sampler = Epochs(len(data))
     return DataLoader(
         data,
@@ -217,11 +262,11 @@ def train_loader(
 
 
 def validation_loader(
-    recipe: Recipe, scans: Sequence[Scan], *, batch: int, workers: int
+    recipe: Recipe, scans: Sequence[Scan], *, batch: int, workers: int, memory: Memory = MEMORY
 ) -> DataLoader:
     """The labelled scans once, the same each time."""
     if recipe.task == "segmentation":
-        data: Dataset[Sample] = Tiles(recipe, scans)
+        data: Dataset[Sample] = Tiles(recipe, scans, memory)
     else:
-        data = Clouds(recipe, scans, None, seed=0)
+        data = Clouds(recipe, scans, None, seed=0, memory=memory)
     return DataLoader(own_share(data), batch_size=batch, collate_fn=pack, num_workers=workers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,18 @@ class Ground:
         extent = find_extent(points)
         parts = extent.parts if frame is None else [extent.kept]
         self.parts = [_Grid(part, frame=frame, **options) for part in parts]
+
+    @classmethod
+    def of(cls, grids: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Ground:
+        """The ground whose ``grids`` are these."""
+        made = cls.__new__(cls)
+        made.parts = [_Grid.of(*grid) for grid in grids]
+        return made
+
+    @property
+    def grids(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Of each part where its grid begins ``[2]``, its cells' sides ``[2]``, and the grid."""
+        return [(part.low, part.side, part.grid) for part in self.parts]
 
     def height(self, points: np.ndarray) -> np.ndarray:
         """The height float32 ``[N]`` of points ``[N, 3]`` above the ground, in their unit."""
@@ -81,6 +94,13 @@ class _Grid:
         grid = np.full(int(self.shape.prod()), np.nan)
         grid[occupied] = points[lowest, 2]
         self.grid = _filled(grid.reshape(self.shape))
+
+    @classmethod
+    def of(cls, low: np.ndarray, side: np.ndarray, grid: np.ndarray) -> _Grid:
+        made = cls.__new__(cls)
+        made.low, made.side, made.grid = low, side, grid
+        made.shape = np.array(grid.shape)
+        return made
 
     def distance(self, points: np.ndarray) -> np.ndarray:
         """How far points ``[N, 3]`` are from the grid's rectangle: ``[N]``, along x or y."""

@@ -7,19 +7,22 @@ another machine. What it is given and what it returns can be pickled.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from pointwise.cloud.extent import set_aside
 from pointwise.cloud.files import check_labels, read_scan, write_labels
 from pointwise.cloud.scan import UNLABELLED, Scan
+from pointwise.training import remote
 from pointwise.training.label import VOTES, Progress, label_tile, lacking
 from pointwise.training.recipe import Recipe
 from pointwise.training.run import Run
-from pointwise.training.survey import ALONE, Surroundings
+from pointwise.training.survey import ALONE, Place, Surroundings, find_place
 
 CONFIDENCE = "confidence"  # the name of the field
 
@@ -97,6 +100,64 @@ def label_file(run: Run, job: Job, how: How, progress: Progress | None = None) -
     values, counts = np.unique(codes, return_counts=True)
     each = dict(zip(values.tolist(), counts.tolist(), strict=True))
     return Labelled(job.target, each, labelled.classes, int(kept.sum()))
+
+
+def label_anywhere(run: Run, job: Job, how: How, progress: Progress | None = None) -> Labelled:
+    """``label_file``, of files that may lie in object stores: fetched for it, and sent when whole.
+
+    What is said of the copies is said of the files.
+    """
+    files = (job.source, job.target, *job.around.neighbours)
+    if all(remote.url_of(file) is None for file in files):
+        return label_file(run, job, how, progress)
+    with TemporaryDirectory(prefix="pointwise-") as place, _of_the_files() as names:
+        folder = Path(place)
+        source, *beside = (
+            remote.fetch(file, folder) for file in (job.source, *job.around.neighbours)
+        )
+        target = job.target
+        if remote.url_of(target) is not None:
+            (folder / "out").mkdir()
+            target = folder / "out" / target.name
+        names |= {str(source): job.source, str(target): job.target}
+        names |= dict(zip(map(str, beside), job.around.neighbours, strict=True))
+        around = replace(job.around, neighbours=tuple(beside))
+        labelled = label_file(run, Job(source, target, around), how, progress)
+        if target != job.target:
+            remote.send(target, job.target)
+    return replace(labelled, target=job.target)
+
+
+def place_anywhere(file: Path, columns: str | None = None) -> Place:
+    """``find_place``, of a file that may lie in an object store."""
+    if remote.url_of(file) is None:
+        return find_place(file, columns)
+    with TemporaryDirectory(prefix="pointwise-") as place, _of_the_files() as names:
+        local = remote.fetch(file, Path(place))
+        names[str(local)] = file
+        return replace(find_place(local, columns), file=file)
+
+
+@contextmanager
+def _of_the_files() -> Iterator[dict[str, Path]]:
+    """Yields the names of copies; errors and warnings then name what they are copies of."""
+    names: dict[str, Path] = {}
+
+    def said(text: object) -> str:
+        line = str(text)
+        for copy, file in names.items():
+            line = line.replace(copy, remote.name_of(file))
+        return line
+
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            yield names
+        except (ValueError, OSError) as error:
+            kind = OSError if isinstance(error, OSError) else ValueError
+            raise kind(said(error)) from error
+    for warning in found:
+        warnings.warn(said(warning.message), warning.category, stacklevel=4)
 
 
 def _classes(run: Run, scan: Scan, keep: Sequence[int]) -> dict[int, str]:

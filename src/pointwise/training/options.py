@@ -39,6 +39,7 @@ class Options:
     precision: str | None = None
     workers: int = 0
     set: list[str] | None = None
+    cache: str | None = None
 
     def as_plain(self) -> dict[str, Any]:
         """For ``run.json``."""

@@ -15,6 +15,7 @@ from pointwise.training.features import default_features, fit_features
 from pointwise.training.ground import side_of
 from pointwise.training.recipe import Recipe, sizes_differ, to_unit_sphere
 from pointwise.training.run import Run, build_network
+from pointwise.training.shelf import MEMORY, Memory
 from pointwise.training.sources import Data
 from pointwise.training.spacing import default_block, default_cell_size
 from pointwise.training.thin import thin
@@ -36,6 +37,7 @@ def plan(
     arguments: dict[str, Any] | None = None,
     seed: int = 0,
     options: dict[str, Any] | None = None,
+    memory: Memory = MEMORY,
 ) -> Run:
     """Makes the network and the recipe for the training part of ``data``.
 
@@ -53,13 +55,15 @@ def plan(
     classification = data.task == "classification"
     unit_sphere = classification and sizes_differ(scans)
     if unit_sphere:
-        scans = [to_unit_sphere(scan) for scan in scans]
+        scans = [memory.scan(to_unit_sphere(scan)) for scan in scans]
     # A cloud of a thousand points is seen as a whole; a scene is wanted in detail.
     cell_size = cell_size or default_cell_size(scans, occupancy=10 if classification else 5)
     # Half a cell: what the finest convolution can still tell apart, and no more.
     spacing = 0.0 if classification else cell_size / 2
     if block is None:
-        block = default_block(_sample(scans, spacing), points=BLOCK_POINTS, most=MOST_POINTS)
+        block = default_block(
+            _sample(scans, spacing, memory), points=BLOCK_POINTS, most=MOST_POINTS
+        )
     names = tuple(features) if features else default_features(scans, data.task)
     extents = [np.ptp(find_extent(scan.points).kept, axis=0) for scan in scans]
     radius = float(np.median([extent.max() / 2 for extent in extents])) or 1.0
@@ -108,8 +112,10 @@ def with_arguments(decided: dict[str, Any], given: dict[str, Any]) -> dict[str, 
     return decided | given
 
 
-def _sample(scans: Sequence[Scan], spacing: float, most: int = 16) -> list[Scan]:
+def _sample(
+    scans: Sequence[Scan], spacing: float, memory: Memory = MEMORY, most: int = 16
+) -> list[Scan]:
     """Some of the scans, the largest among them, as the network will read them."""
     by_size = sorted((scan for scan in scans if len(scan)), key=len, reverse=True)
     chosen = by_size[:: max(1, len(by_size) // most)]
-    return [thin(scan, spacing)[0] for scan in chosen] if spacing > 0 else chosen
+    return [memory.scan(thin(scan, spacing)[0]) for scan in chosen] if spacing > 0 else chosen

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
@@ -47,6 +47,11 @@ def count() -> int:
 def here() -> int:
     """How many of them run on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", count())) if _connected() else 1
+
+
+def here_share(items: Sequence[T]) -> Sequence[T]:
+    """This process's share of what those on this machine do once for all of them."""
+    return items[int(os.environ["LOCAL_RANK"]) :: here()] if _connected() else items
 
 
 def _connected() -> bool:

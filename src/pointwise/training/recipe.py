@@ -92,6 +92,10 @@ class Recipe:
         """
         return self.block + 2 * self.spacing + 4 * self.ground
 
+    @property
+    def reads_height(self) -> bool:
+        return "height" in self.features.names
+
     def targets(self, scan: Scan) -> np.ndarray:
         """The class indices to be found: int64 ``[N]`` of points, or ``[1]`` of a cloud."""
         scan = self.relabelling.applied(scan)
@@ -138,7 +142,7 @@ class Recipe:
             local = local @ turn
         if augmentation is not None and rng is not None:
             local, turn, scale = augmentation.move(local, rng)
-        ground = prepared.ground if "height" in self.features.names else None
+        ground = prepared.ground if self.reads_height else None
         features = self.features.values(
             prepared.scan, index, local, ground, augmentation, turn, scale, rng
         )

@@ -139,6 +139,7 @@ OPTIONS = {
     "ignore": TEXT.or_null(),
     "names": OBJECT.or_null(),
     "workers": WHOLE,
+    "cache": TEXT.or_null(),
 }
 
 

@@ -15,6 +15,7 @@ from pointwise.training.classes import codes_of
 from pointwise.training.conventions import conventions
 from pointwise.training.recipe import TASKS, Task
 from pointwise.training.relabel import AS_IS, Relabelling, relabelling
+from pointwise.training.shelf import MEMORY, Memory
 from pointwise.training.split import HOWS, hold_out
 from pointwise.training.split_names import SPLITS, split_of
 
@@ -49,14 +50,15 @@ def load_data(
     merge: Sequence[str] = (),
     ignore: str | None = None,
     names: Mapping[str, str] | None = None,
+    memory: Memory = MEMORY,
 ) -> Data:
     """Reads ``rooms``, files or folders, and divides what they hold into three parts.
 
     In a folder, subfolders or file names that say ``train``, ``test`` or ``validation`` are taken
     at their word; without labels in the files, folders are classes. ``test`` is never learned from,
     and without it ``held_out`` of the data are not. ``columns`` is for ``read_scans``; ``merge``,
-    ``ignore`` and ``names`` say what becomes of the codes. Raises ValueError where no labels are
-    found.
+    ``ignore`` and ``names`` say what becomes of the codes, and ``memory`` where scans are held.
+    Raises ValueError where no labels are found.
     """
     if task not in (None, *TASKS):
         raise ValueError(f"train: --task must be {' or '.join(TASKS)}, got {task!r}")
@@ -66,9 +68,9 @@ def load_data(
     folders: dict[str, int] = {}  # the class codes that folders have been given
     for name in data:
         if name == "rooms" and not Path(name).exists():
-            found = _rooms(rooms, held_out, seed)
+            found = _rooms(rooms, held_out, seed, memory)
         else:
-            found = _read_all(Path(name), progress, folders, columns)
+            found = _read_all(Path(name), progress, folders, columns, memory)
         for part, scans in found.items():
             parts[part] += scans
     if not parts["train"]:
@@ -76,13 +78,15 @@ def load_data(
     for name in test:
         parts["test"] += [
             scan
-            for scans in _read_all(Path(name), progress, folders, columns).values()
+            for scans in _read_all(Path(name), progress, folders, columns, memory).values()
             for scan in scans
         ]
 
     every = [scan for scans in parts.values() for scan in scans]
     wanted = relabelling(every, merge, ignore, names)
-    parts = {part: [wanted.applied(scan) for scan in scans] for part, scans in parts.items()}
+    parts = {
+        part: [memory.scan(wanted.applied(scan)) for scan in scans] for part, scans in parts.items()
+    }
 
     found_task = _task(parts["train"], task)
     notes = conventions([scan for scans in parts.values() for scan in scans], found_task)
@@ -94,10 +98,12 @@ def load_data(
         raise ValueError(f"train: no labelled {found_task} data in --test {', '.join(test)}")
     if not parts["test"]:
         parts["train"], parts["test"] = hold_out(
-            parts["train"], found_task, held_out, seed=seed, how=split
+            parts["train"], found_task, held_out, seed=seed, how=split, memory=memory
         )
     if not parts["validation"]:
-        parts["train"], parts["validation"] = _validation(parts["train"], found_task, split, seed)
+        parts["train"], parts["validation"] = _validation(
+            parts["train"], found_task, split, seed, memory
+        )
     return Data(found_task, parts["train"], parts["validation"], parts["test"], notes, wanted)
 
 
@@ -146,14 +152,22 @@ def read_clouds(file: Path, columns: str | None = None) -> list[Scan]:
     return read_scans(file, columns=columns)
 
 
-def _rooms(count: int, held_out: float, seed: int) -> dict[str, list[Scan]]:
-    from pointwise.rooms import rooms
+def held_clouds(file: Path, columns: str | None, memory: Memory) -> list[Scan]:
+    """The clouds of a file, held in ``memory``."""
+    return memory.scans_of(file, columns, lambda: read_clouds(file, columns))
 
-    test = max(8, round(count * held_out / (1 - held_out)))
+
+def _rooms(count: int, held_out: float, seed: int, memory: Memory) -> dict[str, list[Scan]]:
+    from pointwise.rooms.generate import room, room_numbers
+
+    counts = {
+        "train": count,
+        "validation": max(4, count // 8),
+        "test": max(8, round(count * held_out / (1 - held_out))),
+    }
     return {
-        "train": rooms(count, split="train", seed=seed),
-        "validation": rooms(max(4, count // 8), split="validation", seed=seed),
-        "test": rooms(test, split="test", seed=seed),
+        part: [memory.scan(room(n)) for n in room_numbers(number, part, seed)]
+        for part, number in counts.items()
     }
 
 
@@ -161,14 +175,15 @@ def _read_all(
     path: Path,
     progress: Callable[[str], object] | None,
     folders: dict[str, int],
-    columns: str | None = None,
+    columns: str | None,
+    memory: Memory,
 ) -> dict[str, list[Scan]]:
     found: dict[str, list[tuple[Path, Scan]]] = {"train": [], "validation": [], "test": []}
     files = files_of(path)
     for file in files:
         if progress is not None:
             progress(str(file))
-        scans = [scan for scan in read_clouds(file, columns) if len(scan)]
+        scans = [scan for scan in held_clouds(file, columns, memory) if len(scan)]
         found[split_of(file, path)] += [(file, scan) for scan in scans]
     everything = [pair for pairs in found.values() for pair in pairs]
     if not any(scan.label is not None or len(codes_of(scan)) for _, scan in everything):
@@ -223,11 +238,11 @@ def _labelled(scans: Sequence[Scan], task: Task) -> list[Scan]:
 
 
 def _validation(
-    train: list[Scan], task: Task, split: str | None, seed: int
+    train: list[Scan], task: Task, split: str | None, seed: int, memory: Memory
 ) -> tuple[list[Scan], list[Scan]]:
     """Takes a validation part out of the training part; none where that cannot be divided."""
     try:
-        kept, held = hold_out(train, task, VALIDATION, seed=seed + 1, how=split)
+        kept, held = hold_out(train, task, VALIDATION, seed=seed + 1, how=split, memory=memory)
     except ValueError:
         return train, []
     whole, left = _codes(train), _codes(kept)

@@ -33,7 +33,7 @@ def default_block(scans: Sequence[Scan], *, points: int, most: int) -> float:
 
     In the scans' unit, rounded up to two digits.
     """
-    found = [find_extent(scan.points) for scan in scans if len(scan)]
+    found = (find_extent(scan.points) for scan in scans if len(scan))  # one at a time in memory
     if max(len(scan) for scan in scans) <= most:
         side = max(
             float(np.ptp(part[:, :2], axis=0).max()) for each in found for part in each.parts

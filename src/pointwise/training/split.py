@@ -12,12 +12,19 @@ from pointwise.cloud.extent import find_extent
 from pointwise.cloud.scan import UNLABELLED, Scan
 from pointwise.training.classes import codes_of
 from pointwise.training.recipe import Task
+from pointwise.training.shelf import MEMORY, Memory
 
 HOWS = ("group", "space")
 
 
 def hold_out(
-    scans: Sequence[Scan], task: Task, share: float, *, seed: int = 0, how: str | None = None
+    scans: Sequence[Scan],
+    task: Task,
+    share: float,
+    *,
+    seed: int = 0,
+    how: str | None = None,
+    memory: Memory = MEMORY,
 ) -> tuple[list[Scan], list[Scan]]:
     """Divides scans into those to keep and those held out, which are at least ``share`` of all.
 
@@ -32,7 +39,7 @@ def hold_out(
             raise ValueError(
                 "train: --split space cuts scenes with labelled points, not whole clouds"
             )
-        kept, held = zip(*(cut_in_space(scan, share) for scan in scans), strict=True)
+        kept, held = zip(*(cut_in_space(scan, share, memory) for scan in scans), strict=True)
         return list(kept), list(held)
     if len(groups) < 2:
         raise ValueError(
@@ -119,7 +126,7 @@ def _enough(sizes: Sequence[int], share: float) -> int:
     return min(count, len(sizes) - 1)
 
 
-def cut_in_space(scan: Scan, share: float) -> tuple[Scan, Scan]:
+def cut_in_space(scan: Scan, share: float, memory: Memory = MEMORY) -> tuple[Scan, Scan]:
     """Cuts a scene across its longer horizontal axis into a part to keep and one to hold out.
 
     The cut lies where most classes are on both sides (a twentieth of each at least) and, of such
@@ -142,7 +149,7 @@ def cut_in_space(scan: Scan, share: float) -> tuple[Scan, Scan]:
             best = both[place], -place, sign, cuts[place]
     assert best is not None
     held = best[2] * along >= best[3]
-    return _part(scan, ~held), _part(scan, held)
+    return memory.scan(_part(scan, ~held)), memory.scan(_part(scan, held))
 
 
 def _classes_on_both_sides(scan: Scan, along: np.ndarray, cuts: np.ndarray) -> np.ndarray:

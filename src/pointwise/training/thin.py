@@ -36,7 +36,9 @@ def _cubes(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The mean position of each cube, and the cube of each point; a stray has one of its own."""
     stray = find_extent(points).stray
-    inside = torch.from_numpy(np.ascontiguousarray(points[~stray] if stray.any() else points))
+    # A mapped file cannot be written to, of which PyTorch warns: so it is copied.
+    whole = np.require(points, requirements=["C", "W"])
+    inside = torch.from_numpy(points[~stray] if stray.any() else whole)
     if frame is None:
         position, cube = _grid(inside, spacing)
     else:
