@@ -10,7 +10,8 @@ import sys
 import pytest
 
 from pointwise.cli import progress
-from pointwise.cli.progress import bar, duration, tell_of_kernels, working
+from pointwise.cli.progress import bar, tell_of_kernels, working
+from pointwise.messages import rough_duration
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_a_terminal_has_a_bar_that_is_gone(monkeypatch):
     ("seconds", "said"), [(0.2, "1 s"), (8.4, "8 s"), (80, "80 s"), (100, "2 min"), (600, "10 min")]
 )
 def test_durations(seconds, said):
-    assert duration(seconds) == said
+    assert rough_duration(seconds) == said
 
 
 def test_kernels_are_spoken_of_once(clock, capsys):

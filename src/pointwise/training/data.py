@@ -30,7 +30,7 @@ class CloudBatch(NamedTuple):
         return self.points, self.features, self.offsets
 
 
-FEWEST = 128  # blocks in an epoch
+FEWEST = 128  # blocks between two validations
 Sample = tuple[np.ndarray, np.ndarray, np.ndarray]  # points, features, labels of one block or cloud
 
 
@@ -44,9 +44,9 @@ def pack(samples: Sequence[Sample]) -> CloudBatch:
 
 
 class RandomBlocks(Dataset[Sample]):
-    """Blocks about random points of scans; an epoch reads about as many points as there are.
+    """Blocks about random points of scans; a pass reads about as many points as there are.
 
-    It has ``FEWEST`` blocks at least, since a validation follows each.
+    They are as many passes as ``FEWEST`` blocks take, since a validation follows.
 
     Every scan has blocks in each epoch, and the class of the point in the middle is drawn evenly
     from the scan's classes, so that rare classes occur. Item ``n`` depends on the seed and on
@@ -64,7 +64,8 @@ class RandomBlocks(Dataset[Sample]):
             for prepared, labels in zip(self.scans, self.labels, strict=True)
         ]
         blocks = np.repeat(np.arange(len(scans)), [self._count(i) for i in range(len(scans))])
-        self.scan_of_block = np.tile(blocks, -(-FEWEST // len(blocks)))
+        self.passes = -(-FEWEST // len(blocks))
+        self.scan_of_block = np.tile(blocks, self.passes)
 
     def __len__(self) -> int:
         return len(self.scan_of_block)
@@ -172,12 +173,14 @@ def feed(
 ) -> Feed:
     """What a training on clouds reads; ``batch`` is 1 block or 16 clouds unless given."""
     batch = batch or (1 if recipe.task == "segmentation" else 16)
+    loader = train_loader(
+        recipe, train, augmentation=augmentation, batch=batch, workers=workers, seed=seed
+    )
     return Feed(
-        train_loader(
-            recipe, train, augmentation=augmentation, batch=batch, workers=workers, seed=seed
-        ),
+        loader,
         validation_loader(recipe, validation, batch=batch, workers=workers) if validation else None,
         label_counts(recipe, train),
+        loader.dataset.passes if isinstance(loader.dataset, RandomBlocks) else 1,
     )
 
 

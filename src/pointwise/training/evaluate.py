@@ -12,6 +12,7 @@ import numpy as np
 from pointwise.atomic import replacing
 from pointwise.cloud.scan import UNLABELLED, Scan
 from pointwise.training.classes import IGNORED
+from pointwise.training.clock import Spent
 from pointwise.training.feed import share
 from pointwise.training.image_recipe import ImageRecipe
 from pointwise.training.images.classify import classify_pictures
@@ -106,7 +107,7 @@ def write_metrics(
     matrix: np.ndarray,
     folder: Path,
     *,
-    seconds: float,
+    spent: Spent,
     not_counted: dict[str, int] | None = None,
 ) -> Scores:
     """Writes ``metrics.json`` and ``confusion.png``; returns the scores they hold.
@@ -123,7 +124,8 @@ def write_metrics(
         "iou": {name: _number(value) for name, value in zip(names, result.iou, strict=True)},
         "counts": {name: int(count) for name, count in zip(names, result.counts, strict=True)},
         "parameters": sum(p.numel() for p in run.network.parameters()),
-        "seconds": round(seconds, 1),
+        "steps": spent.steps,
+        "seconds": round(spent.seconds, 1),
     }
     if not_counted:
         record["not_counted"] = not_counted

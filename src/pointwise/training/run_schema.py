@@ -102,6 +102,7 @@ OPTIONS = {
     "test": TEXTS.or_null(),
     "minutes": POSITIVE.or_null(),
     "epochs": COUNT.or_null(),
+    "steps": COUNT.or_null(),
     "hold_out": NUMBER,
     "task": TEXT.or_null(),
     "split": TEXT.or_null(),
