@@ -48,6 +48,14 @@ def test_what_is_quick_says_nothing(clock, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_what_takes_long_says_what_it_does(clock, capsys):
+    with working("reading data") as say:
+        for number in range(40):
+            say(f"reading file {number}")
+            clock(1.0)
+    assert capsys.readouterr() == ("", "reading file 5 …\nreading file 20 …\nreading file 35 …\n")
+
+
 def test_a_new_part_of_the_work_has_a_time_of_its_own(clock, capsys):
     with bar("separating") as advance:
         advance(0, 4, "finding ranks")

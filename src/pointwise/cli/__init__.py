@@ -72,9 +72,9 @@ def main() -> None:
         print(f"pointwise: {plain(error)}", file=sys.stderr)
         sys.exit(1)
     except SystemExit as ended:
-        if ended.code != INTERRUPTED:
-            raise
         # So typer ends on a KeyboardInterrupt, without a word; of several processes, one says it.
+        if ended.code not in (INTERRUPTED, interruption.exit_code()):
+            raise
         if "LOCAL_RANK" not in os.environ:
             print(f"pointwise: {interruption.word()}", file=sys.stderr)
         sys.exit(interruption.exit_code())

@@ -80,11 +80,26 @@ def working(title: str) -> Iterator[Callable[[str], None]]:
     from rich.markup import escape
 
     console = Console(stderr=True)
-    if not console.is_terminal or not _speaks():
+    if not _speaks():
         yield lambda words: None
+        return
+    if not console.is_terminal:
+        yield _words()
         return
     with console.status(escape(title)) as status:
         yield lambda words: status.update(escape(words))
+
+
+def _words() -> Callable[[str], None]:
+    said = time.monotonic() + FIRST - EVERY
+
+    def say(words: str) -> None:
+        nonlocal said
+        if time.monotonic() - said >= EVERY:
+            said = time.monotonic()
+            print(f"{words} …", file=sys.stderr)
+
+    return say
 
 
 class KernelLines(logging.Handler):

@@ -57,7 +57,9 @@ def run(folder: Path, options: Options, console: Console, *, resume: bool) -> No
 
     def read() -> tuple[Training, Run, Feed]:
         training = _training(options, lambda file: say(f"reading {plain(file)}"))
+        say("choosing what fits the data")
         planned = read_run(folder) if resume else training.plan(network_arguments(options.set))
+        say("preparing the data")
         return training, planned, training.feed(planned)
 
     with working("reading data") as say:

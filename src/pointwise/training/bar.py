@@ -32,14 +32,14 @@ class Told(Callback):
         self.found = {name: float(value) for name, value in trainer.callback_metrics.items()}
 
     def says(self, trainer: lightning.Trainer) -> str:
-        parts = [f"step {self.clock.done:,} of {self.clock.steps:,}"]
+        parts = [f"step {self.clock.done:,}/{self.clock.steps:,}"]
         if (loss := trainer.callback_metrics.get("loss")) is not None:
             parts.append(f"loss {float(loss):.2f}")
         for name, metric in self.scores.items():
             if metric in self.found:
                 parts.append(f"{name} {100 * self.found[metric]:.1f} %")
         if (left := self.clock.left()) is not None and self.clock.progress() < 1:
-            parts.append(f"about {rough_duration(left)} left")
+            parts.append(f"{rough_duration(left)} left")
         return ", ".join(parts)
 
 
@@ -50,7 +50,7 @@ class Bar(Told):
         super().__init__(clock, scores)
         self.bar = Progress(
             TextColumn("training"),
-            BarColumn(bar_width=10),
+            BarColumn(bar_width=8),
             TaskProgressColumn(),
             TextColumn("{task.fields[says]}"),
             console=Console(stderr=True, highlight=False),

@@ -60,7 +60,7 @@ def load_data(
     folders: dict[str, int] = {}  # the class codes that folders have been given
     for name in data:
         if name == "rooms" and not Path(name).exists():
-            found = _rooms(rooms, held_out, seed)
+            found = _rooms(rooms, held_out, seed, progress)
         else:
             found = _read_all(Path(name), progress, folders, columns)
         for part, scans in found.items():
@@ -136,15 +136,27 @@ def read_clouds(file: Path, columns: str | None = None) -> list[Scan]:
     return read_scans(file, columns=columns)
 
 
-def _rooms(count: int, held_out: float, seed: int) -> dict[str, list[Scan]]:
-    from pointwise.rooms import rooms
+def _rooms(
+    count: int, held_out: float, seed: int, progress: Callable[[str], object] | None
+) -> dict[str, list[Scan]]:
+    from pointwise.rooms import room
+    from pointwise.rooms.generate import room_numbers
 
-    test = max(8, round(count * held_out / (1 - held_out)))
-    return {
-        "train": rooms(count, split="train", seed=seed),
-        "validation": rooms(max(4, count // 8), split="validation", seed=seed),
-        "test": rooms(test, split="test", seed=seed),
+    counts = {
+        "train": count,
+        "validation": max(4, count // 8),
+        "test": max(8, round(count * held_out / (1 - held_out))),
     }
+    found: dict[str, list[Scan]] = {}
+    done, total = 0, sum(counts.values())
+    for part, wanted in counts.items():
+        found[part] = []
+        for number in room_numbers(wanted, part, seed):
+            done += 1
+            if progress is not None:
+                progress(f"room {done} of {total}")
+            found[part].append(room(number))
+    return found
 
 
 def _read_all(

@@ -30,7 +30,6 @@ from pointwise.training.bar import Bar, Lines
 from pointwise.training.classes import class_weights
 from pointwise.training.clock import STEPS, Clock, Spent
 from pointwise.training.feed import Feed
-from pointwise.training.image_recipe import IMAGES
 from pointwise.training.module import TrainingModule
 from pointwise.training.run import Run, save_run, save_weights
 from pointwise.training.stopping import SaveLast, Stop, StopTogether, interruptible
@@ -115,9 +114,7 @@ def train(
     if processes.rank() == 0:
         _compile_kernels(run, feed)
     processes.together(lambda: None)
-    scores = {"accuracy": "accuracy", "IoU": "iou"}
-    if run.recipe.task == IMAGES:
-        del scores["IoU"]  # said of areas, not of images
+    scores = {"IoU": "iou"} if run.recipe.task == "segmentation" else {"accuracy": "accuracy"}
     clock = Clock(steps, settings.minutes)
     told: list[Callback] = []
     if processes.rank() == 0:
