@@ -78,7 +78,13 @@ def test_a_run_leaves_what_it_should(tmp_path):
 def test_training_is_repeatable(tmp_path):
     weights = []
     for name in ("a", "b"):
-        train(new_run(), SCENES, tmp_path / name, Settings(steps=2 * EPOCH), augmentation=Augmentation())
+        train(
+            new_run(),
+            SCENES,
+            tmp_path / name,
+            Settings(steps=2 * EPOCH),
+            augmentation=Augmentation(),
+        )
         weights.append(load_run(tmp_path / name).network.state_dict())
     for key in weights[0]:
         torch.testing.assert_close(weights[0][key], weights[1][key])
@@ -96,7 +102,9 @@ def test_any_precision_trains(precision, tmp_path):
 
 def test_an_interruption_leaves_a_run_that_resumes(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        train(new_run(), SCENES, tmp_path, Settings(steps=3 * EPOCH), callbacks=[After(20, interrupt)])
+        train(
+            new_run(), SCENES, tmp_path, Settings(steps=3 * EPOCH), callbacks=[After(20, interrupt)]
+        )
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 20
     with pytest.raises(FileNotFoundError, match="train --resume"):
         load_run(tmp_path)
@@ -210,7 +218,12 @@ def test_patience_ends_a_training_that_does_not_get_better(tmp_path):
 
 def test_without_validation_the_last_weights_are_kept(tmp_path):
     run = new_run()
-    train(run, Data("segmentation", SCENES.train, [], SCENES.test), tmp_path, Settings(steps=2 * EPOCH))
+    train(
+        run,
+        Data("segmentation", SCENES.train, [], SCENES.test),
+        tmp_path,
+        Settings(steps=2 * EPOCH),
+    )
     state = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
     for name, value in load_run(tmp_path).network.state_dict().items():
         torch.testing.assert_close(value, state[f"average.module.{name}"])

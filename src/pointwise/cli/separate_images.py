@@ -117,7 +117,11 @@ def fine_tuned(run: Run, images: Images, folder: Path, epochs: int, learning_rat
     """Trains on in the frame that all trainings have; returns the steps and seconds it took."""
     assert images.training is not None
     options = replace(
-        images.training.options, epochs=epochs, steps=None, minutes=None, learning_rate=learning_rate
+        images.training.options,
+        epochs=epochs,
+        steps=None,
+        minutes=None,
+        learning_rate=learning_rate,
     )
     run.options = options.as_plain()
     settings = Settings(epochs=epochs, learning_rate=learning_rate, seed=options.seed)

@@ -18,6 +18,7 @@ from pointwise.training import processes
 from pointwise.training.data_kind import kind_of
 from pointwise.training.evaluate import write_metrics
 from pointwise.training.options import Options
+from pointwise.training.parts import means_over
 from pointwise.training.run import Run, read_run
 from pointwise.training.train import Settings, check_resumable
 from pointwise.training.train import train as fit
@@ -79,6 +80,8 @@ def run(folder: Path, options: Options, console: Console, *, resume: bool) -> No
     rest = training.not_counted(planned)
     result = write_metrics(planned, matrix, folder, spent=spent, not_counted=rest)
     console.print(_table(planned, result, training.counted))
+    if said := means_over(result.counts, planned.recipe.classes.names):
+        console.print(shown(said))
     if rest:
         each = "; ".join(f"{count:,} {why}" for why, count in rest.items())
         console.print(f"Of the test part, not counted among these {training.counted}: {each}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -40,27 +41,45 @@ def codes_of(scan: Scan) -> np.ndarray:
     return np.array([] if scan.label is None else [scan.label], dtype=np.int64)
 
 
-def find_classes(scans: Iterable[Scan]) -> Classes:
-    """The classes that occur in ``scans``, with the names the scans give them.
+def find_classes(scans: Sequence[Scan], others: Sequence[Scan] = ()) -> Classes:
+    """The classes that occur in ``scans`` or in ``others``, with the names the scans give them.
 
-    Raises ValueError where there are fewer than two.
+    Raises ValueError where there are fewer than two in ``scans``, which are learned from.
     """
+    learned = name_classes(scans)
+    if len(learned) < 2:
+        found = ", ".join(learned.names) or "no labels"
+        raise ValueError(
+            f"train: the training data has {found}, but at least two classes are needed"
+        )
+    return name_classes([*scans, *others])
+
+
+def name_classes(scans: Iterable[Scan]) -> Classes:
+    """The classes that occur in ``scans``, with the names the scans give them."""
     codes: set[int] = set()
     names: dict[int, str] = {}
     for scan in scans:
         codes.update(codes_of(scan).tolist())
         names.update(scan.classes)
     ordered = sorted(codes)
-    if len(ordered) < 2:
-        found = ", ".join(names.get(code, str(code)) for code in ordered) or "no labels"
-        raise ValueError(
-            f"train: the training data has {found}, but at least two classes are needed"
-        )
     called = [names.get(code, str(code)) for code in ordered]
     unique = [
         f"{n} ({c})" if called.count(n) > 1 else n for n, c in zip(called, ordered, strict=True)
     ]
     return Classes(tuple(ordered), tuple(unique))
+
+
+def count_classes(scans: Iterable[Scan], classes: Classes) -> dict[str, int]:
+    """How many points of each class, or clouds, ``scans`` have."""
+    counts: Counter[int] = Counter()
+    for scan in scans:
+        if scan.labels is None:
+            counts.update([] if scan.label is None else [scan.label])
+            continue
+        codes, found = np.unique(scan.labels, return_counts=True)
+        counts.update(dict(zip(codes.tolist(), found.tolist(), strict=True)))
+    return {name: counts[code] for code, name in zip(classes.codes, classes.names, strict=True)}
 
 
 def class_weights(counts: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -127,6 +127,8 @@ def write_metrics(
         "steps": spent.steps,
         "seconds": round(spent.seconds, 1),
     }
+    if untested := [name for name, n in zip(names, result.counts, strict=True) if not n]:
+        record["not_tested"] = untested  # and in none of the means
     if not_counted:
         record["not_counted"] = not_counted
     with replacing(folder / "metrics.json") as part:

@@ -47,7 +47,7 @@ def plan(
         if value is not None and not value > 0:
             raise ValueError(f"train: {option} must be greater than 0, got {value:g}")
     name = network or NETWORKS[data.task]
-    classes = find_classes(data.train)
+    classes = find_classes(data.train, [*data.validation, *data.test])
     scans = data.train
     classification = data.task == "classification"
     unit_sphere = classification and sizes_differ(scans)

@@ -11,8 +11,9 @@ import numpy as np
 
 from pointwise.cloud.extent import set_aside
 from pointwise.cloud.scan import Scan
-from pointwise.training.classes import codes_of
+from pointwise.training.classes import codes_of, count_classes, name_classes
 from pointwise.training.conventions import conventions
+from pointwise.training.parts import doubts, without_validation
 from pointwise.training.recipe import TASKS, Task
 from pointwise.training.split import HOWS, hold_out
 from pointwise.training.split_names import SPLITS, split_of
@@ -87,7 +88,11 @@ def load_data(
             parts["train"], found_task, held_out, seed=seed, how=split
         )
     if not parts["validation"]:
-        parts["train"], parts["validation"] = _validation(parts["train"], found_task, split, seed)
+        parts["train"], parts["validation"], why = _validation(
+            parts["train"], found_task, split, seed
+        )
+        notes += [f"note: {without_validation(why)}"] * bool(why)
+    notes += [f"note: {line}" for line in _doubts(parts, found_task)]
     return Data(found_task, parts["train"], parts["validation"], parts["test"], notes)
 
 
@@ -226,15 +231,38 @@ def _labelled(scans: Sequence[Scan], task: Task) -> list[Scan]:
 
 def _validation(
     train: list[Scan], task: Task, split: str | None, seed: int
-) -> tuple[list[Scan], list[Scan]]:
-    """Takes a validation part out of the training part; none where that cannot be divided."""
-    try:
-        kept, held = hold_out(train, task, VALIDATION, seed=seed + 1, how=split)
-    except ValueError:
-        return train, []
-    whole, left = _codes(train), _codes(kept)
-    return (kept, held) if len(left) == len(whole) and held else (train, [])
+) -> tuple[list[Scan], list[Scan], str]:
+    """Takes a validation part out of the training part, which keeps every class.
+
+    Where no whole groups can be spared, scenes are cut. Returns what is left, the part, and why
+    there is none, if so.
+    """
+    hows = [split] if split or task == "classification" else [None, "space"]
+    why = ""
+    for how in hows:
+        try:
+            kept, held = hold_out(train, task, VALIDATION, seed=seed + 1, how=how)
+        except ValueError as error:
+            why = why or str(error).removeprefix("train: ").partition(";")[0]
+            continue
+        lost = set(_codes(train)) - set(_codes(kept))
+        if held and not lost:
+            return kept, held, ""
+        classes = name_classes(train)
+        names = [classes.names[classes.codes.index(code)] for code in sorted(lost)]
+        why = f"it would take all that is learned of {', '.join(names)}" if lost else (
+            "every class is in one group only"
+        )  # fmt: skip
+    return train, [], why
 
 
-def _codes(scans: Sequence[Scan]) -> np.ndarray:
-    return np.unique(np.concatenate([codes_of(scan) for scan in scans]))
+def _codes(scans: Sequence[Scan]) -> list[int]:
+    """The codes that occur in any of the scans."""
+    return np.unique(np.concatenate([codes_of(scan) for scan in scans])).tolist()
+
+
+def _doubts(parts: dict[str, list[Scan]], task: Task) -> list[str]:
+    classes = name_classes(scan for scans in parts.values() for scan in scans)
+    counts = {part: count_classes(scans, classes) for part, scans in parts.items()}
+    counted = "points" if task == "segmentation" else "clouds"
+    return doubts(counts["train"], counts["validation"], counts["test"], counted)
