@@ -38,6 +38,7 @@ class Scan:
     kept: np.ndarray | None = None  # [rows of the file] bool
     no_class: dict[int, tuple[int, str]] = field(default_factory=dict)
     assumed: tuple[str, ...] = ()
+    unit: str | None = None  # of the points, where the file or its format states it
 
     def __len__(self) -> int:
         return len(self.points)
@@ -54,4 +55,5 @@ class Scan:
             group=self.group,
             source=self.source,
             assumed=self.assumed,
+            unit=self.unit,
         )

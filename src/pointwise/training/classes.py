@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,15 @@ class Classes:
         codes = np.asarray(self.codes, dtype=np.int64)
         place = np.searchsorted(codes, labels).clip(max=len(codes) - 1)
         return np.where(codes[place] == labels, place, IGNORED)
+
+    def by_name(self, labels: np.ndarray, names: Mapping[int, str]) -> np.ndarray:
+        """Codes ``[N]`` as these classes have them, where a scan has others for the same names."""
+        code_of = dict(zip(self.names, self.codes, strict=True))
+        found = labels
+        for code, name in names.items():
+            if name in code_of and code_of[name] != code:
+                found = np.where(labels == code, code_of[name], found)
+        return found
 
     def code(self, index: np.ndarray) -> np.ndarray:
         """Maps indices ``[N]`` to codes int64 ``[N]``."""

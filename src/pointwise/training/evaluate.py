@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -117,7 +118,7 @@ def write_metrics(
     from pointwise.report.confusion import write_confusion
 
     result, names = scores(matrix), run.recipe.classes.names
-    record = {
+    record: dict[str, Any] = {
         "overall_accuracy": _number(result.overall_accuracy),
         "mean_class_accuracy": _number(result.mean_class_accuracy),
         "mean_iou": _number(result.mean_iou),

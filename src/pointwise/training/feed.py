@@ -33,7 +33,7 @@ class Batch(Protocol):
 class Feed:
     """Batches to train and (if any) to validate on, and the number of labels of each class [K].
 
-    ``train`` holds the data ``passes`` times; after each time that it is read, a validation follows.
+    ``train`` holds the data ``passes`` times; whenever it has been read, a validation follows.
     """
 
     train: DataLoader

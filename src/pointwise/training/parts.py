@@ -32,11 +32,9 @@ def doubts(train: Counts, validation: Counts, test: Counts, counted: str) -> lis
             " are told apart; give more with --test or --hold-out"
         )
     known = {name: n for name, n in train.items() if n}
-    if any(validation.values()):
-        if missing := {name: n for name, n in known.items() if not validation.get(name)}:
-            lines.append(
-                f"not in the validation part, which best.ckpt is chosen by: {_names(missing)}"
-            )
+    missing = {name: n for name, n in known.items() if not validation.get(name)}
+    if missing and any(validation.values()):
+        lines.append(f"not in the validation part, which best.ckpt is chosen by: {_names(missing)}")
     return lines
 
 
@@ -59,7 +57,8 @@ def means_over(counts: np.ndarray, names: tuple[str, ...]) -> str:
             f"All of the test part is {there[0]}: these scores do not say whether classes are told"
             " apart."
         )
-    return f"The means are over {len(there)} of {len(names)} classes; not tested: {', '.join(missing)}."
+    several = f"The means are over {len(there)} of {len(names)} classes; not tested: "
+    return f"{several}{', '.join(missing)}."
 
 
 def _listed(counts: Counts, counted: str) -> str:

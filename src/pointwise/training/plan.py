@@ -10,8 +10,9 @@ import torch
 
 from pointwise.cloud.extent import find_extent
 from pointwise.cloud.scan import Scan
+from pointwise.cloud.units import usual_unit
 from pointwise.training.classes import find_classes
-from pointwise.training.features import default_features, fit_features
+from pointwise.training.features import constant_fields, default_features, fit_features
 from pointwise.training.recipe import Recipe, sizes_differ, to_unit_sphere
 from pointwise.training.run import Run, build_network
 from pointwise.training.sources import Data
@@ -59,7 +60,8 @@ def plan(
     spacing = 0.0 if classification else cell_size / 2
     if block is None:
         block = default_block(_sample(scans, spacing), points=BLOCK_POINTS, most=MOST_POINTS)
-    names = tuple(features) if features else default_features(scans, data.task)
+    constant = constant_fields(scans)
+    names = tuple(features or (n for n in default_features(scans, data.task) if n not in constant))
     extents = [np.ptp(find_extent(scan.points).kept, axis=0) for scan in scans]
     radius = float(np.median([extent.max() / 2 for extent in extents])) or 1.0
     recipe = Recipe(
@@ -72,6 +74,7 @@ def plan(
         unit_sphere=unit_sphere,
         spacing=spacing,
         rotate=rotate,
+        unit=usual_unit(scans),
     )
     made = with_arguments(
         {
@@ -82,7 +85,23 @@ def plan(
         arguments or {},
     )
     torch.manual_seed(seed)  # of the weights that build_network draws
-    return Run(recipe, build_network(name, made), made, options or {}, notes=list(data.notes))
+    notes = [*data.notes, *_of_constants(constant, names)]
+    return Run(recipe, build_network(name, made), made, options or {}, notes=notes)
+
+
+def _of_constants(constant: dict[str, str], names: Sequence[str]) -> list[str]:
+    """Lines on the fields that have one value everywhere, which tells no class from another."""
+    lines = []
+    left = [f"{name} ({value})" for name, value in constant.items() if name not in names]
+    if left:
+        lines.append(f"left out: what has one value everywhere, so no feature: {', '.join(left)}")
+    for name in names:
+        if name in constant:
+            lines.append(
+                f"note: {name} is {constant[name]} everywhere, so nothing is learned from it, and"
+                " scans to label must have it all the same; leave it out of --features"
+            )
+    return lines
 
 
 def with_arguments(decided: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, get_args
@@ -10,6 +11,7 @@ import numpy as np
 
 from pointwise.cloud.extent import find_extent
 from pointwise.cloud.scan import Scan
+from pointwise.cloud.units import in_unit
 from pointwise.training.augment import Augmentation, about_z
 from pointwise.training.classes import IGNORED, Classes
 from pointwise.training.columns import Columns
@@ -56,7 +58,7 @@ class Recipe:
     ``margin`` is only seen, not labelled, and which hold at most ``most`` points. Classification
     reads whole clouds, thinned at random to ``most`` points; ``unit_sphere`` says that each cloud
     is brought to the same size first. With a ``spacing``, all points in a cube of that edge are
-    one.
+    one. All lengths are in ``unit``, None where the data did not state it.
     """
 
     task: Task
@@ -68,6 +70,7 @@ class Recipe:
     unit_sphere: bool = False
     spacing: float = 0.0
     rotate: float = 180.0  # the largest turn in training, degrees
+    unit: str | None = None
 
     def targets(self, scan: Scan) -> np.ndarray:
         """The class indices to be found: int64 ``[N]`` of points, or ``[1]`` of a cloud."""
@@ -77,11 +80,13 @@ class Recipe:
             labels = None if scan.label is None else np.array([scan.label])
         if labels is None:
             return np.full(len(scan) if self.task == "segmentation" else 1, IGNORED)
-        return self.classes.index(labels)
+        return self.classes.index(self.classes.by_name(labels, scan.classes))
 
     def prepare(self, scan: Scan, command: str = "label") -> Prepared:
         """Checks that the scan has the features; brings it to the size and the spacing learned."""
         self.features.check(scan, command)
+        if not self.unit_sphere:  # else any unit is the same
+            scan = self._in_unit(scan)
         if self.task == "classification":  # a stray has no class to be found
             scan = without_strays(scan)
         scan = to_unit_sphere(scan) if self.unit_sphere else scan
@@ -89,6 +94,23 @@ class Recipe:
             thinned, cube = thin(scan, self.spacing, self.features.names)
             return Prepared(thinned, self.block / 8, cube)
         return Prepared(scan, self.block / 8)
+
+    def _in_unit(self, scan: Scan) -> Scan:
+        """The scan in the unit learned; says what is converted, and what is assumed."""
+        if scan.unit == self.unit:
+            return scan
+        if scan.unit is None:  # without a name, so that it is said once of a thousand files
+            said = f"scans that do not state their unit are taken to be in {self.unit}"
+        elif self.unit is None:
+            said = (
+                f"scans in {scan.unit} are read as what was learned from, which did not state its"
+                " unit"
+            )
+        else:
+            name = scan.source or scan.name or "a scan"
+            said = f"{name}: is in {scan.unit}, and read in {self.unit}, as was learned"
+        warnings.warn(said, stacklevel=3)
+        return in_unit(scan, self.unit)
 
     def sample(
         self,

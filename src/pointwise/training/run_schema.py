@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pointwise.cloud.units import DEGREE, METRES
 from pointwise.messages import shortened
 
 
@@ -76,6 +77,9 @@ NAMES = Requirement(
     lambda value: TEXTS.holds(value) and len(value) > 0 and len(set(value)) == len(value),
     "a list of texts, no two of them the same",
 )
+UNIT = Requirement(
+    lambda value: value in (*METRES, DEGREE), f"one of {', '.join((*METRES, DEGREE))}"
+)
 PIXELS = Requirement(lambda value: COUNTS.holds(value) and len(value) == 2, "a height and a width")
 RANKS = Requirement(
     lambda value: isinstance(value, dict) and all(map(COUNT.holds, value.values())),
@@ -92,7 +96,12 @@ CLOUDS = {
     "margin": NOT_NEGATIVE,
     "most": COUNT,
 }
-MAY_CLOUDS = {"unit_sphere": TRUTH, "spacing": NOT_NEGATIVE, "rotate": NUMBER}
+MAY_CLOUDS = {
+    "unit_sphere": TRUTH,
+    "spacing": NOT_NEGATIVE,
+    "rotate": NUMBER,
+    "unit": UNIT.or_null(),
+}
 IMAGES = {"task": TEXT, "classes": OBJECT, "size": PIXELS, "mean": NUMBERS, "std": POSITIVES}
 MAY_IMAGES = {"crop": SHARE, "antialias": TRUTH}
 RUN = {"recipe": OBJECT, "network": TEXT, "arguments": OBJECT, "options": OBJECT}

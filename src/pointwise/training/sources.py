@@ -11,8 +11,9 @@ import numpy as np
 
 from pointwise.cloud.extent import set_aside
 from pointwise.cloud.scan import Scan
+from pointwise.cloud.units import in_unit, usual_unit
 from pointwise.training.classes import codes_of, count_classes, name_classes
-from pointwise.training.conventions import conventions
+from pointwise.training.conventions import conventions, units_of
 from pointwise.training.parts import doubts, without_validation
 from pointwise.training.recipe import TASKS, Task
 from pointwise.training.split import HOWS, hold_out
@@ -75,8 +76,10 @@ def load_data(
             for scan in scans
         ]
 
+    parts, notes_of_units = _agreed(parts)
     found_task = _task(parts["train"], task)
     notes = conventions([scan for scans in parts.values() for scan in scans], found_task)
+    notes += notes_of_units
     parts = {part: _labelled(scans, found_task) for part, scans in parts.items()}
     _warn_of_strays([scan for scans in parts.values() for scan in scans])
     if not parts["train"]:
@@ -94,6 +97,23 @@ def load_data(
         notes += [f"note: {without_validation(why)}"] * bool(why)
     notes += [f"note: {line}" for line in _doubts(parts, found_task)]
     return Data(found_task, parts["train"], parts["validation"], parts["test"], notes)
+
+
+def _agreed(parts: dict[str, list[Scan]]) -> tuple[dict[str, list[Scan]], list[str]]:
+    """The parts with all scans in one unit and with one numbering of classes; lines on units."""
+    from pointwise.cloud.files.s3dis import one_numbering
+
+    counts = [len(scans) for scans in parts.values()]
+    scans = one_numbering([scan for scans in parts.values() for scan in scans])
+    unit, lines = usual_unit(scans), []
+    if unit is not None:
+        lines = units_of(scans, unit)
+        scans = [replace(in_unit(scan, unit), unit=unit) for scan in scans]
+    starts = np.cumsum([0, *counts])
+    return {
+        part: scans[first:last]
+        for part, first, last in zip(parts, starts, starts[1:], strict=False)
+    }, lines
 
 
 def _warn_of_strays(scans: Sequence[Scan]) -> None:

@@ -84,7 +84,8 @@ def load_images(
         parts["train"], parts["validation"] = hold_out_images(parts["train"], VALIDATION, seed + 1)
         if not parts["validation"]:
             lines.append(without_validation("no class has an image to spare"))
-    lines += doubts(*(_counts(parts[part]) for part in ("train", "validation", "test")), "images")
+    train, validation, held = (_counts(parts[part]) for part in ("train", "validation", "test"))
+    lines += doubts(train, validation, held, "images")
     return ImageData(**parts, notes=[f"note: {line}" for line in lines])
 
 
