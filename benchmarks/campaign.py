@@ -181,7 +181,7 @@ def _parts(folder: Path, cores: int) -> dict[str, float]:
     torch.set_num_threads(cores)
     run = load_run(folder / "run")
     files = sorted((folder / "tiles").iterdir())
-    around = surroundings([find_place(file) for file in files], run.recipe.reach)
+    around = surroundings([find_place(file) for file in files], run.recipe.reach, run.recipe.unit)
     middle = max(range(len(files)), key=lambda i: len(around[i].neighbours))
     scan, reading = _timed(lambda: read_scan(files[middle]))
     beside = [read_scan(file) for file in around[middle].neighbours]

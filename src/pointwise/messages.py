@@ -41,3 +41,16 @@ def duration(milliseconds: float) -> str:
         return f"{rounded(milliseconds / 1e3)} s"
     minutes, seconds = divmod(round(milliseconds / 1e3), 60)
     return f"{minutes} min {seconds} s"
+
+
+def rough_duration(seconds: float) -> str:
+    """A time that is not known to the second, and so not said to the second.
+
+    >>> rough_duration(8.4), rough_duration(200), rough_duration(9000)
+    ('8 s', '3 min', '2.5 h')
+    """
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 90 * 60:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h"

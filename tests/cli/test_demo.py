@@ -10,7 +10,7 @@ from pointwise.cloud.files import read_scan
 
 
 def demo(*options: str):
-    return CliRunner().invoke(app, ["demo", "--minutes", "0.02", "--rooms", "3", *options])
+    return CliRunner().invoke(app, ["demo", "--steps", "3", "--rooms", "3", *options])
 
 
 @pytest.mark.slow
@@ -25,6 +25,8 @@ def test_the_whole_way(tmp_path, monkeypatch):
     assert new.labels is None
     assert len(labelled) == len(new)
     assert set(labelled.labels) <= set(range(11))
+    assert "Training on 3 rooms for 3 steps" in first.output
+    assert "All of the demo takes" not in first.output  # which is so of the usual one only
     for said in ("of its points are labelled as they should be", "demo/room.html", "demo/run"):
         assert said in first.output
 

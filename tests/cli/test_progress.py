@@ -10,7 +10,8 @@ import sys
 import pytest
 
 from pointwise.cli import progress
-from pointwise.cli.progress import bar, duration, tell_of_kernels, working
+from pointwise.cli.progress import bar, tell_of_kernels, working
+from pointwise.messages import rough_duration
 
 
 @pytest.fixture
@@ -45,6 +46,14 @@ def test_what_is_quick_says_nothing(clock, capsys):
     with working("reading") as say:
         say("reading more")
     assert capsys.readouterr() == ("", "")
+
+
+def test_what_takes_long_says_what_it_does(clock, capsys):
+    with working("reading data") as say:
+        for number in range(40):
+            say(f"reading file {number}")
+            clock(1.0)
+    assert capsys.readouterr() == ("", "reading file 5 …\nreading file 20 …\nreading file 35 …\n")
 
 
 def test_a_new_part_of_the_work_has_a_time_of_its_own(clock, capsys):
@@ -82,7 +91,7 @@ def test_a_terminal_has_a_bar_that_is_gone(monkeypatch):
     ("seconds", "said"), [(0.2, "1 s"), (8.4, "8 s"), (80, "80 s"), (100, "2 min"), (600, "10 min")]
 )
 def test_durations(seconds, said):
-    assert duration(seconds) == said
+    assert rough_duration(seconds) == said
 
 
 def test_kernels_are_spoken_of_once(clock, capsys):

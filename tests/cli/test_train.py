@@ -59,7 +59,7 @@ def run(*arguments):
 def test_a_file_is_learned_and_tested(scene, tmp_path):
     out = tmp_path / "run"
     result = run(
-        scene, "-o", out, "--network", "EachPoint", "--epochs", 6, "--learning-rate", 0.1
+        scene, "-o", out, "--network", "EachPoint", "--steps", 700, "--learning-rate", 0.1
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     metrics = json.loads((out / "metrics.json").read_text())
@@ -70,6 +70,7 @@ def test_a_file_is_learned_and_tested(scene, tmp_path):
         "iou",
         "counts",
         "parameters",
+        "steps",
         "seconds",
     }  # fmt: skip
     assert metrics["overall_accuracy"] > 0.9
@@ -158,7 +159,7 @@ def test_an_interrupted_training_says_how_to_go_on_and_does(scene, tmp_path, mon
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr(TrainingModule, "training_step", interrupted)
-        result = run(scene, "-o", out, "--network", "EachPoint", "--epochs", 3, "--block", 8)
+        result = run(scene, "-o", out, "--network", "EachPoint", "--steps", 3 * 16, "--block", 8)
     assert result.exit_code == 130
     assert f"pointwise train --resume {out}" in result.output
     assert not (out / "metrics.json").exists()
@@ -171,8 +172,8 @@ def test_an_interrupted_training_says_how_to_go_on_and_does(scene, tmp_path, mon
     assert (out / "metrics.json").exists()
 
     done = run("--resume", out)
-    assert "has done its 3 epochs; give more with --epochs" in str(done.exception)
-    assert run("--resume", out, "--epochs", 4).exit_code == 0
+    assert "has done its 48 steps; give more with --steps" in str(done.exception)
+    assert run("--resume", out, "--steps", 4 * 16).exit_code == 0
     assert torch.load(out / "last.ckpt", weights_only=True)["global_step"] == 4 * 16
 
 

@@ -43,7 +43,8 @@ def test_codes_0_and_1_are_left_out_with_a_line(tmp_path):
     assert "assumed: codes 0 and 1 are no class and class names are the ASPRS" in data.notes[2]
     run = plan(data, network="TinyPoints")
     save_run(run, tmp_path)
-    assert read_run(tmp_path).notes == data.notes
+    assert read_run(tmp_path).notes == run.notes
+    assert run.notes[: len(data.notes)] == data.notes
 
 
 @pytest.mark.parametrize(

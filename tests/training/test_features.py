@@ -8,8 +8,10 @@ from toys import cloud, scene
 
 from pointwise.cloud.scan import Scan
 from pointwise.training.augment import Augmentation
-from pointwise.training.features import default_features, fit_features
+from pointwise.training.features import constant_fields, default_features, fit_features
 from pointwise.training.ground import Ground
+from pointwise.training.plan import plan
+from pointwise.training.sources import Data
 
 
 def values(features, scan, **more):
@@ -40,6 +42,44 @@ def test_a_constant_feature_is_zero():
     scan = scene(0)
     scan.fields["time"] = np.full(len(scan), 5.0)
     assert (values(fit_features(["time"], [scan]), scan) == 0).all()
+
+
+def constant(value: float, **more: float):
+    """Two scenes whose intensity is one value, or one in each."""
+    scans = [scene(0), scene(1)]
+    for i, scan in enumerate(scans):
+        scan.fields["intensity"] = np.full(len(scan), more.get(f"in{i}", value), np.float32)
+    return scans
+
+
+def test_a_field_with_one_value_is_no_feature():
+    scans = constant(7.0)
+    assert constant_fields(scans) == {"intensity": "7"}
+    run = plan(Data("segmentation", scans, [], []), network="TinyPoints", cell_size=0.5, block=6.0)
+    assert run.recipe.features.names == ("color", "height")
+    assert run.notes == ["left out: what has one value everywhere, so no feature: intensity (7)"]
+    without = replace(scene(2), fields={"color": scene(2).fields["color"]})
+    run.recipe.prepare(without)  # the next scan need not have it
+
+
+@pytest.mark.parametrize("scans", [constant(0.0, in1=3.0), [scene(0)]])
+def test_a_field_that_varies_is_one(scans):
+    assert constant_fields(scans) == {}
+
+
+def test_a_field_without_a_number_is_no_feature():
+    scans = constant(np.nan)
+    assert constant_fields(scans) == {"intensity": "not a number"}
+    run = plan(Data("segmentation", scans, [], []), network="TinyPoints", cell_size=0.5, block=6.0)
+    assert "intensity" not in run.recipe.features.names
+
+
+def test_a_constant_field_that_is_asked_for_is_said():
+    run = plan(Data("segmentation", constant(7.0), [], []), network="TinyPoints", cell_size=0.5,
+               block=6.0, features=["intensity", "height"])  # fmt: skip
+    assert run.recipe.features.names == ("intensity", "height")
+    (said,) = run.notes
+    assert said.startswith("note: intensity is 7 everywhere, so nothing is learned from it")
 
 
 def test_channels_lie_in_the_order_of_the_names():

@@ -18,6 +18,7 @@ if sys.argv[1:2] not in ([name] for name in ("bench", "compare", "profile", "sep
 
 import typer
 
+from pointwise import interruption
 from pointwise.cli.bench import bench
 from pointwise.cli.classify import classify
 from pointwise.cli.compare import compare
@@ -63,17 +64,20 @@ def main() -> None:
     warnings.showwarning = show_warning
     tell_of_kernels()
     try:
-        app()
+        with interruption.as_ctrl_c():
+            app()
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get("POINTWISE_DEBUG"):
             raise
         print(f"pointwise: {plain(error)}", file=sys.stderr)
         sys.exit(1)
     except SystemExit as ended:
-        # So typer ends on Ctrl-C, without a word; of several processes, one says it for all.
-        if ended.code == INTERRUPTED and "LOCAL_RANK" not in os.environ:
-            print("pointwise: interrupted", file=sys.stderr)
-        raise
+        # So typer ends on a KeyboardInterrupt, without a word; of several processes, one says it.
+        if ended.code not in (INTERRUPTED, interruption.exit_code()):
+            raise
+        if "LOCAL_RANK" not in os.environ:
+            print(f"pointwise: {interruption.word()}", file=sys.stderr)
+        sys.exit(interruption.exit_code())
 
 
 def show_warning(message, category, filename, lineno, file=None, line=None) -> None:

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from pointwise.cloud.scan import Scan
 
-METRES = (".e57", ".bin")  # formats that define their unit; LAS states it in the file
-
 
 def info(
     files: Annotated[
@@ -65,7 +63,7 @@ def info(
         elif images:
             _print_images(console, path)
         elif len(scans) == 1:
-            _print_scan(console, scans[0], _unit(path))
+            _print_scan(console, scans[0], scans[0].unit or "units")
         else:
             _print_scans(console, scans)
 
@@ -342,15 +340,6 @@ def _headed_table(*names: str) -> Table:
     from rich.table import Table
 
     return Table(*names, box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), show_edge=False)
-
-
-def _unit(path: Path) -> str:
-    suffix = path.suffix.lower()
-    if suffix in (".las", ".laz"):
-        from pointwise.cloud.files.las import linear_unit
-
-        return linear_unit(path) or "units"
-    return "m" if suffix in METRES or path.is_dir() else "units"
 
 
 def _number(value: float, extent: float) -> str:

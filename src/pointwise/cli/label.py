@@ -279,7 +279,7 @@ def _label(
             # In one order, whoever was first: it decides that in which points are added up.
             order = {file: number for number, file in enumerate(targets)}
             places.sort(key=lambda place: order[place.file])
-            found = surroundings(places, run.recipe.reach)
+            found = surroundings(places, run.recipe.reach, run.recipe.unit)
             around |= {place.file: its for place, its in zip(places, found, strict=True)}
             _tell_of_tiles(console, [around[file].neighbours for file in targets])
         jobs = [Job(f, t, around[f]) for f, t in targets.items() if f not in done]

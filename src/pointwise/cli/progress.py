@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from pointwise.messages import rough_duration
+
 FIRST, EVERY = 5.0, 15.0  # seconds after which there is a line, where there is no terminal
 _ENOUGH = 0.1  # of the work: before, it would be a guess how long the rest takes
 
@@ -65,17 +67,10 @@ def _lines(title: str) -> Advance:
         said = now
         how_far = f": {100 * done // total} % done" if done else " …"
         if done >= _ENOUGH * total:
-            how_far += f", about {duration((now - begin) / done * (total - done))} left"
+            how_far += f", about {rough_duration((now - begin) / done * (total - done))} left"
         print(f"{about}{how_far}", file=sys.stderr)
 
     return advance
-
-
-def duration(seconds: float) -> str:
-    """``8 s``, ``3 min``: what is not known to the second is not said to the second."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} min"
 
 
 @contextmanager
@@ -85,11 +80,26 @@ def working(title: str) -> Iterator[Callable[[str], None]]:
     from rich.markup import escape
 
     console = Console(stderr=True)
-    if not console.is_terminal or not _speaks():
+    if not _speaks():
         yield lambda words: None
+        return
+    if not console.is_terminal:
+        yield _words()
         return
     with console.status(escape(title)) as status:
         yield lambda words: status.update(escape(words))
+
+
+def _words() -> Callable[[str], None]:
+    said = time.monotonic() + FIRST - EVERY
+
+    def say(words: str) -> None:
+        nonlocal said
+        if time.monotonic() - said >= EVERY:
+            said = time.monotonic()
+            print(f"{words} …", file=sys.stderr)
+
+    return say
 
 
 class KernelLines(logging.Handler):

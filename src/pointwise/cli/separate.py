@@ -275,13 +275,13 @@ def _tested(
     if epochs is not None:
         assert out is not None
         try:
-            seconds = fine_tuned(new, images, out, epochs, learning_rate)
+            spent = fine_tuned(new, images, out, epochs, learning_rate)
         except KeyboardInterrupt:
             console.print(f"\nContinue with: pointwise train --resume {shown(out)}", soft_wrap=True)
             raise
         with bar("testing") as advance:
-            scores["fine_tuned"] = written_metrics(new, images, out, seconds, advance)
-        said = f"{epochs} epoch{'s' * (epochs > 1)}, {seconds:.0f} s"
+            scores["fine_tuned"] = written_metrics(new, images, out, spent, advance)
+        said = f"{epochs} epoch{'s' * (epochs > 1)}, {spent.seconds:.0f} s"
         console.print(f"  {'fine-tuned':<11}{100 * scores['fine_tuned']:5.1f} %  ({said})")
     return scores
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from pointwise.cli.model import Model
 from pointwise.cli.train_images import ImageTraining
 from pointwise.training.classes import Classes
+from pointwise.training.clock import Spent
 from pointwise.training.evaluate import evaluate_images, write_metrics
 from pointwise.training.image_recipe import IMAGES, ImageRecipe
 from pointwise.training.images.pretrained import IMAGENET
@@ -112,11 +113,15 @@ def accuracy(run: Run, images: Images, progress: Callable[[int, int], object]) -
     return scores(evaluate_images(run, images.training.data.test, progress)).overall_accuracy
 
 
-def fine_tuned(run: Run, images: Images, folder: Path, epochs: int, learning_rate: float) -> float:
-    """Trains on in the frame that all trainings have; returns the seconds that took."""
+def fine_tuned(run: Run, images: Images, folder: Path, epochs: int, learning_rate: float) -> Spent:
+    """Trains on in the frame that all trainings have; returns the steps and seconds it took."""
     assert images.training is not None
     options = replace(
-        images.training.options, epochs=epochs, minutes=None, learning_rate=learning_rate
+        images.training.options,
+        epochs=epochs,
+        steps=None,
+        minutes=None,
+        learning_rate=learning_rate,
     )
     run.options = options.as_plain()
     settings = Settings(epochs=epochs, learning_rate=learning_rate, seed=options.seed)
@@ -124,13 +129,13 @@ def fine_tuned(run: Run, images: Images, folder: Path, epochs: int, learning_rat
 
 
 def written_metrics(
-    run: Run, images: Images, folder: Path, seconds: float, progress: Callable[[int, int], object]
+    run: Run, images: Images, folder: Path, spent: Spent, progress: Callable[[int, int], object]
 ) -> float:
     """Tests a run, writes ``metrics.json`` and ``confusion.png``; returns the accuracy."""
     assert images.training is not None
     matrix = evaluate_images(run, images.training.data.test, progress)
     rest = images.training.not_counted(run)
-    return write_metrics(run, matrix, folder, seconds=seconds, not_counted=rest).overall_accuracy
+    return write_metrics(run, matrix, folder, spent=spent, not_counted=rest).overall_accuracy
 
 
 def is_of_images(run: Run) -> bool:

@@ -33,11 +33,15 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(help="Continue this run, with its own data and options.")
     ] = None,
-    minutes: Annotated[
-        float | None, typer.Option(help="Train this long, instead of --epochs.")
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="How many steps to train.", show_default="10,000")
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Passes over the data.", show_default="100")
+        int | None, typer.Option(min=1, help="Passes over the data, instead of --steps.")
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(help="At most this long; the learning rate is fitted to what that holds."),
     ] = None,
     test: Annotated[
         list[str] | None,
@@ -185,7 +189,9 @@ def train(
     patience: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Stop after this many epochs without a better one.", rich_help_panel=NET
+            min=1,
+            help="Stop after this many validations without a better score.",
+            rich_help_panel=NET,
         ),
     ] = None,
     seed: Annotated[
@@ -237,7 +243,7 @@ def train(
         if resume is not None:
             if data:
                 raise ValueError("train: --resume takes the run's own data; leave out DATA")
-            options = _resumed(resume, minutes, epochs, patience)
+            options = _resumed(resume, steps, epochs, minutes, patience)
             if cache is not None:
                 options = replace(options, cache=str(cache))
             return resume, replace(options, devices=devices, workers=workers)
@@ -250,8 +256,9 @@ def train(
             )
         return folder, Options(
             data=data,
-            minutes=minutes,
+            steps=steps,
             epochs=epochs,
+            minutes=minutes,
             test=test,
             hold_out=hold_out,
             task=task,
@@ -303,13 +310,19 @@ def train(
 
 
 def _resumed(
-    folder: Path, minutes: float | None, epochs: int | None, patience: int | None
+    folder: Path,
+    steps: int | None,
+    epochs: int | None,
+    minutes: float | None,
+    patience: int | None,
 ) -> Options:
     """The options of an earlier training, with what may change as it goes on, where it is given."""
     from pointwise.training.run import read_run
     from pointwise.training.run_schema import check_options
 
     options = Options.from_plain(check_options(folder / "run.json", read_run(folder).options))
-    if minutes is not None or epochs is not None:
-        options = replace(options, minutes=minutes, epochs=epochs)
+    if steps is not None or epochs is not None:
+        options = replace(options, steps=steps, epochs=epochs)
+    if (steps or epochs or minutes) is not None:  # whoever gives more steps means all of them
+        options = replace(options, minutes=minutes)
     return options if patience is None else replace(options, patience=patience)

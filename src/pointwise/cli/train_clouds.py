@@ -107,8 +107,9 @@ class CloudTraining:
             ("classes", ", ".join(recipe.classes.names)),
             ("features", ", ".join(recipe.features.names)),
             ("cells", f"{run.arguments['cell_size']:g} wide, {cut}"),
-            ("assumed", "z points up; all clouds are in one unit of length"),
-            *((kind, said) for line in self.data.notes for kind, _, said in [line.partition(": ")]),
+            ("unit", recipe.unit or "not stated; taken to be the same for all clouds"),
+            ("assumed", "z points up"),
+            *((kind, said) for line in run.notes for kind, _, said in [line.partition(": ")]),
         ]
 
     def next_step(self, folder: Path) -> tuple[str, str]:

@@ -85,6 +85,7 @@ class ImageTraining:
             *rows,
             ("classes", ", ".join(run.recipe.classes.names)),
             ("read", f"at {width} × {height} pixels, {colour}"),
+            *((kind, said) for line in self.data.notes for kind, _, said in [line.partition(": ")]),
         ]
 
     def next_step(self, folder: Path) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from pointwise.training import processes
 from pointwise.training.data_kind import kind_of
 from pointwise.training.evaluate import write_metrics
 from pointwise.training.options import Options
+from pointwise.training.parts import means_over
 from pointwise.training.run import Run, read_run
 from pointwise.training.train import Settings, check_resumable
 from pointwise.training.train import train as fit
@@ -62,7 +63,9 @@ def run(folder: Path, options: Options, console: Console, *, resume: bool) -> No
 
     def read() -> tuple[Training, Run]:
         training = _training(options, reading)
+        say("choosing what fits the data")
         planned = read_run(folder) if resume else training.plan(network_arguments(options.set))
+        say("preparing the data")
         return training, planned
 
     with working("reading data") as say:
@@ -74,32 +77,37 @@ def run(folder: Path, options: Options, console: Console, *, resume: bool) -> No
         else:
             training, planned = processes.together(read)
         feed = processes.together(lambda: training.feed(planned))
-    console.print(_description(training, planned, folder))
+    console.print(_description(training, planned, folder, _length(settings, feed)))
     try:
-        seconds = fit(planned, feed, folder, settings, resume=resume)
+        spent = fit(planned, feed, folder, settings, resume=resume)
     except KeyboardInterrupt:
-        console.print(f"\nContinue with: pointwise train --resume {shown(folder)}", soft_wrap=True)
+        if (folder / "last.ckpt").exists():
+            said = f"\nContinue with: pointwise train --resume {shown(folder)}"
+            console.print(said, soft_wrap=True)
         raise
     with bar("testing") as advance:
         matrix = training.evaluate(planned, advance)
     if processes.rank() > 0:
         return
     rest = training.not_counted(planned)
-    result = write_metrics(planned, matrix, folder, seconds=seconds, not_counted=rest)
+    result = write_metrics(planned, matrix, folder, spent=spent, not_counted=rest)
     console.print(_table(planned, result, training.counted))
+    if said := means_over(result.counts, planned.recipe.classes.names):
+        console.print(shown(said))
     if rest:
         each = "; ".join(f"{count:,} {why}" for why, count in rest.items())
         console.print(f"Of the test part, not counted among these {training.counted}: {each}")
     # Commands to copy are not wrapped.
     purpose, command = training.next_step(folder)
-    console.print(f"{seconds:.0f} s of training. {purpose}")
+    console.print(f"{spent.steps:,} steps, {spent.seconds:.0f} s of training. {purpose}")
     console.print(f"  {shown(command)}", soft_wrap=True)
 
 
 def _settings(options: Options) -> Settings:
     return Settings(
+        steps=options.steps,
+        epochs=options.epochs,
         minutes=options.minutes,
-        epochs=options.epochs or 100,
         learning_rate=options.learning_rate,
         patience=options.patience,
         devices=options.devices,
@@ -132,12 +140,22 @@ def _training(options: Options, progress: Callable[[str], object]) -> Training:
     return CloudTraining(options, progress)
 
 
-def _description(training: Training, run: Run, folder: Path) -> Table:
+def _length(settings: Settings, feed: Feed) -> str:
+    """How long the training is: its steps, what they are of the data, and the most minutes."""
+    steps = settings.length(feed)
+    epochs = feed.epochs_of(steps)
+    passes = f"{epochs:,.0f}" if epochs >= 10 else f"{epochs:.2g}"
+    said = f"{steps:,} steps, {passes} pass{'es' * (passes != '1')} over the data"
+    return said if settings.minutes is None else f"{said}; at most {settings.minutes:g} min"
+
+
+def _description(training: Training, run: Run, folder: Path, length: str) -> Table:
     parameters = sum(p.numel() for p in run.network.parameters())
     table = Table.grid(padding=(0, 2))
     for row in training.describe(run):
         table.add_row(*map(shown, row))
     table.add_row("network", f"{type(run.network).__name__}, {parameters:,} parameters")
+    table.add_row("length", length)
     table.add_row("run", shown(folder))
     return table
 

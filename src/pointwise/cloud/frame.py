@@ -36,6 +36,10 @@ class Frame:
         (x, y, z), (right, top, up) = self.low, self.high
         return Frame((x - by, y - by, z), (right + by, top + by, up))
 
+    def times(self, factor: float) -> Frame:
+        """The same in another unit."""
+        return Frame(*(_three(factor * np.array(corner)) for corner in (self.low, self.high)))
+
     def holds(self, points: np.ndarray) -> np.ndarray:
         """Which points ``[N, 3]`` lie in it, seen from above: bool ``[N]``."""
         (left, bottom), (right, top) = self.low[:2], self.high[:2]

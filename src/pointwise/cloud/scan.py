@@ -39,6 +39,7 @@ class Scan:
     no_class: dict[int, tuple[int, str]] = field(default_factory=dict)
     assumed: tuple[str, ...] = ()
     codes: np.ndarray | None = None  # [N] uint8
+    unit: str | None = None  # of the points, where the file or its format states it
 
     def __len__(self) -> int:
         return len(self.points)
@@ -56,4 +57,5 @@ class Scan:
             source=self.source,
             assumed=self.assumed,
             codes=None if self.codes is None else self.codes[index],
+            unit=self.unit,
         )

@@ -69,4 +69,5 @@ def _scanned(seed: int, count: int | None, rays: int) -> Scan:
         classes=dict(enumerate(CLASSES)),
         name=f"room-{seed}",
         group=f"room-{seed}",
+        unit="m",
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,15 @@ class Classes:
         place = np.searchsorted(codes, labels).clip(max=len(codes) - 1)
         return np.where(codes[place] == labels, place, IGNORED)
 
+    def by_name(self, labels: np.ndarray, names: Mapping[int, str]) -> np.ndarray:
+        """Codes ``[N]`` as these classes have them, where a scan has others for the same names."""
+        code_of = dict(zip(self.names, self.codes, strict=True))
+        found = labels
+        for code, name in names.items():
+            if name in code_of and code_of[name] != code:
+                found = np.where(labels == code, code_of[name], found)
+        return found
+
     def code(self, index: np.ndarray) -> np.ndarray:
         """Maps indices ``[N]`` to codes int64 ``[N]``."""
         return np.asarray(self.codes, dtype=np.int64)[index]
@@ -40,27 +50,45 @@ def codes_of(scan: Scan) -> np.ndarray:
     return np.array([] if scan.label is None else [scan.label], dtype=np.int64)
 
 
-def find_classes(scans: Iterable[Scan]) -> Classes:
-    """The classes that occur in ``scans``, with the names the scans give them.
+def find_classes(scans: Sequence[Scan], others: Sequence[Scan] = ()) -> Classes:
+    """The classes that occur in ``scans`` or in ``others``, with the names the scans give them.
 
-    Raises ValueError where there are fewer than two.
+    Raises ValueError where there are fewer than two in ``scans``, which are learned from.
     """
+    learned = name_classes(scans)
+    if len(learned) < 2:
+        found = ", ".join(learned.names) or "no labels"
+        raise ValueError(
+            f"train: the training data has {found}, but at least two classes are needed"
+        )
+    return name_classes([*scans, *others])
+
+
+def name_classes(scans: Iterable[Scan]) -> Classes:
+    """The classes that occur in ``scans``, with the names the scans give them."""
     codes: set[int] = set()
     names: dict[int, str] = {}
     for scan in scans:
         codes.update(codes_of(scan).tolist())
         names.update(scan.classes)
     ordered = sorted(codes)
-    if len(ordered) < 2:
-        found = ", ".join(names.get(code, str(code)) for code in ordered) or "no labels"
-        raise ValueError(
-            f"train: the training data has {found}, but at least two classes are needed"
-        )
     called = [names.get(code, str(code)) for code in ordered]
     unique = [
         f"{n} ({c})" if called.count(n) > 1 else n for n, c in zip(called, ordered, strict=True)
     ]
     return Classes(tuple(ordered), tuple(unique))
+
+
+def count_classes(scans: Iterable[Scan], classes: Classes) -> dict[str, int]:
+    """How many points of each class, or clouds, ``scans`` have."""
+    counts: Counter[int] = Counter()
+    for scan in scans:
+        if scan.labels is None:
+            counts.update([] if scan.label is None else [scan.label])
+            continue
+        codes, found = np.unique(scan.labels, return_counts=True)
+        counts.update(dict(zip(codes.tolist(), found.tolist(), strict=True)))
+    return {name: counts[code] for code, name in zip(classes.codes, classes.names, strict=True)}
 
 
 def class_weights(counts: Sequence[int] | np.ndarray) -> np.ndarray:

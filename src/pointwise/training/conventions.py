@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from pointwise.cloud.scan import UNLABELLED, Scan
+from pointwise.cloud.units import DEGREE
 from pointwise.messages import rounded
 from pointwise.training.classes import codes_of
 
@@ -71,6 +72,21 @@ def assumed(scans: Sequence[Scan]) -> list[str]:
         for line in scan.assumed:
             holders[line].append(scan)
     return [f"{line}: {_names(found)}" for line, found in holders.items()]
+
+
+def units_of(scans: Sequence[Scan], unit: str) -> list[str]:
+    """What is converted to ``unit``, which others state, and what is taken to be in it."""
+    lines = []
+    if unit == DEGREE:
+        lines.append(
+            f"note: coordinates are {DEGREE}s, beside heights that are not: project them first"
+        )
+    for other in sorted({scan.unit for scan in scans if scan.unit not in (None, unit)}, key=str):
+        found = _names([scan for scan in scans if scan.unit == other])
+        lines.append(f"note: converted from {other} to {unit}: {found}")
+    if silent := [scan for scan in scans if scan.unit is None]:
+        lines.append(f"assumed: in {unit}, as others state: {_names(silent)}")
+    return lines
 
 
 def _doubts(scans: Sequence[Scan], task: str) -> list[str]:

@@ -32,7 +32,7 @@ class CloudBatch(NamedTuple):
         return self.points, self.features, self.offsets
 
 
-FEWEST = 128  # blocks in an epoch
+FEWEST = 128  # blocks between two validations
 Sample = tuple[np.ndarray, np.ndarray, np.ndarray]  # points, features, labels of one block or cloud
 
 
@@ -46,9 +46,9 @@ def pack(samples: Sequence[Sample]) -> CloudBatch:
 
 
 class RandomBlocks(Dataset[Sample]):
-    """Blocks about random points of scans; an epoch reads about as many points as there are.
+    """Blocks about random points of scans; a pass reads about as many points as there are.
 
-    It has ``FEWEST`` blocks at least, since a validation follows each.
+    They are as many passes as ``FEWEST`` blocks take, since a validation follows.
 
     Every scan has blocks in each epoch, and the class of the point in the middle is drawn evenly
     from the scan's classes, so that rare classes occur. Item ``n`` depends on the seed and on
@@ -67,7 +67,8 @@ class RandomBlocks(Dataset[Sample]):
         self.held = [held_source(recipe, scan, memory) for scan in scans]
         counts = [self._count(self.source(i)) for i in range(len(scans))]
         blocks = np.repeat(np.arange(len(scans)), counts)
-        self.scan_of_block = np.tile(blocks, -(-FEWEST // len(blocks)))
+        self.passes = -(-FEWEST // len(blocks))
+        self.scan_of_block = np.tile(blocks, self.passes)
 
     def source(self, scan: int) -> Source:
         return Source(self.recipe, self.held[scan].arrays)
@@ -201,20 +202,22 @@ def feed(
 ) -> Feed:
     """What a training on clouds reads; ``batch`` is 1 block or 16 clouds unless given."""
     batch = batch or (1 if recipe.task == "segmentation" else 16)
+    loader = train_loader(
+        recipe,
+        train,
+        augmentation=augmentation,
+        batch=batch,
+        workers=workers,
+        seed=seed,
+        memory=memory,
+    )
     return Feed(
-        train_loader(
-            recipe,
-            train,
-            augmentation=augmentation,
-            batch=batch,
-            workers=workers,
-            seed=seed,
-            memory=memory,
-        ),
+        loader,
         validation_loader(recipe, validation, batch=batch, workers=workers, memory=memory)
         if validation
         else None,
         label_counts(recipe, train),
+        loader.dataset.passes if isinstance(loader.dataset, RandomBlocks) else 1,
     )
 
 

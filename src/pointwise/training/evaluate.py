@@ -6,12 +6,14 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pointwise.atomic import replacing
 from pointwise.cloud.scan import UNLABELLED, Scan
 from pointwise.training.classes import IGNORED
+from pointwise.training.clock import Spent
 from pointwise.training.feed import share
 from pointwise.training.image_recipe import ImageRecipe
 from pointwise.training.images.classify import classify_pictures
@@ -106,7 +108,7 @@ def write_metrics(
     matrix: np.ndarray,
     folder: Path,
     *,
-    seconds: float,
+    spent: Spent,
     not_counted: dict[str, int] | None = None,
 ) -> Scores:
     """Writes ``metrics.json`` and ``confusion.png``; returns the scores they hold.
@@ -116,15 +118,18 @@ def write_metrics(
     from pointwise.report.confusion import write_confusion
 
     result, names = scores(matrix), run.recipe.classes.names
-    record = {
+    record: dict[str, Any] = {
         "overall_accuracy": _number(result.overall_accuracy),
         "mean_class_accuracy": _number(result.mean_class_accuracy),
         "mean_iou": _number(result.mean_iou),
         "iou": {name: _number(value) for name, value in zip(names, result.iou, strict=True)},
         "counts": {name: int(count) for name, count in zip(names, result.counts, strict=True)},
         "parameters": sum(p.numel() for p in run.network.parameters()),
-        "seconds": round(seconds, 1),
+        "steps": spent.steps,
+        "seconds": round(spent.seconds, 1),
     }
+    if untested := [name for name, n in zip(names, result.counts, strict=True) if not n]:
+        record["not_tested"] = untested  # and in none of the means
     if not_counted:
         record["not_counted"] = not_counted
     with replacing(folder / "metrics.json") as part:

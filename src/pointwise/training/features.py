@@ -87,6 +87,25 @@ def default_features(scans: Sequence[Scan], task: str) -> tuple[str, ...]:
     return (*common, "height", *(["xyz"] if task == "classification" else []))
 
 
+def constant_fields(scans: Sequence[Scan]) -> dict[str, str]:
+    """The fields of ``FIELDS`` that have one and the same value in all scans, and that value."""
+    found = {}
+    for name in FIELDS:
+        if not scans or not all(name in scan.fields for scan in scans):
+            continue
+        low, high = np.inf, -np.inf
+        for scan in scans:
+            values = scan.fields[name]
+            finite = values[np.isfinite(values)]
+            if finite.size:
+                low, high = min(low, finite.min()), max(high, finite.max())
+        if low == high:
+            found[name] = f"{low:g}"
+        elif low > high:
+            found[name] = "not a number"
+    return found
+
+
 def fit_features(
     names: Sequence[str], scans: Sequence[Scan], *, seed: int = 0, radius: float = 1.0
 ) -> Features:

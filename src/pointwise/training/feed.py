@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -30,11 +31,23 @@ class Batch(Protocol):
 
 @dataclass(frozen=True)
 class Feed:
-    """Batches to train and (if any) to validate on, and the number of labels of each class [K]."""
+    """Batches to train and (if any) to validate on, and the number of labels of each class [K].
+
+    ``train`` holds the data ``passes`` times; whenever it has been read, a validation follows.
+    """
 
     train: DataLoader
     validation: DataLoader | None
     counts: np.ndarray
+    passes: int = 1
+
+    def steps_of(self, epochs: float) -> int:
+        """The number of steps in which the data are read ``epochs`` times."""
+        return max(1, math.ceil(epochs * len(self.train) / self.passes))
+
+    def epochs_of(self, steps: int) -> float:
+        """How often the data are read in so many steps."""
+        return steps * self.passes / len(self.train)
 
     def example(self) -> Batch:
         """One batch as training will see them; the loader's order stays as it is."""

@@ -78,15 +78,17 @@ def label_tile(
 ) -> Labels:
     """The labels of a tile's points, which see those of the neighbours across the seams.
 
-    ``frame`` is that around the whole survey, and ``neighbours`` hold all its points within
-    ``run.recipe.reach`` of the tile; what is further away, or lacks a feature that the tile has, is
-    left out here. Then a point has the label that it would have in the merged scan, where the run
-    knows its ground's side. Without both, the tile stands alone. Otherwise as ``label_scan``.
+    ``frame`` is that around the whole survey, in the unit learned, and ``neighbours`` hold all its
+    points within ``run.recipe.reach`` of the tile; what is further away, or lacks a feature that
+    the tile has, is left out here. Then a point has the label that it would have in the merged
+    scan, where the run knows its ground's side. Without both, the tile stands alone. Otherwise as
+    ``label_scan``.
     """
     codes = np.empty(len(tile), dtype=np.int64)
     certain = np.empty(len(tile), dtype=np.float32)
     if not len(tile):
         return Labels(codes, certain)
+    tile, *neighbours = map(run.recipe.in_unit, (tile, *neighbours))
     prepared = run.recipe.prepare(_with_neighbours(run.recipe, tile, neighbours), frame=frame)
     cube = prepared.cube if prepared.cube is not None else np.arange(len(prepared.scan))
     cube = cube[: len(tile)]

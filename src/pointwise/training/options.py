@@ -12,8 +12,9 @@ class Options:
     """The command's options; None where it chooses for itself."""
 
     data: list[str]
-    minutes: float | None = None
+    steps: int | None = None
     epochs: int | None = None
+    minutes: float | None = None
     test: list[str] | None = None
     hold_out: float = 0.25
     task: str | None = None

@@ -10,8 +10,9 @@ import torch
 
 from pointwise.cloud.extent import find_extent
 from pointwise.cloud.scan import Scan
+from pointwise.cloud.units import usual_unit
 from pointwise.training.classes import find_classes
-from pointwise.training.features import default_features, fit_features
+from pointwise.training.features import constant_fields, default_features, fit_features
 from pointwise.training.ground import side_of
 from pointwise.training.recipe import Recipe, sizes_differ, to_unit_sphere
 from pointwise.training.run import Run, build_network
@@ -50,7 +51,7 @@ def plan(
         if value is not None and not value > 0:
             raise ValueError(f"train: {option} must be greater than 0, got {value:g}")
     name = network or NETWORKS[data.task]
-    classes = find_classes(data.train)
+    classes = find_classes(data.train, [*data.validation, *data.test])
     scans = data.train
     classification = data.task == "classification"
     unit_sphere = classification and sizes_differ(scans)
@@ -64,7 +65,8 @@ def plan(
         block = default_block(
             _sample(scans, spacing, memory), points=BLOCK_POINTS, most=MOST_POINTS
         )
-    names = tuple(features) if features else default_features(scans, data.task)
+    constant = constant_fields(scans)
+    names = tuple(features or (n for n in default_features(scans, data.task) if n not in constant))
     extents = [np.ptp(find_extent(scan.points).kept, axis=0) for scan in scans]
     radius = float(np.median([extent.max() / 2 for extent in extents])) or 1.0
     recipe = Recipe(
@@ -79,6 +81,7 @@ def plan(
         rotate=rotate,
         ground=0.0 if classification else _ground(scans, spacing),
         relabelling=data.relabelling,
+        unit=usual_unit(scans),
     )
     made = with_arguments(
         {
@@ -89,7 +92,23 @@ def plan(
         arguments or {},
     )
     torch.manual_seed(seed)  # of the weights that build_network draws
-    return Run(recipe, build_network(name, made), made, options or {}, notes=list(data.notes))
+    notes = [*data.notes, *_of_constants(constant, names)]
+    return Run(recipe, build_network(name, made), made, options or {}, notes=notes)
+
+
+def _of_constants(constant: dict[str, str], names: Sequence[str]) -> list[str]:
+    """Lines on the fields that have one value everywhere, which tells no class from another."""
+    lines = []
+    left = [f"{name} ({value})" for name, value in constant.items() if name not in names]
+    if left:
+        lines.append(f"left out: what has one value everywhere, so no feature: {', '.join(left)}")
+    for name in names:
+        if name in constant:
+            lines.append(
+                f"note: {name} is {constant[name]} everywhere, so nothing is learned from it, and"
+                " scans to label must have it all the same; leave it out of --features"
+            )
+    return lines
 
 
 def _ground(scans: Sequence[Scan], spacing: float) -> float:

@@ -22,6 +22,8 @@ import numpy as np
 import torch
 from torch import distributed, nn
 
+from pointwise import interruption
+
 T = TypeVar("T")
 
 PATIENCE = 3.0  # seconds that processes have to end by themselves, once one has failed
@@ -248,13 +250,16 @@ def _cores() -> int:
 
 @contextmanager
 def _forwarded(children: list[subprocess.Popen]):
-    """Sends each SIGINT and SIGTERM that arrives here on to the children; none is left behind."""
+    """Sends what is to end this process on to the children; none is left behind."""
 
     def send(number: int, frame: object) -> None:
+        interruption.note(number)
         for child in children:
             child.send_signal(number)
 
-    before = {number: signal.signal(number, send) for number in (signal.SIGINT, signal.SIGTERM)}
+    stopping = [signal.SIGINT, *interruption.SIGNALS]
+    stopping = [number for number in stopping if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, send) for number in stopping}
     try:
         yield
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, get_args
@@ -11,6 +12,7 @@ import numpy as np
 from pointwise.cloud.extent import find_extent
 from pointwise.cloud.frame import Frame
 from pointwise.cloud.scan import Scan
+from pointwise.cloud.units import in_unit
 from pointwise.training.augment import Augmentation, about_z
 from pointwise.training.classes import IGNORED, Classes
 from pointwise.training.columns import Columns
@@ -69,7 +71,8 @@ class Recipe:
     reads whole clouds, thinned at random to ``most`` points; ``unit_sphere`` says that each cloud
     is brought to the same size first. With a ``spacing``, all points in a cube of that edge are
     one. The ground is looked for in columns ``ground`` wide; 0 means by each scan's density.
-    ``relabelling`` is what training made of the codes in files.
+    ``relabelling`` is what training made of the codes in files. All lengths are in ``unit``, None
+    where the data did not state it.
     """
 
     task: Task
@@ -83,6 +86,7 @@ class Recipe:
     rotate: float = 180.0  # the largest turn in training, degrees
     ground: float = 0.0
     relabelling: Relabelling = AS_IS
+    unit: str | None = None
 
     @property
     def reach(self) -> float:
@@ -105,7 +109,7 @@ class Recipe:
             labels = None if scan.label is None else np.array([scan.label])
         if labels is None:
             return np.full(len(scan) if self.task == "segmentation" else 1, IGNORED)
-        return self.classes.index(labels)
+        return self.classes.index(self.classes.by_name(labels, scan.classes))
 
     def prepare(self, scan: Scan, command: str = "label", frame: Frame | None = None) -> Prepared:
         """Checks that the scan has the features; brings it to the size and the spacing learned.
@@ -113,6 +117,7 @@ class Recipe:
         ``frame`` is that of the survey, where the scan is a part of one.
         """
         self.features.check(scan, command)
+        scan = self.in_unit(scan)
         if self.task == "classification":  # a stray has no class to be found
             scan = without_strays(scan)
         scan = to_unit_sphere(scan) if self.unit_sphere else scan
@@ -123,6 +128,23 @@ class Recipe:
             thinned, cube = thin(scan, self.spacing, self.features.names, frame)
             return Prepared(thinned, self.block / 8, cube, self.ground, frame)
         return Prepared(scan, self.block / 8, None, self.ground, frame)
+
+    def in_unit(self, scan: Scan) -> Scan:
+        """The scan in the unit learned; says what is converted, and what is assumed."""
+        if scan.unit == self.unit or self.unit_sphere:  # where any unit is the same
+            return scan
+        if scan.unit is None:  # without a name, so that it is said once of a thousand files
+            said = f"scans that do not state their unit are taken to be in {self.unit}"
+        elif self.unit is None:
+            said = (
+                f"scans in {scan.unit} are read as what was learned from, which did not state its"
+                " unit"
+            )
+        else:
+            name = scan.source or scan.name or "a scan"
+            said = f"{name}: is in {scan.unit}, and read in {self.unit}, as was learned"
+        warnings.warn(said, stacklevel=3)
+        return replace(in_unit(scan, self.unit), unit=self.unit)
 
     def sample(
         self,

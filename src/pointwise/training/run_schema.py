@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pointwise.cloud.units import DEGREE, METRES
 from pointwise.messages import shortened
 
 
@@ -82,6 +83,9 @@ NAMES = Requirement(
     lambda value: TEXTS.holds(value) and len(value) > 0 and len(set(value)) == len(value),
     "a list of texts, no two of them the same",
 )
+UNIT = Requirement(
+    lambda value: value in (*METRES, DEGREE), f"one of {', '.join((*METRES, DEGREE))}"
+)
 PIXELS = Requirement(lambda value: COUNTS.holds(value) and len(value) == 2, "a height and a width")
 RANKS = Requirement(
     lambda value: isinstance(value, dict) and all(map(COUNT.holds, value.values())),
@@ -104,6 +108,7 @@ MAY_CLOUDS = {
     "rotate": NUMBER,
     "ground": NOT_NEGATIVE,
     "relabelling": OBJECT,
+    "unit": UNIT.or_null(),
 }
 RELABELLING = {"merged": GROUPS, "ignored": CODES_OF_ANY_ORDER, "codes": CODES, "names": TEXTS}
 IMAGES = {"task": TEXT, "classes": OBJECT, "size": PIXELS, "mean": NUMBERS, "std": POSITIVES}
@@ -115,6 +120,7 @@ OPTIONS = {
     "test": TEXTS.or_null(),
     "minutes": POSITIVE.or_null(),
     "epochs": COUNT.or_null(),
+    "steps": COUNT.or_null(),
     "hold_out": NUMBER,
     "task": TEXT.or_null(),
     "split": TEXT.or_null(),

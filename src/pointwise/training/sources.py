@@ -11,8 +11,10 @@ import numpy as np
 
 from pointwise.cloud.extent import set_aside
 from pointwise.cloud.scan import Scan
-from pointwise.training.classes import codes_of
-from pointwise.training.conventions import conventions
+from pointwise.cloud.units import in_unit, usual_unit
+from pointwise.training.classes import codes_of, count_classes, name_classes
+from pointwise.training.conventions import conventions, units_of
+from pointwise.training.parts import doubts, without_validation
 from pointwise.training.recipe import TASKS, Task
 from pointwise.training.relabel import AS_IS, Relabelling, relabelling
 from pointwise.training.shelf import MEMORY, Memory
@@ -68,7 +70,7 @@ def load_data(
     folders: dict[str, int] = {}  # the class codes that folders have been given
     for name in data:
         if name == "rooms" and not Path(name).exists():
-            found = _rooms(rooms, held_out, seed, memory)
+            found = _rooms(rooms, held_out, seed, progress, memory)
         else:
             found = _read_all(Path(name), progress, folders, columns, memory)
         for part, scans in found.items():
@@ -82,6 +84,7 @@ def load_data(
             for scan in scans
         ]
 
+    parts, notes_of_units = _agreed(parts, memory)
     every = [scan for scans in parts.values() for scan in scans]
     wanted = relabelling(every, merge, ignore, names)
     parts = {
@@ -90,6 +93,7 @@ def load_data(
 
     found_task = _task(parts["train"], task)
     notes = conventions([scan for scans in parts.values() for scan in scans], found_task)
+    notes += notes_of_units
     parts = {part: _labelled(scans, found_task) for part, scans in parts.items()}
     _warn_of_strays([scan for scans in parts.values() for scan in scans])
     if not parts["train"]:
@@ -101,10 +105,31 @@ def load_data(
             parts["train"], found_task, held_out, seed=seed, how=split, memory=memory
         )
     if not parts["validation"]:
-        parts["train"], parts["validation"] = _validation(
+        parts["train"], parts["validation"], why = _validation(
             parts["train"], found_task, split, seed, memory
         )
+        notes += [f"note: {without_validation(why)}"] * bool(why)
+    notes += [f"note: {line}" for line in _doubts(parts, found_task)]
     return Data(found_task, parts["train"], parts["validation"], parts["test"], notes, wanted)
+
+
+def _agreed(
+    parts: dict[str, list[Scan]], memory: Memory
+) -> tuple[dict[str, list[Scan]], list[str]]:
+    """The parts with all scans in one unit and with one numbering of classes; lines on units."""
+    from pointwise.cloud.files.s3dis import one_numbering
+
+    counts = [len(scans) for scans in parts.values()]
+    scans = one_numbering([scan for scans in parts.values() for scan in scans])
+    unit, lines = usual_unit(scans), []
+    if unit is not None:
+        lines = units_of(scans, unit)
+        scans = [memory.scan(replace(in_unit(scan, unit), unit=unit)) for scan in scans]
+    starts = np.cumsum([0, *counts])
+    return {
+        part: scans[first:last]
+        for part, first, last in zip(parts, starts, starts[1:], strict=False)
+    }, lines
 
 
 def _warn_of_strays(scans: Sequence[Scan]) -> None:
@@ -157,7 +182,13 @@ def held_clouds(file: Path, columns: str | None, memory: Memory) -> list[Scan]:
     return memory.scans_of(file, columns, lambda: read_clouds(file, columns))
 
 
-def _rooms(count: int, held_out: float, seed: int, memory: Memory) -> dict[str, list[Scan]]:
+def _rooms(
+    count: int,
+    held_out: float,
+    seed: int,
+    progress: Callable[[str], object] | None,
+    memory: Memory,
+) -> dict[str, list[Scan]]:
     from pointwise.rooms.generate import room, room_numbers
 
     counts = {
@@ -165,10 +196,16 @@ def _rooms(count: int, held_out: float, seed: int, memory: Memory) -> dict[str, 
         "validation": max(4, count // 8),
         "test": max(8, round(count * held_out / (1 - held_out))),
     }
-    return {
-        part: [memory.scan(room(n)) for n in room_numbers(number, part, seed)]
-        for part, number in counts.items()
-    }
+    found: dict[str, list[Scan]] = {}
+    done, total = 0, sum(counts.values())
+    for part, wanted in counts.items():
+        found[part] = []
+        for number in room_numbers(wanted, part, seed):
+            done += 1
+            if progress is not None:
+                progress(f"room {done} of {total}")
+            found[part].append(memory.scan(room(number)))
+    return found
 
 
 def _read_all(
@@ -239,15 +276,38 @@ def _labelled(scans: Sequence[Scan], task: Task) -> list[Scan]:
 
 def _validation(
     train: list[Scan], task: Task, split: str | None, seed: int, memory: Memory
-) -> tuple[list[Scan], list[Scan]]:
-    """Takes a validation part out of the training part; none where that cannot be divided."""
-    try:
-        kept, held = hold_out(train, task, VALIDATION, seed=seed + 1, how=split, memory=memory)
-    except ValueError:
-        return train, []
-    whole, left = _codes(train), _codes(kept)
-    return (kept, held) if len(left) == len(whole) and held else (train, [])
+) -> tuple[list[Scan], list[Scan], str]:
+    """Takes a validation part out of the training part, which keeps every class.
+
+    Where no whole groups can be spared, scenes are cut. Returns what is left, the part, and why
+    there is none, if so.
+    """
+    hows = [split] if split or task == "classification" else [None, "space"]
+    why = ""
+    for how in hows:
+        try:
+            kept, held = hold_out(train, task, VALIDATION, seed=seed + 1, how=how, memory=memory)
+        except ValueError as error:
+            why = why or str(error).removeprefix("train: ").partition(";")[0]
+            continue
+        lost = set(_codes(train)) - set(_codes(kept))
+        if held and not lost:
+            return kept, held, ""
+        classes = name_classes(train)
+        names = [classes.names[classes.codes.index(code)] for code in sorted(lost)]
+        why = f"it would take all that is learned of {', '.join(names)}" if lost else (
+            "every class is in one group only"
+        )  # fmt: skip
+    return train, [], why
 
 
-def _codes(scans: Sequence[Scan]) -> np.ndarray:
-    return np.unique(np.concatenate([codes_of(scan) for scan in scans]))
+def _codes(scans: Sequence[Scan]) -> list[int]:
+    """The codes that occur in any of the scans."""
+    return np.unique(np.concatenate([codes_of(scan) for scan in scans])).tolist()
+
+
+def _doubts(parts: dict[str, list[Scan]], task: Task) -> list[str]:
+    classes = name_classes(scan for scans in parts.values() for scan in scans)
+    counts = {part: count_classes(scans, classes) for part, scans in parts.items()}
+    counted = "points" if task == "segmentation" else "clouds"
+    return doubts(counts["train"], counts["validation"], counts["test"], counted)

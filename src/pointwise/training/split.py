@@ -99,16 +99,17 @@ def _balanced(
     groups = _members(names)
     sizes = [sum(len(scans[i]) for i in group) for group in groups]
     codes = [set[int]().union(*(codes_of(scans[i]).tolist() for i in g)) for g in groups]
-    best: tuple[int, list[int]] = (-1, [])
+    every = set[int]().union(*codes)
+    best: tuple[tuple[int, int], list[int]] = ((-len(every) - 1, 0), [])
     for _ in range(100):
         order = rng.permutation(len(groups)).tolist()
         count = _enough([sizes[g] for g in order], share)
-        sides = (
+        held, kept = (
             set[int]().union(*(codes[g] for g in side)) for side in (order[:count], order[count:])
         )
-        both = len(set.intersection(*sides))
-        if both > best[0]:
-            best = both, order[:count]
+        found = len(kept) - len(every), len(held & kept)  # what is lost, and what can be tested
+        if found > best[0]:
+            best = found, order[:count]
     return {i for g in best[1] for i in groups[g]}
 
 
@@ -127,38 +128,52 @@ def _enough(sizes: Sequence[int], share: float) -> int:
 
 
 def cut_in_space(scan: Scan, share: float, memory: Memory = MEMORY) -> tuple[Scan, Scan]:
-    """Cuts a scene across its longer horizontal axis into a part to keep and one to hold out.
+    """Cuts a scene across a horizontal axis into a part to keep and one to hold out.
 
-    The cut lies where most classes are on both sides (a twentieth of each at least) and, of such
-    places, where the part held out is nearest to ``share``, and not below it.
+    No class is lost to the part to keep, if any cut can spare it. Of such cuts, it is one with most
+    classes on both sides (a twentieth of each at least); of these, across the longer axis if
+    possible, one where the part held out is nearest to ``share``, and not below it unless a class
+    would be lost.
     """
     labelled = np.ones(len(scan), bool) if scan.labels is None else scan.labels != UNLABELLED
     extent = find_extent(scan.points)
     labelled &= ~extent.stray
-    axis = int(np.argmax(np.ptp(extent.kept[:, :2], axis=0)))
-    along = scan.points[:, axis]
-    if not labelled.any() or np.ptp(along[labelled]) == 0:
+    longer = int(np.argmax(np.ptp(extent.kept[:, :2], axis=0)))
+    if not labelled.any() or np.ptp(scan.points[labelled, longer]) == 0:
         raise ValueError(f"train: {scan.source or scan.name} cannot be cut in two; give --test")
-    held_shares = np.linspace(share, min(1.6 * share, 0.9), 26)  # more would be missed in training
+    larger = np.linspace(share, min(1.6 * share, 0.9), 26)  # more would be missed in training
+    smaller = np.linspace(share, share / 4, 26)[1:]
     best = None
-    for sign in (1, -1):  # hold out the far end, or the near one
-        cuts = np.quantile(sign * along[labelled], 1 - held_shares)
-        both = _classes_on_both_sides(scan, sign * along, cuts)
-        place = int(np.argmax(both))  # the first, so nearest to the share
-        if best is None or (both[place], -place) > best[:2]:
-            best = both[place], -place, sign, cuts[place]
+    for held_shares in (larger, smaller):
+        for axis in (longer, 1 - longer):
+            along = scan.points[:, axis]
+            for sign in (1, -1):  # hold out the far end, or the near one
+                cuts = np.quantile(sign * along[labelled], 1 - held_shares)
+                lost, both = _classes_of_sides(scan, labelled, sign * along, cuts)
+                for place, cut in enumerate(cuts):  # the first, so nearest to the share
+                    found = -lost[place], both[place], axis == longer, -place
+                    if best is None or found > best[0]:
+                        best = found, sign * along >= cut
+        assert best is not None
+        if best[0][0] == 0:
+            break
     assert best is not None
-    held = best[2] * along >= best[3]
-    return memory.scan(_part(scan, ~held)), memory.scan(_part(scan, held))
+    return memory.scan(_part(scan, ~best[1])), memory.scan(_part(scan, best[1]))
 
 
-def _classes_on_both_sides(scan: Scan, along: np.ndarray, cuts: np.ndarray) -> np.ndarray:
-    both = np.zeros(len(cuts), dtype=np.int64)
+def _classes_of_sides(
+    scan: Scan, labelled: np.ndarray, along: np.ndarray, cuts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each cut, how many classes are on its far side alone, and how many on both sides."""
+    lost, both = np.zeros(len(cuts), dtype=np.int64), np.zeros(len(cuts), dtype=np.int64)
     for code in codes_of(scan):
         assert scan.labels is not None
-        low, high = np.quantile(along[scan.labels == code], [0.05, 0.95])
-        both += (cuts > low) & (cuts <= high)
-    return both
+        places = along[(scan.labels == code) & labelled]
+        if len(places):
+            low, high = np.quantile(places, [0.05, 0.95])
+            lost += cuts <= places.min()
+            both += (cuts > low) & (cuts <= high)
+    return lost, both
 
 
 def _part(scan: Scan, mask: np.ndarray) -> Scan:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 from pointwise.cloud.files import read_scan
 from pointwise.cloud.frame import Frame
+from pointwise.cloud.units import factor
 
 MOST_SHARED = 0.2  # of a tile's area; tiles may overlap by a seam, not by half
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a file's points are (None where it has none), and how many there are."""
+    """Where a file's points are (None where it has none), in its unit, and how many there are."""
 
     file: Path
     frame: Frame | None
     points: int
+    unit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -36,15 +38,20 @@ ALONE = Surroundings()
 def find_place(file: Path, columns: str | None = None) -> Place:
     """Reads a file to see where its points are; raises what ``read_scan`` raises."""
     scan = read_scan(file, columns=columns)
-    return Place(file, Frame.of(scan.points) if len(scan) else None, len(scan))
+    return Place(file, Frame.of(scan.points) if len(scan) else None, len(scan), scan.unit)
 
 
-def surroundings(places: Sequence[Place], reach: float) -> list[Surroundings]:
+def surroundings(
+    places: Sequence[Place], reach: float, unit: str | None = None
+) -> list[Surroundings]:
     """For each file the survey that it is a tile of, and the others within ``reach`` of it.
+
+    ``reach`` and the frames that are found are in ``unit``.
 
     Clouds that cover the same place (rooms in coordinates of their own, one street scanned twice)
     are no tiles: what covers more than ``MOST_SHARED`` of another, or is covered so, stands alone.
     """
+    places = [_in_unit(place, unit) for place in places]
     near: list[set[int]] = [set() for _ in places]
     same: set[int] = set()
     for i, j in _candidates(places, reach):
@@ -64,6 +71,12 @@ def surroundings(places: Sequence[Place], reach: float) -> list[Surroundings]:
             files = tuple(places[j].file for j in sorted(near[i]) if j in tiles)
             found[i] = Surroundings(frame, files) if files else found[i]
     return found
+
+
+def _in_unit(place: Place, unit: str | None) -> Place:
+    if place.frame is None:
+        return place
+    return replace(place, frame=place.frame.times(factor(place.unit, unit)))
 
 
 def _candidates(places: Sequence[Place], reach: float) -> Iterator[tuple[int, int]]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-import signal
 import sys
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,13 +24,15 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
+from pointwise.interruption import as_ctrl_c
 from pointwise.training import processes
-from pointwise.training.bar import Bar
+from pointwise.training.bar import Bar, Lines
 from pointwise.training.classes import class_weights
+from pointwise.training.clock import STEPS, Clock, Spent
 from pointwise.training.feed import Feed
-from pointwise.training.image_recipe import IMAGES
 from pointwise.training.module import TrainingModule
 from pointwise.training.run import Run, save_run, save_weights
+from pointwise.training.stopping import SaveLast, Stop, StopTogether, interruptible
 
 _PRECISIONS = tuple(f"{bits}{kind}" for bits in ("16", "bf16") for kind in ("-mixed", "-true", ""))
 _PRECISIONS += ("32-true", "32", "64-true", "64")  # Lightning's, without those of other packages
@@ -40,10 +40,12 @@ _PRECISIONS += ("32-true", "32", "64-true", "64")  # Lightning's, without those 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train. The end is after ``minutes`` where they are given, else after ``epochs``."""
+    """How to train: for so many ``steps``, or ``epochs`` (passes over the data), ``STEPS`` unless
+    one of them is given, and never longer than ``minutes``."""
 
+    steps: int | None = None
+    epochs: int | None = None
     minutes: float | None = None
-    epochs: int = 100
     learning_rate: float = 0.005
     label_smoothing: float = 0.0
     patience: int | None = None  # validations without a better one before the end
@@ -52,7 +54,9 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("minutes", "learning_rate"):
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError("train: --steps and --epochs both say how long; give one of them")
+        for name in ("steps", "epochs", "minutes", "learning_rate"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 option = name.replace("_", "-")
@@ -62,97 +66,11 @@ class Settings:
                 f"train: --precision is {self.precision!r}, but it can be {', '.join(_PRECISIONS)}"
             )
 
-
-class Clock(Callback):
-    """Says how much of a training is done, ends it in time, and goes on after a resumption."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.minutes, self.epochs = settings.minutes, settings.epochs
-        self.before = 0.0  # seconds, before a resumption
-        self.start: float | None = None
-        self.agreed: float | None = None
-        self.trainer: lightning.Trainer | None = None
-
-    @property
-    def seconds(self) -> float:
-        """Since the start; with other processes as of the last step, so that it is one for all."""
-        if self.agreed is not None:
-            return self.agreed
-        return self.before + (0.0 if self.start is None else time.monotonic() - self.start)
-
-    def progress(self) -> float:
-        if self.minutes is not None:
-            return min(1.0, self.seconds / (60 * self.minutes))
-        if self.trainer is None:
-            return 0.0
-        return min(
-            1.0, self.trainer.global_step / (self.epochs * self.trainer.num_training_batches)
-        )
-
-    def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
-        self.start, self.trainer = time.monotonic(), trainer
-        if processes.count() > 1:
-            (self.agreed,) = processes.greatest(self.before)
-
-    def on_train_batch_end(self, trainer: lightning.Trainer, *_) -> None:
-        if processes.count() > 1:
-            self.agreed = None
-            (self.agreed,) = processes.greatest(self.seconds)
-        if self.minutes is not None and self.progress() >= 1:
-            trainer.should_stop = True
-
-    def state_dict(self) -> dict[str, float]:
-        return {"seconds": self.seconds}
-
-    def load_state_dict(self, state: dict[str, float]) -> None:
-        self.before = state["seconds"]
-
-
-class StopTogether(Callback):
-    """Makes Ctrl-C and SIGTERM, in any of several processes, end all of them after the same step.
-
-    What arrives during a validation counts once that is over, the last one's included.
-
-    One that stopped by itself would leave the others waiting for it, and nothing could be saved.
-    """
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def on_train_start(self, *_) -> None:
-        # Lightning's own handler of SIGTERM waits for the others inside the handler.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask)
-
-    def _ask(self, *_) -> None:
-        self.asked = True
-
-    def on_train_batch_end(self, *_) -> None:
-        (asked,) = processes.greatest(self.asked)
-        if asked:
-            raise KeyboardInterrupt
-
-    def on_train_epoch_end(self, *_) -> None:  # after the validation, and what is saved then
-        self.on_train_batch_end()
-
-
-class SaveLast(Callback):
-    """Writes ``last.ckpt`` when a training ends or is interrupted, so that it can go on there.
-
-    What ModelCheckpoint writes after a validation does not know yet that its epoch is complete.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def on_train_end(self, trainer: lightning.Trainer, module: Any) -> None:
-        trainer.save_checkpoint(self.folder / "last.ckpt")
-
-    def on_exception(
-        self, trainer: lightning.Trainer, module: Any, exception: BaseException
-    ) -> None:
-        if isinstance(exception, KeyboardInterrupt):
-            trainer.save_checkpoint(self.folder / "last.ckpt")
+    def length(self, feed: Feed) -> int:
+        """The number of steps."""
+        if self.epochs is not None:
+            return feed.steps_of(self.epochs)
+        return STEPS if self.steps is None else self.steps
 
 
 def train(
@@ -163,12 +81,13 @@ def train(
     *,
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
-) -> float:
+) -> Spent:
     """Trains the run's network on ``feed``; leaves the best weights in it and in ``folder``.
 
     Writes ``run.json``, ``last.ckpt``, ``best.ckpt``, TensorBoard's ``logs`` and ``weights.pt``;
-    returns the seconds spent, those before a resumption included. An interruption leaves a
-    ``last.ckpt`` that ``resume=True`` continues from. Raises ValueError where nothing is left.
+    returns the steps and seconds spent, those before a resumption included. An interruption (by
+    Ctrl-C, SIGTERM or SIGHUP) leaves a ``last.ckpt`` that ``resume=True`` continues from. Raises
+    ValueError where nothing is left.
 
     Of several processes (``training/processes.py``), each calls this with its own share of the data
     in ``feed``; the first one writes, and all have the same weights afterwards.
@@ -179,9 +98,15 @@ def train(
             f"train: --devices is {settings.devices}, but this is one process; start as many with:"
             f" torchrun --nproc-per-node {settings.devices}"
         )
-    last = folder / "last.ckpt"
+    validated = feed.validation is not None
+    if settings.patience is not None and not validated:
+        raise ValueError(
+            "train: --patience waits for better scores on a validation part, and there is none;"
+            " leave it out"
+        )
+    last, steps = folder / "last.ckpt", settings.length(feed)
     if resume:
-        processes.first(lambda: check_resumable(folder, settings))
+        processes.first(lambda: check_resumable(folder, settings, steps))
     else:
         processes.first(lambda: save_run(run, folder))
     torch.manual_seed(settings.seed + processes.rank())
@@ -189,7 +114,11 @@ def train(
     if processes.rank() == 0:
         _compile_kernels(run, feed)
     processes.together(lambda: None)
-    clock = Clock(settings)
+    scores = {"IoU": "iou"} if run.recipe.task == "segmentation" else {"accuracy": "accuracy"}
+    clock = Clock(steps, settings.minutes)
+    told: list[Callback] = []
+    if processes.rank() == 0:
+        told = [(Bar if sys.stderr.isatty() else Lines)(clock, scores)]
     module = TrainingModule(
         run.network,
         len(run.recipe.classes),
@@ -198,23 +127,14 @@ def train(
         learning_rate=settings.learning_rate,
         label_smoothing=settings.label_smoothing,
     )
-    shown = {"accuracy": "accuracy", "IoU": "iou"}
-    if run.recipe.task == IMAGES:
-        del shown["IoU"]  # said of areas, not of images
-    bar: list[Callback] = []
-    if processes.rank() == 0 and sys.stdout.isatty():
-        bar.append(Bar(clock.progress, shown))
-    if processes.count() > 1:
-        bar.append(StopTogether())
-    validated = feed.validation is not None
-    with _quiet(), _interruptible():
+    with _quiet(), as_ctrl_c(), interruptible():
         if resume:
             _load(module, last)  # said in one line here, where it does not fit
-        callbacks = [*bar, clock, *callbacks]
+        # The clock first, so that the others ask it after the step that has ended.
+        callbacks = [clock, *told, Stop() if processes.count() == 1 else StopTogether(), *callbacks]
         trainer = processes.together(lambda: _trainer(run, folder, settings, callbacks, validated))
         checkpoint = last if resume else None
         trainer.fit(module, feed.train, feed.validation, ckpt_path=checkpoint, weights_only=True)
-    seconds = clock.seconds
     best = folder / "best.ckpt"
     if trainer.is_global_zero and validated and best.exists():
         _load(module, best)
@@ -223,7 +143,7 @@ def train(
     run.network.eval()
     if trainer.is_global_zero:
         save_weights(run, folder)
-    return seconds
+    return clock.spent
 
 
 def _compile_kernels(run: Run, feed: Feed) -> None:
@@ -238,30 +158,34 @@ def _compile_kernels(run: Run, feed: Feed) -> None:
         network(*feed.example().inputs).sum().backward()
 
 
-def check_resumable(folder: Path, settings: Settings) -> None:
-    """Raises OSError where there is no ``last.ckpt``, ValueError where its training is over."""
+def check_resumable(folder: Path, settings: Settings, steps: int | None = None) -> None:
+    """Raises OSError where there is no ``last.ckpt``, ValueError where its training is over.
+
+    ``steps`` are its length, which the settings alone do not say where it is in epochs.
+    """
     last = folder / "last.ckpt"
     if not last.exists():
         raise FileNotFoundError(f"train: {folder} has no last.ckpt to resume from; train anew")
     state = _checkpoint(last)
     try:
         used = float(state["callbacks"]["Clock"]["seconds"]) / 60
-        epochs = int(state["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"])
+        done = int(state["callbacks"]["Clock"]["steps"])
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ValueError(
             f"train: {last} is no checkpoint of a training by this command"
             f" ({type(error).__name__}: {error}); train anew"
         ) from None
-    if settings.minutes is not None:
-        if used >= settings.minutes:
-            raise ValueError(
-                f"train: {folder} has used its {settings.minutes:g} minutes;"
-                " give more with --minutes"
-            )
-    elif epochs >= settings.epochs:
+    if settings.minutes is not None and used >= settings.minutes:
         raise ValueError(
-            f"train: {folder} has done its {settings.epochs} epochs; give more with --epochs"
+            f"train: {folder} has used its {settings.minutes:g} minutes; give more with --minutes"
         )
+    if steps is None and settings.epochs is None:
+        steps = settings.steps or STEPS
+    if steps is not None and done >= steps:
+        length, more = f"{steps:,} steps", "--steps"
+        if settings.epochs is not None:
+            length, more = f"{settings.epochs:,} epochs", "--epochs"
+        raise ValueError(f"train: {folder} has done its {length}; give more with {more}")
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
@@ -310,7 +234,7 @@ def _trainer(
         accelerator="gpu" if gpu else "cpu",
         **_spread(gpu),
         precision=settings.precision or ("bf16-mixed" if gpu else "32-true"),  # type: ignore[arg-type]
-        max_epochs=-1 if settings.minutes is not None else settings.epochs,
+        max_epochs=-1,  # the clock ends it
         callbacks=callbacks,
         logger=TensorBoardLogger(folder, name="", version="logs"),
         log_every_n_steps=10,
@@ -353,17 +277,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Turns what Lightning makes of Ctrl-C (an exit, further ones ignored) into Ctrl-C again."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as error:
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        signal.signal(signal.SIGINT, handler)

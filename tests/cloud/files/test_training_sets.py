@@ -231,6 +231,55 @@ def test_s3dis_room(room):
     assert scan.fields["color"][:2].tolist() == [[185, 187, 182], [10, 20, 30]]
 
 
+def plant(folder, *objects):
+    """A room of the user's own, with an object of one point for each name."""
+    annotations = folder / "Annotations"
+    annotations.mkdir(parents=True)
+    for i, name in enumerate(objects):
+        (annotations / f"{name}.txt").write_text(f"{i} 0 0 10 20 30\n")
+    return folder
+
+
+def test_other_names_are_classes_of_their_own(tmp_path, room):
+    scan = read_scan(
+        plant(tmp_path / "plant" / "hall", "wall_1", "pump_1", "fire_hose_12", "pump_2")
+    )
+    assert [scan.classes[code] for code in scan.labels] == ["fire_hose", "pump", "pump", "wall"]
+    assert scan.labels.tolist() == [13, 14, 14, 2]
+    assert scan.assumed == ()
+    assert scan.unit == "m"
+    assert read_scan(room).assumed == ("stairs are clutter, as is usual for S3DIS",)
+    assert max(read_scan(room).classes) == 12
+
+
+def test_names_of_all_rooms_have_one_number_each(tmp_path):
+    """However few of them a room has: code 13 is not a pump here and a valve there."""
+    from pointwise.training.plan import plan
+    from pointwise.training.sources import load_data
+
+    for i, names in enumerate((("floor", "pump"), ("floor", "valve"), ("pump", "tank"))):
+        plant(tmp_path / "train" / f"Area_{i}" / "hall", *names)
+    plant(tmp_path / "test" / "Area_9" / "hall", "valve", "floor")
+    data = load_data([str(tmp_path / "train")], test=[str(tmp_path / "test")])
+    found = {
+        (scan.source.parent.name, scan.classes[code]): code
+        for scan in (*data.train, *data.validation, *data.test)
+        for code in scan.labels.tolist()
+    }
+    assert {name: code for (_, name), code in found.items()} == {
+        "floor": 1, "pump": 13, "tank": 14, "valve": 15
+    }  # fmt: skip
+    assert {name for area, name in found if area == "Area_9"} == {"valve", "floor"}
+    assert not [line for line in data.notes if "several names" in line]
+    run = plan(data, cell_size=0.5, block=5.0)
+    assert run.recipe.classes.names == ("floor", "pump", "tank", "valve")
+    # A room that is read by itself has other numbers, and the same names.
+    alone = read_scan(tmp_path / "test" / "Area_9" / "hall")
+    assert alone.labels.tolist() == [1, 13]
+    index = run.recipe.targets(alone).tolist()
+    assert [run.recipe.classes.names[i] for i in index] == ["floor", "valve"]
+
+
 def test_s3dis_room_with_a_broken_object(room):
     (room / "Annotations" / "wall_1.txt").write_text("1 2 3\n")
     with pytest.raises(ValueError, match=r"wall_1\.txt: a line must be x y z r g b, got 3 numbers"):

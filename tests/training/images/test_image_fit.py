@@ -33,12 +33,12 @@ def a_feed(run, workers=0, seed=0, batch=8):
 def test_what_can_be_learned_is_learned(tmp_path):
     run = a_run()
     before = scores(evaluate_images(run, DATA.test)).overall_accuracy
-    seconds = train(run, a_feed(run), tmp_path, Settings(epochs=12, learning_rate=0.02))
+    spent = train(run, a_feed(run), tmp_path, Settings(epochs=12, learning_rate=0.02))
     matrix = evaluate_images(load_run(tmp_path), DATA.test)
     assert before < 0.9 < scores(matrix).overall_accuracy
     assert matrix.sum() == 20
     assert (matrix == evaluate_images(run, DATA.test)).all()
-    result = write_metrics(run, matrix, tmp_path, seconds=seconds)
+    result = write_metrics(run, matrix, tmp_path, spent=spent)
     assert result.counts.tolist() == [10, 10]
     names = {"run.json", "best.ckpt", "last.ckpt", "weights.pt", "metrics.json", "confusion.png"}
     assert names <= {path.name for path in tmp_path.iterdir()}

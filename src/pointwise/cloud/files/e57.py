@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def read(path: Path) -> list[Scan]:
             stacklevel=2,
         )
     columns = {name: np.concatenate([part[name] for part in parts]) for name in shared}
-    return [scan_from_columns(columns)]
+    return [replace(scan_from_columns(columns), unit="m")]  # by E57's standard
 
 
 def _columns(file: Any, number: int, size: int) -> dict[str, np.ndarray]:

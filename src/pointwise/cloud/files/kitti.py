@@ -69,6 +69,8 @@ def read(path: Path, columns: Sequence[str] | None = None) -> list[Scan]:
     table = np.fromfile(path, "<f4").reshape(-1, len(names))
     pairs = zip(names, table.T, strict=True)
     scan = scan_from_columns({name: values.copy() for name, values in pairs if name != "_"})
+    if columns is None:
+        scan.unit = "m"  # as KITTI and nuScenes have it
     if path.parent.name == "velodyne":
         scan.group = path.parent.parent.name
     if label is not None:

@@ -6,6 +6,7 @@ import io
 import re
 import shutil
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ EIGHT_BITS = "colours are 8 bits, since none is above 255, though LAS has 16"
 # dimensions gives it the whole byte.
 LARGER_FORMAT = {0: 6, 1: 6, 2: 7, 3: 7, 4: 9, 5: 10}
 _UNITS = {1.0: "m", 0.3048: "ft", 0.3048006: "US ft", 0.0174533: "degree"}
+PROJECTED, VERTICAL = 3076, 4099  # GeoTIFF's keys of the units of positions and of heights
 SCAN_ANGLE_UNIT = 0.006  # degrees per step of scan_angle in formats 6 to 10; scan_angle_rank has 1
 WKT, GEOTIFF = 2112, 34735  # the records of LASF_Projection that hold a coordinate system
 
@@ -64,6 +66,7 @@ def read(path: Path) -> list[Scan]:
             },
             assumed=_assumed(las, codes, columns),
             codes=codes.astype(np.uint8) if other is None and len(codes) else None,
+            unit=_units(_records(las))[0],
         )
     ]
 
@@ -76,6 +79,11 @@ def _assumed(las: Any, codes: np.ndarray, columns: dict[str, np.ndarray]) -> tup
     colors = [columns[name] for name in ("red", "green", "blue") if name in columns]
     if colors and 0 < max(values.max(initial=0) for values in colors) <= 255:
         lines.append(EIGHT_BITS)
+    horizontal, vertical = _units(_records(las))
+    if None not in (horizontal, vertical) and horizontal != vertical:
+        lines.append(
+            f"heights are in {horizontal} as positions are, though the file states {vertical}"
+        )
     return tuple(lines)
 
 
@@ -198,14 +206,30 @@ def linear_unit(path: Path) -> str | None:
     """The horizontal unit (m, ft, US ft, degree) that the file's WKT or GeoTIFF keys state."""
     laspy = import_extra("laspy", "files")
     with laspy.open(path) as reader:
-        vlrs = [*reader.header.vlrs, *(reader.evlrs or [])]
+        return _units([*reader.header.vlrs, *(reader.evlrs or [])])[0]
+
+
+def _records(las: Any) -> list[Any]:
+    return [*las.header.vlrs, *(las.evlrs or [])]
+
+
+def _units(vlrs: Sequence[Any]) -> tuple[str | None, str | None]:
+    """The units of positions and of heights that WKT or GeoTIFF keys state."""
     for vlr in vlrs:
-        horizontal = re.split(r"VERT_?CS|VERTCRS", getattr(vlr, "string", ""))[0]
-        factors = re.findall(r'UNIT\s*\[\s*"[^"]*"\s*,\s*([0-9.eE+-]+)', horizontal)
-        if factors:  # the last unit is that of the projected coordinates
-            return _UNITS.get(round(float(factors[-1]), 7))
+        parts = re.split(r"VERT_?CS|VERTCRS", getattr(vlr, "string", ""))
+        horizontal, vertical = (
+            re.findall(r'UNIT\s*\[\s*"[^"]*"\s*,\s*([0-9.eE+-]+)', part)
+            for part in (parts[0], parts[-1] if len(parts) > 1 else "")
+        )
+        if horizontal:  # the last unit is that of the projected coordinates
+            return _unit_of(horizontal[-1]), _unit_of(vertical[-1]) if vertical else None
     keys = {key.id: key.value_offset for vlr in vlrs for key in getattr(vlr, "geo_keys", [])}
-    return {9001: "m", 9002: "ft", 9003: "US ft"}.get(keys.get(3076, 0))  # ProjLinearUnitsGeoKey
+    named = {9001: "m", 9002: "ft", 9003: "US ft"}
+    return named.get(keys.get(PROJECTED, 0)), named.get(keys.get(VERTICAL, 0))
+
+
+def _unit_of(factor: str) -> str | None:
+    return _UNITS.get(round(float(factor), 7))
 
 
 def _refuse_copc(path: Path) -> None:

@@ -41,9 +41,10 @@ def plan_images(
     if size is not None and size < 1:
         raise ValueError(f"train: --size must be 1 or more, got {size}")
     names = data.classes()
-    if len(names) < 2:
+    learned = sorted({picture.label for picture in data.train if picture.label is not None})
+    if len(learned) < 2:
         raise ValueError(
-            f"train: the training data has {', '.join(names) or 'no labels'}, but at least two"
+            f"train: the training data has {', '.join(learned) or 'no labels'}, but at least two"
             " classes are needed"
         )
     shapes = [picture.shape() for picture in data.train]
@@ -61,7 +62,7 @@ def plan_images(
     if "stem_stride" in takes and min(shape) < SMALL:
         made.setdefault("stem_stride", 1)
     torch.manual_seed(seed)  # of the weights that build_network draws
-    return Run(recipe, build_network(name, made), made, options or {})
+    return Run(recipe, build_network(name, made), made, options or {}, notes=list(data.notes))
 
 
 def default_size(shapes: Sequence[tuple[int, ...]]) -> tuple[int, int]:

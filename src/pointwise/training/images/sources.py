@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from zipfile import ZipFile, is_zipfile
 
@@ -13,6 +14,7 @@ import numpy as np
 from pointwise.cloud.files.npz_archive import array_of, kinds_of, open_npz
 from pointwise.extras import import_extra
 from pointwise.messages import first_line
+from pointwise.training.parts import doubts, without_validation
 from pointwise.training.picture import SUFFIXES, Picture
 from pointwise.training.split import of_each_class
 from pointwise.training.split_names import SPLITS, split_of
@@ -27,10 +29,11 @@ class ImageData:
     train: list[Picture]
     validation: list[Picture]
     test: list[Picture]
+    notes: list[str] = field(default_factory=list)  # on classes that not every part has
 
     def classes(self) -> list[str]:
-        """The names of the classes to learn, numbers in the order of their values."""
-        return in_order({picture.label for picture in self.train if picture.label is not None})
+        """The names of the classes of all parts, numbers in the order of their values."""
+        return in_order(set(_counts([*self.train, *self.validation, *self.test])))
 
 
 def load_images(
@@ -76,9 +79,19 @@ def load_images(
                 "train: there are too few images to hold some out of each class; give others with"
                 " --test"
             )
+    lines = []
     if not parts["validation"]:
         parts["train"], parts["validation"] = hold_out_images(parts["train"], VALIDATION, seed + 1)
-    return ImageData(**parts)
+        if not parts["validation"]:
+            lines.append(without_validation("no class has an image to spare"))
+    train, validation, held = (_counts(parts[part]) for part in ("train", "validation", "test"))
+    lines += doubts(train, validation, held, "images")
+    return ImageData(**parts, notes=[f"note: {line}" for line in lines])
+
+
+def _counts(pictures: Sequence[Picture]) -> dict[str, int]:
+    """How many pictures of each class there are."""
+    return dict(Counter(picture.label for picture in pictures if picture.label is not None))
 
 
 def hold_out_images(
