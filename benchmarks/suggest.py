@@ -27,6 +27,7 @@ from pointwise.cli.outputs import check_output, write_json
 from pointwise.cloud.scan import UNLABELLED, Scan
 from pointwise.rooms import rooms
 from pointwise.training.augment import Augmentation
+from pointwise.training.classes import codes_of
 from pointwise.training.data import RandomBlocks, label_counts, pack
 from pointwise.training.evaluate import evaluate
 from pointwise.training.feed import Feed
@@ -53,7 +54,9 @@ class Pool:
     @classmethod
     def of(cls, scans: list[Scan]) -> Pool:
         column = [squares(scan, SIDE)[0] for scan in scans]
-        pairs = [(room, int(c)) for room, each in enumerate(column) for c in np.unique(each[each >= 0])]
+        pairs = [
+            (room, int(c)) for room, each in enumerate(column) for c in np.unique(each[each >= 0])
+        ]
         return cls(scans, column, pairs)
 
     def labelled(self, chosen: Sequence[tuple[int, int]]) -> list[Scan]:
@@ -61,6 +64,7 @@ class Pool:
         out = []
         for room, scan in enumerate(self.scans):
             own = [column for where, column in chosen if where == room]
+            assert scan.labels is not None
             known = np.isin(self.column[room], own)
             out.append(replace(scan, labels=np.where(known, scan.labels, UNLABELLED)))
         return out
@@ -79,7 +83,7 @@ class Experiment:
 
     def run(self, chosen: Sequence[tuple[int, int]]) -> Run:
         """A run that has learned from the labels of the columns ``chosen``."""
-        known = [scan for scan in self.pool.labelled(chosen) if (scan.labels != UNLABELLED).any()]
+        known = [scan for scan in self.pool.labelled(chosen) if len(codes_of(scan))]
         whole = Data("segmentation", self.pool.scans, [], self.test)
         run = plan(whole, cell_size=CELL, seed=self.seed)  # the same classes and weights each time
         blocks = RandomBlocks(run.recipe, known, Augmentation(jitter=0.05 * CELL), self.seed)
@@ -97,7 +101,9 @@ class Experiment:
         order = np.random.default_rng(self.seed).permutation(len(self.pool.columns))
         return [self.pool.columns[i] for i in order]
 
-    def suggested(self, run: Run, chosen: list[tuple[int, int]], points: int) -> list[tuple[int, int]]:
+    def suggested(
+        self, run: Run, chosen: list[tuple[int, int]], points: int
+    ) -> list[tuple[int, int]]:
         """``chosen`` and what the run suggests beside it, to as many points as ``points``."""
         found = regions(run, self.pool.labelled(chosen), side=SIDE)
         out = list(chosen)
@@ -130,7 +136,9 @@ def compare(experiment: Experiment, budget: float, told) -> dict[str, dict]:
     run = experiment.run(chosen)
     begun = pool.points(chosen)
     for turn in range(TURNS):
-        chosen = experiment.suggested(run, chosen, begun + (whole // 2 - begun) * (turn + 1) // TURNS)
+        chosen = experiment.suggested(
+            run, chosen, begun + (whole // 2 - begun) * (turn + 1) // TURNS
+        )
         run = experiment.run(chosen)
     tell("half, suggested", run, chosen)
     for name, points in (("half, by chance", whole // 2), ("whole, by chance", whole)):
@@ -166,11 +174,19 @@ def main(
         pool = Pool.of(rooms(count, "train", seed=seed, rays=rays))
         found.append(compare(Experiment(pool, held_out, steps, seed), budget, print))
         if json is not None:
-            settings = {"rooms": count, "test": test, "rays": rays, "budget": budget, "steps": steps}
+            settings = {
+                "rooms": count,
+                "test": test,
+                "rays": rays,
+                "budget": budget,
+                "steps": steps,
+            }
             write_json(json, {**settings, "seeds": found})
     for name in found[0]:
         values = [100 * each[name]["mean_iou"] for each in found]
-        print(f"{name:18} {statistics.mean(values):5.1f} %  ({', '.join(f'{v:.1f}' for v in values)})")
+        print(
+            f"{name:18} {statistics.mean(values):5.1f} %  ({', '.join(f'{v:.1f}' for v in values)})"
+        )
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from pointwise.cli.bench import bench
 from pointwise.cli.classify import classify
 from pointwise.cli.compare import compare
 from pointwise.cli.demo import demo
+from pointwise.cli.evaluate import evaluate
 from pointwise.cli.explain import explain
 from pointwise.cli.info import info
 from pointwise.cli.label import label
@@ -44,6 +45,7 @@ app = typer.Typer(
 for command in (
     train,
     label,
+    evaluate,
     classify,
     speedup,
     separate,

@@ -195,6 +195,8 @@ def train(
 
     for module in ("lightning.pytorch", "torchmetrics", "tensorboard"):
         import_extra(module, "train")
+    for module in ("matplotlib", "plotly"):  # of what it ends with, after minutes or days
+        import_extra(module, "report")
 
     from pointwise.training import processes
 

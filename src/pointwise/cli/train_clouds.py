@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pointwise.cloud.scan import Scan
 from pointwise.training.augment import Augmentation
 from pointwise.training.data import feed
 from pointwise.training.evaluate import evaluate, not_counted
@@ -64,8 +65,13 @@ class CloudTraining:
             seed=self.options.seed,
         )
 
-    def evaluate(self, run: Run[Recipe], progress: Callable[[int, int], object]) -> np.ndarray:
-        return evaluate(run, self.data.test, progress)
+    def evaluate(
+        self,
+        run: Run[Recipe],
+        progress: Callable[[int, int], object],
+        seen: Callable[[Scan, np.ndarray, np.ndarray], object],
+    ) -> np.ndarray:
+        return evaluate(run, self.data.test, progress, seen=seen)
 
     def not_counted(self, run: Run[Recipe]) -> dict[str, int]:
         return not_counted(run, self.data.test)

@@ -13,10 +13,11 @@ from pointwise.cli.network_arguments import network_arguments
 from pointwise.cli.progress import bar, working
 from pointwise.cli.train_clouds import CloudTraining
 from pointwise.cli.train_images import ImageTraining
+from pointwise.report.evaluation import Gallery
 from pointwise.terminal import plain, shown
 from pointwise.training import processes
 from pointwise.training.data_kind import kind_of
-from pointwise.training.evaluate import write_metrics
+from pointwise.training.evaluate import write_metrics, write_page
 from pointwise.training.options import Options
 from pointwise.training.run import Run, read_run
 from pointwise.training.train import Settings, check_resumable
@@ -26,8 +27,13 @@ if TYPE_CHECKING:
     import numpy as np
     from rich.console import Console
 
+    from pointwise.cloud.scan import Scan
     from pointwise.training.feed import Feed
     from pointwise.training.metrics import Scores
+
+
+Seen = Callable[["Scan", "np.ndarray", "np.ndarray"], object]  # of clouds: what, truth, prediction
+TESTED = "On the test part, which was not learned from"
 
 
 class Training(Protocol):
@@ -39,7 +45,9 @@ class Training(Protocol):
 
     def feed(self, run: Run) -> Feed: ...
 
-    def evaluate(self, run: Run, progress: Callable[[int, int], object]) -> np.ndarray: ...
+    def evaluate(
+        self, run: Run, progress: Callable[[int, int], object], seen: Seen
+    ) -> np.ndarray: ...
 
     def not_counted(self, run: Run) -> dict[str, int]: ...
 
@@ -68,16 +76,22 @@ def run(folder: Path, options: Options, console: Console, *, resume: bool) -> No
     except KeyboardInterrupt:
         console.print(f"\nContinue with: pointwise train --resume {shown(folder)}", soft_wrap=True)
         raise
+    gallery = Gallery()
     with bar("testing") as advance:
-        matrix = training.evaluate(planned, advance)
+        matrix = training.evaluate(planned, advance, gallery.add)
     if processes.rank() > 0:
         return
     rest = training.not_counted(planned)
     result = write_metrics(planned, matrix, folder, seconds=seconds, not_counted=rest)
-    console.print(_table(planned, result, training.counted))
+    console.print(score_table(planned, result, training.counted, TESTED))
     if rest:
         each = "; ".join(f"{count:,} {why}" for why, count in rest.items())
         console.print(f"Of the test part, not counted among these {training.counted}: {each}")
+    page = folder / "test.html"
+    write_page(planned, matrix, rest, gallery, f"{folder.name}: on its test part", page)
+    console.print(
+        f"Truth, prediction and errors, to turn in a browser: {shown(page)}", soft_wrap=True
+    )
     # Commands to copy are not wrapped.
     purpose, command = training.next_step(folder)
     console.print(f"{seconds:.0f} s of training. {purpose}")
@@ -127,32 +141,23 @@ def _description(training: Training, run: Run, folder: Path) -> Table:
     return table
 
 
-def _table(run: Run, result: Scores, counted: str) -> Table:
+def score_table(run: Run, result: Scores, counted: str, title: str) -> Table:
+    """The scores of each class, and those of all."""
     areas = counted != "images"  # whose overlap can be measured
-
+    overall = f"{_percent(result.overall_accuracy)}\n{_percent(result.mean_class_accuracy)}"
     table = Table(
-        box=box.SIMPLE_HEAD,
-        title="On the test part, which was not learned from",
-        title_justify="left",
-        title_style="bold",
-        show_footer=True,
+        box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", show_footer=True
     )
-    table.add_column("class", "all", overflow="fold")
+    table.add_column("class", "all\nmean over classes", overflow="fold")
     table.add_column(counted, f"{result.counts.sum():,}", justify="right")
-    table.add_column("accuracy", f"{_percent(result.overall_accuracy)}", justify="right")
+    table.add_column("accuracy", overall, justify="right")
+    table.add_column("precision", "", justify="right")
     if areas:
-        table.add_column("IoU", "", justify="right")
-    for name, count, accuracy, iou in zip(
-        run.recipe.classes.names, result.counts, result.class_accuracy, result.iou, strict=True
-    ):
-        row = shown(name), f"{count:,}", _percent(accuracy), _percent(iou)
+        table.add_column("IoU", f"\n{_percent(result.mean_iou)}", justify="right")
+    values = result.class_accuracy, result.precision, result.iou
+    for name, count, *shares in zip(run.recipe.classes.names, result.counts, *values, strict=True):
+        row = shown(name), f"{count:,}", *map(_percent, shares)
         table.add_row(*row[: len(table.columns)])
-    table.columns[0].footer = "all\nmean over classes"
-    table.columns[
-        2
-    ].footer = f"{_percent(result.overall_accuracy)}\n{_percent(result.mean_class_accuracy)}"
-    if areas:
-        table.columns[3].footer = f"\n{_percent(result.mean_iou)}"
     return table
 
 

@@ -139,12 +139,26 @@ def read_clouds(file: Path, columns: str | None = None) -> list[Scan]:
 def _rooms(count: int, held_out: float, seed: int) -> dict[str, list[Scan]]:
     from pointwise.rooms import rooms
 
-    test = max(8, round(count * held_out / (1 - held_out)))
     return {
         "train": rooms(count, split="train", seed=seed),
         "validation": rooms(max(4, count // 8), split="validation", seed=seed),
-        "test": rooms(test, split="test", seed=seed),
+        "test": test_rooms(count, held_out, seed),
     }
+
+
+def test_rooms(count: int, held_out: float, seed: int) -> list[Scan]:
+    """The rooms that a training on ``count`` rooms is tested on."""
+    from pointwise.rooms import rooms
+
+    return rooms(max(8, round(count * held_out / (1 - held_out))), split="test", seed=seed)
+
+
+def read_by_folder(
+    path: Path, progress: Callable[[str], object] | None = None, columns: str | None = None
+) -> list[Scan]:
+    """All clouds at ``path``, whatever part they are of; without labels, folders are classes."""
+    found = _read_all(path, progress, {}, columns)
+    return [scan for scans in found.values() for scan in scans]
 
 
 def _read_all(
