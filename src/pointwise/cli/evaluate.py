@@ -133,6 +133,8 @@ def _clouds(
             )
     matrix = np.zeros((len(run.recipe.classes),) * 2, dtype=np.int64)
     rest: Counter[str] = Counter()
+    lacking: Counter[str] = Counter()  # optional features, and how many clouds are without
+    count = 0
     with working("reading") as say:
         for scan in labelled_clouds(
             run, labelled, columns, lambda file: say(f"evaluating {plain(file)}")
@@ -141,9 +143,13 @@ def _clouds(
                 continue
             kept = {name: v for name, v in scan.fields.items() if name not in without}
             scan = replace(scan, fields=kept)
+            lacking.update(known.lacking(scan))
+            count += 1
             rest.update(not_counted(run, [scan]))
             if (run.recipe.targets(scan) >= 0).any():
                 matrix += counts_of(run, [scan], votes=votes, seen=gallery.add)
+    for name, number in lacking.items():
+        warnings.warn(f"{number:,} of {count:,} clouds are labelled without {name}", stacklevel=1)
     return matrix, dict(rest)
 
 

@@ -121,6 +121,9 @@ def _label_file(
         scan = read_scan(file, columns=columns)
         if said := set_aside(scan):
             warnings.warn(said, stacklevel=1)
+        if lacking := run.recipe.features.lacking(scan):
+            without = f"{file} has no {' and no '.join(lacking)}; it is labelled without"
+            warnings.warn(without, stacklevel=1)
         classes = dict(zip(run.recipe.classes.codes, run.recipe.classes.names, strict=True))
         labelled = replace(scan, classes=classes)
         check_labels(labelled, run.recipe.classes.codes, target)
@@ -162,6 +165,9 @@ def _classify(console: Console, run: Run, files: Sequence[Path], columns: str | 
     table.add_column("next", style="dim")
     for file in files:
         scans = read_clouds(file, columns)
+        if lacking := {name for scan in scans for name in run.recipe.features.lacking(scan)}:
+            without = f"{file} has no {' and no '.join(sorted(lacking))}; it is classified without"
+            warnings.warn(without, stacklevel=1)
         for scan, probabilities in zip(scans, classify_scans(run, scans), strict=True):
             order = probabilities.argsort()[::-1]
             rest = ", ".join(

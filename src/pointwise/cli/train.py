@@ -98,6 +98,14 @@ def train(
             rich_help_panel=CLOUDS,
         ),
     ] = None,
+    optional: Annotated[
+        str | None,
+        typer.Option(
+            help="Features that scans may lack, as in color,intensity; in training they are"
+            " withheld from blocks by chance.",
+            rich_help_panel=CLOUDS,
+        ),
+    ] = None,
     cell_size: Annotated[
         float | None,
         typer.Option(
@@ -225,6 +233,7 @@ def train(
             columns=columns,
             network=network,
             features=features,
+            optional=optional,
             cell_size=cell_size,
             block=block,
             size=size,

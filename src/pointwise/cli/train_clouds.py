@@ -45,6 +45,7 @@ class CloudTraining:
             self.data,
             network=options.network,
             features=_names(options.features),
+            optional=_names(options.optional) or (),
             cell_size=options.cell_size,
             block=options.block,
             rotate=self.rotate,
@@ -91,9 +92,14 @@ class CloudTraining:
             *rows,
             ("classes", ", ".join(recipe.classes.names)),
             ("features", ", ".join(recipe.features.names)),
+            *(
+                [("optional", ", ".join(optional))]
+                if (optional := recipe.features.optional)
+                else []
+            ),
             ("cells", f"{run.arguments['cell_size']:g} wide, {cut}"),
             ("assumed", "z points up; all clouds are in one unit of length"),
-            *((kind, said) for line in self.data.notes for kind, _, said in [line.partition(": ")]),
+            *((kind, said) for line in run.notes for kind, _, said in [line.partition(": ")]),
         ]
 
     def next_step(self, folder: Path) -> tuple[str, str]:

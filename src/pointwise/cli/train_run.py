@@ -110,7 +110,7 @@ def _settings(options: Options) -> Settings:
     )
 
 
-_OF_CLOUDS = ("split", "rooms", "columns", "features", "cell_size", "block")
+_OF_CLOUDS = ("split", "rooms", "columns", "features", "optional", "cell_size", "block")
 _OF_IMAGES = ("size", "width", "flip")
 
 

@@ -22,6 +22,7 @@ class Options:
     columns: str | None = None
     network: str | None = None
     features: str | None = None
+    optional: str | None = None
     cell_size: float | None = None
     block: float | None = None
     size: int | None = None

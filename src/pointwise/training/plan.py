@@ -11,7 +11,7 @@ import torch
 from pointwise.cloud.extent import find_extent
 from pointwise.cloud.scan import Scan
 from pointwise.training.classes import find_classes
-from pointwise.training.features import default_features, fit_features
+from pointwise.training.features import default_features, fit_features, left_out
 from pointwise.training.recipe import Recipe, sizes_differ, to_unit_sphere
 from pointwise.training.run import Run, build_network
 from pointwise.training.sources import Data
@@ -29,6 +29,7 @@ def plan(
     *,
     network: str | None = None,
     features: Sequence[str] | None = None,
+    optional: Sequence[str] = (),
     cell_size: float | None = None,
     block: float | None = None,
     rotate: float = 180.0,
@@ -40,8 +41,8 @@ def plan(
 
     Whatever is not given follows from the data: the features all scans have, a cell size of a few
     times the spacing, blocks of some 60,000 points. ``arguments`` are for the network's class,
-    beside those that the data decide. ``options`` are kept with the run. Raises ValueError where
-    something given does not fit the data.
+    beside those that the data decide. Scans may lack features that are ``optional``. ``options``
+    are kept with the run. Raises ValueError where something given does not fit the data.
     """
     for option, value in (("--cell-size", cell_size), ("--block", block)):
         if value is not None and not value > 0:
@@ -59,13 +60,14 @@ def plan(
     spacing = 0.0 if classification else cell_size / 2
     if block is None:
         block = default_block(_sample(scans, spacing), points=BLOCK_POINTS, most=MOST_POINTS)
-    names = tuple(features) if features else default_features(scans, data.task)
+    names = tuple(features) if features else default_features(scans, data.task, optional)
+    notes = [*data.notes, *([] if features else left_out(names, scans))]
     extents = [np.ptp(find_extent(scan.points).kept, axis=0) for scan in scans]
     radius = float(np.median([extent.max() / 2 for extent in extents])) or 1.0
     recipe = Recipe(
         task=data.task,
         classes=classes,
-        features=fit_features(names, scans, seed=seed, radius=radius),
+        features=fit_features(names, scans, seed=seed, radius=radius, optional=optional),
         block=block,
         margin=block / 8,
         most=CLOUD_POINTS if classification else MOST_POINTS,
@@ -82,7 +84,7 @@ def plan(
         arguments or {},
     )
     torch.manual_seed(seed)  # of the weights that build_network draws
-    return Run(recipe, build_network(name, made), made, options or {}, notes=list(data.notes))
+    return Run(recipe, build_network(name, made), made, options or {}, notes=notes)
 
 
 def with_arguments(decided: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
