@@ -30,6 +30,7 @@ from pointwise.cli.profile import profile
 from pointwise.cli.progress import tell_of_kernels
 from pointwise.cli.separate import separate
 from pointwise.cli.speedup import speedup
+from pointwise.cli.suggest import suggest
 from pointwise.cli.train import train
 from pointwise.cli.view import view
 from pointwise.terminal import plain
@@ -46,6 +47,7 @@ for command in (
     train,
     label,
     evaluate,
+    suggest,
     classify,
     speedup,
     separate,

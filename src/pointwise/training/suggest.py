@@ -26,7 +26,8 @@ class Region:
     """
 
     scan: int  # the place of its scan among those looked at
-    index: np.ndarray  # of its points without a label, ascending
+    square: int  # its number, as ``squares`` has it
+    points: int  # without a label
     low: tuple[float, float]
     side: float
     doubts: np.ndarray
@@ -36,6 +37,12 @@ class Region:
     def uncertainty(self) -> float:
         """The mean entropy of its points, 0 to 1."""
         return float(np.triu(self.doubts).sum())
+
+    @property
+    def between(self) -> tuple[int, int]:
+        """The two classes, by their places, that it holds most doubt between."""
+        first, second = np.unravel_index(np.argmax(np.triu(self.doubts)), self.doubts.shape)
+        return int(first), int(second)
 
 
 def regions(
@@ -59,8 +66,8 @@ def regions(
             progress(len(scan))
     if not found:
         return []
-    enough = FEWEST * np.median([len(region.index) for region in found])
-    return [region for region in found if len(region.index) >= enough]
+    enough = FEWEST * np.median([region.points for region in found])
+    return [region for region in found if region.points >= enough]
 
 
 def default_side(run: Run) -> float:
@@ -96,15 +103,14 @@ def _regions_of(run: Run, scan: Scan, number: int, side: float, votes: int) -> l
         pair = np.minimum(first, second) * count + np.maximum(first, second)
         np.add.at(doubts, (at, pair), entropy(probabilities))
         np.add.at(shares, (at, first), 1.0)
-    order = np.argsort(square, kind="stable")
-    starts = np.searchsorted(square[order], np.arange(len(corners) + 1))
     found = []
     for region in np.flatnonzero(points):
         upper = doubts[region].reshape(count, count) / points[region]
         found.append(
             Region(
                 scan=number,
-                index=np.sort(order[starts[region] : starts[region + 1]]),
+                square=int(region),
+                points=int(points[region]),
                 low=(float(corners[region, 0]), float(corners[region, 1])),
                 side=side,
                 doubts=upper + np.triu(upper, 1).T,
