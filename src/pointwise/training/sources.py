@@ -11,6 +11,7 @@ import numpy as np
 
 from pointwise.cloud.extent import set_aside
 from pointwise.cloud.scan import Scan
+from pointwise.messages import shortened
 from pointwise.training.classes import codes_of
 from pointwise.training.conventions import conventions
 from pointwise.training.recipe import TASKS, Task
@@ -120,11 +121,37 @@ def files_of(path: Path) -> list[Path]:
         and not file.name.startswith(".")
         and not rooms.intersection(file.parents)
     ]
+    files = _without_notes(files)
     if not files and not rooms:
         raise ValueError(
             f"{path} holds no readable file; readable are {', '.join(sorted(SUFFIXES))}"
         )
     return sorted([*files, *rooms])
+
+
+def _without_notes(files: list[Path]) -> list[Path]:
+    """The files without text that is about the data beside it, in a line that names it.
+
+    ``shape_names.txt`` of ModelNet40, ``Area_1_alignmentAngle.txt`` of S3DIS, KITTI's
+    ``calib.txt``.
+    """
+    folders = {file.parent for file in files if file.suffix.lower() == ".txt"}
+    noted = {folder for folder in folders if _holds_a_data_set(folder)}
+    notes = {file for file in files if file.suffix.lower() == ".txt" and file.parent in noted}
+    if notes:
+        names = ", ".join(sorted({file.name for file in notes}))
+        warnings.warn(f"taken for notes, not for clouds: {shortened(names)}", stacklevel=3)
+    return [file for file in files if file not in notes]
+
+
+def _holds_a_data_set(folder: Path) -> bool:
+    """Whether a folder directly holds HDF5, rooms of S3DIS, or KITTI's sweeps."""
+    return any(
+        each.suffix.lower() in (".h5", ".hdf5")
+        or each.name == "velodyne"
+        or (each / "Annotations").is_dir()
+        for each in folder.iterdir()
+    )
 
 
 def read_clouds(file: Path, columns: str | None = None) -> list[Scan]:
