@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 
 Seen = Callable[["Scan", "np.ndarray", "np.ndarray"], object]  # of clouds: what, truth, prediction
+PAGE = "test.html"
 TESTED = "On the test part, which was not learned from"
 
 
@@ -87,11 +88,9 @@ def run(folder: Path, options: Options, console: Console, *, resume: bool) -> No
     if rest:
         each = "; ".join(f"{count:,} {why}" for why, count in rest.items())
         console.print(f"Of the test part, not counted among these {training.counted}: {each}")
-    page = folder / "test.html"
-    write_page(planned, matrix, rest, gallery, f"{folder.name}: on its test part", page)
-    console.print(
-        f"Truth, prediction and errors, to turn in a browser: {shown(page)}", soft_wrap=True
-    )
+    title = f"{folder.name}: on its test part"
+    write_page(planned, matrix, rest, gallery, title, folder / PAGE)
+    console.print(f"To see this in a browser: {PAGE}, in the run's folder")
     # Commands to copy are not wrapped.
     purpose, command = training.next_step(folder)
     console.print(f"{seconds:.0f} s of training. {purpose}")

@@ -60,8 +60,10 @@ def plan(
     spacing = 0.0 if classification else cell_size / 2
     if block is None:
         block = default_block(_sample(scans, spacing), points=BLOCK_POINTS, most=MOST_POINTS)
-    names = tuple(features) if features else default_features(scans, data.task, optional)
-    notes = [*data.notes, *([] if features else left_out(names, scans))]
+    # Of all parts: what a test cloud lacks would else be found after the training.
+    everything = [*data.train, *data.validation, *data.test]
+    names = tuple(features) if features else default_features(everything, data.task, optional)
+    notes = [*data.notes, *([] if features else left_out(names, everything))]
     extents = [np.ptp(find_extent(scan.points).kept, axis=0) for scan in scans]
     radius = float(np.median([extent.max() / 2 for extent in extents])) or 1.0
     recipe = Recipe(
@@ -75,6 +77,8 @@ def plan(
         spacing=spacing,
         rotate=rotate,
     )
+    for scan in everything:
+        recipe.features.check(scan, "train")
     made = with_arguments(
         {
             "in_channels": recipe.features.channels,
