@@ -112,6 +112,17 @@ def test_scans_without_a_true_class_are_not_shown():
     assert gallery.shown() == []
 
 
+def test_of_whole_clouds_the_wrong_ones_come_first(tmp_path):
+    gallery = Gallery()
+    for seed in range(200):
+        gallery.add(scan(seed, 20), np.array([1]), np.array([0 if seed in (90, 150) else 1]))
+    _, content = written(tmp_path, numbers(MATRIX, counted="clouds"), gallery)
+    names = [each["name"] for each in content["scans"]]
+    assert names[:3] == ["room 90 · wrong", "room 150 · wrong", "room 0 · right"]
+    assert len(names) == SHOWN
+    assert "6 of 200 clouds, wrong ones first" in (tmp_path / "page.html").read_text("utf-8")
+
+
 @pytest.fixture
 def opened(chromium, tmp_path):
     """The page of two rooms, in a browser; fails where it raises an error or asks for a file."""

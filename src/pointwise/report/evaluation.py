@@ -49,12 +49,25 @@ class Tested:
         """How much of it is right; 1 where nothing is counted."""
         return self.right / self.counted if self.counted else 1.0
 
+    @property
+    def whole(self) -> bool:
+        """Whether it has one class for all of its points."""
+        return len(self.truth) != len(self.points)
+
+    @property
+    def called(self) -> str:
+        """Its name, and how much of it is right."""
+        if self.whole:
+            return f"{self.name} · {'right' if self.right else 'wrong'}"
+        return f"{self.name} · {100 * self.share:.1f} % right"
+
 
 @dataclass
 class Gallery:
     """Keeps some points of the scans of an evaluation, in memory that does not grow with them.
 
-    Of more than ``KEPT`` scans every second is kept, then every fourth, and so on.
+    Of more than ``KEPT`` scans every second is kept, then every fourth, and so on; of clouds with
+    one class each the first that are wrong, and a few that are right.
     """
 
     kept: list[Tested] = field(default_factory=list)
@@ -64,10 +77,10 @@ class Gallery:
     def add(self, scan: Scan, truth: np.ndarray, predicted: np.ndarray) -> None:
         """To be called with each scan; ``truth`` and ``predicted`` as ``Tested`` has them."""
         place, self.seen = self.seen, self.seen + 1
-        if place % self.every or not len(scan):
-            return
         known = truth >= 0
         each = len(truth) == len(scan) and len(scan) > 1
+        if not len(scan) or (place % self.every if each else not self._wanted(truth, predicted)):
+            return
         finite = np.isfinite(scan.points).all(axis=1) & ~find_extent(scan.points).stray
         kept = Scan(scan.points[finite], labels=truth[finite] if each else None)
         few = np.flatnonzero(finite)[thin(kept, MOST_POINTS // SHOWN)]
@@ -81,14 +94,19 @@ class Gallery:
                 counted=int(known.sum()),
             )
         )
-        if len(self.kept) > KEPT:
+        if each and len(self.kept) > KEPT:
             self.kept, self.every = self.kept[::2], 2 * self.every
 
+    def _wanted(self, truth: np.ndarray, predicted: np.ndarray) -> bool:
+        """Whether a cloud with one class is kept."""
+        alike = sum(each.right == int(truth[0] == predicted[0]) for each in self.kept)
+        return bool(alike < SHOWN)
+
     def shown(self) -> list[Tested]:
-        """From the worst to the best, evenly over the ranks, at most ``SHOWN``."""
+        """At most ``SHOWN``, the worst first; scans evenly over the ranks down to the best."""
         order = sorted((each for each in self.kept if each.counted), key=lambda each: each.share)
-        if len(order) <= SHOWN:
-            return order
+        if len(order) <= SHOWN or order[0].whole:
+            return order[:SHOWN]
         return [order[round(i * (len(order) - 1) / (SHOWN - 1))] for i in range(SHOWN)]
 
 
@@ -152,7 +170,7 @@ def _scene(tested: Tested, classes: int) -> dict:
     rest = classes  # the place behind the classes is that of what is not counted
     truth = np.where(tested.truth < 0, rest, tested.truth)
     return {
-        "name": f"{tested.name} · {100 * tested.share:.1f} % right",
+        "name": tested.called,
         "origin": origin.tolist(),
         "low": (low - origin).tolist(),
         "high": (high - origin).tolist(),
@@ -182,6 +200,8 @@ def _about(evaluation: Evaluation) -> str:
 def _chosen(gallery: Gallery, tested: Sequence[Tested]) -> str:
     if not tested:
         return ""
+    if tested[0].whole:
+        return f"{len(tested)} of {number(gallery.seen, 'cloud')}, wrong ones first"
     if len(tested) < gallery.seen:
         return (
             f"{len(tested)} of {number(gallery.seen, 'scan')}, from the one with the largest share"
