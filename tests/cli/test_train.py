@@ -68,7 +68,10 @@ def test_a_file_is_learned_and_tested(scene, tmp_path):
         "mean_class_accuracy",
         "mean_iou",
         "iou",
+        "recall",
+        "precision",
         "counts",
+        "confusion",
         "parameters",
         "steps",
         "seconds",
@@ -77,6 +80,11 @@ def test_a_file_is_learned_and_tested(scene, tmp_path):
     assert metrics["parameters"] == 4
     assert set(metrics["iou"]) == {"road", "tree"}
     assert sum(metrics["counts"].values()) >= 750
+    counts = np.array(metrics["confusion"]["counts"])
+    assert counts.sum(1).tolist() == list(metrics["counts"].values())
+    page = (out / "test.html").read_text(encoding="utf-8")
+    assert f"{100 * metrics['mean_iou']:.1f} %" in page
+    assert "1 scan, the one with the largest share of errors first" in page
     command = f"  pointwise label {out} SCAN -o OUT"
     for text in ("road", "tree", "height", "mean over classes", command):
         assert text in result.output
@@ -99,6 +107,7 @@ def test_folders_of_classes(tmp_path):
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert json.loads((out / "metrics.json").read_text())["counts"] == {"flat": 2, "tall": 2}
+    assert "4 clouds with a true class" in (out / "test.html").read_text(encoding="utf-8")
     described = json.loads((out / "run.json").read_text())
     assert described["arguments"]["cell_size"] == 0.3
     assert described["options"]["epochs"] == 2
@@ -241,6 +250,7 @@ def test_images_are_learned_and_tested(images, tmp_path):
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["overall_accuracy"] > 0.9
     assert metrics["counts"] == {"plain": 10, "band": 10}
+    assert "20 images with a true class" in (out / "test.html").read_text(encoding="utf-8")
     command = f"  pointwise classify {out} IMAGE"
     for text in ("12 × 12 pixels", "plain", "band", "images", command):
         assert text in result.output
@@ -303,3 +313,30 @@ def test_photographs_of_hands(shared_data, tmp_path):
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["overall_accuracy"] >= 0.95
     assert metrics["parameters"] == 215_642
+
+
+def test_a_field_that_only_some_clouds_have(tmp_path):
+    """Left out with a line; with --optional learned where it is, and done without elsewhere."""
+    rng = np.random.default_rng(0)
+    for i in range(4):
+        labels = rng.integers(0, 2, 400)
+        points = rng.uniform(0, 5, size=(400, 3)) * (1, 1, 0.1) + np.outer(labels, (0, 0, 2))
+        fields = {"intensity": rng.random(400).astype(np.float32)} if i else {}
+        scan = Scan(points, fields=fields, labels=labels)
+        (tmp_path / "data").mkdir(exist_ok=True)
+        write_scan(scan, tmp_path / "data" / f"{i}.ply")
+    for optional in ((), ("--optional", "intensity")):
+        out = tmp_path / f"run{len(optional)}"
+        result = run(tmp_path / "data", "-o", out, "--network", "EachPoint", "--epochs", 1,
+                     "--cell-size", 0.3, *optional)  # fmt: skip
+        assert result.exit_code == 0, result.output
+        names = load_run(out).recipe.features.names
+        said = " ".join(result.output.split())
+        if optional:
+            assert names == ("intensity", "height")
+            assert "optional intensity" in said
+            assert "left out" not in said
+        else:
+            assert names == ("height",)
+            assert "left out intensity, which" in said
+            assert "--optional intensity takes it from the others" in said

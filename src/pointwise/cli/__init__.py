@@ -23,6 +23,7 @@ from pointwise.cli.bench import bench
 from pointwise.cli.classify import classify
 from pointwise.cli.compare import compare
 from pointwise.cli.demo import demo
+from pointwise.cli.evaluate import evaluate
 from pointwise.cli.explain import explain
 from pointwise.cli.info import info
 from pointwise.cli.label import label
@@ -30,6 +31,7 @@ from pointwise.cli.profile import profile
 from pointwise.cli.progress import tell_of_kernels
 from pointwise.cli.separate import separate
 from pointwise.cli.speedup import speedup
+from pointwise.cli.suggest import suggest
 from pointwise.cli.train import train
 from pointwise.cli.view import view
 from pointwise.terminal import plain
@@ -45,6 +47,8 @@ app = typer.Typer(
 for command in (
     train,
     label,
+    evaluate,
+    suggest,
     classify,
     speedup,
     separate,

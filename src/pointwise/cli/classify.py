@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -190,6 +191,9 @@ def classify_clouds(
         for done, file in enumerate(files, 1):
             try:
                 scans = read_clouds(file, columns)
+                if without := {n for scan in scans for n in run.recipe.features.lacking(scan)}:
+                    said = f"{file} has no {' and no '.join(sorted(without))}; it is classified"
+                    warnings.warn(f"{said} without", stacklevel=2)
                 each = list(classify_scans(run, scans))
             except (ValueError, OSError) as error:
                 if len(files) == 1:

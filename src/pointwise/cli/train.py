@@ -127,6 +127,14 @@ def train(
             rich_help_panel=CLOUDS,
         ),
     ] = None,
+    optional: Annotated[
+        str | None,
+        typer.Option(
+            help="Features that scans may lack, as in color,intensity; in training they are"
+            " withheld from blocks by chance.",
+            rich_help_panel=CLOUDS,
+        ),
+    ] = None,
     cell_size: Annotated[
         float | None,
         typer.Option(
@@ -235,6 +243,8 @@ def train(
 
     for module in ("lightning.pytorch", "torchmetrics", "tensorboard"):
         import_extra(module, "train")
+    for module in ("matplotlib", "plotly"):  # of what it ends with, after minutes or days
+        import_extra(module, "report")
 
     from pointwise.training import processes
     from pointwise.training.relabel import read_names
@@ -270,6 +280,7 @@ def train(
             names=None if names is None else read_names(names),
             network=network,
             features=features,
+            optional=optional,
             cell_size=cell_size,
             block=block,
             size=size,

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pointwise.cloud.scan import Scan
 from pointwise.messages import rounded
 from pointwise.training import processes
 from pointwise.training.augment import Augmentation
@@ -59,6 +60,7 @@ class CloudTraining:
             self.data,
             network=options.network,
             features=_names(options.features),
+            optional=_names(options.optional) or (),
             cell_size=options.cell_size,
             block=options.block,
             rotate=self.rotate,
@@ -85,8 +87,13 @@ class CloudTraining:
             memory=self.memory,
         )
 
-    def evaluate(self, run: Run[Recipe], progress: Callable[[int, int], object]) -> np.ndarray:
-        return evaluate(run, self.data.test, progress)
+    def evaluate(
+        self,
+        run: Run[Recipe],
+        progress: Callable[[int, int], object],
+        seen: Callable[[Scan, np.ndarray, np.ndarray], object],
+    ) -> np.ndarray:
+        return evaluate(run, self.data.test, progress, seen=seen)
 
     def not_counted(self, run: Run[Recipe]) -> dict[str, int]:
         return not_counted(run, self.data.test)
@@ -106,6 +113,11 @@ class CloudTraining:
             *rows,
             ("classes", ", ".join(recipe.classes.names)),
             ("features", ", ".join(recipe.features.names)),
+            *(
+                [("optional", ", ".join(optional))]
+                if (optional := recipe.features.optional)
+                else []
+            ),
             ("cells", f"{run.arguments['cell_size']:g} wide, {cut}"),
             ("unit", recipe.unit or "not stated; taken to be the same for all clouds"),
             ("assumed", "z points up"),

@@ -67,7 +67,10 @@ class ImageTraining:
             seed=self.options.seed,
         )
 
-    def evaluate(self, run: Run[ImageRecipe], progress: Callable[[int, int], object]) -> np.ndarray:
+    def evaluate(
+        self, run: Run[ImageRecipe], progress: Callable[[int, int], object], seen: object
+    ) -> np.ndarray:
+        """``seen`` is of clouds only: a page of images has their scores."""
         return evaluate_images(run, self.data.test, progress)
 
     def not_counted(self, run: Run[ImageRecipe]) -> dict[str, int]:

@@ -13,10 +13,11 @@ from pointwise.cli.network_arguments import network_arguments
 from pointwise.cli.progress import bar, working
 from pointwise.cli.train_clouds import CloudTraining, read_ahead
 from pointwise.cli.train_images import ImageTraining
+from pointwise.report.evaluation import Gallery
 from pointwise.terminal import plain, shown
 from pointwise.training import processes
 from pointwise.training.data_kind import kind_of
-from pointwise.training.evaluate import write_metrics
+from pointwise.training.evaluate import write_metrics, write_page
 from pointwise.training.options import Options
 from pointwise.training.parts import means_over
 from pointwise.training.run import Run, read_run
@@ -27,8 +28,14 @@ if TYPE_CHECKING:
     import numpy as np
     from rich.console import Console
 
+    from pointwise.cloud.scan import Scan
     from pointwise.training.feed import Feed
     from pointwise.training.metrics import Scores
+
+
+Seen = Callable[["Scan", "np.ndarray", "np.ndarray"], object]  # of clouds: what, truth, prediction
+PAGE = "test.html"
+TESTED = "On the test part, which was not learned from"
 
 
 class Training(Protocol):
@@ -42,7 +49,9 @@ class Training(Protocol):
 
     def feed(self, run: Run) -> Feed: ...
 
-    def evaluate(self, run: Run, progress: Callable[[int, int], object]) -> np.ndarray: ...
+    def evaluate(
+        self, run: Run, progress: Callable[[int, int], object], seen: Seen
+    ) -> np.ndarray: ...
 
     def not_counted(self, run: Run) -> dict[str, int]: ...
 
@@ -85,18 +94,22 @@ def run(folder: Path, options: Options, console: Console, *, resume: bool) -> No
             said = f"\nContinue with: pointwise train --resume {shown(folder)}"
             console.print(said, soft_wrap=True)
         raise
+    gallery = Gallery()
     with bar("testing") as advance:
-        matrix = training.evaluate(planned, advance)
+        matrix = training.evaluate(planned, advance, gallery.add)
     if processes.rank() > 0:
         return
     rest = training.not_counted(planned)
     result = write_metrics(planned, matrix, folder, spent=spent, not_counted=rest)
-    console.print(_table(planned, result, training.counted))
+    console.print(score_table(planned, result, training.counted, TESTED))
     if said := means_over(result.counts, planned.recipe.classes.names):
         console.print(shown(said))
     if rest:
         each = "; ".join(f"{count:,} {why}" for why, count in rest.items())
         console.print(f"Of the test part, not counted among these {training.counted}: {each}")
+    title = f"{folder.name}: on its test part"
+    write_page(planned, matrix, rest, gallery, title, folder / PAGE)
+    console.print(f"To see this in a browser: {PAGE}, in the run's folder")
     # Commands to copy are not wrapped.
     purpose, command = training.next_step(folder)
     console.print(f"{spent.steps:,} steps, {spent.seconds:.0f} s of training. {purpose}")
@@ -117,7 +130,7 @@ def _settings(options: Options) -> Settings:
 
 
 _OF_CLOUDS = (
-    *("split", "rooms", "columns", "features", "cell_size", "block", "cache"),
+    *("split", "rooms", "columns", "features", "optional", "cell_size", "block", "cache"),
     *("map", "ignore", "names"),
 )
 _OF_IMAGES = ("size", "width", "flip")
@@ -160,32 +173,23 @@ def _description(training: Training, run: Run, folder: Path, length: str) -> Tab
     return table
 
 
-def _table(run: Run, result: Scores, counted: str) -> Table:
+def score_table(run: Run, result: Scores, counted: str, title: str) -> Table:
+    """The scores of each class, and those of all."""
     areas = counted != "images"  # whose overlap can be measured
-
+    overall = f"{_percent(result.overall_accuracy)}\n{_percent(result.mean_class_accuracy)}"
     table = Table(
-        box=box.SIMPLE_HEAD,
-        title="On the test part, which was not learned from",
-        title_justify="left",
-        title_style="bold",
-        show_footer=True,
+        box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", show_footer=True
     )
-    table.add_column("class", "all", overflow="fold")
+    table.add_column("class", "all\nmean over classes", overflow="fold")
     table.add_column(counted, f"{result.counts.sum():,}", justify="right")
-    table.add_column("accuracy", f"{_percent(result.overall_accuracy)}", justify="right")
+    table.add_column("accuracy", overall, justify="right")
+    table.add_column("precision", "", justify="right")
     if areas:
-        table.add_column("IoU", "", justify="right")
-    for name, count, accuracy, iou in zip(
-        run.recipe.classes.names, result.counts, result.class_accuracy, result.iou, strict=True
-    ):
-        row = shown(name), f"{count:,}", _percent(accuracy), _percent(iou)
+        table.add_column("IoU", f"\n{_percent(result.mean_iou)}", justify="right")
+    values = result.class_accuracy, result.precision, result.iou
+    for name, count, *shares in zip(run.recipe.classes.names, result.counts, *values, strict=True):
+        row = shown(name), f"{count:,}", *map(_percent, shares)
         table.add_row(*row[: len(table.columns)])
-    table.columns[0].footer = "all\nmean over classes"
-    table.columns[
-        2
-    ].footer = f"{_percent(result.overall_accuracy)}\n{_percent(result.mean_class_accuracy)}"
-    if areas:
-        table.columns[3].footer = f"\n{_percent(result.mean_iou)}"
     return table
 
 

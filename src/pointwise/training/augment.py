@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,8 @@ class Augmentation:
 
     ``rotate`` is the largest turn about the vertical, in degrees; ``scale`` the largest change of
     size, as a share; ``jitter`` the standard deviation of noise, in the points' unit; ``drop`` the
-    largest share of points left out; ``blank`` the chance that a block loses its colour.
+    largest share of points left out; ``blank`` the chance that a block loses its colour, and
+    ``withhold`` that it loses an optional feature.
     """
 
     rotate: float = 180.0
@@ -28,6 +30,7 @@ class Augmentation:
     jitter: float = 0.0
     drop: float = 0.2
     blank: float = 0.1
+    withhold: float = 0.3
 
     def kept(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """Draws which of ``count`` points stay: a mask ``[count]``, never empty."""
@@ -50,6 +53,10 @@ class Augmentation:
             noise = rng.standard_normal(points.shape, dtype=np.float32).clip(-3, 3)
             moved += noise * np.float32(self.jitter)
         return moved, turn, scale
+
+    def withheld(self, optional: Sequence[str], rng: np.random.Generator) -> list[str]:
+        """Draws which of the optional features a block does without, each by itself."""
+        return [name for name in optional if rng.random() < self.withhold]
 
     def tint(self, color: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Changes normalised colours ``[N, 3]``: contrast, tint and noise, or no colour at all."""

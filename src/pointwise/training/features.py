@@ -28,13 +28,15 @@ COMPUTED = {"height": 1, "xyz": 3}  # known of any scan: above the ground, and i
 class Features:
     """The names of the features, how many channels each has, and each channel's normalisation.
 
-    A channel is ``(value - centre) / scale``, clipped at ±3.
+    A channel is ``(value - centre) / scale``, clipped at ±3. Those of an ``optional`` feature are 0
+    where a scan lacks it, and, by chance, in training, so that the network learns to do without.
     """
 
     names: tuple[str, ...]
     widths: tuple[int, ...]
     centre: tuple[float, ...]
     scale: tuple[float, ...]
+    optional: tuple[str, ...] = ()
 
     @property
     def channels(self) -> int:
@@ -43,11 +45,18 @@ class Features:
     def check(self, scan: Scan, command: str) -> None:
         """Raises ValueError where the scan lacks a feature, or has it with another width."""
         for name, width in zip(self.names, self.widths, strict=True):
-            if name not in COMPUTED and _width(scan, name) != width:
+            if name in COMPUTED or name in self.lacking(scan):
+                continue
+            if _width(scan, name) != width:
                 raise ValueError(
                     f"{command}: {_named(scan)} must have {name} with {width} value(s) per point;"
-                    f" it has {_fields(scan)}. Choose others when training, with --features"
+                    f" it has {_fields(scan)}. Choose others when training, with --features, or"
+                    " allow that scans lack it, with --optional"
                 )
+
+    def lacking(self, scan: Scan) -> list[str]:
+        """The optional features that a scan does not have."""
+        return [name for name in self.optional if name not in scan.fields]
 
     def values(
         self,
@@ -63,9 +72,16 @@ class Features:
         """The features float32 ``[n, C]`` of the points ``index``, whose place in the block is
         ``local [n, 3]``; ``turn`` and ``scale`` are what the augmentation did to the block."""
         out = np.empty((len(index), self.channels), dtype=np.float32)
+        absent = set(self.lacking(scan))
+        if augmentation is not None and rng is not None:
+            absent.update(augmentation.withheld(self.optional, rng))
         start = 0
         for name, width in zip(self.names, self.widths, strict=True):
             channels = slice(start, start + width)
+            start += width
+            if name in absent:
+                out[:, channels] = 0
+                continue
             raw = _raw(scan, name, index, local, ground)
             if name == "height":
                 raw = raw * scale
@@ -76,14 +92,21 @@ class Features:
             out[:, channels] /= np.array(self.scale[channels], dtype=np.float32)
             if name == "color" and augmentation is not None and rng is not None:
                 out[:, channels] = augmentation.tint(out[:, channels], rng)
-            start += width
         np.nan_to_num(out, copy=False, nan=0.0)
         return np.clip(out, -3, 3, out=out)
 
 
-def default_features(scans: Sequence[Scan], task: str) -> tuple[str, ...]:
-    """The fields of ``FIELDS`` that all scans have, the height, and for whole clouds the shape."""
-    common = [name for name in FIELDS if all(name in scan.fields for scan in scans)]
+def default_features(
+    scans: Sequence[Scan], task: str, optional: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """The fields of ``FIELDS`` that all scans have, the height, and for whole clouds the shape.
+
+    Those that are ``optional`` need not be in all of the scans, nor among ``FIELDS``.
+    """
+    known = [*FIELDS, *(name for name in optional if name not in FIELDS)]
+    common = [
+        name for name in known if name in optional or all(name in scan.fields for scan in scans)
+    ]
     return (*common, "height", *(["xyz"] if task == "classification" else []))
 
 
@@ -106,21 +129,43 @@ def constant_fields(scans: Sequence[Scan]) -> dict[str, str]:
     return found
 
 
+def left_out(names: Sequence[str], scans: Sequence[Scan]) -> list[str]:
+    """A line for each of ``FIELDS`` that is not among ``names``, since only some scans have it."""
+    lines = []
+    for name in FIELDS:
+        without = [scan for scan in scans if name not in scan.fields]
+        if name not in names and 0 < len(without) < len(scans):
+            such = f"such as {_named(without[0])}"
+            lines.append(
+                f"left out: {name}, which {len(without):,} of {len(scans):,} clouds lack, {such};"
+                f" --optional {name} takes it from the others"
+            )
+    return lines
+
+
 def fit_features(
-    names: Sequence[str], scans: Sequence[Scan], *, seed: int = 0, radius: float = 1.0
+    names: Sequence[str],
+    scans: Sequence[Scan],
+    *,
+    seed: int = 0,
+    radius: float = 1.0,
+    optional: Sequence[str] = (),
 ) -> Features:
     """Normalises by median and by the range that holds nine tenths of the values of ``scans``.
 
     Directions (``normal``) stay as they are; ``xyz`` is divided by ``radius``, the same along all
     axes, so that a turned cloud is the same cloud. Raises ValueError for a name that not all scans
-    have.
+    have; of one that is ``optional``, that none has.
     """
-    _check_names(names, scans)
+    _check_optional(optional, names, scans)
+    _check_names(names, scans, optional)
     rng = np.random.default_rng(seed)
-    used = [scans[i] for i in rng.permutation(len(scans))[:64]]
+    order = rng.permutation(len(scans))
     widths, centre, scale = [], [], []
     for name in names:
-        width = COMPUTED.get(name) or _width(scans[0], name)
+        having = [scans[i] for i in order if name in COMPUTED or name in scans[i].fields]
+        used = having[:64]
+        width = COMPUTED.get(name) or _width(used[0], name)
         if name in ("normal", "xyz"):
             middle, spread = np.zeros(width), np.full(width, radius if name == "xyz" else 1.0)
         else:
@@ -128,24 +173,50 @@ def fit_features(
         widths.append(width)
         centre += middle.tolist()
         scale += spread.tolist()
-    return Features(tuple(names), tuple(widths), tuple(centre), tuple(scale))
+    return Features(tuple(names), tuple(widths), tuple(centre), tuple(scale), tuple(optional))
 
 
-def _check_names(names: Sequence[str], scans: Sequence[Scan]) -> None:
+def _check_optional(optional: Sequence[str], names: Sequence[str], scans: Sequence[Scan]) -> None:
+    for name in optional:
+        if name in COMPUTED:
+            raise ValueError(
+                f"train: --optional {name} needs not be said: it is computed, of any scan"
+            )
+        if name not in names:
+            raise ValueError(
+                f"train: --optional {name} is not among the features, {', '.join(names)}; name it"
+                " in --features too"
+            )
+        if not any(name in scan.fields for scan in scans):
+            raise ValueError(
+                f"train: --optional {name}: no cloud to learn from has it; {_named(scans[0])} has"
+                f" {_fields(scans[0])}"
+            )
+    if optional and len(optional) == len(names):
+        raise ValueError(
+            "train: --optional must leave one of the --features, such as height, which any scan has"
+        )
+
+
+def _check_names(names: Sequence[str], scans: Sequence[Scan], optional: Sequence[str]) -> None:
     if not names:
         raise ValueError("train: --features must name at least one feature, such as height")
     for name in names:
         if name in COMPUTED:
             continue
+        having = [scan for scan in scans if name in scan.fields]
         for scan in scans:
-            if name not in scan.fields:
+            if name not in scan.fields and name not in optional:
+                rest = f". With --optional {name}, clouds may lack it" if having else ""
                 raise ValueError(
-                    f"train: {_named(scan)} has no feature {name!r}; it has {_fields(scan)}"
+                    f"train: {_named(scan)} has no feature {name!r}; it has {_fields(scan)}{rest}"
                 )
-            if _width(scan, name) != _width(scans[0], name):
+        for scan in having:
+            if _width(scan, name) != _width(having[0], name):
                 raise ValueError(
                     f"train: {name!r} has {_width(scan, name)} value(s) per point in {_named(scan)}"
-                    f" and {_width(scans[0], name)} in {_named(scans[0])}; choose other --features"
+                    f" and {_width(having[0], name)} in {_named(having[0])}; choose other"
+                    " --features"
                 )
 
 

@@ -192,3 +192,26 @@ def _logits(run: Run, samples: Sequence[Sample]) -> torch.Tensor:
     run.network.eval()
     inputs = (part.to(run.device) for part in pack(samples).inputs)
     return run.network(*inputs).float().cpu()
+
+
+def label_probabilities(
+    run: Run, scan: Scan, votes: int = VOTES
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields ``(index [n], probabilities [n, classes])`` of a scan's points, block by block.
+
+    Every point is in one block; its class by ``label_scan`` is the likeliest.
+    """
+    prepared = run.recipe.prepare(scan)
+    cube = prepared.cube
+    order = np.arange(0) if cube is None else np.argsort(cube, kind="stable")
+    first = np.searchsorted(order if cube is None else cube[order], np.arange(len(prepared.scan)))
+    for index, core in cut(run.recipe, prepared):
+        kept = index[core]
+        probabilities = _mean_of_votes(run, prepared, index, votes)[torch.from_numpy(core)].numpy()
+        if cube is None:
+            yield kept, probabilities
+            continue
+        count = np.append(first, len(order))[kept + 1] - first[kept]  # original points of each
+        begin = np.repeat(first[kept] - np.cumsum(count) + count, count)
+        row = np.repeat(np.arange(len(kept)), count)
+        yield order[begin + np.arange(len(row))], probabilities[row]

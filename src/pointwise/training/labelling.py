@@ -74,6 +74,10 @@ def label_file(run: Run, job: Job, how: How, progress: Progress | None = None) -
     scan = read_scan(job.source, columns=how.columns)
     if said := set_aside(scan):
         warnings.warn(said, stacklevel=2)
+    if without := run.recipe.features.lacking(scan):
+        warnings.warn(
+            f"{job.source} has no {' and no '.join(without)}; it is labelled without", stacklevel=2
+        )
     if CONFIDENCE in scan.fields and not how.confidence:
         warnings.warn(
             f"{job.source}: its field {CONFIDENCE!r} stays as it is; --confidence writes that of"

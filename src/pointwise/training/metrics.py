@@ -14,7 +14,8 @@ class Scores:
     overall_accuracy: float
     mean_class_accuracy: float  # over the classes that occur
     mean_iou: float  # over the classes that occur
-    class_accuracy: np.ndarray  # [K]
+    class_accuracy: np.ndarray  # [K], the recall
+    precision: np.ndarray  # [K]; NaN where a class was never predicted
     iou: np.ndarray  # [K]
     counts: np.ndarray  # [K] how many points or clouds truly have the class
 
@@ -26,15 +27,17 @@ def scores(matrix: np.ndarray) -> Scores:
     present = counts > 0
     if not present.any():
         nothing = np.full(len(matrix), np.nan)
-        return Scores(np.nan, np.nan, np.nan, nothing, nothing, counts.astype(np.int64))
+        return Scores(np.nan, np.nan, np.nan, nothing, nothing, nothing, counts.astype(np.int64))
     with np.errstate(invalid="ignore"):
         accuracy = np.where(present, right / counts, np.nan)
+        precision = right / matrix.sum(axis=0)
         iou = np.where(present, right / (counts + matrix.sum(axis=0) - right), np.nan)
     return Scores(
         overall_accuracy=float(right.sum() / counts.sum()),
         mean_class_accuracy=float(accuracy[present].mean()),
         mean_iou=float(iou[present].mean()),
         class_accuracy=accuracy,
+        precision=precision,
         iou=iou,
         counts=counts.astype(np.int64),
     )

@@ -26,6 +26,7 @@ class Options:
     names: dict[str, str] | None = None  # of codes, as the file said them
     network: str | None = None
     features: str | None = None
+    optional: str | None = None
     cell_size: float | None = None
     block: float | None = None
     size: int | None = None

@@ -12,7 +12,12 @@ from pointwise.cloud.extent import find_extent
 from pointwise.cloud.scan import Scan
 from pointwise.cloud.units import usual_unit
 from pointwise.training.classes import find_classes
-from pointwise.training.features import constant_fields, default_features, fit_features
+from pointwise.training.features import (
+    constant_fields,
+    default_features,
+    fit_features,
+    left_out,
+)
 from pointwise.training.ground import side_of
 from pointwise.training.recipe import Recipe, sizes_differ, to_unit_sphere
 from pointwise.training.run import Run, build_network
@@ -32,6 +37,7 @@ def plan(
     *,
     network: str | None = None,
     features: Sequence[str] | None = None,
+    optional: Sequence[str] = (),
     cell_size: float | None = None,
     block: float | None = None,
     rotate: float = 180.0,
@@ -44,8 +50,8 @@ def plan(
 
     Whatever is not given follows from the data: the features all scans have, a cell size of a few
     times the spacing, blocks of some 60,000 points. ``arguments`` are for the network's class,
-    beside those that the data decide. ``options`` are kept with the run. Raises ValueError where
-    something given does not fit the data.
+    beside those that the data decide. Scans may lack features that are ``optional``. ``options``
+    are kept with the run. Raises ValueError where something given does not fit the data.
     """
     for option, value in (("--cell-size", cell_size), ("--block", block)):
         if value is not None and not value > 0:
@@ -65,14 +71,19 @@ def plan(
         block = default_block(
             _sample(scans, spacing, memory), points=BLOCK_POINTS, most=MOST_POINTS
         )
+    # Of all parts: what a test cloud lacks would else be found after the training.
+    everything = [*data.train, *data.validation, *data.test]
     constant = constant_fields(scans)
-    names = tuple(features or (n for n in default_features(scans, data.task) if n not in constant))
+    usual = default_features(everything, data.task, optional)
+    names = tuple(features or (name for name in usual if name not in constant))
+    notes = [*data.notes, *_of_constants(constant, names)]
+    notes += [] if features else left_out([*names, *constant], everything)
     extents = [np.ptp(find_extent(scan.points).kept, axis=0) for scan in scans]
     radius = float(np.median([extent.max() / 2 for extent in extents])) or 1.0
     recipe = Recipe(
         task=data.task,
         classes=classes,
-        features=fit_features(names, scans, seed=seed, radius=radius),
+        features=fit_features(names, scans, seed=seed, radius=radius, optional=optional),
         block=block,
         margin=block / 8,
         most=CLOUD_POINTS if classification else MOST_POINTS,
@@ -83,6 +94,8 @@ def plan(
         relabelling=data.relabelling,
         unit=usual_unit(scans),
     )
+    for scan in everything:
+        recipe.features.check(scan, "train")
     made = with_arguments(
         {
             "in_channels": recipe.features.channels,
@@ -92,7 +105,6 @@ def plan(
         arguments or {},
     )
     torch.manual_seed(seed)  # of the weights that build_network draws
-    notes = [*data.notes, *_of_constants(constant, names)]
     return Run(recipe, build_network(name, made), made, options or {}, notes=notes)
 
 

@@ -94,6 +94,7 @@ RANKS = Requirement(
 
 CLASSES = {"codes": CODES, "names": NAMES}
 FEATURES = {"names": SOME_TEXTS, "widths": COUNTS, "centre": NUMBERS, "scale": POSITIVES}
+MAY_FEATURES = {"optional": TEXTS}
 CLOUDS = {
     "task": TEXT,
     "classes": OBJECT,
@@ -128,6 +129,7 @@ OPTIONS = {
     "network": TEXT.or_null(),
     "set": TEXTS.or_null(),
     "features": TEXT.or_null(),
+    "optional": TEXT.or_null(),
     "cell_size": POSITIVE.or_null(),
     "block": POSITIVE.or_null(),
     "size": COUNT.or_null(),
@@ -206,7 +208,10 @@ def check_recipe(recipe: dict[str, Any], *, images: bool) -> None:
         check_lengths("recipe.", recipe, std=channels)
         return
     features = recipe["features"]
-    check(features, FEATURES, under="recipe.features.")
+    check(features, FEATURES, MAY_FEATURES, under="recipe.features.")
+    for name in features.get("optional", ()):
+        if name not in features["names"]:
+            raise ValueError(f"recipe.features.optional has {name!r}, which is not among the names")
     check_lengths("recipe.features.", features, widths=len(features["names"]))
     channels = sum(features["widths"])
     check_lengths("recipe.features.", features, centre=channels, scale=channels)

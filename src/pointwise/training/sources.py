@@ -12,6 +12,7 @@ import numpy as np
 from pointwise.cloud.extent import set_aside
 from pointwise.cloud.scan import Scan
 from pointwise.cloud.units import in_unit, usual_unit
+from pointwise.messages import shortened
 from pointwise.training.classes import codes_of, count_classes, name_classes
 from pointwise.training.conventions import conventions, units_of
 from pointwise.training.parts import doubts, without_validation
@@ -161,11 +162,37 @@ def files_of(path: Path) -> list[Path]:
         and not file.name.startswith(".")
         and not rooms.intersection(file.parents)
     ]
+    files = _without_notes(files)
     if not files and not rooms:
         raise ValueError(
             f"{path} holds no readable file; readable are {', '.join(sorted(SUFFIXES))}"
         )
     return sorted([*files, *rooms])
+
+
+def _without_notes(files: list[Path]) -> list[Path]:
+    """The files without text that is about the data beside it, in a line that names it.
+
+    ``shape_names.txt`` of ModelNet40, ``Area_1_alignmentAngle.txt`` of S3DIS, KITTI's
+    ``calib.txt``.
+    """
+    folders = {file.parent for file in files if file.suffix.lower() == ".txt"}
+    noted = {folder for folder in folders if _holds_a_data_set(folder)}
+    notes = {file for file in files if file.suffix.lower() == ".txt" and file.parent in noted}
+    if notes:
+        names = ", ".join(sorted({file.name for file in notes}))
+        warnings.warn(f"taken for notes, not for clouds: {shortened(names)}", stacklevel=3)
+    return [file for file in files if file not in notes]
+
+
+def _holds_a_data_set(folder: Path) -> bool:
+    """Whether a folder directly holds HDF5, rooms of S3DIS, or KITTI's sweeps."""
+    return any(
+        each.suffix.lower() in (".h5", ".hdf5")
+        or each.name == "velodyne"
+        or (each / "Annotations").is_dir()
+        for each in folder.iterdir()
+    )
 
 
 def read_clouds(file: Path, columns: str | None = None) -> list[Scan]:
@@ -194,7 +221,7 @@ def _rooms(
     counts = {
         "train": count,
         "validation": max(4, count // 8),
-        "test": max(8, round(count * held_out / (1 - held_out))),
+        "test": _test_count(count, held_out),
     }
     found: dict[str, list[Scan]] = {}
     done, total = 0, sum(counts.values())
@@ -206,6 +233,25 @@ def _rooms(
                 progress(f"room {done} of {total}")
             found[part].append(memory.scan(room(number)))
     return found
+
+
+def test_rooms(count: int, held_out: float, seed: int) -> list[Scan]:
+    """The rooms that a training on ``count`` rooms is tested on."""
+    from pointwise.rooms import rooms
+
+    return rooms(_test_count(count, held_out), split="test", seed=seed)
+
+
+def _test_count(count: int, held_out: float) -> int:
+    return max(8, round(count * held_out / (1 - held_out)))
+
+
+def read_by_folder(
+    path: Path, progress: Callable[[str], object] | None = None, columns: str | None = None
+) -> list[Scan]:
+    """All clouds at ``path``, whatever part they are of; without labels, folders are classes."""
+    found = _read_all(path, progress, {}, columns, MEMORY)
+    return [scan for scans in found.values() for scan in scans]
 
 
 def _read_all(

@@ -27,7 +27,16 @@ NORMALS = (
     ("normal_x", "normal_y", "normal_z"),
     ("normalx", "normaly", "normalz"),
 )
-LABELS = ("label", "labels", "class", "classification", "class_id", "semantic", "semantic_label")
+LABELS = (
+    "label",
+    "labels",
+    "class",
+    "classification",
+    "class_id",
+    "semantic",
+    "semantic_label",
+    "sem_class",
+)
 RESERVED = ("color", "normal", "intensity")
 _SINGLE = ("intensity", *(name for names in (*COLORS, *NORMALS) for name in names))
 

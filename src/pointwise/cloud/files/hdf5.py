@@ -14,6 +14,10 @@ from pointwise.cloud.files.unpack import check_unpacked
 from pointwise.cloud.scan import Scan
 from pointwise.extras import import_extra
 
+SCAN_OBJECTS = (
+    "bag", "bin", "box", "cabinet", "chair", "desk", "display", "door",
+    "shelf", "table", "bed", "pillow", "sink", "sofa", "toilet",
+)  # fmt: skip
 _LABELS = ("pid", "labels", "seg", "label")  # of points; the first goes before the others
 
 
@@ -22,7 +26,8 @@ def read(path: Path) -> list[Scan]:
 
     ``label [n]`` or ``[n, 1]`` labels whole clouds; ``pid [n, P]``, ``labels``, ``seg`` or
     ``label [n, P]`` points, the first of them that is there; other arrays ``[n, P]`` or
-    ``[n, P, K]`` are fields. Class names come from ``shape_names.txt`` beside the file. Of S3DIS,
+    ``[n, P, K]`` are fields. Class names come from ``shape_names.txt`` beside the file, and of
+    ScanObjectNN, which has none, from the name of the file (``…_objectdataset…``). Of S3DIS,
     ``room_position`` is the place in the room (0 to 1), and the group is the area where
     ``room_filelist.txt`` lies beside.
     """
@@ -122,6 +127,8 @@ def _labels(
         return label, labels, dict(CLASSES)
     if label is not None and names.is_file():
         return label, labels, dict(enumerate(names.read_text(encoding="utf-8").split()))
+    if label is not None and "objectdataset" in path.stem and label.max() < len(SCAN_OBJECTS):
+        return label, labels, dict(enumerate(SCAN_OBJECTS))
     return label, labels, {}
 
 

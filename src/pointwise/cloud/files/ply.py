@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pointwise.atomic import replacing
+from pointwise.cloud.files import dales
 from pointwise.cloud.files.columns import (
     columns_from_fields,
     find_column,
@@ -48,6 +49,8 @@ def read(path: Path) -> list[Scan]:
     scan = scan_from_columns(columns)
     matches = [match for each in header.comments if (match := _CLASS_COMMENT.fullmatch(each))]
     scan.classes = {int(match[1]): match[2] for match in matches}
+    if set(columns) >= dales.MARKS and not scan.classes and scan.labels is not None:
+        scan = dales.with_classes(scan)
     return [scan]
 
 

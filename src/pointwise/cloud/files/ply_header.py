@@ -56,6 +56,12 @@ class Header:
     def vertices(self) -> Element:
         named = {element.name: element for element in self.elements}
         found = next((named[name] for name in _VERTICES if name in named), None)
+        if (
+            found is None
+            and len(self.elements) == 1
+            and {"x", "y", "z"} <= set(self.elements[0].properties)
+        ):
+            return self.elements[0]  # of DALES Objects, where it is called "testing"
         if found is None:
             raise ValueError("no element 'vertex', which holds the points of a PLY file")
         return found
