@@ -13,6 +13,7 @@ import torch
 from torch import fx
 
 from pointwise.acceleration import vocabulary
+from pointwise.acceleration.chains import chains
 from pointwise.acceleration.graph import Node, call, replace, same, shape
 from pointwise.acceleration.lines import images_for_lines
 from pointwise.convolution.problem import is_depthwise
@@ -38,6 +39,8 @@ def fuse(graph: fx.Graph, constants: set[Node]) -> None:
         if handler is not None and node not in fixed:
             handler(graph, node, fixed)
     excitations(graph, fixed)
+    graph.eliminate_dead_code()
+    chains(graph, fixed)
     graph.eliminate_dead_code()
 
 

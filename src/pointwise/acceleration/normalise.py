@@ -29,7 +29,7 @@ def normalise(graph: fx.Graph) -> None:
         if rewrite is None or not _is_ours(node):
             continue
         with graph.inserting_before(node):
-            new = rewrite(graph, node, *_arguments(node))
+            new = rewrite(graph, node, *arguments_of(node))
         if new is not None:
             replace(graph, node, new)
     graph.eliminate_dead_code()
@@ -45,7 +45,7 @@ def _is_ours(node: Node) -> bool:
     )
 
 
-def _arguments(node: Node) -> list[Any]:
+def arguments_of(node: Node) -> list[Any]:
     """All arguments in the order of the schema, with its defaults."""
     target = node.target
     if not isinstance(target, torch._ops.OpOverload):
@@ -388,7 +388,7 @@ def _slice(graph, node, x, dim, start, end, step):
     """Of all there is, and of what has just been written there, nothing is left to do."""
     whole = shape(x)
     if x.target is aten.slice_scatter.default:
-        _, source, *where = _arguments(x)
+        _, source, *where = arguments_of(x)
         if [str(part) for part in where] == [str(part) for part in (dim, start, end, step)]:
             return source
     if whole is None or start not in (0, None) or step != 1:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from pointwise.acceleration import lower_convolutions, lower_int8, lower_pixels
+from pointwise.acceleration import lower_chains, lower_convolutions, lower_int8, lower_pixels
 from pointwise.acceleration.buffers import (
     Buffer,
     Value,
@@ -35,7 +35,8 @@ aten = torch.ops.aten
 _FOREVER = 1 << 60
 PLAIN = "PyTorch's own"  # why a call that no kernel knows is none
 
-LOWERINGS = {**lower_convolutions.LOWERINGS, **lower_pixels.LOWERINGS, **lower_int8.LOWERINGS}
+LOWERINGS = {**lower_convolutions.LOWERINGS, **lower_pixels.LOWERINGS, **lower_chains.LOWERINGS,
+             **lower_int8.LOWERINGS}  # fmt: skip
 
 
 # What a plan, which lays tensors out as it likes, would answer otherwise.

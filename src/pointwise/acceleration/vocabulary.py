@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pointwise.acceleration import vocabulary_int8
 from pointwise.convolution.epilogue import finish
+from pointwise.convolution.steps import Step, run
 
 
 def conv(
@@ -67,6 +68,11 @@ def affine(x: Tensor, factor: Tensor, shift: Tensor, activation: str) -> Tensor:
     """``activation(x · factor + shift)`` with one ``factor [C]`` and ``shift [C]`` a channel."""
     shape = (1, -1, *[1] * (x.dim() - 2))
     return finish(x * factor.view(shape) + shift.view(shape), None, activation)
+
+
+def chain(inputs: Sequence[Tensor], steps: Sequence[Step]) -> Tensor:
+    """What is done to numbers one after another (``convolution/steps.py``); inputs broadcast."""
+    return run(inputs, steps)
 
 
 def mean(x: Tensor, keep: bool) -> Tensor:
@@ -234,7 +240,7 @@ def as_kernel(weight: Tensor) -> Tensor:
 FUNCTIONS = {
     function.__name__: function
     for function in (
-        conv, linear, activate, add, multiply, scale, affine, mean, max_pool, avg_pool, join,
+        conv, linear, activate, add, multiply, scale, affine, chain, mean, max_pool, avg_pool, join,
         squeeze_excite, layer_norm, channel_norm, norm_factor, norm_shift, as_type, scaled_weight,
         shifted_bias, scaled_bias, merged_weight, merged_bias, norm_weight, phases_weight,
         phases_bias, as_kernel,
