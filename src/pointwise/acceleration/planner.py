@@ -14,7 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from pointwise.acceleration import lower_chains, lower_convolutions, lower_int8, lower_pixels
+from pointwise.acceleration import (
+    lower_chains,
+    lower_convolutions,
+    lower_int8,
+    lower_pixels,
+    lower_reductions,
+)
 from pointwise.acceleration.buffers import (
     Buffer,
     Value,
@@ -36,7 +42,7 @@ _FOREVER = 1 << 60
 PLAIN = "PyTorch's own"  # why a call that no kernel knows is none
 
 LOWERINGS = {**lower_convolutions.LOWERINGS, **lower_pixels.LOWERINGS, **lower_chains.LOWERINGS,
-             **lower_int8.LOWERINGS}  # fmt: skip
+             **lower_reductions.LOWERINGS, **lower_int8.LOWERINGS}  # fmt: skip
 
 
 # What a plan, which lays tensors out as it likes, would answer otherwise.
@@ -102,10 +108,12 @@ class Planner(Builder):
         lowered = LOWERINGS.get(node.target)
         why = PLAIN
         if lowered is not None:
+            before = len(self.steps)
             found = lowered(self, node, *(self._map(part, self._operand) for part in node.args))
             if not isinstance(found, str):
                 self.env[node] = found
-                self._note(node)
+                if len(self.steps) > before or isinstance(found, Deferred):  # no view
+                    self._note(node)
                 return
             why = found
         self._plain(node, why)

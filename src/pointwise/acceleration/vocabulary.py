@@ -6,7 +6,7 @@ that they can, and as they stand here where they cannot.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -78,6 +78,39 @@ def chain(inputs: Sequence[Tensor], steps: Sequence[Step]) -> Tensor:
 def mean(x: Tensor, keep: bool) -> Tensor:
     """The mean over each image."""
     return x.mean((2, 3), keepdim=keep)
+
+
+def reduce(x: Tensor, name: str, dims: Sequence[int], keep: bool) -> Tensor:
+    """The sum, mean, norm (the root of the sum of squares), amax or amin over dimensions."""
+    if name == "norm":
+        return torch.linalg.vector_norm(x, 2, list(dims), keep)
+    function: Callable = {"sum": torch.sum, "mean": torch.mean, "amax": torch.amax,
+                          "amin": torch.amin}[name]  # fmt: skip
+    return function(x, list(dims), keep)
+
+
+def softmax(x: Tensor, dim: int) -> Tensor:
+    return x.softmax(dim)
+
+
+def norm_terms(
+    x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Tensor:
+    """What a group norm of ``x [N, C, H, W]`` multiplies with, and what it adds: ``[N, 2, C, 1,
+    1]``, of each channel of each image."""
+    images, channels = x.shape[:2]
+    variance, mean = torch.var_mean(x.reshape(images, groups, -1), -1, correction=0)
+    each = channels // groups
+    factor = torch.rsqrt(variance + eps).repeat_interleave(each, 1)
+    factor = factor if weight is None else factor * weight
+    shift = -mean.repeat_interleave(each, 1) * factor
+    shift = shift if bias is None else shift + bias
+    return torch.stack((factor, shift), 1)[..., None, None]
+
+
+def part(x: Tensor, place: int) -> Tensor:
+    """One of several that lie behind one another in dimension 1."""
+    return x.select(1, place)
 
 
 def squeeze_excite(
@@ -240,7 +273,8 @@ def as_kernel(weight: Tensor) -> Tensor:
 FUNCTIONS = {
     function.__name__: function
     for function in (
-        conv, linear, activate, add, multiply, scale, affine, chain, mean, max_pool, avg_pool, join,
+        conv, linear, activate, add, multiply, scale, affine, chain, reduce,
+        softmax, norm_terms, part, mean, max_pool, avg_pool, join,
         squeeze_excite, layer_norm, channel_norm, norm_factor, norm_shift, as_type, scaled_weight,
         shifted_bias, scaled_bias, merged_weight, merged_bias, norm_weight, phases_weight,
         phases_bias, as_kernel,
