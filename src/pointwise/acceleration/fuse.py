@@ -514,6 +514,21 @@ def _is_norm_beside(other: Any, main: Node, node: Node, fixed: set[Node]) -> boo
     )
 
 
+def _shuffle_results(graph: fx.Graph, node: Node, fixed: set[Node]) -> None:
+    """Channels in another order: made in that order."""
+    x, groups = node.args
+    if not (_is_alone(x, node) and x.target is vocabulary.conv and x.args[7] == 1):
+        return
+    if x.args[_RESIDUAL] is not None or not {x.args[1], x.args[2]} - {None} <= fixed:
+        return
+    with graph.inserting_before(node):
+        rows = [row and call(graph, vocabulary.shuffled_rows, (row, groups), row)
+                for row in x.args[1:3]]  # fmt: skip
+        new = call(graph, x.target, (x.args[0], *rows, *x.args[3:]), node)
+    fixed.update(row for row in rows if row is not None)
+    _swap(graph, node, x, new)
+
+
 _HANDLERS: dict[Any, Callable[[fx.Graph, fx.Node, set[Node]], None]] = {
     vocabulary.conv: _take_padding,
     vocabulary.affine: _fold_affine,
@@ -522,4 +537,5 @@ _HANDLERS: dict[Any, Callable[[fx.Graph, fx.Node, set[Node]], None]] = {
     vocabulary.activate: _take_activation,
     vocabulary.add: _take_sum,
     aten.slice.Tensor: _take_end,
+    vocabulary.shuffle: _shuffle_results,
 }

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from pointwise.acceleration import vocabulary
-from pointwise.acceleration.buffers import Value, is_pixels, order_of, strides_of
+from pointwise.acceleration.buffers import Value, are_parts, order_of, strides_of
 from pointwise.acceleration.builder import Builder, Constant, Found, why_not
 from pointwise.convolution import epilogue
 from pointwise.convolution.steps import Step, check
@@ -60,7 +60,7 @@ def _why_not(step: Step, values: Sequence[Value]) -> str | None:
 def _order(values: Sequence[Value], shape: torch.Size) -> tuple[int, ...]:
     """The result's dimensions from the outermost to the innermost, as most of what is read has."""
     whole = [x.fake for x in values if x.shape == shape]
-    if len(shape) == 4 and (not whole or any(map(is_pixels, whole))):
+    if len(shape) == 4 and (not whole or any(map(are_parts, whole))):
         return (0, 2, 3, 1)
     for fake in whole:
         order = order_of(fake.stride(), fake.shape)

@@ -70,10 +70,12 @@ def _norm_terms(plan: Builder, node: fx.Node, x: Any, groups: int, weight: Any, 
     if why:
         return why
     images, channels, height, width = x.shape
-    rows = [None if row is None else row.contiguous() for row in map(plan.fixed, (weight, bias))]
-    if any(row is not None and row.dtype != x.dtype for row in rows):
+    gain, shift = (None if row is None else row.contiguous()
+                   for row in map(plan.fixed, (weight, bias)))  # fmt: skip
+    given = [row for row in (gain, shift) if row is not None]
+    if any(row.dtype != x.dtype for row in given):
         return "factors of another type"
-    if channels % groups or any(row is not None and row.numel() != channels for row in rows):
+    if channels % groups or any(row.numel() != channels for row in given):
         return "its groups do not fit"  # and PyTorch says so
     x = plan.as_pixels(x)
     moments = plan.room((images, 2, channels), strides_of((images, 2, channels), range(3)), x.dtype)
@@ -81,14 +83,15 @@ def _norm_terms(plan: Builder, node: fx.Node, x: Any, groups: int, weight: Any, 
     shape = (images, 2, channels, 1, 1)
     out = plan.room(shape, strides_of(shape, range(5)), x.dtype)
     return plan.emit(
-        lambda: group_norm.terms(plan.real(moments), plan.real(out), height * width, groups, *rows,
-                                 eps),
+        lambda: group_norm.terms(plan.real(moments), plan.real(out), height * width, groups, gain,
+                                 shift, eps),
         [moments], out)  # fmt: skip
 
 
 def _part(plan: Builder, node: fx.Node, x: Any, place: int) -> Found:
     if not isinstance(x, Value):
         return "an operand is a constant"
+    x.buffer.is_rigid = True
     return Value(x.fake.select(1, place), x.buffer)
 
 

@@ -141,7 +141,9 @@ def _run(plan: Planner, head: Head) -> MicroBatches:
     first, plan.env[head.input] = len(plan.steps), some
     for node in plan.graph.nodes:
         if node in head.nodes:
+            plan.joins_by_copy = node is head.last
             plan.call(node)
+    plan.joins_by_copy = False
     plan.env[head.input], one = given, plan.env[head.last]
     if not _is_image(one) or any(isinstance(step, PlainCall) for step in plan.steps[first:]):
         raise Unlike
@@ -151,5 +153,6 @@ def _run(plan: Planner, head: Head) -> MicroBatches:
     # What goes in and comes out is needed by every micro-batch.
     out.buffer.size *= head.count
     out.buffer.born, whole.buffer.dies = first, end - 1
+    out.buffer.is_rigid = whole.buffer.is_rigid = True
     plan.env[head.last] = out
     return MicroBatches(first, end, head.count, {some: whole, one: out})

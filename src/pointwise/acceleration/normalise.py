@@ -15,7 +15,7 @@ import pointwise.operators  # noqa: F401  (registers torch.ops.pointwise)
 from pointwise.acceleration import vocabulary
 from pointwise.acceleration.graph import Node, call, replace, same, shape
 from pointwise.acceleration.lines import lowered, raised
-from pointwise.acceleration.transposed import transposed
+from pointwise.acceleration.transposed import between, transposed
 from pointwise.convolution.epilogue import ACTIVATIONS, LEAKS
 from pointwise.engine.cpu.by_dtype import ZEROS
 
@@ -263,15 +263,14 @@ def _instance_norm(graph, node, x, weight, bias, mean, variance, own, _, eps, __
 def _norm_of_each_image(graph, node, x, weight, bias, training, _, eps):
     """An instance norm as AOTAutograd says it: batch norm of ``[1, N · C, H, W]``, without any
     statistics but those of the batch."""
-    views = (aten.view.default, aten._unsafe_view.default, aten.reshape.default)
     (first, *more) = [user for user in node.users if user.users] or [None]
-    if x.target not in views or not training or more or first.args[1] != 0:
+    if x.target not in _VIEWS or not training or more or first.args[1] != 0:
         return
     image, ends = x.args[0], list(first.users)
-    channels = (shape(image) or (0, 0))[1]
+    channels = shape(image)[1] if shape(image) else None
     if not same(shape(x)[:1], (1,)) or type(channels) is not int:
         return
-    if not all(end.target in views and same(shape(end), shape(image)) for end in ends):
+    if not all(end.target in _VIEWS and same(shape(end), shape(image)) for end in ends):
         return
     rows = [_before_repeat(row) for row in (weight, bias)]
     if any(row is not None and not same(shape(row), (channels,)) for row in rows):
@@ -406,9 +405,9 @@ def _as_strided(graph, node, x, sizes, strides, offset):
 
 
 def _mean(graph, node, x, dims, keep, dtype):
-    if len(shape(x) or ()) == 4 and dtype is None and dims is not None:
-        if sorted(dim % 4 for dim in dims) == [2, 3]:
-            return call(graph, vocabulary.mean, (x, keep), node)
+    is_image = len(shape(x) or ()) == 4 and dtype is None and dims is not None
+    if is_image and sorted(dim % 4 for dim in dims) == [2, 3]:
+        return call(graph, vocabulary.mean, (x, keep), node)
     return _reduced("mean")(graph, node, x, dims, keep, dtype)
 
 
@@ -465,10 +464,16 @@ def _avg_pool(graph, node, x, kernel, stride, padding, ceil, with_padding, divis
     return call(graph, vocabulary.avg_pool, (x, *found, ceil, with_padding, divisor), node)
 
 
+_PADS = {"reflect": aten.reflection_pad2d.default, "replicate": aten.replication_pad2d.default}
+
+
 def _pad(graph, node, x, edges, mode, value):
     """Numbers around an image, under the name that the next convolution looks for."""
-    if mode != "constant" or not all(type(edge) is int for edge in edges):
+    if not all(type(edge) is int for edge in edges):
         return None
+    if mode != "constant":
+        known = _PADS.get(mode) if len(edges) == len(shape(x) or ()) == 4 else None
+        return known and call(graph, known, (x, edges), node)
     if not any(edges):
         return x
     return call(graph, aten.constant_pad_nd.default, (x, edges, value or 0), node)
@@ -490,6 +495,52 @@ def _slice(graph, node, x, dim, start, end, step):
     ends = end is None or (type(end) is int and end == sys.maxsize)
     size = whole[dim]
     return x if ends or (type(size) is int and type(end) is int and end >= size) else None
+
+
+_VIEWS = (aten.view.default, aten._unsafe_view.default, aten.reshape.default)
+
+
+def _shuffle(graph, node, x, *_):
+    """A view of the channels as groups, transposed, and a view of the image again."""
+    if getattr(x, "target", None) is aten.clone.default:
+        x = x.args[0]
+    if getattr(x, "target", None) is not aten.transpose.int or set(x.args[1:3]) != {1, 2}:
+        return None
+    apart = x.args[0]
+    image = apart.args[0] if apart.target in _VIEWS else None
+    sizes = shape(apart)
+    if len(shape(image) or ()) != 4 or not same(shape(image), shape(node)) or len(sizes) != 5:
+        return None
+    if type(sizes[1]) is not int or not same((sizes[0], *sizes[3:]),
+                                             (shape(image)[0], *shape(image)[2:])):  # fmt: skip
+        return None
+    return call(graph, vocabulary.shuffle, (image, sizes[1]), node)
+
+
+def _shuffle_pixels(graph, node, x, factor):
+    """Channels ``c·r² + i·r + j`` as channel c of pixel (i, j) of a block."""
+    sizes: Any = shape(node) or ()
+    if len(sizes) != 4 or type(sizes[1]) is not int:
+        return None
+    turned = call(graph, vocabulary.shuffle, (x, sizes[1]), x)
+    out = between(graph, turned, (factor, factor, sizes[1]))
+    out.meta = dict(node.meta)
+    return out
+
+
+def _gather_pixels(graph, node, x, factor):
+    """The other way round."""
+    channels = shape(x)[1] if shape(x) else None
+    if len(shape(node) or ()) != 4 or type(channels) is not int:
+        return None
+    parts = x
+    for dim in (2, 4):  # [N, C, H, r, W, r]
+        parts = call(graph, aten.unflatten.int, (parts, dim, [-1, factor]), None)
+    turned = call(graph, aten.permute.default, (parts, [0, 2, 4, 3, 5, 1]), None)
+    turned = call(graph, aten.flatten.using_ints, (turned, 3, 5), None)
+    turned = call(graph, aten.permute.default, (turned, [0, 3, 1, 2]), None)
+    turned.meta = dict(node.meta)
+    return call(graph, vocabulary.shuffle, (turned, factor * factor), node)
 
 
 def _cat(graph, node, xs, dim=0):
@@ -553,6 +604,12 @@ _REWRITES: dict[Any, Callable] = {
     aten.max_pool2d_with_indices.default: _max_pool_with_indices,
     aten.avg_pool2d.default: _avg_pool,
     aten.cat.default: _cat,
+    **dict.fromkeys((*_VIEWS, aten.flatten.using_ints), _shuffle),
+    aten.channel_shuffle.default: lambda graph, node, x, groups: (
+        call(graph, vocabulary.shuffle, (x, groups), node) if len(shape(x) or ()) == 4 else None
+    ),
+    aten.pixel_shuffle.default: _shuffle_pixels,
+    aten.pixel_unshuffle.default: _gather_pixels,
     aten.pad.default: _pad,
     aten.constant_pad_nd.default: _no_pad,
 }

@@ -84,9 +84,10 @@ def reduce(x: Tensor, name: str, dims: Sequence[int], keep: bool) -> Tensor:
     """The sum, mean, norm (the root of the sum of squares), amax or amin over dimensions."""
     if name == "norm":
         return torch.linalg.vector_norm(x, 2, list(dims), keep)
-    function: Callable = {"sum": torch.sum, "mean": torch.mean, "amax": torch.amax,
-                          "amin": torch.amin}[name]  # fmt: skip
-    return function(x, list(dims), keep)
+    functions: dict[str, Callable] = {
+        "sum": torch.sum, "mean": torch.mean, "amax": torch.amax, "amin": torch.amin
+    }  # fmt: skip
+    return functions[name](x, list(dims), keep)
 
 
 def softmax(x: Tensor, dim: int) -> Tensor:
@@ -106,6 +107,11 @@ def norm_terms(
     shift = -mean.repeat_interleave(each, 1) * factor
     shift = shift if bias is None else shift + bias
     return torch.stack((factor, shift), 1)[..., None, None]
+
+
+def shuffle(x: Tensor, groups: int) -> Tensor:
+    """The channels of groups by turns: ``torch.nn.functional.channel_shuffle``."""
+    return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
 
 
 def part(x: Tensor, place: int) -> Tensor:
@@ -261,6 +267,11 @@ def phases_weight(weight: Tensor, stride: Sequence[int], padding: Sequence[int])
     return weight.permute(2, 4, 1, 0, 3, 5).flatten(0, 2)
 
 
+def shuffled_rows(x: Tensor, groups: int) -> Tensor:
+    """A weight or bias whose results are shuffled."""
+    return x.unflatten(0, (groups, -1)).transpose(0, 1).flatten(0, 1).contiguous()
+
+
 def phases_bias(bias: Tensor, phases: int) -> Tensor:
     return bias.repeat(phases)
 
@@ -274,10 +285,10 @@ FUNCTIONS = {
     function.__name__: function
     for function in (
         conv, linear, activate, add, multiply, scale, affine, chain, reduce,
-        softmax, norm_terms, part, mean, max_pool, avg_pool, join,
+        softmax, norm_terms, shuffle, part, mean, max_pool, avg_pool, join,
         squeeze_excite, layer_norm, channel_norm, norm_factor, norm_shift, as_type, scaled_weight,
         shifted_bias, scaled_bias, merged_weight, merged_bias, norm_weight, phases_weight,
-        phases_bias, as_kernel,
+        phases_bias, shuffled_rows, as_kernel,
     )
 } | vocabulary_int8.FUNCTIONS  # fmt: skip
 """Name to function, for what is written to a file."""

@@ -63,9 +63,10 @@ STEPS: dict[str, tuple[int, Callable]] = {
 
 def check(steps: Sequence[Step], inputs: int) -> None:
     """Raises ValueError for what is no chain of so many inputs, as files may hold."""
-    if not steps or inputs < 1:
-        raise ValueError("a chain has an input and a step at least")
+    if inputs < 1 or (inputs > 1 and not steps):
+        raise ValueError("a chain has an input, and of several makes something by a step")
     masks: set[int] = set()
+    place = 0
     for place, step in enumerate(steps, inputs):
         name, *operands = step
         if name not in STEPS or len(operands) != STEPS[name][0]:

@@ -102,8 +102,8 @@ def _source(form: Form) -> str:
         lines.append(f"{name} = {place}{' + first * size' if name in (*varied, 'out') else ''}")
     row = [f"v{x[1:]} = broadcast(peek({x}, like))" for x in inputs if x not in varied]
     body = [f"v{x[1:]} = {load.format(x, at)}" for x in varied]
-    for place, (step, *given) in enumerate(form.steps, len(inputs)):
-        body.append(f"v{place} = {_formula(step).format(*given)}")
+    for value, (step, *given) in enumerate(form.steps, len(inputs)):
+        body.append(f"v{value} = {_formula(step).format(*given)}")
     last = f"v{len(inputs) + len(form.steps) - 1}"
     if form.is_narrow:
         row += [*body, f"store_first(out, {last}, columns)"]
@@ -195,7 +195,7 @@ def chain(inputs: Sequence[Tensor], steps: Sequence[Step], out: Tensor, strides:
     for name, own in zip([*entries], strides.operands, strict=True):
         outer = (0,) * (_OUTER + 1 - len(own)) + tuple(own[:-1])
         entries |= {f"{name}_{dim}": stride * size for dim, stride in enumerate(outer)}
-    entries |= {f"n{i}": value for i, value in enumerate(numbers)}
+    entries.update((f"n{i}", value) for i, value in enumerate(numbers))
     arguments = _layout(len(inputs), len(numbers))(
         **entries, rows=rows, columns=columns, span=span, block=block, blocks=blocks, inner=inner,
         middle=middle,

@@ -33,7 +33,7 @@ from pointwise.engine.cpu.weights import (
     StencilWeight,
     StencilWeightInt8,
 )
-from pointwise.engine.cpu.window import WINDOW, window_arguments
+from pointwise.engine.cpu.window import WINDOW, pixel_bytes, window_arguments
 
 _INFINITY = float("inf")
 
@@ -107,7 +107,7 @@ def separable_launch(
     activation: str = "none",
 ) -> Launch:
     """``separable`` into ``out``."""
-    mix = mix_arguments(then, out.shape[1] * out.element_size(), activation)
+    mix = mix_arguments(then, pixel_bytes(out), activation)
     a_row = row_stride(x.shape[1] * x.element_size())
     # The microkernel may read rows behind a tile, as many as it multiplies at once.
     return _launch(x, weight, stencil_arguments(weight, between), mix, window, out, residual, a_row,
@@ -147,7 +147,6 @@ def _launch(
     kernel = row_kernel(_KERNELS, window, x.dtype)
     if out.numel() == 0:
         return Launch(kernel, None, 0, out)
-    channels, size = x.shape[1], x.element_size()
     points = window.x.points
     band, bands = cut_bands(window, points * a_row, 256 * 1024)
     before = stencil_bytes(weight, window)
@@ -163,7 +162,7 @@ def _launch(
         a_row=a_row,
         band=band,
         bands=bands,
-        window=window_arguments(window, channels * size, channels),
+        window=window_arguments(window, pixel_bytes(x), x.shape[1]),
         stencil=stencil,
         mix=mix,
     )
