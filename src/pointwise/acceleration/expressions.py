@@ -63,6 +63,8 @@ def _activated(x: Any, activation: str) -> Any:
 
 
 def _times(x: Any, factor: Any) -> Any:
+    if type(x) is float and type(factor) in (int, float):
+        return x * factor
     return x if factor == 1 else ("multiply", x, _number(factor))
 
 
@@ -104,9 +106,10 @@ def _leaky(x: Any, slope: Any = 0.01) -> Any:
 
 
 def _elu(x: Any, alpha: Any, scale: Any, input_scale: Any) -> Any:
-    if input_scale != 1:
+    if input_scale <= 0:
         return None
-    return ("where", ("less", x, 0.0), _times(("elu", x), alpha * scale), _times(x, scale))
+    below = _times(("elu", _times(x, input_scale)), alpha * scale)
+    return ("where", ("less", x, 0.0), below, _times(x, scale))
 
 
 def _softplus(x: Any, beta: Any, threshold: Any) -> Any:
@@ -219,6 +222,7 @@ _EXPRESSIONS: dict[Any, Callable] = {
     aten._prelu_kernel.default: _prelu,
     aten.elu.default: _elu,
     aten.selu.default: lambda x: _elu(x, _SELU, _SELU_SCALE, 1),
+    aten.celu.default: lambda x, alpha: _elu(x, alpha, 1, 1 / alpha),
     aten.gelu.default: _gelu,
     aten.softplus.default: _softplus,
     aten.log_sigmoid.default: lambda x: ("negate", ("log1p_exp", ("negate", x))),
