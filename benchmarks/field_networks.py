@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from plain_networks import head, settle
+from plain_networks import conv_norm, head, settle
 from torch import Tensor, nn
 
 
@@ -69,6 +69,8 @@ class Pools(nn.Module):
 class Detector(nn.Module):
     """A backbone, a pyramid upwards and downwards, and distributions over distances (YOLOv8n)."""
 
+    distances: Tensor
+
     def __init__(self, wide: int = 16, classes: int = 80, bins: int = 16) -> None:
         super().__init__()
         sizes = [wide * 2**i for i in range(5)]
@@ -120,10 +122,10 @@ class ShuffleUnit(nn.Module):
         super().__init__()
         half, self.stride = c_out // 2, stride
         inner = c_in if stride == 2 else half
-        short = nn.Sequential(*unit(c_in, c_in, 3, 2, c_in)[:2], unit(c_in, half))
+        short = nn.Sequential(*conv_norm(c_in, c_in, 3, 2, c_in), unit(c_in, half))
         self.short = short if stride == 2 else None
         self.long = nn.Sequential(
-            unit(inner, half), *unit(half, half, 3, stride, half)[:2], unit(half, half)
+            unit(inner, half), *conv_norm(half, half, 3, stride, half), unit(half, half)
         )
 
     def forward(self, x: Tensor) -> Tensor:

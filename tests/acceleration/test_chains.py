@@ -36,8 +36,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "fused": lambda x: torch.addcmul(x, x, 1 + x, value=0.3) + torch.addcdiv(x, x, 2 + x * x),
     "lerp": lambda x: torch.lerp(x, x * x, 0.3),
     "activations": lambda x: F.silu(x) * torch.sigmoid(x) + F.mish(x) - torch.tanh(x + 1),
-    "per channel": lambda x: x * torch.linspace(-1, 1, 6)[:, None, None] + torch.ones(6, 1, 1),
-    "per pixel and image": lambda x: x[:, 1:2] * x + x[:, :, :1, :1].abs(),
+    "per pixel and image": lambda x: x[:, 1:2] * x + x[:, :, :1, :1] - x[:1, :1, -1:],
 }  # fmt: skip
 SHAPES = [(1, 3, 1, 1), (2, 3, 7, 5), (3, 3, 9, 1), (1, 3, 19, 24)]
 
@@ -79,10 +78,10 @@ def test_functions_are_those_of_pytorch(name):
     report = faster.reports()[-1]
     kinds = [entry.what.split(" of ")[0] for entry in report.fused]
     assert kinds == ["pointwise conv", "chain"], report
-    assert all(entry.what.startswith("aten.slice") for entry in report.plain), report
+    assert not report.plain, report
 
 
-@pytest.mark.parametrize("name", ["where", "filled", "softplus", "per channel", "within"])
+@pytest.mark.parametrize("name", ["where", "filled", "softplus", "per pixel and image", "within"])
 def test_compiled_models_have_chains_too(name):
     model = _model(FUNCTIONS[name])
     faster = compiled(model)

@@ -263,7 +263,11 @@ def _fold_affine(graph: fx.Graph, node: Node, fixed: set[Node]) -> None:
         parts = [
             call(graph, vocabulary.as_type, (part, _source(part)), None) for part in (factor, shift)
         ]
-    fixed.update(new for new, old in zip(parts, (factor, shift), strict=True) if old in fixed)
+    value = node.meta["val"]
+    for new, old in zip(parts, (factor, shift), strict=True):
+        new.meta["val"] = value.new_empty(value.shape[1])
+        if old in fixed:
+            fixed.add(new)
     node.args = (x, *parts, node.args[3])
 
 
