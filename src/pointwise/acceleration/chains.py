@@ -30,7 +30,7 @@ def chains(graph: fx.Graph, fixed: set[Node]) -> None:
     found = {node: expression_of(node) for node in nodes}
     expressions = {node: part for node, part in found.items() if part is not None}
     for root, members in _grouped(expressions).items():
-        if len(members) == 1 and root.target in _KERNELS:
+        if len(members) == 1 and root.target in _KERNELS and not _is_joined(root):
             continue
         made = _steps({node: expressions[node] for node in members}, root)
         if made is not None:
@@ -87,6 +87,11 @@ def _steps(expressions: dict[Node, Any], root: Node) -> tuple | None:
     except ValueError:  # a mask as a number, or a number as a mask
         return None
     return list(inputs), tuple(steps)
+
+
+def _is_joined(node: Node) -> bool:
+    """Whether a result is joined with others: a chain writes it to its part of the whole."""
+    return any(user.target is vocabulary.join for user in node.users)
 
 
 def _is_mask(node: Node) -> bool:

@@ -36,20 +36,23 @@ def _chain(plan: Builder, node: fx.Node, inputs: Sequence[Any], steps: Sequence[
     order = _order(moving, shape)
     operands = [_operand(plan, plan.settled(x), order, shape) for x in inputs]
     out = plan.room(shape, strides_of(shape, order), moving[0].dtype)
-    strides = chain.collapsed(
-        [shape[dim] for dim in order] or [1],
-        [_strides(x, order, shape) or [1] for x in (*operands, out.fake)],
-    )
-    why = chain.why_not(strides)
+
+    def way() -> chain.Strides:
+        own = [_strides(x, order, shape) or [1] for x in (*operands, out)]
+        return chain.collapsed([shape[dim] for dim in order] or [1], own)
+
+    why = chain.why_not(way())
     if why:
         plan.buffers.remove(out.buffer)
         return why
 
     def make() -> Launch:
         tensors = [plan.real(x) if isinstance(x, Value) else x for x in operands]
-        return chain.chain(tensors, steps, plan.real(out), strides)
+        return chain.chain(tensors, steps, plan.real(out), way())
 
-    return plan.emit(make, [x for x in operands if isinstance(x, Value)], out)
+    # Among others, pixels of a result are one dimension more.
+    movable = [out] if len(way().sizes) < chain.MOST and len(shape) == 4 else []
+    return plan.emit(make, [x for x in operands if isinstance(x, Value)], out, movable)
 
 
 def _why_not(step: Step, values: Sequence[Value]) -> str | None:

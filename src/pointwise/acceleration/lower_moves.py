@@ -33,10 +33,12 @@ def _moved(plan: Builder, node: fx.Node, x: Any, *rest: Any) -> Found:
     shape = (*x.shape[:2], len(rows), len(columns))
     if not rows.numel() or not columns.numel():
         return "there is nothing to compute"
-    x = plan.as_pixels(x)
+    x = plan.as_parts(x)
     out = plan.new(shape, x.dtype)
     places = rows.long(), columns.long()
-    return plan.emit(lambda: resample.copied(plan.real(x), plan.real(out), *places, fill), [x], out)
+    return plan.emit(
+        lambda: resample.copied(plan.real(x), plan.real(out), *places, fill), [x], out, [x, out]
+    )
 
 
 def _resized(plan: Builder, node: fx.Node, x: Any, *rest: Any) -> Found:
@@ -46,10 +48,10 @@ def _resized(plan: Builder, node: fx.Node, x: Any, *rest: Any) -> Found:
     if why:
         return why
     rows, columns = _coordinates(node.target, x.shape, rest, torch.float64)
-    x = plan.as_pixels(x)
+    x = plan.as_parts(x)
     out = plan.new((*x.shape[:2], len(rows), len(columns)), x.dtype)
     return plan.emit(
-        lambda: resample.between(plan.real(x), plan.real(out), rows, columns), [x], out
+        lambda: resample.between(plan.real(x), plan.real(out), rows, columns), [x], out, [x, out]
     )
 
 
@@ -89,10 +91,10 @@ def _shuffled(plan: Builder, node: fx.Node, x: Any, groups: int) -> Found:
         return why
     if len(x.shape) != 4 or x.shape[1] % groups:
         return "its groups do not fit"
-    x = plan.as_pixels(x)
+    x = plan.as_parts(x)
     out = plan.new(x.shape, x.dtype)
     places = torch.arange(x.shape[1]).view(groups, -1).t().flatten()
-    return plan.emit(lambda: resample.picked(plan.real(x), plan.real(out), places), [x], out)
+    return plan.emit(lambda: resample.picked(plan.real(x), plan.real(out), places), [x], out, [x])
 
 
 _COPIES = (

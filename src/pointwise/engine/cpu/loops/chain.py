@@ -25,6 +25,8 @@ from pointwise.engine.cpu.launch import Launch, kernel, threads
 from pointwise.engine.cpu.layout import Layout
 
 _OUTER = 3  # dimensions around rows
+MOST = _OUTER + 1
+"""So many dimensions a loop goes through."""
 _BLOCK = 4096  # numbers: rows that are longer are divided among programs
 
 _FORMULAS = {
@@ -167,8 +169,8 @@ def collapsed(sizes: Sequence[int], operands: Sequence[Sequence[int]]) -> Stride
 
 def why_not(strides: Strides) -> str | None:
     """Why no kernel goes through its operands so; None where one does."""
-    if len(strides.sizes) > _OUTER + 1:
-        return f"more than {_OUTER + 1} dimensions that cannot be taken together"
+    if len(strides.sizes) > MOST:
+        return f"more than {MOST} dimensions that cannot be taken together"
     if strides.sizes[-1] > 1 and any(own[-1] not in (0, 1) for own in strides.operands):
         return "numbers that are neighbours in the result are not in an operand"
     return None

@@ -26,14 +26,16 @@ from pointwise.engine.cpu.vector import (
     poke,
     store_first,
 )
+from pointwise.engine.cpu.window import pixel_bytes
 
 _RESAMPLE = Layout(
     "Resample",
     "*x *out *rows *columns *row_shares *column_shares height width lines points channels pixel "
-    "total span is_copy fill:real",
+    "out_pixel total span is_copy fill:real",
 )
 """``rows [lines]`` and ``columns [points]`` are places of pixels, the neighbours of which lie one
-further where their ``shares`` are above 0. Pixels of x lie ``pixel`` bytes apart."""
+further where their ``shares`` are above 0. Pixels of x lie ``pixel`` bytes apart,
+those of the result ``out_pixel``."""
 
 
 @device
@@ -44,7 +46,7 @@ def _resample(arguments, program, thread, like):
         y = line % own.lines
         row = peek(own.rows + 8 * y, line)
         image = own.x + line // own.lines * own.height * own.width * own.pixel
-        out = own.out + line * own.points * own.channels * bytes_of(like)
+        out = own.out + line * own.points * own.out_pixel
         if own.is_copy != 0:
             _copied(own, image, row, out, like)
         else:
@@ -65,7 +67,7 @@ def _copied(own, image, row, out, like):
             if row >= 0 and column >= 0:
                 value = load_first(place + c * size, left, like)
             store_first(out + c * size, value, left)
-        out += channels * size
+        out += own.out_pixel
 
 
 @device
@@ -85,7 +87,7 @@ def _between(own, image, row, share, out, like):
             lower = load_first(at + down, left, like)
             lower = fma(load_first(at + down + right, left, like) - lower, far, lower)
             store_first(out + c * size, fma(lower - upper, low, upper), left)
-        out += channels * size
+        out += own.out_pixel
 
 
 _KERNELS = by_dtype(_resample, "resample")
@@ -108,14 +110,13 @@ def _launch(
 ) -> Launch:  # fmt: skip
     images, channels, height, width = x.shape
     lines, points = out.shape[2:]
-    pixel = channels * x.element_size()
     total = images * lines
-    span = cut_rows(total, points * pixel)
+    span = cut_rows(total, points * channels * x.element_size())
     arguments = _RESAMPLE(
         x=x, out=out, rows=rows, columns=columns, row_shares=row_shares,
         column_shares=column_shares, height=height, width=width, lines=lines, points=points,
-        channels=channels, pixel=pixel, total=total, span=span, is_copy=int(row_shares is None),
-        fill=fill,
+        channels=channels, pixel=pixel_bytes(x), out_pixel=pixel_bytes(out), total=total, span=span,
+        is_copy=int(row_shares is None), fill=fill,
     )  # fmt: skip
     return Launch(_KERNELS[x.dtype], arguments, -(-total // span), out)
 
@@ -146,7 +147,7 @@ def picked(x: Tensor, out: Tensor, places: Tensor) -> Launch:
     pixels, bytes_ = images * height * width, (places * size).to(torch.int64).contiguous()
     span = cut_rows(pixels, channels * size)
     arguments = _PICK(
-        x=x, out=out, places=bytes_, pixels=pixels, pixel=x.shape[1] * size, channels=channels,
+        x=x, out=out, places=bytes_, pixels=pixels, pixel=pixel_bytes(x), channels=channels,
         span=span,
     )  # fmt: skip
     return Launch(_PICK_KERNELS[x.dtype], arguments, -(-pixels // span), out)
