@@ -171,8 +171,8 @@ def test_parts_of_pixels_are_read_and_written(shape, poisoned, threads):
     channels, kernel = shape[1], 3 if min(shape[2:]) > 1 else 1
     x = torch.randn(shape)
     edges = (kernel // 2,) * 4
-    one = window(shape[0], shape[2:], (1, 1))
-    seen = window(shape[0], shape[2:], (kernel, kernel), (1, 1), edges)
+    one = window(shape[0], shape[2:], (1, 1), (1, 1), (0,) * 4, (1, 1))
+    seen = window(shape[0], shape[2:], (kernel, kernel), (1, 1), edges, (1, 1))
     point, square = torch.randn(24, channels, 1, 1), torch.randn(24, channels, kernel, kernel)
     each, bias = torch.randn(channels, 1, kernel, kernel), torch.randn(24)
     stencil, mix = pack_stencil(each, None), pack_weight(point, bias, 1)
