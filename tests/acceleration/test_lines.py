@@ -81,8 +81,8 @@ def test_other_lengths_and_layouts():
 
 KERNELS = {
     "causal": ["conv 1×3 + relu", "conv 1×3 + relu", "add + relu"] * 2,
-    "gated": ["conv 1×2 + tanh", "conv 1×2 + sigmoid", "chain of multiply, multiply, add",
-              "pointwise conv + residual"],
+    "gated": ["conv 1×2 + tanh", "conv 1×2 + sigmoid", "multiply", "affine",
+              "pointwise conv + residual", "reduce"],
 }  # fmt: skip
 
 
