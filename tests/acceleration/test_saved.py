@@ -262,7 +262,7 @@ def test_reports_say_what_ran(faster):
         faster(torch.rand(1, 3, 16, 16))
     (report,) = (r for r in faster.reports() if r.shapes == ((1, 3, 16, 16),))
     text = str(report)
-    assert "7 calls as kernels, 1 plain" in text
+    assert "8 calls as kernels, 1 plain" in text
     assert "1 × conv 3×3 + hardswish" in text
     assert "plain     1 × aten.log_softmax.int (PyTorch's own): (the model)" in text
     assert "norm terms" in text
