@@ -78,6 +78,12 @@ def _cut(x: Tensor) -> Tensor:
     return torch.cat((*rest, F.relu(first)), 1)
 
 
+def _halves(x: Tensor) -> Tensor:
+    """Some channels read apart and joined again."""
+    half = (x.shape[1] + 1) // 2
+    return torch.cat((F.avg_pool2d(x[:, :half], 3, 1, 1), x, x[:, half:].tanh()), 1)[:, ::2]
+
+
 def _swish(x: Tensor) -> Tensor:
     return x * torch.sigmoid(x)
 
@@ -104,7 +110,16 @@ FUNCTIONS = (_cut, _swish, _hard_swish, _in_half, lambda x: x * 0.5 + 0.1, lambd
              lambda x: x[:, :, 1:] if x.shape[2] > 3 else x, lambda x: x + x,
              lambda x: F.pad(x, (0, 1, 1, 0)), lambda x: torch.cat((x, x), 1)[:, 1::2],
              lambda x: x.to(memory_format=torch.channels_last), lambda x: x / (1 + x.abs()),
-             lambda x: x.amax((2, 3), keepdim=True) * x)  # fmt: skip
+             lambda x: x.amax((2, 3), keepdim=True) * x,
+             lambda x: F.leaky_relu(x - 0.1, 0.3) * F.softplus(x), lambda x: F.mish(x) / 2 + x**2,
+             lambda x: torch.where(x > 0.2, x, -x).masked_fill(x < -1, 0.5),
+             lambda x: torch.addcmul(x, x, x.norm(dim=(2, 3), keepdim=True), value=0.1),
+             lambda x: F.pad(x, (1, 2, 1, 0), mode="replicate").clamp(-2, 1.5),
+             lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"),
+             lambda x: F.pixel_unshuffle(F.pixel_shuffle(torch.cat((x, x.abs(), -x, x), 1), 2),
+                                         2)[:, ::4],
+             lambda x: torch.cat((x, F.max_pool2d(x, 3, 1, 1), x.roll(1, 3)), 1)[:, ::3],
+             _halves)  # fmt: skip
 
 
 class Builder:
@@ -203,7 +218,13 @@ class Builder:
         return module, channels
 
     def _norm(self, channels: int) -> tuple[nn.Module, int]:
-        norms = (nn.BatchNorm2d(channels), nn.GroupNorm(1, channels), nn.InstanceNorm2d(channels))
+        norms = (
+            nn.BatchNorm2d(channels),
+            nn.GroupNorm(1, channels),
+            nn.InstanceNorm2d(channels),
+            nn.GroupNorm(channels, channels),
+            nn.InstanceNorm2d(channels, affine=True),
+        )
         return self.chance.choice(norms), channels
 
     def _shuffle(self, channels: int) -> tuple[nn.Module, int]:

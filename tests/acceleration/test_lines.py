@@ -82,7 +82,7 @@ def test_other_lengths_and_layouts():
 KERNELS = {
     "causal": ["conv 1×3 + relu", "conv 1×3 + relu", "add + relu"] * 2,
     "gated": ["conv 1×2 + tanh", "conv 1×2 + sigmoid", "multiply", "affine",
-              "pointwise conv + residual"],
+              "pointwise conv + residual", "reduce"],
 }  # fmt: skip
 
 

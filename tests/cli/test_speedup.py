@@ -19,7 +19,7 @@ from torch import nn
 
 
 def small():
-    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Softmax(1))
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.LogSoftmax(1))
 
 
 def with_inputs():
@@ -56,7 +56,7 @@ def test_a_model_of_ones_own(own):
     assert "pointwise.accelerate" in words
     assert 'backend="pointwise"' in words
     assert "1 × conv 3×3 + relu" in words
-    assert "aten.softmax.int (PyTorch's own): 3" in words
+    assert "aten.log_softmax.int (PyTorch's own): 3" in words
     table = output.split("inputs")[0]
     assert max(map(len, table.splitlines())) <= 80
     assert "plain" in run(f"{own}:with_inputs", "--quick", "--rounds", "1")

@@ -20,6 +20,7 @@ class Buffer:
     born: int = -1  # the first step that writes it
     dies: int = -1  # the last step that reads it
     place: int = 0  # bytes from the beginning of the arena
+    is_rigid: bool = False  # somebody relies on how its numbers lie
 
 
 @dataclass(eq=False)
@@ -96,6 +97,17 @@ def empty(shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype) -> T
 def is_pixels(fake: Tensor) -> bool:
     """Whether an image's channels lie side by side, and pixels behind one another."""
     return fake.dim() == 4 and fake.is_contiguous(memory_format=torch.channels_last)
+
+
+def are_parts(fake: Tensor) -> bool:
+    """Whether an image is that, or some channels of it: pixels as far apart as those of another."""
+    if fake.dim() != 4:
+        return False
+    _, channels, height, width = fake.shape
+    pixel = next((fake.stride(dim) for dim in (3, 2, 0) if fake.shape[dim] > 1), channels)
+    wanted = zip(fake.shape, fake.stride(), (height * width * pixel, 1, width * pixel, pixel),
+                 strict=True)  # fmt: skip
+    return pixel >= channels and all(size == 1 or own == step for size, own, step in wanted)
 
 
 def strides_of(shape: Sequence[int], order: Sequence[int]) -> tuple[int, ...]:

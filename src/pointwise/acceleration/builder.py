@@ -12,13 +12,22 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from pointwise.acceleration.buffers import Buffer, Value, empty, is_pixels, strides_of
+from pointwise.acceleration.buffers import (
+    Buffer,
+    Value,
+    are_parts,
+    empty,
+    is_pixels,
+    order_of,
+    strides_of,
+)
 from pointwise.acceleration.constants import Constants
 from pointwise.acceleration.plan import NativeCall, PlainCall, copy_
 from pointwise.convolution import epilogue
 from pointwise.engine.choose import Prepared
 from pointwise.engine.cpu.by_dtype import ZEROS
 from pointwise.engine.cpu.launch import Launch
+from pointwise.engine.cpu.loops import chain
 
 Found = Value | str
 """What a lowering makes, or in words why the call stays plain PyTorch."""
@@ -94,6 +103,7 @@ class Builder:
         self.ways: dict[fx.Node, str] = {}  # how calls run that could run otherwise, in words
         self.micro_batches: MicroBatches | None = None
         self.batch = 0  # which of the micro-batches is being made
+        self.joins_by_copy = False  # of what leaves a micro-batch
 
     def settled(self, value: Any) -> Any:
         """A value that is there; one that waits for the convolution behind it is made now."""
@@ -116,6 +126,28 @@ class Builder:
             return value
         return self.copied(value, strides_of(value.shape, (0, 2, 3, 1)))
 
+    def as_parts(self, value: Value) -> Value:
+        """An image whose pixels may be parts of wider ones."""
+        return value if are_parts(value.fake) else self.as_pixels(value)
+
+    def moved(self, value: Value, whole: Value, begin: int) -> bool:
+        """Whether what an image was written by writes it to channels of ``whole`` instead.
+
+        So it is where everybody who reads or writes it asks how far apart its pixels lie.
+        """
+        own, joint = value.buffer, whole.buffer
+        size = value.fake.numel() * value.fake.element_size()
+        if own.slot is not None or own.is_rigid or own.born < 0 or own.size != size:
+            return False
+        if self.joins_by_copy or not is_pixels(value.fake):
+            return False
+        value.fake = whole.fake[:, begin : begin + value.shape[1]]
+        value.buffer = joint
+        joint.born = own.born if joint.born < 0 else min(joint.born, own.born)
+        joint.dies = max(joint.dies, own.dies)
+        self.buffers.remove(own)
+        return True
+
     def as_rows(self, value: Value) -> Value:
         """A tensor in PyTorch's order, copied where it is not so already."""
         if value.fake.is_contiguous():
@@ -126,9 +158,21 @@ class Builder:
         """The same numbers with other strides."""
         if (value, strides) not in self.copies:
             out = self.room(value.shape, strides, value.dtype)
-            self.write(out, [value], PlainCall(copy_, (out, value), {}, None, [], True))
+            self._copy(out, value)
             self.copies[value, strides] = out
         return self.copies[value, strides]
+
+    def _copy(self, out: Value, x: Value) -> None:
+        """A copy: a kernel's where what are neighbours in one are so in the other."""
+        order = order_of(out.fake.stride(), out.shape)
+        way = chain.collapsed(
+            [out.shape[dim] for dim in order] or [1],
+            [[part.fake.stride(dim) for dim in order] or [1] for part in (x, out)],
+        )
+        if out.dtype in ZEROS and out.fake.numel() and chain.why_not(way) is None:
+            self.emit(lambda: chain.chain([self.real(x)], (), self.real(out), way), [x], out)
+        else:
+            self.write(out, [x], PlainCall(copy_, (out, x), {}, None, [], True))
 
     def regrouped(self, value: Value, groups: int) -> Value:
         """Images whose channel j·C + c, for j of so many groups, becomes channel c·groups + j."""
@@ -146,18 +190,24 @@ class Builder:
         """The tensor of a constant."""
         return None if found is None else self.constants.value(found.node)
 
-    def emit(self, make: Callable[[], Launch], reads: Sequence[Value | None], out: Value) -> Value:
-        """One more launch; ``make`` is called as soon as there is an arena."""
-        self.write(out, reads, NativeCall(make))
+    def emit(self, make: Callable[[], Launch], reads: Sequence[Value | None], out: Value,
+             movable: Sequence[Value] = ()) -> Value:  # fmt: skip
+        """One more launch; ``make`` is called as soon as there is an arena.
+
+        ``movable`` are images which it takes as ``are_parts`` has them, when it is made.
+        """
+        self.write(out, reads, NativeCall(make), movable)
         return out
 
     def write(
-        self, out: Value, reads: Sequence[Value | None], step: NativeCall | PlainCall
-    ) -> None:
+        self, out: Value, reads: Sequence[Value | None], step: NativeCall | PlainCall,
+        movable: Sequence[Value] = (),
+    ) -> None:  # fmt: skip
         now = len(self.steps)
         for value in (*reads, out):
             if value is not None:
                 value.buffer.dies = now
+                value.buffer.is_rigid |= not any(value is part for part in movable)
         if out.buffer.born < 0:
             out.buffer.born = now
         self.steps.append(step)

@@ -13,6 +13,7 @@ import torch
 from torch import fx
 
 from pointwise.acceleration import vocabulary
+from pointwise.acceleration.chains import chains
 from pointwise.acceleration.graph import Node, call, replace, same, shape
 from pointwise.acceleration.lines import images_for_lines
 from pointwise.convolution.problem import is_depthwise
@@ -38,6 +39,8 @@ def fuse(graph: fx.Graph, constants: set[Node]) -> None:
         if handler is not None and node not in fixed:
             handler(graph, node, fixed)
     excitations(graph, fixed)
+    graph.eliminate_dead_code()
+    chains(graph, fixed)
     graph.eliminate_dead_code()
 
 
@@ -260,7 +263,11 @@ def _fold_affine(graph: fx.Graph, node: Node, fixed: set[Node]) -> None:
         parts = [
             call(graph, vocabulary.as_type, (part, _source(part)), None) for part in (factor, shift)
         ]
-    fixed.update(new for new, old in zip(parts, (factor, shift), strict=True) if old in fixed)
+    value = node.meta["val"]
+    for new, old in zip(parts, (factor, shift), strict=True):
+        new.meta["val"] = value.new_empty(value.shape[1])
+        if old in fixed:
+            fixed.add(new)
     node.args = (x, *parts, node.args[3])
 
 
@@ -511,6 +518,21 @@ def _is_norm_beside(other: Any, main: Node, node: Node, fixed: set[Node]) -> boo
     )
 
 
+def _shuffle_results(graph: fx.Graph, node: Node, fixed: set[Node]) -> None:
+    """Channels in another order: made in that order."""
+    x, groups = node.args
+    if not (_is_alone(x, node) and x.target is vocabulary.conv and x.args[7] == 1):
+        return
+    if x.args[_RESIDUAL] is not None or not {x.args[1], x.args[2]} - {None} <= fixed:
+        return
+    with graph.inserting_before(node):
+        rows = [row and call(graph, vocabulary.shuffled_rows, (row, groups), row)
+                for row in x.args[1:3]]  # fmt: skip
+        new = call(graph, x.target, (x.args[0], *rows, *x.args[3:]), node)
+    fixed.update(row for row in rows if row is not None)
+    _swap(graph, node, x, new)
+
+
 _HANDLERS: dict[Any, Callable[[fx.Graph, fx.Node, set[Node]], None]] = {
     vocabulary.conv: _take_padding,
     vocabulary.affine: _fold_affine,
@@ -519,4 +541,5 @@ _HANDLERS: dict[Any, Callable[[fx.Graph, fx.Node, set[Node]], None]] = {
     vocabulary.activate: _take_activation,
     vocabulary.add: _take_sum,
     aten.slice.Tensor: _take_end,
+    vocabulary.shuffle: _shuffle_results,
 }

@@ -195,7 +195,7 @@ def _only_convolution_behind(node: fx.Node) -> fx.Node | None:
 def _launched(plan: Builder, x: Value, chain: Sequence[Prepared], residual: Value | None,
               late: str) -> Value:  # fmt: skip
     """The result of the convolutions of a chain, in one launch."""
-    return _emit(plan, plan.as_pixels(x), chain[-1], residual, late,
+    return _emit(plan, plan.as_parts(x), chain[-1], residual, late,
                  lambda x, out, more: choose.launch(x, chain, out, more))  # fmt: skip
 
 
@@ -210,12 +210,14 @@ def _emit(plan: Builder, x: Value, last: Prepared, residual: Value | None, late:
         given = None if residual is None else plan.real(residual)
         return launch(plan.real(x), plan.real(out), given)
 
-    return _late(plan, plan.emit(make, [x, residual, *also], out), late)
+    # A residual's pixels have to lie as far apart as the result's.
+    movable = [x] if residual is not None else [x, out]
+    return _late(plan, plan.emit(make, [x, residual, *also], out, movable), late)
 
 
 def _alone(plan: Builder, x: Value, prepared: Prepared, residual: Value | None = None,
            late: str = "none") -> Value:  # fmt: skip
-    x = plan.as_pixels(x)
+    x = plan.as_parts(x)
     if residual is not None and prepared.convolution.is_depthwise:  # its loop takes none
         activation = prepared.convolution.activation if late == "none" else late
         plain = prepared._replace(convolution=prepared.convolution._replace(activation="none"))

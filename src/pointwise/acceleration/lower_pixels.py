@@ -162,10 +162,10 @@ def _pool(plan: Builder, node: fx.Node, kind: int, x: Value, kernel: Sequence[in
     seen = window(x.shape[0], x.shape[2:], kernel, stride, edges, dilation)
     if (seen.y.points, seen.x.points) != (height, width):
         seen = Window(x.shape[0], *_with_points(seen, height, width))
-    x = plan.as_pixels(x)
+    x = plan.as_parts(x)
     out = plan.new((*x.shape[:2], height, width), x.dtype)
     return plan.emit(
-        lambda: pool.pooled(plan.real(x), plan.real(out), seen, kind, of), [x], out
+        lambda: pool.pooled(plan.real(x), plan.real(out), seen, kind, of), [x], out, [x, out]
     )  # fmt: skip
 
 
@@ -204,13 +204,15 @@ def _join(plan: Builder, node: fx.Node, xs: Sequence[Any]) -> Found:
     first = values[0].shape
     if any((x.shape[0], *x.shape[2:]) != (first[0], *first[2:]) for x in values):
         return "shapes differ"
-    values = [plan.as_pixels(x) for x in values]
     channels = sum(x.shape[1] for x in values)
     out = plan.new((first[0], channels, *first[2:]), values[0].dtype)
     begin = 0
     for x in values:
-        plan.emit(partial(_copy_channels, plan, x, out, begin), [x], out)
+        if not plan.moved(x, out, begin):
+            x = plan.as_parts(x)
+            plan.emit(partial(_copy_channels, plan, x, out, begin), [x], out, [x])
         begin += x.shape[1]
+    out.buffer.is_rigid = True  # others have their place in it
     return out
 
 

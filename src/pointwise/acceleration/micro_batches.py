@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from pointwise.acceleration import vocabulary
 from pointwise.acceleration.buffers import Buffer, Value, empty, is_pixels, strides_of
 from pointwise.acceleration.builder import Deferred, MicroBatches, dtype_of
 from pointwise.acceleration.constants import Constants
@@ -86,7 +87,7 @@ def find(trial: Planner, inputs: Sequence[Any]) -> Head | None:
     members, most, found = {input}, 0, None
     for node in trial.graph.nodes:
         reads = set(node.all_input_nodes) - fixed
-        if not trial.knows(node) or not reads <= members:
+        if not trial.knows(node) or not reads <= members or not _is_of_each(node, trial.env):
             continue
         between = [_bytes(trial.env[part]) for part in reads - {input}]
         if between and images * max(between) <= room:
@@ -105,6 +106,23 @@ def find(trial: Planner, inputs: Sequence[Any]) -> Head | None:
     return Head(input, nodes, last, several, images // several) if several else None
 
 
+def _is_of_each(node: fx.Node, env: dict[fx.Node, Any]) -> bool:
+    """Whether a call does to each image what it does to a batch: dimension 0 stays what it is."""
+    args: Any = node.args
+    if node.target is vocabulary.reduce:
+        return 0 not in args[2]
+    if node.target is vocabulary.softmax:
+        return args[1] > 0 or args[1] == -1
+    if node.target is vocabulary.chain:  # others would be combined with other dimensions
+        ranks = {len(_shape(env[part])) for part in args[0] if part in env}
+        return len(ranks) == 1
+    return True
+
+
+def _shape(value: Any) -> torch.Size:
+    return value.prepared.shape if isinstance(value, Deferred) else value.shape
+
+
 def _several(images: int, most: int) -> int:
     """How many images at a time: one for each thread, more where they fit into the cache.
 
@@ -118,8 +136,7 @@ def _several(images: int, most: int) -> int:
 
 
 def _bytes(value: Any) -> int:
-    shape = value.prepared.shape if isinstance(value, Deferred) else value.shape
-    return int(shape.numel()) * dtype_of(value).itemsize
+    return int(_shape(value).numel()) * dtype_of(value).itemsize
 
 
 def _is_image(value: Any) -> bool:
@@ -143,7 +160,9 @@ def _run(plan: Planner, head: Head) -> MicroBatches:
     first, plan.env[head.input] = len(plan.steps), some
     for node in plan.graph.nodes:
         if node in head.nodes:
+            plan.joins_by_copy = node is head.last
             plan.call(node)
+    plan.joins_by_copy = False
     plan.env[head.input], one = given, plan.env[head.last]
     if not _is_image(one) or any(isinstance(step, PlainCall) for step in plan.steps[first:]):
         raise Unlike
@@ -153,5 +172,6 @@ def _run(plan: Planner, head: Head) -> MicroBatches:
     # What goes in and comes out is needed by every micro-batch.
     out.buffer.size *= head.count
     out.buffer.born, whole.buffer.dies = first, end - 1
+    out.buffer.is_rigid = whole.buffer.is_rigid = True
     plan.env[head.last] = out
     return MicroBatches(first, end, head.count, {some: whole, one: out})

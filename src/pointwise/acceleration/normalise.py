@@ -15,7 +15,7 @@ import pointwise.operators  # noqa: F401  (registers torch.ops.pointwise)
 from pointwise.acceleration import vocabulary
 from pointwise.acceleration.graph import Node, call, replace, same, shape
 from pointwise.acceleration.lines import lowered, raised
-from pointwise.acceleration.transposed import transposed
+from pointwise.acceleration.transposed import between, transposed
 from pointwise.convolution.epilogue import ACTIVATIONS, LEAKS
 from pointwise.engine.cpu.by_dtype import ZEROS
 
@@ -29,7 +29,7 @@ def normalise(graph: fx.Graph) -> None:
         if rewrite is None or not _is_ours(node):
             continue
         with graph.inserting_before(node):
-            new = rewrite(graph, node, *_arguments(node))
+            new = rewrite(graph, node, *arguments_of(node))
         if new is not None:
             replace(graph, node, new)
     graph.eliminate_dead_code()
@@ -45,7 +45,7 @@ def _is_ours(node: Node) -> bool:
     )
 
 
-def _arguments(node: Node) -> list[Any]:
+def arguments_of(node: Node) -> list[Any]:
     """All arguments in the order of the schema, with its defaults."""
     target = node.target
     if not isinstance(target, torch._ops.OpOverload):
@@ -228,17 +228,85 @@ def _batch_norm_call(graph, node, x, weight, bias, mean, variance, training, _, 
     return call(graph, vocabulary.affine, (x, factor, shift, "none"), node)
 
 
+def _group_norm(graph, node, x, groups, weight, bias, eps, *_):
+    """A norm over groups of channels and all pixels, as a factor and a shift for each channel."""
+    rank = len(shape(x) or ())
+    if rank not in (3, 4) or type(groups) is not int:
+        return None
+    image = raised(graph, x) if rank == 3 else x
+    terms = call(graph, vocabulary.norm_terms, (image, groups, weight, bias, eps), None)
+    value = image.meta["val"]
+    terms.meta["val"] = value.new_empty(value.shape[0], 2, value.shape[1], 1, 1)
+    out = image
+    for place, target in enumerate((aten.mul.Tensor, aten.add.Tensor)):
+        part = call(graph, vocabulary.part, (terms, place), None)
+        part.meta["val"] = terms.meta["val"].select(1, place)
+        out = call(graph, target, (out, part), None)
+        out.meta = {**node.meta, "val": value}
+    return lowered(graph, out, node) if rank == 3 else out
+
+
+def _native_group_norm(graph, node, x, weight, bias, _, __, ___, groups, eps):
+    if not _only_first_is_used(node):
+        return
+    new = _group_norm(graph, x, x, groups, weight, bias, eps)
+    if new is not None:
+        _first(graph, node, new)
+
+
+def _instance_norm(graph, node, x, weight, bias, mean, variance, own, _, eps, __):
+    if not own or type((shape(x) or (0, 0))[1]) is not int:
+        return None
+    return _group_norm(graph, node, x, shape(x)[1], weight, bias, eps)
+
+
+def _norm_of_each_image(graph, node, x, weight, bias, training, _, eps):
+    """An instance norm as AOTAutograd says it: batch norm of ``[1, N · C, H, W]``, without any
+    statistics but those of the batch."""
+    (first, *more) = [user for user in node.users if user.users] or [None]
+    if x.target not in _VIEWS or not training or more or first.args[1] != 0:
+        return
+    image, ends = x.args[0], list(first.users)
+    channels = shape(image)[1] if shape(image) else None
+    if not same(shape(x)[:1], (1,)) or type(channels) is not int:
+        return
+    if not all(end.target in _VIEWS and same(shape(end), shape(image)) for end in ends):
+        return
+    rows = [_before_repeat(row) for row in (weight, bias)]
+    if any(row is not None and not same(shape(row), (channels,)) for row in rows):
+        return
+    new = _group_norm(graph, ends[0], image, channels, *rows, eps)
+    for end in ends if new is not None else ():
+        end.replace_all_uses_with(new)
+
+
+def _before_repeat(row):
+    return row.args[0] if getattr(row, "target", None) is aten.repeat.default else row
+
+
 def _own_layer_norm(graph, x, sizes, weight, bias, eps, like):
     inputs = shape(x)
+    if inputs is not None and 1 < len(sizes) == len(inputs) - 1 and like is not None:
+        return _norm_of_images(graph, like, x, weight, bias, eps)
     if inputs is None or len(sizes) != 1 or len(inputs) < 2 or type(inputs[-1]) is not int:
         return None
     return call(graph, vocabulary.layer_norm, (x, weight, bias, eps), like)
 
 
+def _norm_of_images(graph, node, x, weight, bias, eps):
+    """A layer norm over all but the batch: a norm of one group, and a factor for each number."""
+    new = _group_norm(graph, node, x, 1, None, None, eps)
+    for row, target in ((weight, aten.mul.Tensor), (bias, aten.add.Tensor)):
+        if new is not None and row is not None:
+            new = call(graph, target, (new, row), node)
+            new.meta["val"] = x.meta["val"]
+    return new
+
+
 def _native_layer_norm(graph, node, x, sizes, weight, bias, eps):
     if not _only_first_is_used(node):
         return
-    new = _own_layer_norm(graph, x, sizes, weight, bias, eps, None)
+    new = _own_layer_norm(graph, x, sizes, weight, bias, eps, x)
     if new is not None:
         _first(graph, node, new)
 
@@ -337,11 +405,36 @@ def _as_strided(graph, node, x, sizes, strides, offset):
 
 
 def _mean(graph, node, x, dims, keep, dtype):
-    if len(shape(x) or ()) != 4 or dtype is not None or dims is None:
+    is_image = len(shape(x) or ()) == 4 and dtype is None and dims is not None
+    if is_image and sorted(dim % 4 for dim in dims) == [2, 3]:
+        return call(graph, vocabulary.mean, (x, keep), node)
+    return _reduced("mean")(graph, node, x, dims, keep, dtype)
+
+
+def _reduced(name: str):
+    def rewrite(graph, node, x, dims=None, keep=False, dtype=None):
+        rank = len(shape(x) or ())
+        dims = [dims] if type(dims) is int else dims
+        dims = dims or list(range(rank))  # none are all
+        if dtype is not None or rank == 0 or not _alike(node, x):
+            return None
+        return call(graph, vocabulary.reduce, (x, name, sorted(dim % rank for dim in dims), keep),
+                    node)  # fmt: skip
+
+    return rewrite
+
+
+def _norm_of(graph, node, x, order, dims=None, keep=False, dtype=None):
+    if order not in (2, None):
         return None
-    if sorted(dim % 4 for dim in dims) != [2, 3]:
+    return _reduced("norm")(graph, node, x, dims, keep, dtype)
+
+
+def _softmax(graph, node, x, dim, rest):
+    """``rest`` is a type to convert to, or, in the call that is left of it, whether to."""
+    if rest not in (None, False) or not shape(x) or not _alike(node, x):
         return None
-    return call(graph, vocabulary.mean, (x, keep), node)
+    return call(graph, vocabulary.softmax, (x, dim), node)
 
 
 def _adaptive_mean(graph, node, x, sizes):
@@ -371,10 +464,16 @@ def _avg_pool(graph, node, x, kernel, stride, padding, ceil, with_padding, divis
     return call(graph, vocabulary.avg_pool, (x, *found, ceil, with_padding, divisor), node)
 
 
+_PADS = {"reflect": aten.reflection_pad2d.default, "replicate": aten.replication_pad2d.default}
+
+
 def _pad(graph, node, x, edges, mode, value):
     """Numbers around an image, under the name that the next convolution looks for."""
-    if mode != "constant" or not all(type(edge) is int for edge in edges):
+    if not all(type(edge) is int for edge in edges):
         return None
+    if mode != "constant":
+        known = _PADS.get(mode) if len(edges) == len(shape(x) or ()) == 4 else None
+        return known and call(graph, known, (x, edges), node)
     if not any(edges):
         return x
     return call(graph, aten.constant_pad_nd.default, (x, edges, value or 0), node)
@@ -388,7 +487,7 @@ def _slice(graph, node, x, dim, start, end, step):
     """Of all there is, and of what has just been written there, nothing is left to do."""
     whole = shape(x)
     if x.target is aten.slice_scatter.default:
-        _, source, *where = _arguments(x)
+        _, source, *where = arguments_of(x)
         if [str(part) for part in where] == [str(part) for part in (dim, start, end, step)]:
             return source
     if whole is None or start not in (0, None) or step != 1:
@@ -396,6 +495,52 @@ def _slice(graph, node, x, dim, start, end, step):
     ends = end is None or (type(end) is int and end == sys.maxsize)
     size = whole[dim]
     return x if ends or (type(size) is int and type(end) is int and end >= size) else None
+
+
+_VIEWS = (aten.view.default, aten._unsafe_view.default, aten.reshape.default)
+
+
+def _shuffle(graph, node, x, *_):
+    """A view of the channels as groups, transposed, and a view of the image again."""
+    if getattr(x, "target", None) is aten.clone.default:
+        x = x.args[0]
+    if getattr(x, "target", None) is not aten.transpose.int or set(x.args[1:3]) != {1, 2}:
+        return None
+    apart = x.args[0]
+    image = apart.args[0] if apart.target in _VIEWS else None
+    sizes = shape(apart)
+    if len(shape(image) or ()) != 4 or not same(shape(image), shape(node)) or len(sizes) != 5:
+        return None
+    if type(sizes[1]) is not int or not same((sizes[0], *sizes[3:]),
+                                             (shape(image)[0], *shape(image)[2:])):  # fmt: skip
+        return None
+    return call(graph, vocabulary.shuffle, (image, sizes[1]), node)
+
+
+def _shuffle_pixels(graph, node, x, factor):
+    """Channels ``c·r² + i·r + j`` as channel c of pixel (i, j) of a block."""
+    sizes: Any = shape(node) or ()
+    if len(sizes) != 4 or type(sizes[1]) is not int:
+        return None
+    turned = call(graph, vocabulary.shuffle, (x, sizes[1]), x)
+    out = between(graph, turned, (factor, factor, sizes[1]))
+    out.meta = dict(node.meta)
+    return out
+
+
+def _gather_pixels(graph, node, x, factor):
+    """The other way round."""
+    channels = shape(x)[1] if shape(x) else None
+    if len(shape(node) or ()) != 4 or type(channels) is not int:
+        return None
+    parts = x
+    for dim in (2, 4):  # [N, C, H, r, W, r]
+        parts = call(graph, aten.unflatten.int, (parts, dim, [-1, factor]), None)
+    turned = call(graph, aten.permute.default, (parts, [0, 2, 4, 3, 5, 1]), None)
+    turned = call(graph, aten.flatten.using_ints, (turned, 3, 5), None)
+    turned = call(graph, aten.permute.default, (turned, [0, 3, 1, 2]), None)
+    turned.meta = dict(node.meta)
+    return call(graph, vocabulary.shuffle, (turned, factor * factor), node)
 
 
 def _cat(graph, node, xs, dim=0):
@@ -422,6 +567,10 @@ _REWRITES: dict[Any, Callable] = {
     aten._native_batch_norm_legit_no_training.default: _batch_norm,
     aten.batch_norm.default: _batch_norm_call,
     aten.native_layer_norm.default: _native_layer_norm,
+    aten.group_norm.default: _group_norm,
+    aten.native_group_norm.default: _native_group_norm,
+    aten.instance_norm.default: _instance_norm,
+    aten._native_batch_norm_legit.no_stats: _norm_of_each_image,
     aten.layer_norm.default: _layer_norm,
     **{  # ATen's names are the table's; what is no call of ATen's comes as the calls it is made of
         getattr(aten, name).default: _activation(name)
@@ -441,12 +590,27 @@ _REWRITES: dict[Any, Callable] = {
     aten.slice.Tensor: _slice,
     aten.as_strided.default: _as_strided,
     aten.mean.dim: _mean,
+    aten.mean.default: lambda graph, node, x, dtype: _reduced("mean")(graph, node, x, dtype=dtype),
+    aten.sum.default: lambda graph, node, x, dtype: _reduced("sum")(graph, node, x, dtype=dtype),
+    aten.sum.dim_IntList: _reduced("sum"),
+    aten.amax.default: _reduced("amax"),
+    aten.amin.default: _reduced("amin"),
+    aten.linalg_vector_norm.default: _norm_of,
+    aten.norm.ScalarOpt_dim: _norm_of,
+    aten.softmax.int: _softmax,
+    aten._softmax.default: _softmax,
     aten.adaptive_avg_pool2d.default: _adaptive_mean,
     aten._adaptive_avg_pool2d.default: _adaptive_mean,
     aten.max_pool2d.default: _max_pool,
     aten.max_pool2d_with_indices.default: _max_pool_with_indices,
     aten.avg_pool2d.default: _avg_pool,
     aten.cat.default: _cat,
+    **dict.fromkeys((*_VIEWS, aten.flatten.using_ints), _shuffle),
+    aten.channel_shuffle.default: lambda graph, node, x, groups: (
+        call(graph, vocabulary.shuffle, (x, groups), node) if len(shape(x) or ()) == 4 else None
+    ),
+    aten.pixel_shuffle.default: _shuffle_pixels,
+    aten.pixel_unshuffle.default: _gather_pixels,
     aten.pad.default: _pad,
     aten.constant_pad_nd.default: _no_pad,
 }

@@ -14,7 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from pointwise.acceleration import lower_convolutions, lower_int8, lower_pixels
+from pointwise.acceleration import (
+    lower_chains,
+    lower_convolutions,
+    lower_int8,
+    lower_moves,
+    lower_pixels,
+    lower_reductions,
+)
 from pointwise.acceleration.buffers import (
     Buffer,
     Value,
@@ -36,7 +43,9 @@ aten = torch.ops.aten
 _FOREVER = 1 << 60
 PLAIN = "PyTorch's own"  # why a call that no kernel knows is none
 
-LOWERINGS = {**lower_convolutions.LOWERINGS, **lower_pixels.LOWERINGS, **lower_int8.LOWERINGS}
+LOWERINGS = {**lower_convolutions.LOWERINGS, **lower_pixels.LOWERINGS, **lower_chains.LOWERINGS,
+             **lower_reductions.LOWERINGS, **lower_moves.LOWERINGS,
+             **lower_int8.LOWERINGS}  # fmt: skip
 
 
 # What a plan, which lays tensors out as it likes, would answer otherwise.
@@ -102,10 +111,12 @@ class Planner(Builder):
         lowered = LOWERINGS.get(node.target)
         why = PLAIN
         if lowered is not None:
+            before = len(self.steps)
             found = lowered(self, node, *(self._map(part, self._operand) for part in node.args))
             if not isinstance(found, str):
                 self.env[node] = found
-                self._note(node)
+                if len(self.steps) > before or isinstance(found, Deferred):  # no view
+                    self._note(node)
                 return
             why = found
         self._plain(node, why)
@@ -154,6 +165,8 @@ class Planner(Builder):
             target = aten.reshape.default  # which also takes what lies otherwise in memory
         if target in _OF_MEMORY:
             raise Unplannable(f"{target} depends on how tensors lie in memory")
+        if target in _RESHAPES and self._reshaped(node, target):
+            return
         settle = self._settle if _takes_any_layout(target) else self._laid_out
         args, kwargs = (self._map(part, settle) for part in (node.args, node.kwargs))
         try:
@@ -173,11 +186,28 @@ class Planner(Builder):
             return  # views of the arena
         self.slots += len(found)
         for value in values:
-            value.buffer.dies = len(self.steps)
+            value.buffer.dies, value.buffer.is_rigid = len(self.steps), True
         laid = [(tuple(part.shape), part.stride()) if isinstance(part, Tensor) else None
                 for part in _list(out)]  # fmt: skip
         self.steps.append(PlainCall(target, args, kwargs, slot, laid, whole))
         self.report.append(Entry(path_of(node), describe(node), False, why))
+
+    def _reshaped(self, node: fx.Node, target: Any) -> bool:
+        """What is no view as it lies, as a view of a copy in PyTorch's order."""
+        if node.kwargs or not isinstance(node.args[0], fx.Node):
+            return False
+        x = self._settle(node.args[0])
+        if not isinstance(x, Value) or x.buffer.slot is not None or x.fake.numel() == 0:
+            return False
+        rest = self._map(node.args[1:], self._settle)
+        try:
+            is_view = _share(target(x.fake, *rest), x.fake)
+        except Exception:  # and PyTorch says why
+            return False
+        x = x if is_view else self.as_rows(x)
+        x.buffer.is_rigid = True
+        self.env[node] = Value(target(x.fake, *rest), x.buffer)
+        return True
 
     def _result(self, part: Any, operands: Sequence[Value], slot: int) -> Any:
         """One result of a plain call: another view of the arena, or whatever comes in its slot."""
@@ -185,6 +215,7 @@ class Planner(Builder):
             return part
         for value in operands:
             if value.buffer.slot is None and _share(part, value.fake):
+                value.buffer.is_rigid = True
                 return Value(part, value.buffer)
         return Value(_fake(part), Buffer(0, slot))
 
@@ -254,6 +285,8 @@ class Planner(Builder):
 def _make(step: NativeCall | PlainCall) -> Launch | PlainCall:
     return step.make() if isinstance(step, NativeCall) else step
 
+
+_RESHAPES = (aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int)
 
 # Reductions and the like, which take tensors as they lie.
 _ANY_LAYOUT = {aten.mean.dim, aten.sum.dim_IntList, aten.amax.default, aten.amin.default,

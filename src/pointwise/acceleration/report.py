@@ -93,6 +93,9 @@ def describe(node: fx.Node) -> str:
     if node.target not in vocabulary.FUNCTIONS.values():
         return str(node.target).removesuffix(".default")
     extra = ""
+    if node.target is vocabulary.chain:
+        steps: Any = node.args[1]
+        return f"chain of {', '.join(step[0] for step in steps)}"
     if node.target is vocabulary.conv:
         weight = node.args[1].meta.get("val") if isinstance(node.args[1], fx.Node) else None
         if weight is not None:

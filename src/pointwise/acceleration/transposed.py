@@ -64,14 +64,14 @@ def transposed(
     edges = (y.before, y.after, x_way.before, x_way.after)
     arguments = (x, kernel, row, None, (1, 1), edges, (1, 1), 1, "none")
     phases = call(graph, vocabulary.conv, arguments, None)
-    out = _between(graph, phases, (*stride, sizes[0]))
+    out = between(graph, phases, (*stride, sizes[0]))
     for dim, way in ((2, y), (3, x_way)):
         if way.spare:
             out = call(graph, aten.slice.Tensor, (out, dim, 0, -way.spare, 1), None)
     return out
 
 
-def _between(graph: fx.Graph, phases: Node, parts: tuple[int, ...]) -> Node:
+def between(graph: fx.Graph, phases: Node, parts: tuple[int, ...]) -> Node:
     """``[N, sy · sx · C, H, W]`` as ``[N, C, H · sy, W · sx]``."""
     apart = call(graph, aten.unflatten.int, (phases, 1, list(parts)), None)
     turned = call(graph, aten.permute.default, (apart, [0, 4, 1, 5, 2, 3]), None)

@@ -6,7 +6,7 @@ that they can, and as they stand here where they cannot.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pointwise.acceleration import vocabulary_int8
 from pointwise.convolution.epilogue import finish
+from pointwise.convolution.steps import Step, run
 
 
 def conv(
@@ -93,9 +94,53 @@ def affine(x: Tensor, factor: Tensor, shift: Tensor, activation: str) -> Tensor:
     return finish(x * factor.view(shape) + shift.view(shape), None, activation)
 
 
+def chain(inputs: Sequence[Tensor], steps: Sequence[Step]) -> Tensor:
+    """What is done to numbers one after another (``convolution/steps.py``); inputs broadcast."""
+    return run(inputs, steps)
+
+
 def mean(x: Tensor, keep: bool) -> Tensor:
     """The mean over each image."""
     return x.mean((2, 3), keepdim=keep)
+
+
+def reduce(x: Tensor, name: str, dims: Sequence[int], keep: bool) -> Tensor:
+    """The sum, mean, norm (the root of the sum of squares), amax or amin over dimensions."""
+    if name == "norm":
+        return torch.linalg.vector_norm(x, 2, list(dims), keep)
+    functions: dict[str, Callable] = {
+        "sum": torch.sum, "mean": torch.mean, "amax": torch.amax, "amin": torch.amin
+    }  # fmt: skip
+    return functions[name](x, list(dims), keep)
+
+
+def softmax(x: Tensor, dim: int) -> Tensor:
+    return x.softmax(dim)
+
+
+def norm_terms(
+    x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Tensor:
+    """What a group norm of ``x [N, C, H, W]`` multiplies with, and what it adds: ``[N, 2, C, 1,
+    1]``, of each channel of each image."""
+    images, channels = x.shape[:2]
+    variance, mean = torch.var_mean(x.reshape(images, groups, -1), -1, correction=0)
+    each = channels // groups
+    factor = torch.rsqrt(variance + eps).repeat_interleave(each, 1)
+    factor = factor if weight is None else factor * weight
+    shift = -mean.repeat_interleave(each, 1) * factor
+    shift = shift if bias is None else shift + bias
+    return torch.stack((factor, shift), 1)[..., None, None]
+
+
+def shuffle(x: Tensor, groups: int) -> Tensor:
+    """The channels of groups by turns: ``torch.nn.functional.channel_shuffle``."""
+    return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
+
+
+def part(x: Tensor, place: int) -> Tensor:
+    """One of several that lie behind one another in dimension 1."""
+    return x.select(1, place)
 
 
 def squeeze_excite(
@@ -246,6 +291,11 @@ def phases_weight(weight: Tensor, stride: Sequence[int], padding: Sequence[int])
     return weight.permute(2, 4, 1, 0, 3, 5).flatten(0, 2)
 
 
+def shuffled_rows(x: Tensor, groups: int) -> Tensor:
+    """A weight or bias whose results are shuffled."""
+    return x.unflatten(0, (groups, -1)).transpose(0, 1).flatten(0, 1).contiguous()
+
+
 def phases_bias(bias: Tensor, phases: int) -> Tensor:
     return bias.repeat(phases)
 
@@ -258,10 +308,11 @@ def as_kernel(weight: Tensor) -> Tensor:
 FUNCTIONS = {
     function.__name__: function
     for function in (
-        conv, conv_bf16, linear, linear_bf16, activate, add, multiply, scale, affine, mean,
-        max_pool, avg_pool, join, squeeze_excite, layer_norm, channel_norm, norm_factor, norm_shift,
-        as_type, scaled_weight, shifted_bias, scaled_bias, merged_weight, merged_bias, norm_weight,
-        phases_weight, phases_bias, as_kernel,
+        conv, conv_bf16, linear, linear_bf16, activate, add, multiply, scale, affine, chain, reduce,
+        softmax, norm_terms, shuffle, part, mean, max_pool, avg_pool, join, squeeze_excite,
+        layer_norm, channel_norm, norm_factor, norm_shift, as_type, scaled_weight, shifted_bias,
+        scaled_bias, merged_weight, merged_bias, norm_weight, phases_weight, phases_bias,
+        shuffled_rows, as_kernel,
     )
 } | vocabulary_int8.FUNCTIONS  # fmt: skip
 """Name to function, for what is written to a file."""

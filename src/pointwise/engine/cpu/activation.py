@@ -306,7 +306,8 @@ def _leaky_of(leak: float) -> tuple[Any, Any]:
 _LEAKY = {name: _leaky_of(leak) for name, leak in LEAKS.items()}
 
 
-def _formula(name: str) -> Any:
+def formula(name: str) -> Any:
+    """The function ``f(x, like)`` of a row of the table that is no clamp."""
     return _LEAKY[name][0] if name in _LEAKY else globals()[name]
 
 
@@ -328,7 +329,7 @@ def form_arguments(activation: str, dtype: torch.dtype) -> Arguments:
 
 def _over_rows(name: str) -> Any:
     """What applies a formula in place to ``count`` rows of ``columns`` numbers."""
-    formula = _formula(name)
+    function = formula(name)
 
     @device_of(name)
     def apply(rows, row_bytes, count, columns, like):
@@ -338,7 +339,7 @@ def _over_rows(name: str) -> Any:
             for k in range(0, columns, width):
                 left = columns - k
                 value = load_first(row + k * size, left, like)
-                store_first(row + k * size, formula(value, like), left)
+                store_first(row + k * size, function(value, like), left)
 
     return apply
 
@@ -389,11 +390,11 @@ def activate(function, rows, row_bytes, count, columns):
 
 
 def _slope_or(name: str, kind: int, otherwise: Any) -> Any:
-    formula = _formula_slope(name)
+    function = _formula_slope(name)
 
     @device_of(name)
     def slope(x, given, like):
-        return formula(x, like) if given == kind else otherwise(x, given, like)
+        return function(x, like) if given == kind else otherwise(x, given, like)
 
     return slope
 

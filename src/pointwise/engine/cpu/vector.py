@@ -361,6 +361,26 @@ def magnitude(typingctx, a):
     return a(a), codegen
 
 
+@intrinsic
+def negative(typingctx, a):
+    """-a lane by lane, of zeros as well."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.fneg(*arguments)
+
+    return a(a), codegen
+
+
+@intrinsic
+def root(typingctx, a):
+    """√a lane by lane."""
+
+    def codegen(context, builder, signature, arguments):
+        return call(builder, f"llvm.sqrt.{_suffix(a)}", _llvm_type(a), arguments)
+
+    return a(a), codegen
+
+
 def _selection(name: str, doc: str):
     @intrinsic
     def operation(typingctx, a, b):
@@ -443,6 +463,27 @@ def equal(typingctx, a, b):
         return builder.fcmp_ordered("==", *arguments)
 
     return mask(a, b), codegen
+
+
+@intrinsic
+def unequal(typingctx, a, b):
+    """The mask of the lanes where ``a != b``: of NaN as well."""
+    mask = Vector(types.boolean, a.count)
+
+    def codegen(context, builder, signature, arguments):
+        return builder.fcmp_unordered("!=", *arguments)
+
+    return mask(a, b), codegen
+
+
+@intrinsic
+def inverted(typingctx, mask):
+    """The lanes that a mask has not."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.not_(*arguments)
+
+    return mask(mask), codegen
 
 
 @intrinsic

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from pointwise.convolution.window import Window
 from pointwise.engine.cpu.device import device
 from pointwise.engine.cpu.layout import Arguments, Layout
@@ -22,6 +24,14 @@ def window_arguments(window: Window, pixel: int, channels: int) -> Arguments:
         points=x.points, stride_y=y.stride, stride_x=x.stride, taps_y=y.taps, taps_x=x.taps,
         padding_y=y.padding, padding_x=x.padding, dilation_y=y.dilation, dilation_x=x.dilation,
     )  # fmt: skip
+
+
+def pixel_bytes(image: Tensor) -> int:
+    """How many bytes the pixels of an image lie apart; more than its channels take, of a part."""
+    for dim in (3, 2, 0):  # pixel after pixel, whichever of them there are several of
+        if image.shape[dim] > 1:
+            return image.stride(dim) * image.element_size()
+    return image.shape[1] * image.element_size()
 
 
 _Window = WINDOW.tuple

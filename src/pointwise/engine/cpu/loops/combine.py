@@ -23,6 +23,7 @@ from pointwise.engine.cpu.vector import (
     store_first,
     within,
 )
+from pointwise.engine.cpu.window import pixel_bytes
 
 COPY, ADD, MULTIPLY, SCALE, AFFINE = range(5)
 
@@ -93,9 +94,13 @@ def affine(x: Tensor, out: Tensor, factor: Tensor, shift: Tensor, activation: st
 
 
 def join(x: Tensor, out: Tensor, begin: int) -> Launch:
-    """Copies ``x`` into the channels of ``out`` from ``begin`` on; both are channels_last."""
+    """Copies ``x`` into the channels of ``out`` from ``begin`` on; both are channels_last.
+
+    The pixels of ``x`` may be parts of wider ones.
+    """
     row = out.shape[1] * out.element_size()
-    return _launch(COPY, x, out[:, begin:], None, None, "none", x.numel(), x.shape[1], row)
+    return _launch(COPY, x, out[:, begin:], None, None, "none", x.numel(), x.shape[1], row,
+                   x_row=pixel_bytes(x))  # fmt: skip
 
 
 def _launch(
@@ -109,11 +114,13 @@ def _launch(
     channels: int,
     out_row: int,
     pixels: int = 1,
+    x_row: int | None = None,
 ) -> Launch:
     rows, row = -(-total // channels), channels * x.element_size()
     span = cut_rows(rows, row)
     arguments = _COMBINE(
-        x=x, out=out, y=y, z=z, how=how, total=total, channels=channels, span=span, x_row=row,
+        x=x, out=out, y=y, z=z, how=how, total=total, channels=channels, span=span,
+        x_row=x_row or row,
         out_row=out_row, pixels=pixels, form=form_arguments(activation, x.dtype),
     )  # fmt: skip
     return Launch(_KERNELS[x.dtype], arguments, -(-rows // span), out)

@@ -21,7 +21,7 @@ from pointwise.engine.cpu.loops.row_kernels import BYTES, FLOATS, row_kernel, ro
 from pointwise.engine.cpu.memory import empty_result
 from pointwise.engine.cpu.moments import Reduction, add_moments
 from pointwise.engine.cpu.weights import StencilWeight, StencilWeightInt8
-from pointwise.engine.cpu.window import WINDOW, window_arguments
+from pointwise.engine.cpu.window import WINDOW, pixel_bytes, window_arguments
 
 _ENTRIES = (
     "*x *out *scratch *prologue *moments scratch_bytes band bands out_image out_line out_pixel"
@@ -121,7 +121,7 @@ def _arguments(
     prologue: Arguments | None = None,
     moments: Arguments | None = None,
 ) -> Arguments:
-    channels, size = x.shape[1], x.element_size()
+    size = x.element_size()
     out_image, out_line, out_pixel = (out.stride(i) * size for i in (0, 2, 3))
     layout = _LAYOUT_INT8 if isinstance(weight, StencilWeightInt8) else _LAYOUT
     scratch = torch.empty(threads() * scratch_bytes, dtype=torch.uint8) if scratch_bytes else None
@@ -137,7 +137,7 @@ def _arguments(
         out_image=out_image,
         out_line=out_line,
         out_pixel=out_pixel,
-        window=window_arguments(window, channels * size, channels),
+        window=window_arguments(window, pixel_bytes(x), x.shape[1]),
         stencil=stencil_arguments(weight, activation),
     )
 

@@ -26,7 +26,7 @@ from pointwise.engine.cpu.moments import Reduction, pass_over
 from pointwise.engine.cpu.taps import points_of
 from pointwise.engine.cpu.vector import REGISTER_BYTES, bytes_of, lanes_of, number
 from pointwise.engine.cpu.weights import GroupedWeight, pack_grouped
-from pointwise.engine.cpu.window import WINDOW, window_arguments
+from pointwise.engine.cpu.window import WINDOW, pixel_bytes, window_arguments
 
 _LAYOUT = Layout(
     "Grouped",
@@ -139,6 +139,7 @@ def grouped_launch(
 ) -> Launch:
     """The convolution of groups into ``out``; all images are channels_last.
 
+    Pixels of ``x`` and ``out`` may be parts of wider ones; those of ``residual`` are as ``out``'s.
     ``prologue`` says what becomes of ``x`` as it is read.
     """
     compiled = _KERNELS[weight.shared][x.dtype]
@@ -172,8 +173,8 @@ def grouped_launch(
         blocks=blocks,
         band=band,
         bands=bands,
-        window=window_arguments(window, x.shape[1] * size, x.shape[1]),
-        mix=mix_arguments(weight, out.shape[1] * size, activation),
+        window=window_arguments(window, pixel_bytes(x), x.shape[1]),
+        mix=mix_arguments(weight, pixel_bytes(out), activation),
     )
     return Launch(compiled, arguments, window.images * bands * blocks, out)
 

@@ -27,7 +27,7 @@ from pointwise.engine.cpu.mix import MIX, mix_arguments, mix_tile
 from pointwise.engine.cpu.product import TILE_ROW
 from pointwise.engine.cpu.vector import bytes_of
 from pointwise.engine.cpu.weights import PackedWeight, StencilWeight
-from pointwise.engine.cpu.window import WINDOW, window_arguments
+from pointwise.engine.cpu.window import WINDOW, pixel_bytes, window_arguments
 
 _LAYOUT = Layout(
     "Inverted",
@@ -160,7 +160,7 @@ def inverted_launch(
     room = expanded_bytes + result_bytes + tile_bytes + ROWS * max(pixel, tile_row)
     last = None
     if projection is not None:
-        last = mix_arguments(projection, out.shape[1] * size, activations[2])
+        last = mix_arguments(projection, pixel_bytes(out), activations[2])
     arguments = _LAYOUT(
         x=x,
         out=out,
@@ -176,7 +176,7 @@ def inverted_launch(
         band=band,
         tile=tile,
         tile_row=tile_row,
-        patches=patches_arguments(window, x.shape[1] * size, x.shape[1]),
+        patches=patches_arguments(window, pixel_bytes(x), x.shape[1]),
         expansion=mix_arguments(expansion, pixel, activations[0]),
         window=window_arguments(between, pixel, channels),
         stencil=stencil_arguments(weight, activations[1]),

@@ -40,6 +40,7 @@ from pointwise.engine.cpu.mix import (
 from pointwise.engine.cpu.moments import Reduction
 from pointwise.engine.cpu.product import TILE_ROW
 from pointwise.engine.cpu.weights import PackedWeight, PackedWeightInt8, PairedWeight
+from pointwise.engine.cpu.window import pixel_bytes
 
 _INFINITY = float("inf")
 
@@ -175,7 +176,6 @@ def launch_mixed(
     scratch = None
     if not direct:  # the microkernel reads a few rows more
         scratch = torch.empty((threads() * tile + ROWS) * row_bytes, dtype=torch.uint8)
-    pixel = x.shape[1] * x.element_size()
     arguments = layout(
         x=x,
         out=out,
@@ -183,8 +183,8 @@ def launch_mixed(
         scratch=scratch,
         prologue=prologue,
         moments=moments,
-        x_row=pixel,
-        group_bytes=pixel // groups,
+        x_row=pixel_bytes(x),
+        group_bytes=x.shape[1] * x.element_size() // groups,
         is_in_order=int(is_in_order),
         direct=int(direct),
         scratch_row=row_bytes,
@@ -212,6 +212,8 @@ def mixed_launch(
 ) -> Launch:
     """Pixels or patches times the weight, into ``out``; all images are channels_last.
 
+    Those of ``x`` and ``out`` may be parts of wider pixels; of ``residual`` those of ``out`` are.
+
     ``prologue`` says what becomes of ``x`` as it is read; ``moments`` of ``out`` are left behind.
     """
     paired = isinstance(weights, PairedWeight)
@@ -219,7 +221,7 @@ def mixed_launch(
     if out.numel() == 0:
         return Launch(compiled, None, 0, out)
     size, groups, depth = x.element_size(), weights.groups, weights.depth
-    pixel, is_identity = x.shape[1] * size, window.is_identity
+    pixel, is_identity = pixel_bytes(x), window.is_identity
     # Pixels a multiple of 4 KB apart share their cache sets, and are better copied; what is
     # narrowed has to be.
     direct = is_identity and prologue is None and pixel % 4096 != 0 and not paired
@@ -239,7 +241,7 @@ def mixed_launch(
         out,
         tiling,
         patches_arguments(window, pixel, x.shape[1] // groups),
-        mix_arguments(weights, out.shape[1] * size, activation),
+        mix_arguments(weights, pixel_bytes(out), activation),
         residual,
         prologue,
         sums,

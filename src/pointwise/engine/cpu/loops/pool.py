@@ -20,11 +20,11 @@ from pointwise.engine.cpu.vector import (
     number,
     store_first,
 )
-from pointwise.engine.cpu.window import WINDOW, window_arguments
+from pointwise.engine.cpu.window import WINDOW, pixel_bytes, window_arguments
 
 LARGEST, MEAN = range(2)
 
-_POOL = Layout("Pool", "*x *out kind divisor", window=WINDOW)
+_POOL = Layout("Pool", "*x *out kind divisor out_pixel", window=WINDOW)
 _MEANS = Layout("Means", "*x *out pixels channels block blocks")
 
 # Sums of so many rows are added to the sum of all: fewer roundings of large numbers.
@@ -46,7 +46,7 @@ def _pool(arguments, program, thread, like):
     pixel, channels = window.pixel, window.channels
     image = own.x + program // window.lines * window.height * window.width * pixel
     top = program % window.lines * window.stride_y - window.padding_y
-    out = own.out + program * window.points * channels * size
+    out = own.out + program * window.points * own.out_pixel
     for p in range(window.points):
         left = p * window.stride_x - window.padding_x
         for c in range(0, channels, width):
@@ -69,7 +69,7 @@ def _pool(arguments, program, thread, like):
                 divisor = count if own.divisor == 0 else own.divisor
                 total = quotient(total, broadcast(number(divisor, like)))
             store_first(out + c * size, total, more)
-        out += channels * size
+        out += own.out_pixel
 
 
 @device
@@ -98,13 +98,15 @@ _MEAN_KERNELS = by_dtype(_mean, "mean_of_images")
 
 
 def pooled(x: Tensor, out: Tensor, window: Window, kind: int, divisor: int) -> Launch:
-    """The largest, or the mean, of each window of ``x``; both images are channels_last.
+    """The largest, or the mean, of each window of ``x``; images may be parts of wider ones.
 
     A mean is the sum of the pixels inside the image over ``divisor``, or over their number where
     that is 0.
     """
-    seen = window_arguments(window, x.shape[1] * x.element_size(), x.shape[1])
-    arguments = _POOL(x=x, out=out, kind=kind, divisor=divisor, window=seen)
+    seen = window_arguments(window, pixel_bytes(x), x.shape[1])
+    arguments = _POOL(
+        x=x, out=out, kind=kind, divisor=divisor, out_pixel=pixel_bytes(out), window=seen
+    )
     programs = window.images * window.y.points
     return Launch(_POOL_KERNELS[x.dtype], arguments, programs, out)
 

@@ -36,7 +36,7 @@ from pointwise.engine.cpu.weights import (
     StencilWeight,
     StencilWeightInt8,
 )
-from pointwise.engine.cpu.window import WINDOW, window_arguments
+from pointwise.engine.cpu.window import WINDOW, pixel_bytes, window_arguments
 
 _INFINITY = float("inf")
 
@@ -113,7 +113,7 @@ def separable_launch(
     activation: str = "none",
 ) -> Launch:
     """``separable`` into ``out``."""
-    mix = mix_arguments(then, out.shape[1] * out.element_size(), activation)
+    mix = mix_arguments(then, pixel_bytes(out), activation)
     a_row = row_stride(x.shape[1] * x.element_size())
     paired = isinstance(then, PairedWeight)
     layout, multiplied = (_LAYOUT_PAIRS, torch.bfloat16) if paired else (_LAYOUT, x.dtype)
@@ -157,7 +157,6 @@ def _launch(
     kernel = row_kernel(_KERNELS, window, multiplied)
     if out.numel() == 0:
         return Launch(kernel, None, 0, out)
-    channels, size = x.shape[1], x.element_size()
     points = window.x.points
     band, bands = cut_bands(window, points * a_row, 256 * 1024)
     before = stencil_bytes(weight, window)
@@ -172,7 +171,7 @@ def _launch(
         a_row=a_row,
         band=band,
         bands=bands,
-        window=window_arguments(window, channels * size, channels),
+        window=window_arguments(window, pixel_bytes(x), x.shape[1]),
         stencil=stencil,
         mix=mix,
     )

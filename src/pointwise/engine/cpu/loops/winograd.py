@@ -42,7 +42,7 @@ from pointwise.engine.cpu.vector import (
     within,
 )
 from pointwise.engine.cpu.weights import PackedWeight, WinogradWeight
-from pointwise.engine.cpu.window import WINDOW, window_arguments
+from pointwise.engine.cpu.window import WINDOW, pixel_bytes, window_arguments
 
 # In eighths, where rounding loses least: with 0, ±1, ±2 it is four times as much for m = 4.
 _EIGHTH = Fraction(1, 8)
@@ -220,15 +220,16 @@ def winograd_launch(
     products_begin = points * by_y
     products_row = points**2 * block * size + 64
     work = m**2 * REGISTER_BYTES
-    scratch_step = products_begin + span * products_row + points**2 * pixel + work
+    apart = pixel_bytes(x)  # as are the pixels of a tile that are copied
+    scratch_step = products_begin + span * products_row + points**2 * apart + work
     arguments = _WINOGRAD(
         x=x, out=out, residual=residual,
         scratch=torch.empty(threads() * scratch_step, dtype=torch.uint8),
         tiles=tiles, span=span, share=share, shares=shares, block=block,
         weight_step=weights.packed.stride(0) * size, tile_row=tile_row, by_y=by_y, by_x=by_x,
         products_begin=products_begin, products_row=products_row, scratch_step=scratch_step,
-        window=window_arguments(window, x.shape[1] * size, weights.depth),
-        mix=mix_arguments(weights, out.shape[1] * size, activation),
+        window=window_arguments(window, apart, weights.depth),
+        mix=mix_arguments(weights, pixel_bytes(out), activation),
     )  # fmt: skip
     return Launch(compiled, arguments, -(-tiles // span) * shares, out)
 
