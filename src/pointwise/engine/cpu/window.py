@@ -27,8 +27,11 @@ def window_arguments(window: Window, pixel: int, channels: int) -> Arguments:
 
 
 def pixel_bytes(image: Tensor) -> int:
-    """How many bytes the pixels of an image lie apart; more than its channels take, of a part."""
-    for dim in (3, 2, 0):  # pixel after pixel, whichever of them there are several of
+    """How many bytes the pixels of an image lie apart; more than its channels take, of a part.
+
+    Rows of a matrix ``[N, C]`` are pixels too.
+    """
+    for dim in (3, 2, 0) if image.dim() == 4 else (0,):  # pixel after pixel, where there are some
         if image.shape[dim] > 1:
             return image.stride(dim) * image.element_size()
     return image.shape[1] * image.element_size()
