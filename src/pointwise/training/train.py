@@ -181,7 +181,8 @@ def check_resumable(folder: Path, settings: Settings, steps: int | None = None) 
         )
     if steps is None and settings.epochs is None:
         steps = settings.steps or STEPS
-    if steps is not None and done >= steps:
+    # Without weights it was stopped after its last step, in the validation behind it.
+    if steps is not None and done >= steps and (folder / "weights.pt").exists():
         length, more = f"{steps:,} steps", "--steps"
         if settings.epochs is not None:
             length, more = f"{settings.epochs:,} epochs", "--epochs"
