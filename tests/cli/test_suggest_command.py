@@ -117,8 +117,8 @@ def test_options_that_cannot_be(segmenter, folder, monkeypatch, tmp_path, option
 
 
 def test_formats_that_cannot_hold_a_field(segmenter, tmp_path):
-    (tmp_path / "a.xyz").write_text("1 2 3\n4 5 6\n")
-    done = run(segmenter, tmp_path / "a.xyz", "--points", tmp_path / "out")
+    (tmp_path / "a.off").write_text("OFF\n2 0 0\n1 2 3\n4 5 6\n")
+    done = run(segmenter, tmp_path / "a.off", "--points", tmp_path / "out")
     assert "--points keeps the format" in str(done.exception)
 
 

@@ -9,6 +9,7 @@ from pointwise.training.classes import Classes
 from pointwise.training.conventions import assumed, conventions, left_out
 from pointwise.training.evaluate import not_counted
 from pointwise.training.plan import plan
+from pointwise.training.relabel import AS_IS
 from pointwise.training.run import read_run, save_run
 from pointwise.training.sources import load_data
 
@@ -123,7 +124,9 @@ def test_kitti_says_what_it_leaves_out(tmp_path):
 def test_scores_say_which_part_they_are_of():
     labels = np.repeat([UNLABELLED, 2, 5, 9], 15)
     scan = Scan(POINTS, labels=labels, classes={2: "ground", 9: "water"})
-    recipe = type("R", (), {"task": "segmentation", "classes": Classes((2, 5), ("ground", "b"))})
+    classes = Classes((2, 5), ("ground", "b"))
+    known = {"task": "segmentation", "classes": classes, "relabelling": AS_IS}
+    recipe = type("R", (), known)
     run = type("Run", (), {"recipe": recipe})
     assert not_counted(run, [scan]) == {
         "without a class": 15,
