@@ -83,7 +83,7 @@ def test_the_best_come_first():
     assert set(paths) == {"0", "1", "2"}
     errors = mixed._Comparing(
         torch.fx.GraphModule({}, graph), nodes,
-        {node: mixed.scale_of(one.low, one.high) for node, one in seen.items()}, tensors,
+        {node: mixed.scale_of(one.low, one.high) for node, one in seen.items()},
     )  # fmt: skip
     with torch.no_grad():
         errors.run(*tensors.values(), x)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from pointwise.acceleration import vocabulary
+from pointwise.acceleration.graph import end_of, results_of
 from pointwise.convolution.problem import is_depthwise
 
 _TWINS: dict[Any, Any] = {
@@ -28,8 +29,7 @@ def in_bf16(graph: fx.Graph, tensors: Mapping[str, Tensor]) -> fx.Graph | None:
     """
     new, twins = fx.Graph(), dict[fx.Node, fx.Node]()
     new.output(new.graph_copy(graph, twins))
-    old_end, end = (next(node for node in reversed(part.nodes)) for part in (graph, new))
-    end.meta = dict(old_end.meta)
+    end_of(new).meta = dict(end_of(graph).meta)
     changed = [twins[node] for node in graph.nodes if _can_be(node, tensors)]
     for node in changed:
         node.target = _TWINS[node.target]
@@ -67,16 +67,15 @@ def between_bf16(
     new, twins = fx.Graph(), dict[fx.Node, fx.Node]()
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     given = dict(zip(placeholders[-len(inputs) :], inputs, strict=True)) if inputs else {}
-    end = next(node for node in reversed(graph.nodes) if node.op == "output")
+    end = end_of(graph)
     for node in graph.nodes:
         if node is end:
             continue
         twins[node] = new.node_copy(node, lambda part: twins[part])
         if given.get(node) == torch.bfloat16:
             twins[node] = _cast(new, twins[node], torch.float32)
-    wanted = end.args[0] if isinstance(end.args[0], (list, tuple)) else [end.args[0]]
     parts = []
-    for part, dtype in zip(wanted, results, strict=True):
+    for part, dtype in zip(results_of(end), results, strict=True):
         own = twins[part] if isinstance(part, fx.Node) else part
         is_cast = dtype == torch.bfloat16 and isinstance(own, fx.Node)
         parts.append(_cast(new, own, torch.bfloat16) if is_cast else own)

@@ -14,6 +14,7 @@ from torch import Tensor, fx
 
 from pointwise.acceleration import vocabulary
 from pointwise.acceleration.constants import Constants
+from pointwise.acceleration.graph import end_of
 from pointwise.acceleration.report import describe, path_of
 from pointwise.engine import choose
 from pointwise.engine.cpu.loops.excite import Excitation
@@ -27,7 +28,7 @@ def fold(graph: fx.Graph, constants: Constants) -> tuple[fx.Graph, dict[str, Ten
 
     They become its first placeholders. Nothing is shared with the tensors they came from.
     """
-    output = next(node for node in reversed(graph.nodes) if node.op == "output")
+    output = end_of(graph)
     moving = [node for node in graph.nodes if node not in constants.fixed]
     needed = dict.fromkeys(part for node in moving for part in node.all_input_nodes
                            if part in constants.fixed)  # fmt: skip

@@ -25,6 +25,17 @@ def replace(graph: fx.Graph, old: Node, new: Node) -> None:
     graph.erase_node(old)
 
 
+def end_of(graph: fx.Graph) -> Node:
+    """The node that gives a graph's results."""
+    return next(node for node in reversed(graph.nodes) if node.op == "output")
+
+
+def results_of(end: Node) -> list[Any]:
+    """What a graph gives, also where that is one result and no list of them."""
+    found = end.args[0]
+    return list(found) if isinstance(found, (list, tuple)) else [found]
+
+
 def shape(node: Any) -> Any:
     """A node's shape, a tuple of numbers or expressions; None of what is no tensor."""
     value = node.meta.get("val") if isinstance(node, fx.Node) else None

@@ -16,6 +16,7 @@ from torch import Tensor, fx
 from pointwise.acceleration import vocabulary
 from pointwise.acceleration.buffers import is_pixels, order_of
 from pointwise.acceleration.constants import Constants
+from pointwise.acceleration.graph import end_of, results_of
 
 _CONVOLUTIONS = (vocabulary.conv, torch.ops.aten.convolution.default)
 Order = tuple[int, ...] | None
@@ -27,9 +28,8 @@ class Layouts:
 
     def __init__(self, graph: fx.Graph, constants: Constants, inputs: Sequence[Any]) -> None:
         """``inputs`` are those of the graph that are no constants."""
-        output = next(node for node in reversed(graph.nodes) if node.op == "output")
-        results = output.args[0]
-        self._results = list(results) if isinstance(results, (list, tuple)) else [results]
+        output = end_of(graph)
+        self._results = results_of(output)
         self._traced = output.meta.get("orders") or [None] * len(self._results)
         places = [n for n in graph.nodes if n.op == "placeholder" and n not in constants.fixed]
         given = dict(zip(places, inputs, strict=True))

@@ -16,8 +16,9 @@ from torch import Tensor, fx
 
 from pointwise.acceleration import vocabulary
 from pointwise.acceleration.module import Accelerated
-from pointwise.acceleration.quantise import Scale, scale_of
+from pointwise.acceleration.quantise import Scale, scale_of, steps_of
 from pointwise.acceleration.ranges import Seen
+from pointwise.acceleration.vocabulary_int8 import dequantize, quantize
 
 _IMAGES = 8  # of the calibration data, on which single convolutions are measured
 
@@ -57,7 +58,7 @@ def by_error(
 ) -> list[fx.Node]:  # fmt: skip
     """``nodes`` in the order of what bytes cost each by itself, the least first."""
     scales = {node: scale_of(found.low, found.high) for node, found in seen.items()}
-    comparing = _Comparing(fx.GraphModule({}, graph), nodes, scales, tensors)
+    comparing = _Comparing(fx.GraphModule({}, graph), nodes, scales)
     some = [x[:_IMAGES] if isinstance(x, Tensor) and x.dim() else x for x in inputs]
     with torch.no_grad():
         comparing.run(*tensors.values(), *some)
@@ -69,13 +70,12 @@ class _Comparing(fx.Interpreter):
     """Runs a graph of float32, and each convolution once more on what bytes can stand for."""
 
     def __init__(
-        self, module: fx.GraphModule, nodes: set[fx.Node], scales: Mapping[fx.Node, Scale],
-        tensors: Mapping[str, Tensor],
-    ) -> None:  # fmt: skip
+        self, module: fx.GraphModule, nodes: set[fx.Node], scales: Mapping[fx.Node, Scale]
+    ) -> None:
         super().__init__(module)
         names = {node.name: node for node in nodes}
         self.nodes = {node: names[node.name] for node in self.graph.nodes if node.name in names}
-        self.scales, self.tensors = scales, tensors
+        self.scales = scales
         self.errors: dict[fx.Node, float] = {}
 
     def run_node(self, n: fx.Node) -> Any:
@@ -97,11 +97,10 @@ class _Comparing(fx.Interpreter):
 
 def _rounded(x: Tensor, scale: Scale) -> Tensor:
     """The numbers that bytes would stand for."""
-    return ((x / scale.step + scale.zero).round().clamp(0, 255) - scale.zero) * scale.step
+    return dequantize(quantize(x, 1 / scale.step, scale.zero), scale.step, scale.zero)
 
 
 def _by_channel(weight: Tensor) -> Tensor:
     """A weight with 255 numbers for each output channel."""
-    steps = weight.flatten(1).abs().amax(1) / 127
-    steps = torch.where(steps == 0, torch.ones_like(steps), steps).view(-1, 1, 1, 1)
+    steps = steps_of(weight).view(-1, 1, 1, 1)
     return (weight / steps).round() * steps

@@ -7,7 +7,6 @@ model, torch.compile takes over.
 from __future__ import annotations
 
 import copy
-import inspect
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -18,7 +17,7 @@ from torch.nn.modules import module as hooks
 from torch.utils import _pytree as pytree
 
 from pointwise.acceleration import holds
-from pointwise.acceleration.arguments import Given
+from pointwise.acceleration.arguments import Arguments, Given
 from pointwise.acceleration.bf16 import is_in_bf16, widened
 from pointwise.acceleration.compiled import Compiled
 from pointwise.acceleration.module import Accelerated
@@ -95,7 +94,7 @@ def accelerate(
     args = tuple(example) if isinstance(example, (tuple, list)) else (example,)
     inputs = (args, dict(kwargs or {}))
     try:
-        inspect.signature(model.forward).bind(*inputs[0], **inputs[1])
+        inputs = Arguments.of(model.forward, inputs).arranged(*inputs)
     except TypeError as error:
         raise TypeError(f"accelerate: the model does not take this example: {error}") from error
     with torch.autocast("cpu", enabled=False):  # whether it is on is asked at every call
@@ -196,9 +195,8 @@ def _accelerated(model: nn.Module, example: Given) -> Accelerated | Compiled:
             continue
         try:
             trace = traced(model, given)
-            trace.found.inputs.check(trace.found.inputs.flat(*example))
-            why = holds.why_not(model, trace.found, example)
-            why = why or holds.tried(model, trace, trace.found.inputs.arguments.arranged(*given))
+            trace.found.inputs.check(pytree.tree_leaves(example))
+            why = holds.why_not(model, trace.found, example) or holds.tried(model, trace, given)
         except Exception as error:  # torch.export has many kinds
             why = _said_by(error)
         if not why:

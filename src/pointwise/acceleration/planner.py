@@ -33,6 +33,7 @@ from pointwise.acceleration.buffers import (
 )
 from pointwise.acceleration.builder import Builder, Constant, Deferred
 from pointwise.acceleration.constants import Constants
+from pointwise.acceleration.graph import results_of
 from pointwise.acceleration.layouts import Layouts
 from pointwise.acceleration.plan import NativeCall, Output, PlainCall, Plan
 from pointwise.acceleration.report import Entry, describe, path_of
@@ -248,9 +249,8 @@ class Planner(Builder):
     # --- results ---
 
     def _finish(self, node: fx.Node) -> Plan:
-        results = list(node.args[0]) if isinstance(node.args[0], (list, tuple)) else [node.args[0]]
         outputs: list[Output] = []
-        for result, order in zip(results, self.layouts.results(), strict=True):
+        for result, order in zip(results_of(node), self.layouts.results(), strict=True):
             if isinstance(result, fx.Node) and result in self.constants.fixed:
                 outputs.append(
                     Output(self.constants.value(result), None, self.constants.owns(result))

@@ -50,6 +50,13 @@ def scale_of(low: float, high: float) -> Scale:
     return Scale(step, min(255, max(0, round(-low / step))))
 
 
+def steps_of(weight: Tensor) -> Tensor:
+    """What the whole numbers from -127 to 127 stand for, of each output channel of a weight."""
+    steps = weight.flatten(1).abs().amax(1) / 127
+    steps[steps == 0] = 1.0
+    return steps
+
+
 def chosen(
     graph: fx.Graph, tensors: Mapping[str, Tensor], among: Container[fx.Node] | None = None
 ) -> set[fx.Node]:
@@ -161,8 +168,7 @@ class _Rewriting:
         args: Any = node.args
         x, weight, bias, residual = args[:4]
         kernel = self.old_tensors[weight.name].double()
-        steps = kernel.flatten(1).abs().amax(1) / 127
-        steps[steps == 0] = 1.0
+        steps = steps_of(kernel)
         rounded = (kernel / steps.view(-1, 1, 1, 1)).round().to(torch.int8)
         factor = steps * self.scales[x].step
         shift = torch.zeros_like(steps)

@@ -8,6 +8,7 @@ from torch import fx
 
 from pointwise.acceleration.buffers import layout_of
 from pointwise.acceleration.fuse import fuse
+from pointwise.acceleration.graph import end_of, results_of
 from pointwise.acceleration.normalise import normalise
 
 
@@ -17,11 +18,9 @@ def rewritten(graph: fx.GraphModule, fixed: Sequence[int]) -> fx.Graph:
     values: dict[fx.Node, fx.Node] = {}
     copy.output(copy.graph_copy(graph.graph, values))
     copy.owning_module = graph
-    old, new = (next(n for n in reversed(g.nodes) if n.op == "output") for g in (graph.graph, copy))
-    results = old.args[0] if isinstance(old.args[0], (list, tuple)) else [old.args[0]]
-    new.meta["orders"] = [
+    end_of(copy).meta["orders"] = [
         layout_of(result.meta.get("val")) if isinstance(result, fx.Node) else None
-        for result in results
+        for result in results_of(end_of(graph.graph))
     ]
     inputs = [node for node in copy.nodes if node.op == "placeholder"]
     normalise(copy)

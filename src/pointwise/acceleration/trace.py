@@ -39,10 +39,12 @@ class Trace:
 
 
 def traced(model: nn.Module, example: Given) -> Trace:
-    """Traces a model with torch.export, and folds its constants; raises where that fails."""
+    """Traces a model with torch.export, and folds its constants; raises where that fails.
+
+    ``example`` is by place as far as that goes, as ``Arguments.arranged`` has it.
+    """
     auto = torch.export.Dim.AUTO
-    arguments = Arguments.of(model.forward, example)
-    args, kwargs = arguments.arranged(*example)
+    arguments, (args, kwargs) = Arguments.of(model.forward, example), example
     named = arguments.named(args, kwargs)
     shapes = pytree.tree_map(
         lambda x: (

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pointwise.cli.class_files import Classified, check_class_file, write_class_file
+from pointwise.cli.run_options import Device, device_of
 from pointwise.terminal import plain, shown, terminal
 
 if TYPE_CHECKING:
@@ -74,18 +75,15 @@ def classify(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the file that -o names.")] = False,
-    device: Annotated[
-        str | None, typer.Option(help="cpu or cuda.", show_default="cuda if there is one")
-    ] = None,
+    device: Device = None,
 ) -> None:
     """Says what images show, or what clouds are of: the most likely classes of each."""
-    import torch
 
     from pointwise.training.image_recipe import IMAGES
     from pointwise.training.images.classify import classify_pictures
     from pointwise.training.images.sources import read_pictures
 
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_of(device)
     trained = _load(run, weights, labels, size, set_, device)
     if trained.recipe.task != IMAGES:
         classify_clouds(

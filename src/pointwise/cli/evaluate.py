@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pointwise.cli.outputs import check_output, write_json
+from pointwise.cli.run_options import VOTES, Device, Votes, device_of
 from pointwise.terminal import plain, shown, terminal
 
 if TYPE_CHECKING:
@@ -44,19 +45,14 @@ def evaluate(
         str | None,
         typer.Option(help="Fields to leave out, such as color, which the run has as --optional."),
     ] = None,
-    votes: Annotated[
-        int, typer.Option(min=1, help="How many rotated views vote on each point; 1 is fastest.")
-    ] = 3,
+    votes: Votes = VOTES,
     columns: Annotated[
         str | None,
         typer.Option(help="Names of the columns of text, NPY and .bin, as in 'x y z label'."),
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu or cuda.", show_default="cuda if there is one")
-    ] = None,
+    device: Device = None,
 ) -> None:
     """Labels data whose classes are known, and says how much of them is right."""
-    import torch
 
     from pointwise.cli.train_run import score_table
     from pointwise.report.evaluation import Gallery
@@ -68,7 +64,7 @@ def evaluate(
 
     check_output("evaluate", "--html", html, (".html", ".htm"))
     check_output("evaluate", "--json", json, (".json",))
-    trained = load_run(run, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    trained = load_run(run, device_of(device))
     remarks = [
         f"{name} is among what the run was trained with: what it has learned by heart scores too"
         " high"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pointwise.cli.run_options import VOTES, Columns, Device, Votes, device_of
 from pointwise.terminal import plain, shown, terminal
 
 if TYPE_CHECKING:
@@ -36,17 +37,9 @@ def label(
             " for several; of whole clouds a .csv or .json.",
         ),
     ] = None,
-    votes: Annotated[
-        int,
-        typer.Option(min=1, help="How many rotated views vote on each point; 1 is fastest."),
-    ] = 3,
-    columns: Annotated[
-        str | None,
-        typer.Option(help="Names of the columns of text, NPY and .bin, as in 'x y z intensity'."),
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu or cuda.", show_default="cuda if there is one")
-    ] = None,
+    votes: Votes = VOTES,
+    columns: Columns = None,
+    device: Device = None,
     confidence: Annotated[
         bool,
         typer.Option(
@@ -114,7 +107,6 @@ def label(
     Files that lie side by side see each other across the seams; folders keep their structure.
     With the extra 'ray' files may lie in object stores, as s3://bucket/tiles.
     """
-    import torch
 
     from pointwise.training import remote
     from pointwise.training.image_recipe import IMAGES
@@ -123,7 +115,7 @@ def label(
 
     console = terminal()
     asked = device
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_of(device)
     trained = load_run(run, device)
     if trained.recipe.task == IMAGES:
         raise ValueError(f"label: {run} was trained on images; use: pointwise classify {run} IMAGE")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pointwise.cli.outputs import check_output, write_json
+from pointwise.cli.run_options import VOTES, Columns, Device, Votes, device_of
 from pointwise.terminal import plain, shown, terminal
 
 if TYPE_CHECKING:
@@ -51,19 +52,11 @@ def suggest(
             help="Side of a region, in the clouds' unit.", show_default="16 cells of the run"
         ),
     ] = None,
-    votes: Annotated[
-        int, typer.Option(min=1, help="How many rotated views vote on each point; 1 is fastest.")
-    ] = 3,
-    columns: Annotated[
-        str | None,
-        typer.Option(help="Names of the columns of text, NPY and .bin, as in 'x y z intensity'."),
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu or cuda.", show_default="cuda if there is one")
-    ] = None,
+    votes: Votes = VOTES,
+    columns: Columns = None,
+    device: Device = None,
 ) -> None:
     """Says which regions of unlabelled clouds to label next: unsure, and unlike one another."""
-    import torch
 
     from pointwise.training.run import load_run
     from pointwise.training.sources import files_of
@@ -74,7 +67,7 @@ def suggest(
         raise ValueError(f"suggest: --points must be a folder, and {points} is a file")
     if side is not None and not side > 0:
         raise ValueError(f"suggest: --side must be greater than 0, got {side:g}")
-    trained = load_run(run, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    trained = load_run(run, device_of(device))
     if trained.recipe.task != "segmentation":
         raise ValueError(
             f"suggest: {run} gives one class to a whole cloud or image, which has no regions; it"

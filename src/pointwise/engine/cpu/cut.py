@@ -40,6 +40,17 @@ def cut_lines(window: Window, most: int) -> tuple[int, int]:
     return share, -(-share // -(-share // most))
 
 
+def cut_channels(images: int, channels: int, size: int) -> tuple[int, int]:
+    """(channels to a program, programs to an image) where pixels are added up: whole cache lines.
+
+    ``size`` is a number's in bytes; there are four programs to a thread, or as many as can be.
+    """
+    line, block = 64 // size, channels
+    while block > line and images * -(-channels // block) < 4 * threads():
+        block = -(-block // 2 // line) * line
+    return block, -(-channels // block)
+
+
 @lru_cache(maxsize=4096)
 def _balanced(lines: int, most: int, images: int, team: int) -> int:
     """How many of the ``lines`` of an image to a program, so that the busiest thread has least.

@@ -443,37 +443,24 @@ def less(typingctx, a, b):
     return mask(a, b), codegen
 
 
-@intrinsic
-def at_most(typingctx, a, b):
-    """The mask of the lanes where ``a <= b``."""
-    mask = Vector(types.boolean, a.count)
+def _comparison(compare: str, sign: str):
+    """The mask of the lanes of floats that compare so, by a method of llvmlite's builder."""
 
-    def codegen(context, builder, signature, arguments):
-        return builder.fcmp_ordered("<=", *arguments)
+    @intrinsic
+    def compared(typingctx, a, b):
+        mask = Vector(types.boolean, a.count)
 
-    return mask(a, b), codegen
+        def codegen(context, builder, signature, arguments):
+            return getattr(builder, compare)(sign, *arguments)
 
+        return mask(a, b), codegen
 
-@intrinsic
-def equal(typingctx, a, b):
-    """The mask of the lanes where ``a == b``."""
-    mask = Vector(types.boolean, a.count)
-
-    def codegen(context, builder, signature, arguments):
-        return builder.fcmp_ordered("==", *arguments)
-
-    return mask(a, b), codegen
+    return compared
 
 
-@intrinsic
-def unequal(typingctx, a, b):
-    """The mask of the lanes where ``a != b``: of NaN as well."""
-    mask = Vector(types.boolean, a.count)
-
-    def codegen(context, builder, signature, arguments):
-        return builder.fcmp_unordered("!=", *arguments)
-
-    return mask(a, b), codegen
+at_most = _comparison("fcmp_ordered", "<=")
+equal = _comparison("fcmp_ordered", "==")
+unequal = _comparison("fcmp_unordered", "!=")  # of NaN as well
 
 
 @intrinsic

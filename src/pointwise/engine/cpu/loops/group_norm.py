@@ -14,8 +14,9 @@ from torch import Tensor
 
 from pointwise.engine.cpu.activation import quotient
 from pointwise.engine.cpu.by_dtype import by_dtype
+from pointwise.engine.cpu.cut import cut_channels
 from pointwise.engine.cpu.device import device
-from pointwise.engine.cpu.launch import Launch, threads
+from pointwise.engine.cpu.launch import Launch
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.vector import (
     broadcast,
@@ -101,11 +102,7 @@ _TERM_KERNELS = by_dtype(_terms, "norm_terms")
 def moments(x: Tensor, out: Tensor) -> Launch:
     """Of ``x [N, C, H, W]``, channels_last: mean and sum of squares about it, ``[N, 2, C]``."""
     images, channels, height, width = x.shape
-    line = 64 // x.element_size()
-    block = channels
-    while block > line and images * -(-channels // block) < 4 * threads():
-        block = -(-block // 2 // line) * line
-    blocks = -(-channels // block)
+    block, blocks = cut_channels(images, channels, x.element_size())
     arguments = _CHANNELS(
         x=x, out=out, pixels=height * width, channels=channels, block=block, blocks=blocks
     )

@@ -7,8 +7,9 @@ from torch import Tensor
 from pointwise.convolution.window import Window
 from pointwise.engine.cpu.activation import quotient
 from pointwise.engine.cpu.by_dtype import by_dtype
+from pointwise.engine.cpu.cut import cut_channels
 from pointwise.engine.cpu.device import device
-from pointwise.engine.cpu.launch import Launch, threads
+from pointwise.engine.cpu.launch import Launch
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.vector import (
     at_most,
@@ -114,11 +115,7 @@ def pooled(x: Tensor, out: Tensor, window: Window, kind: int, divisor: int) -> L
 def mean(x: Tensor, out: Tensor) -> Launch:
     """The mean of each image of ``x [N, C, H, W]``, channels_last, into ``out [N, C]``."""
     images, channels, height, width = x.shape
-    line = 64 // x.element_size()
-    block = channels
-    while block > line and images * -(-channels // block) < 4 * threads():
-        block = -(-block // 2 // line) * line
-    blocks = -(-channels // block)
+    block, blocks = cut_channels(images, channels, x.element_size())
     arguments = _MEANS(
         x=x, out=out, pixels=height * width, channels=channels, block=block, blocks=blocks
     )

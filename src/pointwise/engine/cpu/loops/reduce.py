@@ -15,10 +15,10 @@ from torch import Tensor
 
 from pointwise.engine.cpu.activation import quotient
 from pointwise.engine.cpu.by_dtype import by_dtype
-from pointwise.engine.cpu.cut import cut_rows
+from pointwise.engine.cpu.cut import cut_channels, cut_rows
 from pointwise.engine.cpu.device import device
 from pointwise.engine.cpu.elementary import full_exponential
-from pointwise.engine.cpu.launch import Launch, threads
+from pointwise.engine.cpu.launch import Launch
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.vector import (
     broadcast,
@@ -170,10 +170,7 @@ def reduced(name: str, x: Tensor, out: Tensor, around: int, count: int, columns:
         span = cut_rows(around, count * x.element_size())
         programs = -(-around // span)
     else:
-        line = 64 // x.element_size()
-        while block > line and around * -(-columns // block) < 4 * threads():
-            block = -(-block // 2 // line) * line
-        blocks = -(-columns // block)
+        block, blocks = cut_channels(around, columns, x.element_size())
         programs = around * blocks
     kernels = _ROW_KERNELS if columns == 1 else _COLUMN_KERNELS
     arguments = _REDUCE(
