@@ -61,7 +61,8 @@ def test_the_unsure_corners_come_first(segmenter, folder, tmp_path, suffix):
     assert min(unsure[:2]) > max(unsure[2:])
     assert rows[0]["between"] == "ground or building"
     assert "of 18 regions 3 wide" in done.output
-    assert max(map(len, done.output.splitlines())) <= 80
+    said = done.output.replace(f"{tmp_path}/", "")  # a folder of any length
+    assert max(map(len, said.splitlines())) <= 80
 
 
 def test_the_points_of_the_clouds_have_their_rank(segmenter, folder, tmp_path):
