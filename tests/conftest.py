@@ -51,6 +51,11 @@ def pytest_collection_finish(session):
     gc.freeze()
 
 
+def pytest_sessionfinish(session):
+    # What is frozen is never taken apart, and Triton's bindings would list it all as leaked.
+    gc.unfreeze()
+
+
 _THREADS = torch.get_num_threads()
 
 

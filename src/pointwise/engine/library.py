@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import sys
+import warnings
 from collections.abc import Callable
 from types import SimpleNamespace
 
 import torch
 
+from pointwise.engine import gpu
 from pointwise.engine.eager import is_unseen
 
 library = torch.library.Library("pointwise", "DEF")
@@ -41,9 +43,11 @@ def define(
     fake: Callable,
     check: Callable | None = None,
     check_values: Callable | None = None,
+    cuda: Callable | None = None,
 ) -> None:
     """An operator by its schema: CPU kernel, plain PyTorch for other devices, shapes alone.
 
+    ``cuda`` is the form on GPUs; where its kernels cannot run, the plain form does, with a warning.
     ``check`` refuses arguments by what can be known without values (and is not asked twice about
     the same shapes, types and numbers), ``check_values`` by values; the forms themselves are called
     with what is right. An operator without them checks for itself.
@@ -85,10 +89,38 @@ def define(
     on_cpu = checked(cpu)
     library.impl(name, on_cpu, "CPU")
     library.impl(name, checked(plain), "CompositeExplicitAutograd")
+    if cuda is not None:
+        on_gpu[name] = checked(_where_it_can(cuda, plain))
+        library.impl(name, on_gpu[name], "CUDA")
     torch.library.register_fake(f"pointwise::{name}", foreseen, lib=library)
     setattr(ops, name, _quick(getattr(torch.ops.pointwise, name), on_cpu))
     setattr(at_once, name, on_cpu)
 
+
+def _where_it_can(cuda: Callable, plain: Callable) -> Callable:
+    """The form on GPUs, or the plain one where no kernel runs on the device that was given."""
+
+    @functools.wraps(cuda)
+    def call(*arguments):
+        device = next(each.device for each in arguments if isinstance(each, torch.Tensor))
+        if why := gpu.why_not(device):
+            _warn_once(str(device), why)
+            return plain(*arguments)
+        return cuda(*arguments)
+
+    return call
+
+
+@functools.lru_cache
+def _warn_once(device: str, why: str) -> None:
+    warnings.warn(
+        f"pointwise: no kernels on {device}, only PyTorch's own, which take longer: {why}",
+        stacklevel=2,
+    )
+
+
+on_gpu: dict[str, Callable] = {}
+"""The forms of the operators on GPUs with their checks; for tests, which run them interpreted."""
 
 ops = SimpleNamespace()
 """``torch.ops.pointwise``; called past PyTorch's dispatcher, which takes as long as a small

@@ -1,0 +1,29 @@
+"""Kernels for GPUs: on one where there is one, by Triton's interpreter where there is none."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, which nothing has done yet
+
+import pointwise.operators  # noqa: F401  (registers the operators)
+from pointwise.engine import library
+
+pytest.importorskip("triton", reason="Triton is not installed")
+
+
+@pytest.fixture
+def device(monkeypatch):
+    """Where tensors have to be for the operators to run as kernels for GPUs."""
+    if torch.cuda.is_available():
+        yield "cuda"
+        return
+    with torch.library._scoped_library("pointwise", "IMPL") as here:
+        for name, form in library.on_gpu.items():
+            here.impl(name, form, "CPU", allow_override=True)
+            monkeypatch.setattr(library.ops, name, getattr(torch.ops.pointwise, name))
+        yield "cpu"
