@@ -36,11 +36,11 @@ def pytest_collection_modifyitems(config, items):
     rare = pytest.mark.skip(reason="takes minutes or much memory; run with --rare")
     gpu = pytest.mark.skip(reason="needs a CUDA device")
     for item in items:
-        if "slow" in item.keywords and not config.getoption("--slow"):
+        if item.get_closest_marker("slow") and not config.getoption("--slow"):
             item.add_marker(slow)
-        if "rare" in item.keywords and not config.getoption("--rare"):
+        if item.get_closest_marker("rare") and not config.getoption("--rare"):
             item.add_marker(rare)
-        if "gpu" in item.keywords and not torch.cuda.is_available():
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(gpu)
 
 
