@@ -17,7 +17,7 @@ from pointwise.engine.cpu.device import device, inlined
 from pointwise.engine.cpu.launch import array, host, kernel
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.search.grid import FRAME, GRID
-from pointwise.engine.cpu.search.reach import KERNEL, MARGIN, REACH, mark_rows, rows_around
+from pointwise.engine.cpu.search.reach import KERNEL, REACH, mark_rows, rows_around
 from pointwise.engine.cpu.search.sort import sort_distinct
 from pointwise.engine.cpu.vector import (
     at_most,
@@ -39,6 +39,7 @@ from pointwise.engine.cpu.vector import (
     smaller,
     to_uint32,
 )
+from pointwise.engine.search import MARGIN
 
 QUERIES_PER_TILE = 256
 _GROUP = 32  # queries that share their candidates, at most
