@@ -117,7 +117,7 @@ def _compile(launch: tuple, target: int) -> tuple:
 
 
 def _used(cubin: bytes) -> tuple[int, int]:
-    """(registers of a thread, bytes of its stack: what is spilled among them), as the tool beside ptxas reads them."""
+    """(registers of a thread, bytes of its stack, where spilled ones go), by a tool of CUDA's."""
     import re
     import tempfile
     from pathlib import Path

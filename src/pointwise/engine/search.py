@@ -1,4 +1,4 @@
-"""What searches share, on whatever device: what they refuse, and how wide the rows of a grid are."""
+"""What searches share on all devices: what they refuse, and how wide the rows of a grid are."""
 
 from __future__ import annotations
 

@@ -33,7 +33,9 @@ from pointwise.engine.gpu.search.grid import (
 from pointwise.engine.gpu.search.order import order_rows
 from pointwise.engine.search import INDEX_BITS, MARGIN, check, reach_of, row_edge
 
-_QUERIES, _NEAR = 32, 4  # of a program, which is one warp: queries, and candidates of each at once
+# Of a program, which is one warp: queries, and candidates of each at once. Both ends of the queries'
+# ranges are then one binary search of 32 lanes. (Chosen by what fits registers, not measured.)
+_QUERIES, _NEAR = 16, 4
 # Kernels with gaps are looked at cell by cell along x, unless they have more cells than that.
 _MOST_BANDS = 9
 
@@ -234,7 +236,7 @@ def walk_kernel(
                         place = (begin + count)[:, None] + tl.cumsum(hit, axis=1) - hit
                         tl.store(pairs + place, entry, mask=inside)
                     else:
-                        # Whether the query is in the opposite cell of the point, as seen from there.
+                        # Whether the point sees the query in the opposite cell.
                         opposite = tl.floor(0.5 - dx * inverse) == -tx
                         opposite = opposite & (tl.floor(0.5 - dy * inverse) == -ty)
                         opposite = opposite & (tl.floor(0.5 - dz * inverse) == -tz)
