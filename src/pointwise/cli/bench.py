@@ -25,9 +25,13 @@ def bench(
             "commas. '*' is all, also those that a usual run leaves out."
         ),
     ] = None,
+    device: Annotated[
+        str, typer.Option(help="Where: cpu, or cuda for a GPU of NVIDIA's (cloud).")
+    ] = "cpu",
 ) -> None:
     """Times pointwise against other tools, after checking that they all give the same results."""
     import importlib
+    import inspect
     import sys
 
     folder = benchmarks()
@@ -36,7 +40,16 @@ def bench(
         raise ValueError(f"bench: there is no {name!r}; there are {', '.join(known)}")
     # The files import one another by their plain names, as they do when run as scripts.
     sys.path.insert(0, str(folder))
-    importlib.import_module(name).main(json=json, rounds=rounds, quick=quick, only=only)
+    main = importlib.import_module(name).main
+    where = {}
+    if device != "cpu":
+        if device != "cuda" or "device" not in inspect.signature(main).parameters:
+            raise ValueError(
+                f"bench: {name} does not run on {device!r}; 'cloud' runs on 'cpu' and 'cuda', all "
+                "others on 'cpu'"
+            )
+        where = {"device": device}
+    main(json=json, rounds=rounds, quick=quick, only=only, **where)
 
 
 def benchmarks() -> Path:

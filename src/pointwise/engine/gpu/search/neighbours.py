@@ -33,8 +33,8 @@ from pointwise.engine.gpu.search.grid import (
 from pointwise.engine.gpu.search.order import order_rows
 from pointwise.engine.search import INDEX_BITS, MARGIN, check, reach_of, row_edge
 
-# Of a program, which is one warp: queries, and candidates of each at once. Both ends of the queries'
-# ranges are then one binary search of 32 lanes. (Chosen by what fits registers, not measured.)
+# Of a program, which is one warp: queries, and candidates of each at once. A binary search for both
+# ends of the queries' ranges then has 32 lanes. (Chosen by what fits registers, not measured.)
 _QUERIES, _NEAR = 16, 4
 # Kernels with gaps are looked at cell by cell along x, unless they have more cells than that.
 _MOST_BANDS = 9
