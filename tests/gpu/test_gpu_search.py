@@ -33,23 +33,26 @@ BOTH_WAYS = [
     Case("lattice, dilated by 3", lattice(3, 0.5)[:24], cell_size=1.0, kernel_size=5, dilation=3),
     Case("other queries", walls(20), queries=2 * walls(15, seed=1) - 0.5),
 ]
-ONE_WAY = named(
-    "33 points, search",
-    "kernel 3, dilation 2, mean",
-    "no points",
-    "no queries",
-    "empty clouds in a batch",
-    "a batch where one side is empty",
-    "queries outside",
-    "all equal",
-    "lattice, one cell apart",
-    "lattice, float32",
-    "lattice of tenths",
-    "UTM in float32",
-    "kilometres of centimetres",
-    "outlier along y",
-    "outlier along all axes",
-)
+ONE_WAY = [
+    Case("dilated by 2", walls(40), cell_size=0.2, dilation=2),
+    Case("far away", lattice(4, 0.25) + 2.0**50, cell_size=0.7, dilation=2),
+    *named(
+        "33 points, search",
+        "no points",
+        "no queries",
+        "empty clouds in a batch",
+        "a batch where one side is empty",
+        "queries outside",
+        "all equal",
+        "lattice, one cell apart",
+        "lattice, float32",
+        "lattice of tenths",
+        "UTM in float32",
+        "kilometres of centimetres",
+        "outlier along y",
+        "outlier along all axes",
+    ),
+]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -146,21 +149,19 @@ def test_a_real_scan(shared_data):
         pytest.skip("the real scan is not here: las/town_6_classes.las")
     las = laspy.read(path)
     near = np.stack([las.x, las.y, las.z], axis=1)
-    near = near[np.abs(near - near[len(near) // 2]).max(axis=1) < 6][:300]
-    case = Case("scan", near.copy(), cell_size=1.0, queries=near[::3].copy())
-    assert len(case.points) > 100
-    for transposed in (False, True):
-        assert_as_on_the_cpu(case, transposed)
+    near = near[np.abs(near - near[len(near) // 2]).max(axis=1) < 6][:150]
+    assert len(near) > 100
+    assert_as_on_the_cpu(Case("scan", near.copy(), cell_size=1.0, queries=near[::5].copy()), False)
 
 
 # --- rows in order --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("run", [2, 4, 64])
+@pytest.mark.parametrize("run", [4, 64])
 def test_rows_of_any_length_are_sorted(monkeypatch, run):
     monkeypatch.setattr(order, "RUN", run)
     generator = np.random.default_rng(run)
-    lengths = [0, 1, 2, 3, 4, 5, 8, 9, 16, 17, 0, 33, 64, 65, 40, 1]
+    lengths = [0, 1, 2, 3, 4, 5, 9, 17, 0, 33] if run == 4 else [0, 33, 64, 65, 130]
     rows = [generator.permutation(2**32 - 1 - 7919 * np.arange(n)) for n in lengths]
     pairs = torch.from_numpy(np.concatenate(rows).astype(np.uint32).view(np.int32)).to(DEVICE)
     row_start = torch.tensor(np.cumsum([0, *lengths])).to(DEVICE)
@@ -205,7 +206,7 @@ def refusal(search, *call) -> str:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_points_are_refused_in_the_words_of_the_cpu(bad, dtype):
     points = torch.rand(50, 3, generator=torch.Generator().manual_seed(0)).to(dtype)
-    points[41, 0] = points[17, 2] = points[23, 1] = bad
+    points[41, 0] = points[17, 2] = points[23, 1] = torch.tensor(bad).to(dtype)
     good, offsets = torch.rand(4, 3).to(dtype), torch.tensor([0, 20, 50])
     small = torch.tensor([0, 1, 4])
     for where in ((points, offsets, points, offsets), (good, small, points, offsets)):
@@ -290,25 +291,21 @@ def test_voxels_of_any_points(rows, size):
 
 
 def test_the_operators_are_what_pytorch_expects(device):
-    (case,) = named("batch, down")
-    points, offsets, queries, query_offsets, *kernel = arguments(case)
-    where = (points, offsets, queries, query_offsets)
+    call = arguments(Case("few", uniform(6), cell_size=0.3, queries=uniform(5, seed=1)))
     which = ("test_schema", "test_faketensor")
-    for call in ((*where, *kernel, False), (*where, *kernel, True)):
-        torch.library.opcheck(torch.ops.pointwise.cell_search.default, call, test_utils=which)
-    torch.library.opcheck(
-        torch.ops.pointwise.voxel_grid.default, (points, offsets, 0.3), test_utils=which
-    )
+    operators = torch.ops.pointwise
+    torch.library.opcheck(operators.cell_search.default, (*call, False), test_utils=which)
+    torch.library.opcheck(operators.voxel_grid.default, (*call[:2], 0.3), test_utils=which)
 
 
 def test_a_cloud_searches_there(device, monkeypatch):
     asked = []
     search = neighbours.grid_search
     monkeypatch.setattr(neighbours, "grid_search", lambda *a: asked.append(a) or search(*a))
-    cloud = PointCloud(torch.from_numpy(walls(40)).to(device))
+    cloud = PointCloud(torch.from_numpy(walls(15)).to(device))
     coarse, parent = cloud.voxels(0.3)
     neighborhood = cloud.neighborhood(0.2, queries=coarse)
-    assert len(neighborhood.transposed[0]) == 41
+    assert len(neighborhood.transposed[0]) == 16
     assert len(asked) == 2
     assert parent.max() == len(coarse) - 1
 
@@ -375,9 +372,9 @@ def test_a_table_that_was_found_is_known_until_it_is_written_to():
 
 
 def test_tables_pass_through_operators_as_the_tensors_that_are_known(device):
-    where = arguments(Case("walls", walls(40)))
+    where = arguments(Case("few", uniform(8), cell_size=0.3))
     row_start, pairs, _ = torch.ops.pointwise.cell_search(*where, False)
-    assert found.is_sound(row_start, pairs, 40, 27)
+    assert found.is_sound(row_start, pairs, 8, 27)
 
 
 def test_tables_are_checked_on_a_device_as_on_the_cpu():

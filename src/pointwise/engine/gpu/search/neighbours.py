@@ -176,10 +176,11 @@ def walk_kernel(
     own_z, cloud = (own >> (bits_x + bits_y)) & top_z, own >> (bits_x + bits_y + bits_z)
     step, edge = tl.load(unit), tl.load(unit + 1)
     slack = _MARGIN * edge
-    # From the query to the near side of its own row.
-    low_y = tl.load(origin + 3 * cloud + 1, mask=here, other=0) + own_y.to(tl.float64) * edge
-    low_z = tl.load(origin + 3 * cloud + 2, mask=here, other=0) + own_z.to(tl.float64) * edge
-    low_y, low_z = low_y - here_y, low_z - here_z
+    # From the query to the near side of its own row. The origin is taken away first: far from zero,
+    # where it is much larger than a row, it would swallow what tells rows apart.
+    low_y = tl.load(origin + 3 * cloud + 1, mask=here, other=0) - here_y
+    low_z = tl.load(origin + 3 * cloud + 2, mask=here, other=0) - here_z
+    low_y, low_z = low_y + own_y.to(tl.float64) * edge, low_z + own_z.to(tl.float64) * edge
     side = tl.arange(0, 2)[None, :]  # the lower end of a range, and the upper one
     nothing = tl.zeros([BLOCK, 2], tl.int32)
     around = tl.floor(reach / edge + (1 + _MARGIN)).to(tl.int32)
