@@ -25,6 +25,7 @@ from pointwise.engine.gpu.search import neighbours, order
 from pointwise.engine.gpu.search.grid import corners, make_frame
 from pointwise.engine.gpu.search.neighbours import grid_search
 from pointwise.engine.gpu.search.voxels import voxel_grid
+from pointwise.operators import cells as operators
 
 # The interpreter takes a second for each search of so few points.
 BOTH_WAYS = [
@@ -293,9 +294,9 @@ def test_voxels_of_any_points(rows, size):
 def test_the_operators_are_what_pytorch_expects(device):
     call = arguments(Case("few", uniform(6), cell_size=0.3, queries=uniform(5, seed=1)))
     which = ("test_schema", "test_faketensor")
-    operators = torch.ops.pointwise
-    torch.library.opcheck(operators.cell_search.default, (*call, False), test_utils=which)
-    torch.library.opcheck(operators.voxel_grid.default, (*call[:2], 0.3), test_utils=which)
+    ops = torch.ops.pointwise
+    torch.library.opcheck(ops.cell_search.default, (*call, False), test_utils=which)
+    torch.library.opcheck(ops.voxel_grid.default, (*call[:2], 0.3), test_utils=which)
 
 
 def test_a_cloud_searches_there(device, monkeypatch):
@@ -375,6 +376,16 @@ def test_tables_pass_through_operators_as_the_tensors_that_are_known(device):
     where = arguments(Case("few", uniform(8), cell_size=0.3))
     row_start, pairs, _ = torch.ops.pointwise.cell_search(*where, False)
     assert found.is_sound(row_start, pairs, 8, 27)
+
+
+def test_a_table_that_the_cpu_has_found_for_a_device_is_known_too():
+    (case,) = named("batch, down")
+    call = arguments(case)
+    for transposed, columns in ((False, len(case.points)), (True, len(case.queries))):
+        row_start, pairs, symmetric = operators._search_anywhere(*call, transposed)
+        assert row_start.device == call[0].device
+        assert found.is_sound(row_start, pairs, columns, 27)
+        assert found.symmetry(row_start, pairs) is bool(symmetric)
 
 
 def test_tables_are_checked_on_a_device_as_on_the_cpu():

@@ -6,6 +6,7 @@ from there. What is wrong with the points is counted too, for whoever reads the 
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from functools import partial
 
@@ -66,11 +67,21 @@ class Grid:
         return len(self.key)
 
 
-@triton.jit(do_not_specialize=["count"])
-def corners_kernel(
-    points, offsets, low, high, refused, count, largest: tl.float64, BLOCK: tl.constexpr
-):
+def bits_of(number: float) -> int:
+    """A float64 as kernels are given it: Triton would pass a float of Python's in float32."""
+    return int.from_bytes(struct.pack("<d", number), "little")
+
+
+@triton.jit
+def real(bits):
+    """The float64 that ``bits_of`` was given."""
+    return tl.full([], bits, tl.int64).to(tl.float64, bitcast=True)
+
+
+@triton.jit(do_not_specialize=["count", "largest"])
+def corners_kernel(points, offsets, low, high, refused, count, largest, BLOCK: tl.constexpr):
     """The corners of a slice of one cloud, and its first point that cannot be computed with."""
+    largest = real(largest)
     cloud, part, slices = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
     # Whoever asks may have given offsets that are none: nothing is read beyond the points.
     first = tl.minimum(tl.maximum(tl.load(offsets + cloud), 0), count)
@@ -105,7 +116,7 @@ def corners(points: Tensor, offsets: Tensor) -> Corners:
     high = torch.empty_like(low)
     refused = points.new_empty(clouds, slices, 4, dtype=torch.int64)
     launch(corners_kernel, (clouds, slices), points, points, offsets, low, high, refused, count,
-           LARGEST, BLOCK=_POINTS, num_warps=4)  # fmt: skip
+           bits_of(LARGEST), BLOCK=_POINTS, num_warps=4)  # fmt: skip
     first = refused.flatten().amin() if clouds else refused.new_full((), count)
     wrong = (offsets[0] != 0) | (offsets[-1] != count) | (offsets.diff() < 0).any()
     faults = torch.stack([first, wrong.long()])

@@ -23,11 +23,13 @@ from pointwise.engine.gpu.search.grid import (
     Corners,
     Frame,
     Grid,
+    bits_of,
     build,
     corners,
     launch,
     lower_bound,
     make_frame,
+    real,
     refuse,
 )
 from pointwise.engine.gpu.search.order import order_rows
@@ -118,12 +120,6 @@ def _rows_across(reach: float, edge: float) -> int:
 
 
 @triton.jit
-def _real(number):
-    """An argument in float64, also where the interpreter would take it for float32."""
-    return tl.full([], number, tl.float64)
-
-
-@triton.jit
 def _meets(low, high, pitch, half, centre):
     """Whether the offsets from low to high along one axis meet a cell of the kernel."""
     middle, extent = 0.5 * (low + high), 0.5 * (high - low)
@@ -138,14 +134,16 @@ def _index(offset):
     return tl.minimum(tl.maximum(tl.floor(offset), -_FAR), _FAR).to(tl.int64)
 
 
-@triton.jit(do_not_specialize=["points", "queries", "steps", "bands", "shift"])
+@triton.jit(do_not_specialize=[
+    "points", "queries", "pitch", "inverse", "half", "reach", "centre", "bands", "shift", "steps",
+])  # fmt: skip
 def walk_kernel(
     key, position, order, points,
     asked_key, asked_position, asked_order, queries,
     origin, unit, bits,
     starts, pairs, on_border,
-    pitch: tl.float64, inverse: tl.float64, half: tl.float64, reach: tl.float64,
-    centre: tl.float64, bands, shift, steps,
+    pitch, inverse, half, reach,
+    centre, bands, shift, steps,
     WRITE: tl.constexpr, DILATED: tl.constexpr, MIRRORED: tl.constexpr, BLOCK: tl.constexpr,
     NEAR: tl.constexpr,
 ):  # fmt: skip
@@ -153,8 +151,8 @@ def walk_kernel(
 
     Writing, ``starts [queries]`` says where the neighbours of each query begin in ``pairs``.
     """
-    pitch, inverse, half = _real(pitch), _real(inverse), _real(half)
-    reach, centre = _real(reach), _real(centre)
+    pitch, inverse, half, reach = real(pitch), real(inverse), real(half), real(reach)
+    centre = tl.full([], centre, tl.float64)
     q = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     here = q < queries
     stride, asked_stride = points.to(tl.int64), queries.to(tl.int64)
@@ -268,8 +266,8 @@ class _Walk:
         pitch, centre = dilation * cell_size, (kernel_size - 1) // 2
         bands = kernel_size if dilation > 1 and kernel_size <= _MOST_BANDS else 1
         reach = reach_of(cell_size, kernel_size, dilation)
-        self.numbers = (pitch, 1 / pitch, cell_size / 2, reach, float(centre), bands,
-                        index_bits(len(source)), len(source).bit_length())  # fmt: skip
+        lengths = map(bits_of, (pitch, 1 / pitch, cell_size / 2, reach))
+        self.numbers = (*lengths, centre, bands, index_bits(len(source)), len(source).bit_length())
         self.constants = {"DILATED": dilation > 1, "MIRRORED": mirrored}
 
     def count(self) -> tuple[Tensor, Tensor]:
