@@ -21,7 +21,7 @@ from pointwise.engine.cpu.search import tables
 from pointwise.engine.cpu.search.neighbours import grid_search as cpu_search
 from pointwise.engine.cpu.search.voxels import voxel_grid as cpu_voxels
 from pointwise.engine.gpu import is_interpreted
-from pointwise.engine.gpu.search import neighbours, order
+from pointwise.engine.gpu.search import grid, neighbours, order
 from pointwise.engine.gpu.search.grid import corners, make_frame
 from pointwise.engine.gpu.search.neighbours import grid_search
 from pointwise.engine.gpu.search.voxels import voxel_grid
@@ -36,6 +36,7 @@ BOTH_WAYS = [
 ]
 ONE_WAY = [
     Case("dilated by 2", walls(40), cell_size=0.2, dilation=2),
+    Case("no clouds", np.zeros((0, 3)), offsets=(0,)),
     Case("far away", lattice(4, 0.25) + 2.0**50, cell_size=0.7, dilation=2),
     *named(
         "33 points, search",
@@ -339,6 +340,33 @@ def test_a_search_waits_once(search):
     with Waits() as waits:
         search(call)
     assert waits.names == ["tolist"]
+
+
+def test_a_grid_is_kept_while_its_points_are_the_same(monkeypatch):
+    built = []
+    build = grid.build
+    monkeypatch.setattr(grid, "build", lambda *a: built.append(len(a[0])) or build(*a))
+    points, offsets = torch.from_numpy(uniform(9)).to(DEVICE), torch.tensor([0, 9]).to(DEVICE)
+
+    def search(points, dilation):
+        here, at = points.cpu(), offsets.cpu()
+        expected = cpu_search(here, at, here, at, 0.3, 3, dilation)
+        assert_equal(grid_search(points, offsets, points, offsets, 0.3, 3, dilation), expected)
+
+    search(points, 1)
+    search(points, 2)
+    assert built == [9]
+    points += torch.arange(9, device=DEVICE)[:, None] / 10
+    search(points, 2)
+    assert built == [9, 9]
+    search(points.clone(), 2)
+    assert built == [9, 9, 9]
+    assert grid._last == ()  # those points are gone
+    with torch.inference_mode():
+        unknown = points.clone()
+        search(unknown, 1)
+        search(unknown, 1)
+    assert built == [9] * 5
 
 
 @pytest.mark.gpu

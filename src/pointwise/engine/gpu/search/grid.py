@@ -7,6 +7,7 @@ from there. What is wrong with the points is counted too, for whoever reads the 
 from __future__ import annotations
 
 import struct
+import weakref
 from dataclasses import dataclass
 from functools import partial
 
@@ -59,6 +60,8 @@ class Frame:
 class Grid:
     """One set of points in the order of a frame."""
 
+    frame: Frame
+    corners: Corners
     key: Tensor  # [N] int64, (cloud, z, y, x), ascending
     order: Tensor  # [N] int64, the original index of each sorted point
     position: Tensor  # [3, N] float64, sorted
@@ -135,7 +138,8 @@ def make_frame(low: Tensor, high: Tensor, edge: float, step: float) -> Frame:
     """A frame over the clouds' corners, coarsened until an index triple fits one key."""
     clouds = len(low)
     occupied = low.isfinite()
-    extent = torch.where(occupied, high - low, 0.0).amax(0)
+    extent = torch.where(occupied, high - low, 0.0)
+    extent = extent.amax(0) if clouds else extent.new_zeros(3)
     unit = torch.full_like(extent, edge)
     unit[:1].fill_(step)
     scale = 2.0 ** torch.arange(_DOUBLINGS, dtype=torch.float64, device=low.device)
@@ -189,7 +193,7 @@ def keys_kernel(
     tl.store(keys + i, key, mask=inside)
 
 
-def build(points: Tensor, offsets: Tensor, frame: Frame) -> Grid:
+def build(points: Tensor, offsets: Tensor, box: Corners, frame: Frame) -> Grid:
     """Sorts contiguous ``points [N, 3]`` of clouds ``offsets [B+1]`` into ``frame``."""
     count, clouds = len(points), len(offsets) - 1
     keys = points.new_empty(count, dtype=torch.int64)
@@ -199,4 +203,51 @@ def build(points: Tensor, offsets: Tensor, frame: Frame) -> Grid:
     # Stable, so that points of one key stay in their own order.
     key, order = torch.sort(keys, stable=True)
     position = points.index_select(0, order).to(torch.float64).t().contiguous()
-    return Grid(key, order, position)
+    return Grid(frame, box, key, order, position)
+
+
+def build_both(
+    points: Tensor,
+    point_offsets: Tensor,
+    queries: Tensor,
+    query_offsets: Tensor,
+    edge: float,
+    step: float,
+) -> tuple[Grid, Grid]:
+    """Points and queries in one frame over both."""
+    at, point_offsets = points.detach().contiguous(), point_offsets.contiguous()
+    seek, query_offsets = queries.detach().contiguous(), query_offsets.contiguous()
+    box, other = corners(at, point_offsets), corners(seek, query_offsets)
+    low, high = torch.minimum(box.low, other.low), torch.maximum(box.high, other.high)
+    frame = make_frame(low, high, edge, step)
+    return build(at, point_offsets, box, frame), build(seek, query_offsets, other, frame)
+
+
+_last: tuple = ()  # (weak references to points and offsets, what is known of both, grid)
+
+
+def build_once(points: Tensor, offsets: Tensor, edge: float, step: float) -> Grid:
+    """The grid of points that are their own queries, which is kept as long as they live.
+
+    The layers of a network search the same points once for each dilation. They are the same if
+    PyTorch has not written to them since; of inference tensors nobody knows that.
+    """
+    global _last
+    counted = not (points.is_inference() or offsets.is_inference())
+    asked = (edge, step, points._version, offsets._version) if counted else None
+    if _last and counted:
+        same_points, same_offsets, known, grid = _last
+        if same_points() is points and same_offsets() is offsets and known == asked:
+            return grid
+    at, here = points.detach().contiguous(), offsets.contiguous()
+    box = corners(at, here)
+    grid = build(at, here, box, make_frame(box.low, box.high, edge, step))
+    if counted:
+        _last = weakref.ref(points, _forget), weakref.ref(offsets), asked, grid
+    return grid
+
+
+def _forget(points: weakref.ref) -> None:
+    global _last
+    if _last and _last[0] is points:
+        _last = ()

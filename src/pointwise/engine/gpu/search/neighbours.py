@@ -20,15 +20,12 @@ from pointwise.convolution.cells import index_bits
 from pointwise.engine import found
 from pointwise.engine.gpu.launch import pieces
 from pointwise.engine.gpu.search.grid import (
-    Corners,
-    Frame,
     Grid,
     bits_of,
-    build,
-    corners,
+    build_both,
+    build_once,
     launch,
     lower_bound,
-    make_frame,
     real,
     refuse,
 )
@@ -61,58 +58,49 @@ def grid_search(
     by then.
     """
     where = (points, point_offsets, queries, query_offsets)
-    check(*where, cell_size, kernel_size, dilation, read_offsets=False)
+    nobody = len(point_offsets) == 1  # no clouds, so that offsets are wrong or there is no work
+    check(*where, cell_size, kernel_size, dilation, read_offsets=nobody)
     same = points is queries and point_offsets is query_offsets
-    at, point_offsets = points.detach().contiguous(), point_offsets.contiguous()
-    seek, query_offsets = (
-        (at, point_offsets) if same else (queries.detach().contiguous(), query_offsets.contiguous())
-    )
-    box = corners(at, point_offsets)
-    others = box if same else corners(seek, query_offsets)
-    faults = torch.cat([box.faults, others.faults])
-    rows, columns = (len(at), len(seek)) if transposed else (len(seek), len(at))
-    row_start = torch.zeros(rows + 1, dtype=torch.int64, device=at.device)
-    report = [*faults.unbind()]
-    walk = None
-    if rows and columns and len(box.low):
-        frame = _frame(box, others, columns, cell_size, kernel_size, dilation)
-        source = build(at, point_offsets, frame)
-        seekers = source if same else build(seek, query_offsets, frame)
-        if transposed:
-            source, seekers = seekers, source
-        walk = _Walk(source, seekers, frame, cell_size, kernel_size, dilation, transposed)
+    rows, columns = len(queries), len(points)
+    if transposed:
+        rows, columns = columns, rows
+    edge, step = _row_size(columns, cell_size, kernel_size, dilation)
+    if same:
+        source = seekers = build_once(points, point_offsets, edge, step)
+    else:
+        source, seekers = build_both(*where, edge, step)
+    report = [*source.corners.faults.unbind(), *seekers.corners.faults.unbind()]
+    if transposed:
+        source, seekers = seekers, source
+    row_start = torch.zeros(rows + 1, dtype=torch.int64, device=points.device)
+    walk = _Walk(source, seekers, cell_size, kernel_size, dilation, transposed)
+    if rows and columns:
         counts, on_border = walk.count()
         torch.cumsum(counts, 0, out=row_start[1:])
         report += [row_start[-1], counts.amax(), on_border]
     *faulty, pairs_found, longest, on_border = [*torch.stack(report).tolist(), 0, 0, 0][:7]
     refuse("cell_search", "point_offsets", points, point_offsets, faulty[:2])
     refuse("cell_search", "query_offsets", queries, query_offsets, faulty[2:])
-    pairs = torch.empty(pairs_found, dtype=torch.int32, device=at.device)
-    if walk is not None and pairs_found:
+    pairs = torch.empty(pairs_found, dtype=torch.int32, device=points.device)
+    if pairs_found:
         walk.write(row_start, pairs)
         order_rows(row_start, pairs, longest)
     symmetric = same and not on_border
     found.remember(row_start, pairs, columns, kernel_size**3, symmetric)
-    return row_start, pairs, torch.full((), symmetric, device=at.device)
+    return row_start, pairs, torch.full((), symmetric, device=points.device)
 
 
-def _frame(
-    box: Corners,
-    others: Corners,
-    points: int,
-    cell_size: float,
-    kernel_size: int,
-    dilation: int,
-) -> Frame:
-    """A frame over points and queries, whose rows are wide enough for this kernel."""
+def _row_size(
+    points: int, cell_size: float, kernel_size: int, dilation: int
+) -> tuple[float, float]:
+    """(edge, step along x) of rows that are wide enough for a kernel."""
     edge, step = row_edge(cell_size, kernel_size, dilation), cell_size / 2
     reach = reach_of(cell_size, kernel_size, dilation)
     # Not more rows around a query than there are points: so time follows them, however far a
     # kernel reaches.
     while _rows_across(reach, edge) ** 2 > max(9, points):
         edge, step = 2 * edge, 2 * step
-    low, high = torch.minimum(box.low, others.low), torch.maximum(box.high, others.high)
-    return make_frame(low, high, edge, step)
+    return edge, step
 
 
 def _rows_across(reach: float, edge: float) -> int:
@@ -256,13 +244,12 @@ class _Walk:
         self,
         source: Grid,
         seekers: Grid,
-        frame: Frame,
         cell_size: float,
         kernel_size: int,
         dilation: int,
         mirrored: bool,
     ) -> None:
-        self.source, self.seekers, self.frame = source, seekers, frame
+        self.source, self.seekers = source, seekers
         pitch, centre = dilation * cell_size, (kernel_size - 1) // 2
         bands = kernel_size if dilation > 1 and kernel_size <= _MOST_BANDS else 1
         reach = reach_of(cell_size, kernel_size, dilation)
@@ -282,7 +269,7 @@ class _Walk:
         self._launch(row_start, pairs, row_start, True)
 
     def _launch(self, starts: Tensor, pairs: Tensor, on_border: Tensor, write: bool) -> None:
-        source, seekers, frame = self.source, self.seekers, self.frame
+        source, seekers, frame = self.source, self.seekers, self.source.frame
         launch(walk_kernel, (pieces(len(seekers), _QUERIES),), starts,
                source.key, source.position, source.order, len(source),
                seekers.key, seekers.position, seekers.order, len(seekers),

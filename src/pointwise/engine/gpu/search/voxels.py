@@ -51,7 +51,7 @@ def voxel_grid(points: Tensor, offsets: Tensor, size: float) -> tuple[Tensor, Te
         parent = offsets.new_zeros(0)
         return points.new_zeros(0, 3), torch.zeros_like(offsets), parent
     frame = make_frame(box.low, box.high, size, size)
-    grid = build(at, offsets, frame)
+    grid = build(at, offsets, box, frame)
     new = grid.key[1:] != grid.key[:-1]
     number = _numbered(new)
     *faults, coarsened, voxels = torch.stack(
