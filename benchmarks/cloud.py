@@ -82,10 +82,10 @@ def main(
     On a GPU, what is timed is described in ``cloud_on_gpu``.
     """
     if device != "cpu":
-        import cloud_on_gpu
-        from device import refuse_without_cuda
+        import cloud_on_gpu  # which reads this file
+        from device import use
 
-        refuse_without_cuda()
+        use(device)
         return cloud_on_gpu.run(json, rounds, quick, only)
     console = Console(highlight=False)
     some = chosen(plan(QUICK if quick else Sizes()), only)
