@@ -7,7 +7,7 @@ its own: Triton decides when it is imported whether it interprets.
 
     with as_compiled.recorded() as launches:
         run(...)
-    for kernel in as_compiled.all(launches):
+    for kernel in as_compiled.compile_all(launches):
         assert "local" not in kernel.ptx
 """
 
@@ -83,7 +83,7 @@ def recorded() -> Iterator[set[Launch]]:
         interpreter.GridExecutor.__call__ = run
 
 
-def all(launches: set[Launch]) -> list[Compiled]:
+def compile_all(launches: set[Launch]) -> list[Compiled]:
     """Every launch compiled for every target; raises AssertionError for what does not compile."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     child = subprocess.run(

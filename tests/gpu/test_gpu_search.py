@@ -489,7 +489,7 @@ def test_every_kernel_compiles_and_rounds_as_the_cpu_does(monkeypatch):
         "corners_kernel", "keys_kernel", "walk_kernel", "runs_kernel", "merge_kernel",
         "sums_kernel",
     }  # fmt: skip
-    for kernel in as_compiled.all(launches):
+    for kernel in as_compiled.compile_all(launches):
         # A fused multiply-add rounds once where the definition rounds twice.
         assert "fma.rn.f64" not in kernel.ptx, kernel.launch
         assert kernel.stack <= 64, kernel.launch  # a few words, and no arrays
