@@ -71,9 +71,22 @@ QUICK = Sizes(clouds=3, points=256, scaling=(500, 2000), scan=30_000)
 
 
 def main(
-    json: Path | None = None, rounds: int = 7, quick: bool = False, only: str | None = None
+    json: Path | None = None,
+    rounds: int = 7,
+    quick: bool = False,
+    only: str | None = None,
+    device: str = "cpu",
 ) -> None:
-    """Times everything against everyone and prints a table; writes it to ``json`` if given."""
+    """Times everything against everyone and prints a table; writes it to ``json`` if given.
+
+    On a GPU, what is timed is described in ``cloud_on_gpu``.
+    """
+    if device != "cpu":
+        import cloud_on_gpu  # which reads this file
+        from device import use
+
+        use(device)
+        return cloud_on_gpu.run(json, rounds, quick, only)
     console = Console(highlight=False)
     some = chosen(plan(QUICK if quick else Sizes()), only)
     before = machine.measured(quick)

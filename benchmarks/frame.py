@@ -16,7 +16,7 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -287,6 +287,24 @@ def least_ms(case: Case, machine: Machine) -> float | None:
 
 
 def show(rows: Sequence[Row], machine: Machine, console: Console, note: str = "") -> None:
+    """Prints the rows, what the machine can do, and what the table's words mean."""
+    print_rows(rows, console)
+    console.print(
+        f"\n{machine.cpu}\n{machine.threads} threads, {machine.fma_gflops:.0f} GFLOP/s, "
+        f"{machine.bandwidth_gbs:.1f} GB/s\n"
+        f"ratio: time over that of {OURS}, between these with a confidence of 95 %;\n"
+        "≈: too few rounds for that; limit: the least time this machine needs, over the\n"
+        "median"
+    )
+    if busy := {row.case: row.busy for row in rows if row.busy}:
+        cases = len({row.case for row in rows})
+        of = f"In {len(busy)} of {cases} cases: " if len(busy) < cases else ""
+        console.print(f"\n{of}{verdict_of(next(iter(busy.values())))}")
+    if note:
+        console.print(note)
+
+
+def print_rows(rows: Sequence[Row], console: Console) -> None:
     """Prints the rows as a table that fits 80 columns."""
     table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     table.add_column("case", overflow="fold")
@@ -307,19 +325,6 @@ def show(rows: Sequence[Row], machine: Machine, console: Console, note: str = ""
         )
         last = row.case
     console.print(table)
-    console.print(
-        f"\n{machine.cpu}\n{machine.threads} threads, {machine.fma_gflops:.0f} GFLOP/s, "
-        f"{machine.bandwidth_gbs:.1f} GB/s\n"
-        f"ratio: time over that of {OURS}, between these with a confidence of 95 %;\n"
-        "≈: too few rounds for that; limit: the least time this machine needs, over the\n"
-        "median"
-    )
-    if busy := {row.case: row.busy for row in rows if row.busy}:
-        cases = len({row.case for row in rows})
-        of = f"In {len(busy)} of {cases} cases: " if len(busy) < cases else ""
-        console.print(f"\n{of}{verdict_of(next(iter(busy.values())))}")
-    if note:
-        console.print(note)
 
 
 def _ours(row: Row, rows: Sequence[Row]) -> Row | None:
@@ -349,7 +354,12 @@ def write(rows: Sequence[Row], machine: Machine, path: str | Path) -> None:
     limits = asdict(machine)
     if not machine.caches:
         del limits["caches"]
-    result = {"machine": limits, "rows": [row.record(rows) for row in rows]}
+    write_rows(rows, limits, path)
+
+
+def write_rows(rows: Sequence[Row], machine: Mapping[str, Any], path: str | Path) -> None:
+    """Writes the rows as JSON, and what is known of the machine."""
+    result = {"machine": dict(machine), "rows": [row.record(rows) for row in rows]}
     with replacing(path) as part:
         part.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 

@@ -55,15 +55,19 @@ def _dense(caller: str, name: str, given: Tensor) -> None:
         )
 
 
-def offsets(caller: str, name: str, given, count: int) -> None:
-    """``given`` is int64 [B+1], starts at 0, never falls, and ends at ``count``."""
+def offsets(caller: str, name: str, given, count: int, values: bool = True) -> None:
+    """``given`` is int64 [B+1], starts at 0, never falls, and ends at ``count``.
+
+    Without ``values``, only what can be known without reading them is checked.
+    """
     if not isinstance(given, Tensor) or given.dim() != 1 or given.dtype != torch.int64:
         raise ValueError(f"{caller}: {name} must be an int64 tensor [B+1], got {describe(given)}")
     _dense(caller, name, given)
     if given.shape[0] == 0:
         raise ValueError(f"{caller}: {name} is empty; one cloud of N points is [0, N]")
-    if torch.compiler.is_compiling():
+    if not values or torch.compiler.is_compiling():
         return
+    given = given.cpu()  # one wait for a GPU instead of three
     if int(given[0]) != 0 or int(given[-1]) != count or bool((given.diff() < 0).any()):
         shown = given.tolist() if len(given) <= 6 else [*given[:3].tolist(), "…", int(given[-1])]
         raise ValueError(
@@ -167,11 +171,16 @@ def alike(caller: str, **tensors) -> None:
                 f"{caller}: {name} is {describe(tensor)} but {first_name} is {describe(first)}; "
                 f"convert one, as in {name}.to({first_name}.dtype)"
             )
-        if tensor.device != first.device:
-            raise ValueError(
-                f"{caller}: {name} is on {tensor.device} but {first_name} is on {first.device}; "
-                f"move one, as in {name}.to({first_name}.device)"
-            )
+        same_device(caller, name, tensor, first_name, first)
+
+
+def same_device(caller: str, name: str, given: Tensor, first_name: str, first: Tensor) -> None:
+    """``given`` is where the first tensor is."""
+    if given.device != first.device:
+        raise ValueError(
+            f"{caller}: {name} is on {given.device} but {first_name} is on {first.device}; "
+            f"move one, as in {name}.to({first_name}.device)"
+        )
 
 
 def one_of(caller: str, name: str, given, choices: tuple[str, ...]) -> None:

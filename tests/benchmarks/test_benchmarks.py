@@ -21,6 +21,8 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import cloud
+import cloud_on_gpu
+import device
 import frame
 import machine
 import memory
@@ -444,6 +446,50 @@ def test_benchmarks_are_found_inside_an_installed_package(tmp_path, monkeypatch)
     (package / "benchmarks" / "toy.py").write_text("def main(json, rounds, quick): ...\n")
     assert command.benchmarks() == package / "benchmarks"
     assert command.names(command.benchmarks()) == ["toy"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_is_said_in_one_line():
+    with pytest.raises(ValueError, match=r"bench: --device cuda:1, and PyTorch .* finds no CUDA"):
+        command.bench("cloud", quick=True, device="cuda:1")
+
+
+def test_a_device_that_a_benchmark_does_not_run_on(monkeypatch):
+    with pytest.raises(
+        ValueError, match=r"bench: machine runs on the CPU alone, got --device cuda"
+    ):
+        command.bench("machine", quick=True, device="cuda")
+    with pytest.raises(ValueError, match=r"bench: --device is cpu, cuda or cuda:1, got 'tpu'"):
+        command.bench("cloud", quick=True, device="tpu")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match=r"bench: --device cuda:1, and there are 1, from cuda:0"):
+        command.bench("cloud", quick=True, device="cuda:1")
+
+
+TINY = cloud_on_gpu.Sizes(clouds=2, points=100, scaling=(300,), scan=400)
+
+
+@pytest.mark.parametrize("name", ["paper_forward", "paper_backward", "search_300", "conv_300_f32",
+                                  "conv_300_bf16", "unet_400"])  # fmt: skip
+def test_what_is_timed_on_a_gpu_agrees(name, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    (planned,) = [each for each in cloud_on_gpu.plan(TINY, "cpu") if each.name == name]
+    frame.check(planned.make())
+
+
+def test_rows_of_a_gpu_are_shown_and_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(device, "timed", lambda one: (2.0, 30.0))
+    monkeypatch.setattr(device, "bandwidth", lambda: 1000.0)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    plan = [each for each in cloud_on_gpu.plan(TINY, "cpu") if each.name == "search_300"]
+    device.run(plan, tmp_path / "speed.json", 7, False, None)
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "a GPU, 1,000 GB/s" in shown
+    assert "through_cpu" in shown
+    found = json.loads((tmp_path / "speed.json").read_text())
+    assert found["machine"]["name"] == "a GPU"
+    assert [(row["case"], row["median_ms"]) for row in found["rows"]] == [("search_300", 2.0)] * 2
 
 
 @pytest.mark.rare

@@ -166,3 +166,33 @@ def test_a_table_put_in_that_is_none_is_refused():
     neighborhood.pairs = neighborhood.pairs | 15
     with pytest.raises(ValueError, match="are no table of 9 points and 27 kernel cells"):
         cell_conv(features, neighborhood, weight)
+
+
+def test_a_neighbourhood_that_is_there_already_is_not_copied():
+    neighborhood = PointCloud(torch.rand(9, 3)).neighborhood(0.3)
+    assert neighborhood.to("cpu") is neighborhood
+
+
+@each(named("UTM", "lattice, half a cell apart", "batch, down"))
+def test_a_neighbourhood_moves_with_its_tables_and_what_is_known_of_them(case, monkeypatch):
+    here = case.neighborhood()
+    back = here.backward_table()
+    monkeypatch.setattr(Neighborhood, "_table", None)  # nothing is searched again
+    there = here.to("meta")  # where no value could be read
+    tensors = (there.points, there.queries, there.row_start, there.pairs, there.symmetric)
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert (there.points is there.queries) == (here.points is here.queries)
+    assert there.row_start.shape == here.row_start.shape
+    moved = there.backward_table()
+    if back == (None, None):
+        assert moved == back
+    else:
+        assert [each.shape for each in moved] == [each.shape for each in back]
+        assert {each.device.type for each in moved} == {"meta"}
+    assert here.pairs.device.type == "cpu"
+
+
+def test_a_table_put_in_stays_one_that_was_put_in_when_it_moves():
+    here = PointCloud(torch.rand(9, 3)).neighborhood(0.3)
+    here.pairs = here.pairs.clone()
+    assert not here.to("meta")._is_as_found()

@@ -43,6 +43,15 @@ def test_search_is_the_oracle_bit_for_bit(case, search, transposed):
     assert_table(case, table_of(case, SEARCHES[search], transposed), transposed)
 
 
+@pytest.mark.parametrize("base", [2.0**40, 2.0**50, -(2.0**51)])
+@pytest.mark.parametrize("cell_size", [0.5, 0.7, 1.3])
+@pytest.mark.parametrize("search", SEARCHES)
+def test_far_from_zero_no_neighbour_is_lost_to_rounding(search, cell_size, base):
+    # There, coordinates are a quarter apart or more: much more than the search's margins.
+    case = Case("far", lattice(5, 0.5) + base, cell_size=cell_size, dilation=2)
+    assert_table(case, table_of(case, SEARCHES[search], False), False)
+
+
 def test_half_open_cells():
     # Cell size 0.5: the query's own cell is [-0.25, 0.25), the next one begins at 0.25.
     x = torch.tensor([-0.75, -0.25, 0.0, 0.25, 0.75], dtype=torch.float64)

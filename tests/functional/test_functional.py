@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import oracle
 import pytest
 import torch
@@ -238,6 +240,33 @@ def test_tiles_without_gradients_and_without_queries(monkeypatch):
         assert torch.equal(out, cell_conv(x, case.neighborhood(), weight))
         nobody = PointCloud(torch.zeros(0, 3, dtype=torch.float64))
         assert over_queries(function, x, cloud, nobody, *kernel).shape == (0, 9)
+
+
+@pytest.mark.parametrize("with_gradients", [False, True])
+def test_what_does_not_fit_into_a_gpu_is_tried_again_in_smaller_tiles(with_gradients):
+    (case,) = named("17 channels")
+    x, weight = leaves(case.features(), case.weight())
+    cloud, _ = case.clouds()
+    kernel = (case.cell_size, case.kernel_size, case.dilation)
+    asked = []
+
+    def function(features, neighborhood, most=6):
+        asked.append(len(neighborhood.queries))
+        if len(neighborhood.queries) > most:
+            raise torch.OutOfMemoryError("as a GPU says it")
+        return cell_conv(features, neighborhood, weight)
+
+    with torch.set_grad_enabled(with_gradients):
+        out = over_queries(function, x, cloud, None, *kernel)
+        whole = cell_conv(x, case.neighborhood(), weight)
+    assert torch.equal(out, whole)
+    assert asked == [40, 10, *[3] * 13, 1]
+    if with_gradients:
+        one = torch.autograd.grad(out.sum(), (x, weight))
+        for a, b in zip(one, torch.autograd.grad(whole.sum(), (x, weight)), strict=True):
+            torch.testing.assert_close(a, b)
+    with pytest.raises(torch.OutOfMemoryError, match="as a GPU says it"):
+        over_queries(partial(function, most=0), x, cloud, None, *kernel)
 
 
 @pytest.mark.parametrize("points", [1, 2, 513, 40_000])

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pointwise.convolution.cells import cells_of, index_bits
 from pointwise.engine.cpu.search import grid
+from pointwise.engine.search import check_size, reach_of
 from pointwise.extras import import_extra
 
 _QUERIES_AT_ONCE = 4096
@@ -24,7 +25,7 @@ def kdtree_search(
     transposed: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same table as ``grid_search``, bit for bit, from one kd-tree per cloud."""
-    grid.check_size("kdtree_search", cell_size)
+    check_size("kdtree_search", cell_size)
     tree_of = import_extra("scipy.spatial", "bench").cKDTree
     at, seek = grid.as_float64(points).numpy(), grid.as_float64(queries).numpy()
     grid.bounds("kdtree_search", torch.from_numpy(at), point_offsets.cpu())
@@ -33,8 +34,7 @@ def kdtree_search(
     sources, seekers = (at, point_offsets.tolist()), (seek, query_offsets.tolist())
     if transposed:
         sources, seekers, sign = seekers, sources, -1.0
-    reach = (kernel_size - 1) // 2 * (dilation * cell_size) + cell_size / 2
-    radius = reach * (1 + 1e-6)
+    radius = reach_of(cell_size, kernel_size, dilation) * (1 + 1e-6)
     shift = index_bits(len(sources[0]))
     symmetric = points is queries and point_offsets is query_offsets
     found: list[np.ndarray] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 
 import torch
@@ -10,9 +11,11 @@ from torch import Tensor
 from pointwise import checks
 from pointwise.cloud.kdtree import kdtree_search
 from pointwise.convolution.cells import decode, index_bits, transpose
-from pointwise.engine.cpu.search import tables
+from pointwise.engine import found
 from pointwise.engine.library import untraced
-from pointwise.operators import requirements  # whose package registers torch.ops.pointwise
+
+# The package registers torch.ops.pointwise.
+from pointwise.operators import requirements, tables
 
 SEARCHES = ("grid", "kdtree")
 
@@ -86,6 +89,29 @@ class Neighborhood:
         self.__dict__.update(state)
         self._found = self._state() if state["_found"] else None  # a copy counts its own writes
 
+    def to(self, device: torch.device | str) -> Neighborhood:
+        """The same on another device, or this one if it is there: nothing is searched again."""
+        moved: dict[int, Tensor] = {}  # points that are their own queries stay the same tensor
+
+        def there(tensor: Tensor) -> Tensor:
+            return moved.setdefault(id(tensor), tensor.to(device))
+
+        own = {name: value for name, value in self.__dict__.items() if isinstance(value, Tensor)}
+        if all(there(tensor) is tensor for tensor in own.values()):
+            return self
+        copied = copy.copy(self)
+        copied.__dict__.update({name: there(tensor) for name, tensor in own.items()})
+        if self._transposed is not None:
+            row_start, pairs = map(there, self._transposed)
+            copied._transposed = row_start, pairs
+        copied._found = None
+        if self._is_as_found():
+            copied._found = copied._state()
+            copied._remember(self._is_symmetric())
+            if copied._transposed is not None:
+                found.remember(*copied._transposed, len(self.queries), self.cells)
+        return copied
+
     @property
     def transposed(self) -> tuple[Tensor, Tensor]:
         """The transposed table: for each point, the queries it is a neighbour of."""
@@ -97,9 +123,22 @@ class Neighborhood:
 
     def backward_table(self) -> tuple[Tensor, Tensor] | tuple[None, None]:
         """What the operators need for the features' gradient: nothing where ``symmetric``."""
-        if not torch.compiler.is_compiling() and self._is_as_found() and bool(self.symmetric):
-            return None, None
-        return self.transposed
+        if torch.compiler.is_compiling() or not self._is_as_found() or not self._is_symmetric():
+            return self.transposed
+        return None, None
+
+    def _is_symmetric(self) -> bool:
+        """What ``symmetric`` says, without waiting for a GPU that has said it already."""
+        if self.symmetric.device.type == "cpu":
+            return bool(self.symmetric)
+        known = found.symmetry(self.row_start, self.pairs)
+        if known is None:
+            known = bool(self.symmetric)
+            self._remember(known)
+        return known
+
+    def _remember(self, symmetric: bool) -> None:
+        found.remember(self.row_start, self.pairs, len(self.points), self.cells, symmetric)
 
     @property
     def cells(self) -> int:

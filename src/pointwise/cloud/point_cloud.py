@@ -24,9 +24,10 @@ class PointCloud:
 
     def __init__(self, points: Tensor, offsets: Tensor | None = None) -> None:
         checks.positions("PointCloud", "points", points)
-        if offsets is None:
-            offsets = torch.tensor([0, points.shape[0]], device=points.device)
-        checks.offsets("PointCloud", "offsets", offsets, points.shape[0])
+        if offsets is None:  # made on the device: to copy it there would be to wait
+            offsets = torch.arange(2, device=points.device) * points.shape[0]
+        else:
+            checks.offsets("PointCloud", "offsets", offsets, points.shape[0])
         self.points = points
         self.offsets = offsets
         self._built: dict[tuple, Neighborhood] = {}
@@ -76,7 +77,9 @@ class PointCloud:
         points, offsets, parent = torch.ops.pointwise.voxel_grid(
             self.points, self.offsets, float(size)
         )
-        return PointCloud(points, offsets), parent
+        coarse = PointCloud(points)
+        coarse.offsets = offsets  # right as they are: a check would wait for a GPU
+        return coarse, parent
 
     @property
     def batch(self) -> Tensor:

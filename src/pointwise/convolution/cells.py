@@ -74,13 +74,19 @@ def transpose(
     return torch.cat([starts.new_zeros(1), starts]), packed[order].to(torch.int32)
 
 
-def is_sound(row_start: Tensor, pairs: Tensor, bits: int, points: int, cells: int) -> bool:
-    """Whether rows follow each other and pairs name ``points`` and ``cells``, cell by cell."""
+def is_sound(row_start: Tensor, pairs: Tensor, bits: int, points: int, cells: int) -> Tensor:
+    """Whether rows follow each other and pairs name ``points`` and ``cells``, cell by cell.
+
+    A bool without dimensions, on the table's device: whoever reads it waits.
+    """
+    count = len(pairs)
     packed = pairs.long() & 0xFFFFFFFF
-    cell = packed >> bits
-    falls = (cell.diff() < 0).nonzero()[:, 0] + 1  # allowed where a row begins
-    sound = (row_start.diff() >= 0).all() & torch.isin(falls, row_start).all()
-    return bool(sound & (cell < cells).all() & ((packed & ((1 << bits) - 1)) < points).all())
+    cell, point = packed >> bits, packed & ((1 << bits) - 1)
+    sound = (row_start[0] == 0) & (row_start[-1] == count) & (row_start.diff() >= 0).all()
+    begins = torch.zeros(count + 1, dtype=torch.bool, device=pairs.device)
+    begins.index_fill_(0, row_start.clamp(0, count), True)
+    rises = (cell.diff() >= 0) | begins[1:count]  # cells may fall where a row begins
+    return sound & rises.all() & (cell < cells).all() & (point < points).all()
 
 
 # --- the gathers over a table, and the weights of their adjoint -----------------------------------

@@ -200,10 +200,11 @@ def over_queries(
     """``function(features, neighborhood)`` for all queries: at once, or in tiles that fit.
 
     In tiles, each neighbourhood is built, used and dropped, and built again for the backward pass.
+    Where a GPU's memory is not enough, it is tried again in tiles, smaller each time.
     """
     asked = cloud if queries is None else queries
-    tiles = _tiles(cloud, asked, cell_size, kernel_size, dilation)
-    if tiles == 1:
+
+    def whole() -> Tensor:
         return function(features, cloud.neighborhood(cell_size, kernel_size, dilation, queries))
 
     def on_tile(features: Tensor, first: int, last: int) -> Tensor:
@@ -211,22 +212,38 @@ def over_queries(
         where = (cloud.points, cloud.offsets, part.points, part.offsets)
         return function(features, Neighborhood(*where, float(cell_size), kernel_size, dilation))
 
-    step = -(-len(asked) // tiles)
-    parts = []
-    for first in range(0, len(asked), step):
-        span = (first, min(first + step, len(asked)))
-        if torch.is_grad_enabled():
-            parts.append(checkpoint(on_tile, features, *span, use_reentrant=False))
-        else:
-            parts.append(on_tile(features, *span))
-    return torch.cat(parts)
+    def in_tiles(tiles: int) -> Tensor:
+        step = -(-len(asked) // tiles)
+        parts = []
+        for first in range(0, len(asked), step):
+            span = (first, min(first + step, len(asked)))
+            if torch.is_grad_enabled():
+                parts.append(checkpoint(on_tile, features, *span, use_reentrant=False))
+            else:
+                parts.append(on_tile(features, *span))
+        return torch.cat(parts)
+
+    if torch.compiler.is_compiling():
+        return whole()
+    tiles = _tiles(cloud, asked, cell_size, kernel_size, dilation)
+    while True:
+        try:
+            return whole() if tiles == 1 else in_tiles(tiles)
+        except torch.OutOfMemoryError:  # of a GPU
+            if tiles >= len(asked):
+                raise
+        # Here, where nothing holds what the attempt had in memory any more.
+        tiles = min(4 * tiles, len(asked))
 
 
 def _tiles(
     cloud: PointCloud, asked: PointCloud, cell_size: float, kernel_size: int, dilation: int
 ) -> int:
-    """Into how many tiles of queries the work goes, from the neighbours of a sample."""
-    if torch.compiler.is_compiling():
+    """Into how many tiles of queries the work goes, from the neighbours of a sample.
+
+    On a GPU whoever wants to know waits; there, work that does not fit shows itself.
+    """
+    if cloud.points.device.type != "cpu":
         return 1
     most = int((cloud.offsets.diff() * asked.offsets.diff()).sum())
     if most <= 4 * _PAIRS_AT_ONCE or len(asked) == 0:  # not worth a look

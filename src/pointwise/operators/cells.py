@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pointwise.convolution.cells import adjoint_weights, gather, gather_depthwise, index_bits
+from pointwise.engine import found
 from pointwise.engine.cpu.gathers import cells
 from pointwise.engine.cpu.gathers.points import CELLS, CELLS_DEPTHWISE, IDENTITY, Gather
 from pointwise.engine.cpu.loops.depthwise_gradient import cells_weight_gradient
@@ -28,11 +29,23 @@ TABLE = "Tensor row_start, Tensor pairs"
 # --- search -------------------------------------------------------------------------------------
 
 
-def _search_anywhere(points, point_offsets, queries, query_offsets, *kernel):
+def _search_anywhere(
+    points, point_offsets, queries, query_offsets, cell_size, kernel_size, dilation, transposed
+):
     here = (points.cpu(), point_offsets.cpu())
     same = points is queries and point_offsets is query_offsets
     there = here if same else (queries.cpu(), query_offsets.cpu())
-    return tuple(result.to(points.device) for result in grid_search(*here, *there, *kernel))
+    table = grid_search(*here, *there, cell_size, kernel_size, dilation, transposed)
+    row_start, pairs, symmetric = (each.to(points.device) for each in table)
+    columns = len(queries if transposed else points)
+    found.remember(row_start, pairs, columns, kernel_size**3, bool(table[2]))
+    return row_start, pairs, symmetric
+
+
+def _search_cuda(*arguments):
+    from pointwise.engine.gpu.search import neighbours
+
+    return neighbours.grid_search(*arguments)
 
 
 def _search_fake(
@@ -51,7 +64,14 @@ define(
     grid_search,
     _search_anywhere,
     _search_fake,
+    cuda=_search_cuda,
 )
+
+
+def _voxels_cuda(*arguments):
+    from pointwise.engine.gpu.search import voxels
+
+    return voxels.voxel_grid(*arguments)
 
 
 def _voxels_fake(points, offsets, size):
@@ -66,7 +86,7 @@ define(
     voxel_grid,
     _voxels_fake,
     requirements.voxel_grid,
-    requirements.voxel_grid_offsets,
+    cuda=_voxels_cuda,
 )
 
 

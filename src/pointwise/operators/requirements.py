@@ -12,7 +12,7 @@ from torch import Tensor
 from pointwise import checks
 from pointwise.convolution.epilogue import ACTIVATIONS
 from pointwise.convolution.shift import padding_of
-from pointwise.engine.cpu.search import tables
+from pointwise.operators import tables
 
 
 def _floats(caller: str, **tensors: Tensor | None) -> None:
@@ -248,10 +248,6 @@ def cell_shift_conv_grad_weight_table(grad, features, row_start, pairs, kernel_s
 def voxel_grid(points, offsets, size) -> None:
     checks.positions("voxel_grid", "points", points)
     checks.length("voxel_grid", "size", size)
-
-
-def voxel_grid_offsets(points, offsets, size) -> None:
-    checks.offsets("voxel_grid", "offsets", offsets, len(points))
 
 
 # --- images ---------------------------------------------------------------------------------------

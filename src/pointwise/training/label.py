@@ -103,8 +103,8 @@ def label_tile(
             continue
         probabilities = _mean_of_votes(run, prepared, index, votes)[torch.from_numpy(asked)]
         best, place = probabilities.max(dim=1)
-        found[index[asked]] = run.recipe.classes.code(place.numpy())
-        probable[index[asked]] = best.numpy()
+        found[index[asked]] = run.recipe.classes.code(place.cpu().numpy())
+        probable[index[asked]] = best.cpu().numpy()
         done += int(asked.sum())
         if progress is not None:
             progress(done, count)
@@ -175,7 +175,7 @@ def classify_scans(run: Run, scans: Sequence[Scan], batch: int = 16) -> Iterator
     """The probabilities of many clouds, ``batch`` at a time; raises ValueError for an empty one."""
     for first in range(0, len(scans), batch):
         samples = [_cloud(run, scan) for scan in scans[first : first + batch]]
-        yield from _logits(run, samples).softmax(dim=1).numpy()
+        yield from _logits(run, samples).softmax(dim=1).cpu().numpy()
 
 
 def _cloud(run: Run, scan: Scan) -> Sample:
@@ -191,7 +191,7 @@ def _cloud(run: Run, scan: Scan) -> Sample:
 def _logits(run: Run, samples: Sequence[Sample]) -> torch.Tensor:
     run.network.eval()
     inputs = (part.to(run.device) for part in pack(samples).inputs)
-    return run.network(*inputs).float().cpu()
+    return run.network(*inputs).float()
 
 
 def label_probabilities(
@@ -207,7 +207,8 @@ def label_probabilities(
     first = np.searchsorted(order if cube is None else cube[order], np.arange(len(prepared.scan)))
     for index, core in cut(run.recipe, prepared):
         kept = index[core]
-        probabilities = _mean_of_votes(run, prepared, index, votes)[torch.from_numpy(core)].numpy()
+        mean = _mean_of_votes(run, prepared, index, votes)[torch.from_numpy(core)]
+        probabilities = mean.cpu().numpy()
         if cube is None:
             yield kept, probabilities
             continue

@@ -14,16 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pointwise import checks
 from pointwise.engine.cpu.launch import array, kernel, launch
 from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.search.sort import CHUNK, sort_keys
+from pointwise.engine.search import INDEX_BITS, KEY_BITS, LARGEST, refuse_point
 
-_KEY_BITS = 62
-# An index along one axis: it fits int32, and rounding stays far below the search's margin.
-INDEX_BITS = 31
-# Lengths and coordinates in this range can be divided, multiplied and added up in float64.
-_SMALLEST, _LARGEST = 1e-150, 1e150
 # What vector loads may read past the last point.
 PADDING = 16
 
@@ -105,7 +100,7 @@ def _bounds(arguments, program, thread):
         low, high = np.inf, -np.inf
         for i in range(first, last):
             value = points[3 * i + axis]
-            if not abs(value) <= _LARGEST:
+            if not abs(value) <= LARGEST:
                 if refused[0] < 0 or i < refused[0]:
                     refused[0] = i
                 break
@@ -127,22 +122,8 @@ def bounds(caller: str, points: Tensor, offsets: Tensor) -> np.ndarray:
     launch(_bounds, arguments, clouds)
     first = int(refused[refused >= 0].min(initial=np.iinfo(np.int64).max))
     if first < len(points):
-        row = points[first].tolist()
-        checks.finite(caller, "points", -1 if np.isfinite(row).all() else first, row)
-        raise ValueError(
-            f"{caller}: points[{first}] is {row}; coordinates must lie within ±{_LARGEST:g}, which "
-            "float64 can compute with: use a larger unit, or drop such points first"
-        )
+        refuse_point(caller, points, first)
     return corners
-
-
-def check_size(caller: str, size: float) -> None:
-    """Refuses the edge of a cell that float64 cannot divide by, or add up."""
-    if not _SMALLEST <= size <= _LARGEST:
-        raise ValueError(
-            f"{caller}: a cell of edge {size!r} is beyond what float64 can compute with; use one "
-            f"from {_SMALLEST:g} to {_LARGEST:g}, or another unit"
-        )
 
 
 def make_frame(corners: np.ndarray, edge: float, step: float) -> Frame:
@@ -152,9 +133,9 @@ def make_frame(corners: np.ndarray, edge: float, step: float) -> Frame:
     clouds = max(1, (len(corners) - 1).bit_length())
     while True:
         with np.errstate(over="ignore"):  # more than float64 can say: too fine in any case
-            cells = np.minimum(np.floor(extent / [step, edge, edge]), 2.0**_KEY_BITS)
+            cells = np.minimum(np.floor(extent / [step, edge, edge]), 2.0**KEY_BITS)
         widths = tuple(int(n).bit_length() + 1 for n in cells)
-        if sum(widths) + clouds <= _KEY_BITS and max(widths) <= INDEX_BITS:
+        if sum(widths) + clouds <= KEY_BITS and max(widths) <= INDEX_BITS:
             origin = np.where(np.isfinite(corners[:, 0]), corners[:, 0], 0.0)
             return Frame(np.ascontiguousarray(origin), edge, step, widths)  # type: ignore[arg-type]
         edge, step = 2 * edge, 2 * step

@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pointwise import checks
 from pointwise.convolution.cells import index_bits
 from pointwise.engine.cpu.launch import array, kernel, launch
 from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.search import grid
 from pointwise.engine.cpu.search.grid import GRID, Grid
-from pointwise.engine.cpu.search.reach import KERNEL, MARGIN, reach_arguments
+from pointwise.engine.cpu.search.reach import KERNEL, reach_arguments
 from pointwise.engine.cpu.search.tile import (
     OWNED,
     QUERIES_PER_TILE,
@@ -26,6 +25,7 @@ from pointwise.engine.cpu.search.tile import (
     search_tile,
 )
 from pointwise.engine.cpu.vector import lanes_of, load_first, release, store_first
+from pointwise.engine.search import check, row_edge
 
 _COLLECT = Layout("Collect", "*tile_start *row_start *pairs *owned rows", queries=GRID)
 
@@ -74,7 +74,7 @@ def grid_search(
 
     The search is a kernel on raw addresses, so everything is checked here, whoever calls.
     """
-    _check(points, point_offsets, queries, query_offsets, cell_size, kernel_size, dilation)
+    check(points, point_offsets, queries, query_offsets, cell_size, kernel_size, dilation)
     same = points is queries and point_offsets is query_offsets
     source, seekers = _grids(
         points, point_offsets, queries, query_offsets, cell_size, kernel_size, dilation
@@ -93,30 +93,6 @@ def grid_search(
     return torch.from_numpy(row_start), pairs, torch.tensor(same and symmetric)
 
 
-def _check(
-    points: Tensor,
-    point_offsets: Tensor,
-    queries: Tensor,
-    query_offsets: Tensor,
-    cell_size: float,
-    kernel_size: int,
-    dilation: int,
-) -> None:
-    """Refuses all that the kernels could not be run on, but for coordinates."""
-    checks.positions("cell_search", "points", points)
-    checks.positions("cell_search", "queries", queries)
-    checks.offsets("cell_search", "point_offsets", point_offsets, len(points))
-    checks.offsets("cell_search", "query_offsets", query_offsets, len(queries))
-    checks.kernel("cell_search", cell_size, kernel_size, dilation)
-    checks.table_width("cell_search", max(len(points), len(queries)), kernel_size)
-    if len(point_offsets) != len(query_offsets):
-        raise ValueError(
-            f"cell_search: {len(point_offsets) - 1} clouds of points but "
-            f"{len(query_offsets) - 1} of queries; every query searches the cloud of its own number"
-        )
-    grid.check_size("cell_search", cell_size)
-
-
 def _grids(
     points: Tensor,
     point_offsets: Tensor,
@@ -130,12 +106,6 @@ def _grids(
     same = points is queries and point_offsets is query_offsets
     point_offsets = point_offsets.to("cpu").contiguous()
     query_offsets = point_offsets if same else query_offsets.to("cpu").contiguous()
-    # A contiguous kernel needs 3 × 3 rows of half its width; one with gaps looks only at the rows
-    # that its cells touch, for which narrower rows are better. All dilations of a 3 × 3 × 3 kernel
-    # share one grid.
-    narrow = dilation > 1 or kernel_size == 3
-    half_width = (kernel_size - 1) // 2 * (dilation * cell_size) + cell_size / 2
-    edge = (1.5 * cell_size if narrow else half_width) * (1 + MARGIN)
     exact = grid.as_float64(points)
     asked = exact if same else grid.as_float64(queries)
     corners = grid.bounds("cell_search", exact, point_offsets)
@@ -143,6 +113,7 @@ def _grids(
         others = grid.bounds("cell_search", asked, query_offsets)
         corners[:, 0] = np.minimum(corners[:, 0], others[:, 0])
         corners[:, 1] = np.maximum(corners[:, 1], others[:, 1])
+    edge = row_edge(cell_size, kernel_size, dilation)
     frame = grid.make_frame(corners, edge, cell_size / 2)
     source = grid.build_once(points, exact, point_offsets, frame)
     return source, source if same else grid.build(asked, query_offsets, frame)

@@ -14,12 +14,10 @@ import numpy as np
 from pointwise.engine.cpu.device import device, inlined
 from pointwise.engine.cpu.launch import array
 from pointwise.engine.cpu.layout import Arguments, Layout
-from pointwise.engine.cpu.search.grid import INDEX_BITS, Frame
+from pointwise.engine.cpu.search.grid import Frame
 from pointwise.engine.cpu.vector import poke
+from pointwise.engine.search import INDEX_BITS, MARGIN
 
-# Rows are matched on rounded indices; this margin (in cells) is far above the rounding of
-# coordinates and far below the price of a row more.
-MARGIN = 1e-6
 _FAR = 1 << INDEX_BITS  # further than any two indices are apart
 
 KERNEL = Layout("Kernel", "pitch:real half:real centre:real dilation")

@@ -1,9 +1,8 @@
-"""Tables of neighbours, read once before a kernel follows them.
+"""Tables of neighbours in the CPU's memory, read before a kernel follows them.
 
-A table says which rows of the features to read and which cells of the weight to use, so one that
-was made for other points, or written to since, would read memory that belongs to others. Nobody can
-tell whether a tensor's values have changed (``.data``, NumPy and other processes leave no trace),
-so it is read at every call: a quarter of a nanosecond per pair, where its use takes several.
+Nobody can tell whether a tensor's values have changed (``.data``, NumPy and other processes leave
+no trace), so a table is read at every call: a quarter of a nanosecond per pair, where its use takes
+several.
 """
 
 from __future__ import annotations
@@ -11,8 +10,6 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from pointwise import checks
-from pointwise.convolution.cells import index_bits, is_sound
 from pointwise.engine.cpu.launch import array, kernel, launch
 from pointwise.engine.cpu.layout import Layout
 
@@ -61,7 +58,10 @@ def _survey(arguments, program, thread):
     found[0] = unordered
 
 
-def _is_sound_here(row_start: Tensor, pairs: Tensor, bits: int, points: int, cells: int) -> bool:
+def is_sound(row_start: Tensor, pairs: Tensor, bits: int, points: int, cells: int) -> bool:
+    """Whether rows follow each other and pairs name ``points`` and ``cells``, cell by cell."""
+    if (int(row_start[0]), int(row_start[-1])) != (0, len(pairs)):
+        return False
     rows = len(row_start) - 1
     programs = -(-rows // _ROWS)
     found = np.ones(programs, dtype=np.int64)
@@ -77,18 +77,3 @@ def _is_sound_here(row_start: Tensor, pairs: Tensor, bits: int, points: int, cel
     )
     launch(_survey, arguments, programs)
     return not found.any()
-
-
-def check(caller: str, row_start: Tensor, pairs: Tensor, points: int, cells: int) -> None:
-    """Every pair names one of the ``points`` and one of the ``cells``, row by row, cell by cell."""
-    bits = index_bits(points)
-    fits = bits + (cells - 1).bit_length() <= 32
-    sound = _is_sound_here if pairs.device.type == "cpu" else is_sound
-    ends = (int(row_start[0]), int(row_start[-1])) == (0, len(pairs))
-    if not fits or not ends or not sound(row_start, pairs, bits, points, cells):
-        raise ValueError(
-            f"{caller}: row_start {checks.describe(row_start)} and pairs {checks.describe(pairs)} "
-            f"are no table of {points:,} points and {cells} kernel cells: row_start must rise from "
-            "0 to the number of pairs, and every pair name a point and a cell, in the order of the "
-            "cells; take both from one Neighborhood of these points"
-        )

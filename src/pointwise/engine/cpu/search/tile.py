@@ -17,7 +17,7 @@ from pointwise.engine.cpu.device import device, inlined
 from pointwise.engine.cpu.launch import array, host, kernel
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.search.grid import FRAME, GRID
-from pointwise.engine.cpu.search.reach import KERNEL, MARGIN, REACH, mark_rows, rows_around
+from pointwise.engine.cpu.search.reach import KERNEL, REACH, mark_rows, rows_around
 from pointwise.engine.cpu.search.sort import sort_distinct
 from pointwise.engine.cpu.vector import (
     at_most,
@@ -39,6 +39,7 @@ from pointwise.engine.cpu.vector import (
     smaller,
     to_uint32,
 )
+from pointwise.engine.search import MARGIN
 
 QUERIES_PER_TILE = 256
 _GROUP = 32  # queries that share their candidates, at most
@@ -142,14 +143,20 @@ def _group(queries, begin, end):
 
 @inlined
 def _limits(kernel, box, slack):
-    """What a candidate may be away from a kernel cell of the box's middle, in registers."""
+    """What a candidate may be away from a kernel cell of the box's middle, in registers.
+
+    Far from zero the middle is rounded, and one side of the box is further from it.
+    """
+    x = 0.5 * (box.low_x + box.high_x)
+    y = 0.5 * (box.low_y + box.high_y)
+    z = 0.5 * (box.low_z + box.high_z)
     return _Limits(
-        broadcast(0.5 * (box.low_x + box.high_x)),
-        broadcast(0.5 * (box.low_y + box.high_y)),
-        broadcast(0.5 * (box.low_z + box.high_z)),
-        broadcast(kernel.half + 0.5 * (box.high_x - box.low_x) + slack),
-        broadcast(kernel.half + 0.5 * (box.high_y - box.low_y) + slack),
-        broadcast(kernel.half + 0.5 * (box.high_z - box.low_z) + slack),
+        broadcast(x),
+        broadcast(y),
+        broadcast(z),
+        broadcast(kernel.half + max(box.high_x - x, x - box.low_x) + slack),
+        broadcast(kernel.half + max(box.high_y - y, y - box.low_y) + slack),
+        broadcast(kernel.half + max(box.high_z - z, z - box.low_z) + slack),
         broadcast(kernel.pitch),
         broadcast(1.0 / kernel.pitch),
         broadcast(-kernel.centre),
@@ -339,8 +346,11 @@ def search_tile(arguments, program, thread):
     for query_row in range(tile_start[program], tile_start[program + 1]):
         key = query_key[query_row]
         origin = frame.origin + 24 * (key >> (frame.bits_y + frame.bits_z))
-        lowest_y = peek(origin + 8, slack) + (key & mask_y) * frame.edge
-        lowest_z = peek(origin + 16, slack) + ((key >> frame.bits_y) & mask_z) * frame.edge
+        # From the origin: far from zero, where it is much larger than a row, it would swallow what
+        # tells rows apart.
+        origin_y, origin_z = peek(origin + 8, slack), peek(origin + 16, slack)
+        lowest_y = (key & mask_y) * frame.edge
+        lowest_z = ((key >> frame.bits_y) & mask_z) * frame.edge
         found = rows_around(points, frame, reach, key, around)
         for j in range(found):
             for at in range(cursors + ranges * j, cursors + ranges * (j + 1), 8):
@@ -349,8 +359,10 @@ def search_tile(arguments, program, thread):
         while end < query_start[query_row + 1]:
             group = end
             end, box = _group(queries, group, query_start[query_row + 1])
-            mark_rows(met_y, reach, own.kernel, frame.edge, lowest_y, box.low_y, box.high_y)
-            mark_rows(met_z, reach, own.kernel, frame.edge, lowest_z, box.low_z, box.high_z)
+            low_y, high_y = box.low_y - origin_y, box.high_y - origin_y
+            low_z, high_z = box.low_z - origin_z, box.high_z - origin_z
+            mark_rows(met_y, reach, own.kernel, frame.edge, lowest_y, low_y, high_y)
+            mark_rows(met_z, reach, own.kernel, frame.edge, lowest_z, low_z, high_z)
             limits = _limits(own.kernel, box, slack)
             first_column, last_column = query_column[group], query_column[end - 1]
             near = 0
