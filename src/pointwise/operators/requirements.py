@@ -1,7 +1,7 @@
 """What each operator asks of its arguments: kernels work on addresses, and see no wrong ones.
 
 Shapes, types and devices are checked whoever calls, and when shapes alone are computed; tables of
-neighbours are read by ``operators.tables``.
+neighbours are read by ``search.tables``, or on GPUs by the kernels that use them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from torch import Tensor
 from pointwise import checks
 from pointwise.convolution.epilogue import ACTIVATIONS
 from pointwise.convolution.shift import padding_of
+from pointwise.engine import gpu
 from pointwise.engine.cpu.search import tables
+
+HALVES = (torch.float16, torch.bfloat16)
 
 
 def _floats(caller: str, **tensors: Tensor | None) -> None:
@@ -33,6 +36,21 @@ def _optional(caller: str, name: str, given: Tensor | None, length: int, letters
 
 
 # --- clouds ---------------------------------------------------------------------------------------
+
+
+def _numbers(caller: str, **tensors: Tensor | None) -> None:
+    """As ``_floats``, or in half precision where kernels add up in float32: on GPUs."""
+    first = next(iter(tensors.values()))
+    if first is not None and first.dtype in HALVES and gpu.runs_on(first.device):
+        checks.alike(caller, **tensors)
+    else:
+        _floats(caller, **tensors)
+
+
+def _values(caller: str, row_start: Tensor, pairs: Tensor, points: int, cells: int) -> None:
+    """What a table says; kernels on GPUs look while they count cells, so that nobody waits."""
+    if not gpu.runs_on(pairs.device):
+        tables.check(caller, row_start, pairs, points, cells)
 
 
 def _kernel(caller: str, name: str, weight: Tensor, own: bool = False) -> int:
@@ -80,19 +98,19 @@ def cell_conv(features, weight, bias, row_start, pairs, back_row_start, back_pai
     _kernel(caller, "weight", weight)
     _rows(caller, "features", features, None, weight.shape[1])
     _optional(caller, "bias", bias, weight.shape[0])
-    _floats(caller, features=features, weight=weight, bias=bias)
+    _numbers(caller, features=features, weight=weight, bias=bias)
     table(caller, features, row_start, pairs)
     _back(caller, features, back_row_start, back_pairs, features.shape[0])
 
 
 def cell_conv_table(features, weight, bias, row_start, pairs, *rest) -> None:
-    tables.check("cell_conv", row_start, pairs, len(features), weight.shape[2:].numel())
+    _values("cell_conv", row_start, pairs, len(features), weight.shape[2:].numel())
 
 
 def _grad_input(caller, grad, weight, row_start, pairs, back_row_start, back_pairs, points):
     rows = table(caller, grad, row_start, pairs)
     _rows(caller, "grad", grad, rows, weight.shape[0])
-    _floats(caller, grad=grad, weight=weight)
+    _numbers(caller, grad=grad, weight=weight)
     if not 0 <= points <= checks.LARGEST:
         raise ValueError(f"{caller}: points must be a whole number from 0, got {points}")
     _back(caller, grad, back_row_start, back_pairs, points)
@@ -104,9 +122,9 @@ def _grad_input(caller, grad, weight, row_start, pairs, back_row_start, back_pai
 
 
 def _grad_input_tables(caller, grad, cells, row_start, pairs, back_row_start, back_pairs, points):
-    tables.check(caller, row_start, pairs, points, cells)
+    _values(caller, row_start, pairs, points, cells)
     if back_row_start is not None:
-        tables.check(caller, back_row_start, back_pairs, len(grad), cells)
+        _values(caller, back_row_start, back_pairs, len(grad), cells)
 
 
 def cell_conv_grad_input(grad, weight, a, b, c, d, mean, points) -> None:
@@ -125,7 +143,7 @@ def _grad_weight(caller, grad, features, weight, row_start, pairs, own):
     _rows(caller, "features", features, None, weight.shape[0 if own else 1])
     rows = table(caller, features, row_start, pairs)
     _rows(caller, "grad", grad, rows, weight.shape[0])
-    _floats(caller, grad=grad, features=features, weight=weight)
+    _numbers(caller, grad=grad, features=features, weight=weight)
 
 
 def cell_conv_grad_weight(grad, features, weight, row_start, pairs, mean) -> None:
@@ -134,21 +152,21 @@ def cell_conv_grad_weight(grad, features, weight, row_start, pairs, mean) -> Non
 
 def cell_conv_grad_weight_table(grad, features, weight, row_start, pairs, mean) -> None:
     cells = weight.shape[2:].numel()
-    tables.check("cell_conv_grad_weight", row_start, pairs, len(features), cells)
+    _values("cell_conv_grad_weight", row_start, pairs, len(features), cells)
 
 
 def depthwise(features, weight, row_start, pairs, back_row_start, back_pairs, mean) -> None:
     caller = "cell_depthwise_conv"
     _kernel(caller, "weight", weight, own=True)
     _rows(caller, "features", features, None, weight.shape[0])
-    _floats(caller, features=features, weight=weight)
+    _numbers(caller, features=features, weight=weight)
     table(caller, features, row_start, pairs)
     _back(caller, features, back_row_start, back_pairs, features.shape[0])
 
 
 def depthwise_table(features, weight, row_start, pairs, *rest) -> None:
     cells = weight.shape[2:].numel()
-    tables.check("cell_depthwise_conv", row_start, pairs, len(features), cells)
+    _values("cell_depthwise_conv", row_start, pairs, len(features), cells)
 
 
 def depthwise_grad_input(grad, weight, a, b, c, d, mean, points) -> None:
@@ -168,7 +186,7 @@ def depthwise_grad_weight(grad, features, weight, row_start, pairs, mean) -> Non
 
 def depthwise_grad_weight_table(grad, features, weight, row_start, pairs, mean) -> None:
     cells = weight.shape[2:].numel()
-    tables.check("cell_depthwise_conv_grad_weight", row_start, pairs, len(features), cells)
+    _values("cell_depthwise_conv_grad_weight", row_start, pairs, len(features), cells)
 
 
 def separable(features, depthwise, pointwise, bias, row_start, pairs, mean) -> None:
@@ -177,26 +195,26 @@ def separable(features, depthwise, pointwise, bias, row_start, pairs, mean) -> N
     _rows(caller, "features", features, None, depthwise.shape[0])
     _rows(caller, "pointwise", pointwise, None, depthwise.shape[0])
     _optional(caller, "bias", bias, pointwise.shape[0])
-    _floats(caller, features=features, depthwise=depthwise, pointwise=pointwise, bias=bias)
+    _numbers(caller, features=features, depthwise=depthwise, pointwise=pointwise, bias=bias)
     table(caller, features, row_start, pairs)
 
 
 def separable_table(features, depthwise, pointwise, bias, row_start, pairs, mean) -> None:
     cells = depthwise.shape[2:].numel()
-    tables.check("cell_separable_conv", row_start, pairs, len(features), cells)
+    _values("cell_separable_conv", row_start, pairs, len(features), cells)
 
 
 def pointwise_conv(features, weight, bias) -> None:
     _rows("pointwise_conv", "features", features, None, None)
     _rows("pointwise_conv", "weight", weight, None, features.shape[1])
     _optional("pointwise_conv", "bias", bias, weight.shape[0])
-    _floats("pointwise_conv", features=features, weight=weight, bias=bias)
+    _numbers("pointwise_conv", features=features, weight=weight, bias=bias)
 
 
 def pointwise_conv_grad_weight(grad, features) -> None:
     _rows("pointwise_conv_grad_weight", "features", features, None, None)
     _rows("pointwise_conv_grad_weight", "grad", grad, features.shape[0], None)
-    _floats("pointwise_conv_grad_weight", grad=grad, features=features)
+    _numbers("pointwise_conv_grad_weight", grad=grad, features=features)
 
 
 def cell_shift_conv(
@@ -207,7 +225,7 @@ def cell_shift_conv(
     checks.not_empty(caller, "weight", weight)
     _rows(caller, "features", features, None, weight.shape[1])
     _optional(caller, "bias", bias, weight.shape[0])
-    _floats(caller, features=features, weight=weight, bias=bias)
+    _numbers(caller, features=features, weight=weight, bias=bias)
     checks.odd_kernel(caller, kernel_size, 3)
     table(caller, features, row_start, pairs)
     _back(caller, features, back_row_start, back_pairs, features.shape[0])
@@ -216,7 +234,7 @@ def cell_shift_conv(
 def cell_shift_conv_table(
     features, weight, bias, row_start, pairs, b, c, kernel_size, mean
 ) -> None:
-    tables.check("cell_shift_conv", row_start, pairs, len(features), kernel_size**3)
+    _values("cell_shift_conv", row_start, pairs, len(features), kernel_size**3)
 
 
 def cell_shift_conv_grad_input(grad, weight, a, b, c, d, kernel_size, mean, points) -> None:
@@ -237,12 +255,12 @@ def cell_shift_conv_grad_weight(grad, features, row_start, pairs, kernel_size, m
     _rows(caller, "features", features, None, None)
     rows = table(caller, features, row_start, pairs)
     _rows(caller, "grad", grad, rows, None)
-    _floats(caller, grad=grad, features=features)
+    _numbers(caller, grad=grad, features=features)
 
 
 def cell_shift_conv_grad_weight_table(grad, features, row_start, pairs, kernel_size, mean) -> None:
     caller = "cell_shift_conv_grad_weight"
-    tables.check(caller, row_start, pairs, len(features), kernel_size**3)
+    _values(caller, row_start, pairs, len(features), kernel_size**3)
 
 
 def voxel_grid(points, offsets, size) -> None:
