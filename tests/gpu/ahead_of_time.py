@@ -38,6 +38,7 @@ def source_of(kernel, arguments: tuple, constants: dict) -> tuple[ASTSource, dic
     """A kernel with its arguments as Triton's launcher specialises it, and the options left."""
     signature, fixed, attributes = {}, {}, {}
     options = {name: value for name, value in constants.items() if name not in kernel.arg_names}
+    options.setdefault("enable_fp_fusion", True)  # as launch does
     given = dict(zip(kernel.arg_names, arguments, strict=False)) | constants
     for place, name in enumerate(kernel.arg_names):
         value = given[name]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import oracle
@@ -47,25 +49,21 @@ PLAIN = {
 MIXES = ("cell_conv", "cell_depthwise_conv", "cell_shift_conv", "pointwise_conv")
 """The operators that have a gradient."""
 
+# Each occupied cell costs the interpreter ten milliseconds, however many points there are.
 FEW = [
-    *named(
-        "1 points",
-        "no points",
-        "no queries",
-        "queries of nothing",
-        "empty clouds in a batch",
-        "batch, down",
-        "kernel 3, dilation 2, mean",
-        "kernel 3, dilation 3, sum",
-        "sliced, float64",
-        "transposed, other queries",
-        "lattice, half a cell apart",
-    ),
-    Case("two tiles of rows, kernel 1", uniform(65, 0.3), (2, 3), kernel_size=1),
-    Case("several tiles of channels", walls(20), (33, 65), 0.3, dtype=F64),
-    Case("more results than fit in one kernel", walls(9), (5, 65), 0.3),
-    Case("crowded, kernel 5", uniform(30, 0.3), (3, 2), 0.1, 5),
-]
+    *named("1 points", "no points", "no queries", "queries of nothing", "batch, down"),
+    Case("empty clouds", uniform(9), (3, 4), 0.4, offsets=(0, 0, 3, 3, 9)),
+    Case("dilated", walls(12), (4, 5), 0.2, 3, 2),
+    Case("dilated, sum", walls(12), (4, 5), 0.2, 3, 3, "sum"),
+    Case("sliced, sum", walls(9), (5, 18), 0.3, dtype=F64, layout="sliced", reduction="sum"),
+    Case("transposed, other queries", walls(9), (5, 3), 0.3, dtype=F64, layout="transposed",
+         queries=uniform(7, seed=3)),
+    Case("borders", lattice(2, 0.25), (3, 7), 0.5),
+    Case("two tiles of rows", uniform(65, 0.3), (2, 3), 0.05, kernel_size=1),
+    Case("tiles of channels", walls(6), (33, 65), 0.5, 1, dtype=F64),
+    Case("too wide for one kernel", walls(6), (5, 65), 0.5, 1),
+    Case("kernel 5", uniform(5, 0.3), (3, 2), 0.1, 5),
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -116,29 +114,27 @@ def test_kernels_compute_what_the_plain_form_does(case, name, device):
 @pytest.mark.parametrize("name", PLAIN)
 @pytest.mark.parametrize("dtype", HALVES)
 def test_halves_are_added_up_in_float32(name, dtype, halves):
-    (case,) = named("batch, down")
+    case = Case("halves", uniform(9, 0.4), (5, 7), 0.3)
     compare(name, given(case, name, halves, dtype), case.terms + case.rows)
 
 
 @pytest.mark.parametrize("dtype", HALVES)
 def test_many_halves_are_not_lost(dtype, halves):
-    # 3,000 ones in one cell: a sum in half precision would stay at 256 or 2,048.
-    points = 3000
-    row_start = torch.tensor([0, points], device=halves)
-    pairs = torch.arange(points, dtype=torch.int32, device=halves)
-    ones = torch.ones(points, 1, dtype=dtype, device=halves)
-    weight = torch.full((1, 1, 1, 1, 1), 2.0**-5, dtype=dtype, device=halves)
+    # One and forty quarters of its last digit: a sum in half precision would stay at one.
+    eps, many = torch.finfo(dtype).eps, 40
+    x = torch.tensor([1.0] + [eps / 4] * many, dtype=dtype, device=halves)[:, None]
+    row_start = torch.tensor([0, 1 + many], device=halves)
+    pairs = torch.arange(1 + many, dtype=torch.int32, device=halves)
+    weight = torch.ones(1, 1, 1, 1, 1, dtype=dtype, device=halves)
     for name in ("cell_conv", "cell_depthwise_conv"):
         bias = (None,) if name == "cell_conv" else ()
-        table = (row_start, pairs, None, None)
-        out = getattr(OPERATORS, name)(ones, weight, *bias, *table, False)
-        assert out.item() == pytest.approx(points / 32, rel=torch.finfo(dtype).eps)
+        out = getattr(OPERATORS, name)(x, weight, *bias, row_start, pairs, None, None, False)
+        assert out.item() == 1 + eps * many / 4
 
 
 SMALL = [
-    Case("batch", uniform(12), (2, 3), 0.4, dtype=F64, offsets=(0, 5, 5, 12)),
-    Case("borders", lattice(2, 0.25), (1, 2), 0.5, dtype=F64, reduction="sum"),
-    Case("dilated, other queries", walls(9), (3, 1), 0.3, 3, 2, dtype=F64, queries=walls(7, 1)),
+    Case("batch", uniform(5, 0.3), (2, 3), 0.4, dtype=F64, offsets=(0, 2, 2, 5)),
+    Case("sum, other queries", walls(4), (3, 1), 0.3, 3, 2, "sum", F64, queries=walls(2, 1)),
 ]
 
 
@@ -149,23 +145,26 @@ def test_gradients_are_exact(case, device):
     )
     where = case.cell_size, case.kernel_size, case.dilation
     queries = None if case.queries is None else asked
-    neighborhood, how = cloud.neighborhood(*where, queries), case.reduction
+    neighborhood, reduction = cloud.neighborhood(*where, queries), case.reduction
     x, weight, bias, depthwise, pointwise = (
         a.to(device).detach().requires_grad_()
         for a in (case.features(), case.weight(), case.bias_values(), case.depthwise_weight(),
                   case.pointwise_weight())
     )  # fmt: skip
 
-    def check(function, *inputs):
-        assert torch.autograd.gradcheck(function, inputs, fast_mode=True)
+    def check(function, *inputs):  # one direction, where each number would take minutes
+        how = {"fast_mode": True, "check_undefined_grad": False}
+        assert torch.autograd.gradcheck(function, inputs, **how)
 
-    check(lambda x, w, b: cell_conv(x, neighborhood, w, b, reduction=how), x, weight, bias)
-    check(lambda x, w: cell_depthwise_conv(x, neighborhood, w, reduction=how), x, depthwise)
+    check(lambda x, w, b: cell_conv(x, neighborhood, w, b, reduction=reduction), x, weight, bias)
+    check(lambda x, w: cell_depthwise_conv(x, neighborhood, w, reduction=reduction), x, depthwise)
     check(
-        lambda x, *w: cell_separable_conv(x, neighborhood, *w, reduction=how),
+        lambda x, *w: cell_separable_conv(x, neighborhood, *w, reduction=reduction),
         x, depthwise, pointwise, bias,
     )  # fmt: skip
-    check(lambda x, *w: cell_shift_conv(x, neighborhood, *w, reduction=how), x, pointwise, bias)
+    check(
+        lambda x, *w: cell_shift_conv(x, neighborhood, *w, reduction=reduction), x, pointwise, bias
+    )
     check(pointwise_conv, x, pointwise, bias)
 
 
@@ -180,7 +179,7 @@ def wanting_gradients(arguments: tuple) -> tuple:
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_opcheck(name, device):
-    (case,) = named("batch, down")
+    case = Case("opcheck", walls(6), (3, 2), 0.5, 1, queries=walls(4, 1))
     arguments = given(case, name, device)
     opcheck(
         getattr(OPERATORS, name).default,
@@ -192,14 +191,14 @@ def test_opcheck(name, device):
 def test_slabs_of_rows_add_up(name, device, monkeypatch):
     from pointwise.engine.gpu.loops import points_gradient
 
-    case = Case("three slabs", walls(140), (2, 3), 0.1)
+    case = Case("three slabs", walls(140), (2, 3), 0.1, 1)
     monkeypatch.setattr(points_gradient, "_LEAST", points_gradient.ROWS)
     assert points_gradient._slabs(case.rows, case.cells) == (3, 64)
     compare(name, given(case, name, device), case.terms + case.rows)
 
 
 def test_the_table_read_from_the_other_side_is_its_transpose(device):
-    case = Case("nobody on a border", walls(30) + 0.001 * uniform(30, seed=9), (3, 2), 0.3)
+    case = Case("nobody on a border", walls(12) + 0.001 * uniform(12, seed=9), (3, 2), 0.3)
     neighborhood = case.neighborhood()
     assert neighborhood.symmetric
     for name in ("cell_conv_grad_input", "cell_depthwise_conv_grad_input",
@@ -243,13 +242,15 @@ def test_a_table_of_others_stops_the_device(of, place, value, asserting):
 
 @pytest.mark.parametrize("name", MIXES)
 def test_autocast_on_gpus_is_followed(name, monkeypatch):
-    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
     (case,) = named("batch, down")
     arguments = given(case, name, "cpu")
+    shapes = [x.to("meta") if isinstance(x, torch.Tensor) else x for x in arguments]
     with FakeTensorMode() as mode:
         there = [
-            mode.from_tensor(x).to("cuda") if isinstance(x, torch.Tensor) else x for x in arguments
+            FakeTensor(mode, x, torch.device("cuda", 0)) if isinstance(x, torch.Tensor) else x
+            for x in shapes
         ]
         for kernels, expected in ((True, torch.bfloat16), (False, torch.float32)):
             monkeypatch.setattr(gpu, "runs_on", lambda device, kernels=kernels: kernels)
@@ -306,22 +307,28 @@ def test_a_graph_holds_forward_and_backward(device):
 
 # --- would these tests notice? -------------------------------------------------------------------
 
-BROKEN = Case("broken on purpose", walls(40), (5, 7), 0.3)
+BROKEN = Case("broken on purpose", walls(12), (5, 7), 0.5)
+
+
+def _changed(points, monkeypatch, **change):
+    over_table = points.over_table
+
+    def changed(*arguments):
+        return replace(over_table(*arguments), **change)
+
+    monkeypatch.setattr(points, "over_table", changed)
+
+
+def _sound(points, gathers, monkeypatch):
+    pass
 
 
 def _sums(points, gathers, monkeypatch):
-    monkeypatch.setattr(gathers, "MEAN", gathers.SUM)
+    _changed(points, monkeypatch, mode=gathers.SUM)
 
 
 def _turned(points, gathers, monkeypatch):
-    over_table = points.over_table
-
-    def turned(*arguments):
-        gather = over_table(*arguments)
-        gather.mirrored = True
-        return gather
-
-    monkeypatch.setattr(points, "over_table", turned)
+    _changed(points, monkeypatch, mirrored=True)
 
 
 def _one_border_off(points, gathers, monkeypatch):
@@ -329,7 +336,7 @@ def _one_border_off(points, gathers, monkeypatch):
 
     def off(*arguments):
         found = bounds(*arguments)
-        found[7, 13] += 1
+        found[7, 13] += 1  # where its middle cell begins
         return found
 
     monkeypatch.setattr(gathers, "bounds", off)
@@ -339,30 +346,32 @@ def _last_forgotten(points, gathers, monkeypatch):
     fill = gathers.fill
 
     def forgetful(x, pairs, counts, start, count, *rest):
-        return fill(x, pairs, counts, start, count - (count > 3).to(count.dtype), *rest)
+        return fill(x, pairs, counts, start, count - (count > 1).to(count.dtype), *rest)
 
     monkeypatch.setattr(gathers, "fill", forgetful)
 
 
-def _one_product_missed(points, gathers, monkeypatch):
+def _largest_left_out(points, gathers, monkeypatch):
     product = points.product
 
     def missed(a, b, total, *how):
-        return product(a * (abs(a) < 2).to(a.dtype), b, total, *how)
+        return product(a * (a < 2).to(a.dtype), b, total, *how)
 
     monkeypatch.setattr(points, "product", missed)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels are changed in the interpreter")
 @pytest.mark.parametrize(
-    "damage", [_sums, _turned, _one_border_off, _last_forgotten, _one_product_missed]
+    "damage", [_sound, _sums, _turned, _one_border_off, _last_forgotten, _largest_left_out]
 )
 def test_a_broken_kernel_is_noticed(damage, device, monkeypatch):
     from pointwise.engine.gpu.gathers import cells as gathers
     from pointwise.engine.gpu.loops import points
 
-    arguments = given(BROKEN, "cell_conv", device)
-    compare("cell_conv", arguments, BROKEN.terms)
     damage(points, gathers, monkeypatch)
-    with pytest.raises(AssertionError, match=r"wrong; .* expected .* allowed error"):
-        compare("cell_conv", arguments, BROKEN.terms)
+    with (
+        nullcontext()
+        if damage is _sound
+        else pytest.raises(AssertionError, match=r"wrong; .* expected .* allowed error")
+    ):
+        compare("cell_conv", given(BROKEN, "cell_conv", device), BROKEN.terms)

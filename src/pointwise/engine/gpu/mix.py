@@ -34,6 +34,15 @@ def precision(dtype: torch.dtype) -> str:
     return "tf32" if dtype == torch.float32 and _is_tf32_allowed() else "ieee"
 
 
+def warps(dtype: torch.dtype) -> int:
+    """How many groups of 32 threads share a tile's product.
+
+    Float32 that is not rounded has no tensor cores, and float64 takes twice the room: with fewer
+    threads their tiles would not fit into registers.
+    """
+    return 8 if dtype.itemsize > 2 and precision(dtype) == "ieee" else 4
+
+
 def _is_tf32_allowed() -> bool:
     """Whether PyTorch's own products may round float32 to TF32, by its older switch or its newer.
 

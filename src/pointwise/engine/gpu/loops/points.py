@@ -17,7 +17,7 @@ from torch import Tensor
 from pointwise.convolution.cells import index_bits
 from pointwise.engine.gpu.gathers import cells, cells_depthwise
 from pointwise.engine.gpu.launch import launch, pieces
-from pointwise.engine.gpu.mix import precision, product, sums_of
+from pointwise.engine.gpu.mix import precision, product, sums_of, warps
 
 ROWS = 64
 """How many points a program makes."""
@@ -141,7 +141,7 @@ def mixed(gather: Gather, weight: Tensor, bias: Tensor | None) -> Tensor:
         weight.contiguous(), x if bias is None else bias.contiguous(), out, columns,
         MODE=gather.mode, MIRRORED=gather.mirrored, BIASED=bias is not None,
         SUMS=sums_of(x.dtype), PRECISION=precision(x.dtype), ROWS=ROWS,
-        CHANNELS=tile(x.shape[1], CHANNELS_AT_ONCE), COLUMNS=wide,
+        CHANNELS=tile(x.shape[1], CHANNELS_AT_ONCE), COLUMNS=wide, num_warps=warps(x.dtype),
     )  # fmt: skip
     return out
 
@@ -239,5 +239,6 @@ def separable(gather: Gather, depthwise: Tensor, pointwise: Tensor, bias: Tensor
         out, columns, MODE=gather.mode, BIASED=bias is not None,
         SUMS=sums_of(x.dtype), PRECISION=precision(x.dtype), ROWS=ROWS,
         CHANNELS=tile(x.shape[1], CHANNELS_AT_ONCE), COLUMNS=tile(columns, _most_columns(x.dtype)),
+        num_warps=warps(x.dtype),
     )  # fmt: skip
     return out

@@ -15,7 +15,7 @@ from torch import Tensor
 from pointwise.engine.gpu.gathers import cells
 from pointwise.engine.gpu.launch import launch, pieces
 from pointwise.engine.gpu.loops.points import CHANNELS_AT_ONCE, ROWS, Gather, tile
-from pointwise.engine.gpu.mix import precision, product, sums_of
+from pointwise.engine.gpu.mix import precision, product, sums_of, warps
 
 _PROGRAMS = 2048  # enough to fill a large device a few times over
 _LEAST = 4 * ROWS  # rows of a slab
@@ -75,7 +75,7 @@ def of_mixed(gather: Gather, grad: Tensor) -> Tensor:
     launch(
         _of_mixed, (gather.cells, blocks, slabs), x, *gather.arguments, grad, sums, span, columns,
         MODE=gather.mode, SUMS=sums_of(x.dtype), PRECISION=precision(x.dtype),
-        ROWS=ROWS, CHANNELS=deep, COLUMNS=wide,
+        ROWS=ROWS, CHANNELS=deep, COLUMNS=wide, num_warps=warps(x.dtype),
     )  # fmt: skip
     return sums.sum(0).to(x.dtype)
 
