@@ -103,9 +103,11 @@ def forms(only: str) -> Iterator[tuple[str, tuple]]:
         def typed(x, dtype=dtype):
             return x.to(dtype) if isinstance(x, torch.Tensor) and x.is_floating_point() else x
 
-        # Sizes of one and odd ones are compiled otherwise, which need not be seen of every type.
-        for channels in ((32, 64), (5, 1)) if dtype == torch.float32 else ((32, 64),):
-            case = Case("compiled", uniform(40), channels, 0.3)
+        cases = [Case("wide", uniform(40), (32, 64), 0.3)]
+        if dtype == torch.float32:  # Triton compiles sizes of one, and odd ones, otherwise
+            cases.append(Case("odd", uniform(41), (5, 3), 0.3))
+            cases.append(Case("ones", uniform(1), (1, 1), 0.3, 1))
+        for case in cases:
             for name, arguments in calls(case).items():
                 if name in library.on_gpu and name.startswith(only):
                     yield name, tuple(map(typed, arguments))

@@ -33,7 +33,7 @@ class Gather:
     cells: int
     bounds: Tensor  # [rows, M + 1] int32
     counts: Tensor  # [.., M + 1] int32: the bounds of the table that counts the points of each cell
-    mode: tl.constexpr
+    mode: int  # one of those of ``gathers.cells``
     mirrored: bool = False  # read the table as its own transpose: cell m stands for cell M-1-m
 
     @property
@@ -57,7 +57,7 @@ def over_table(
     row_start, pairs = row_start.contiguous(), pairs.contiguous()
     bounds = cells.bounds(row_start, pairs, len(x), kernel_cells)
     mode = cells.MEAN if mean else cells.SUM
-    return Gather(x.contiguous(), row_start, pairs, kernel_cells, bounds, bounds, mode)
+    return Gather(x.contiguous(), row_start, pairs, kernel_cells, bounds, bounds, mode.value)
 
 
 def adjoint_over_table(
@@ -81,7 +81,7 @@ def adjoint_over_table(
         table = table[0].contiguous(), table[1].contiguous()
         gather.counts = cells.bounds(*table, points, kernel_cells)
     if mean:
-        gather.mode = cells.ADJOINT_OF_MEAN
+        gather.mode = cells.ADJOINT_OF_MEAN.value
     return gather
 
 
