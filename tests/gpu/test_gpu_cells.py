@@ -134,6 +134,27 @@ def test_many_halves_are_not_lost(dtype, halves):
         assert out.item() == 1 + eps * many / 4
 
 
+def test_functions_keep_halves_and_compute_mixed_types_in_float32(halves):
+    case = Case("halves", uniform(5, 0.3), (3, 2), 0.4, 1)
+    neighborhood, x, weight = case.neighborhood(), case.features().half(), case.weight()
+    assert cell_conv(x, neighborhood, weight.half()).dtype == torch.float16
+    mixed = cell_conv(x, neighborhood, weight)
+    assert torch.equal(mixed, cell_conv(x.float(), neighborhood, weight).half())
+
+
+def test_float32_is_rounded_where_pytorch_may(device):
+    from pointwise.engine.gpu.mix import precision
+
+    before = torch.get_float32_matmul_precision()
+    try:
+        for allowed, expected in (("high", "tf32"), ("highest", "ieee")):
+            torch.set_float32_matmul_precision(allowed)
+            assert precision(torch.float32) == expected
+            assert precision(torch.float64) == precision(torch.float16) == "ieee"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 SMALL = [
     Case("batch", uniform(5, 0.3), (2, 3), 0.4, dtype=F64, offsets=(0, 2, 2, 5)),
     Case("sum, other queries", walls(4), (3, 1), 0.3, 3, 2, "sum", F64, queries=walls(2, 1)),
