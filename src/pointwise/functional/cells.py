@@ -11,6 +11,8 @@ from torch.utils.checkpoint import checkpoint
 from pointwise import checks
 from pointwise.cloud.neighborhood import Neighborhood
 from pointwise.cloud.point_cloud import PointCloud
+from pointwise.engine import gpu
+from pointwise.functional.convolve import in_autocast
 from pointwise.operators import ops
 
 _REDUCTIONS = ("mean", "sum")
@@ -33,7 +35,8 @@ def cell_conv(
     ``features [Np, C_in]``, ``weight [C_out, C_in, k, k, k]`` (z, y, x last, as in ``nn.Conv3d``),
     ``bias [C_out]``; returns ``[Nq, C_out]``. An empty cell adds nothing; ``reduction="sum"`` adds
     the neighbours up instead of averaging them. float32 and float64; half precision computes in
-    float32. Source: Hua, Tran, Yeung, "Pointwise Convolutional Neural Networks", CVPR 2018, eq. 1.
+    float32, or, on GPUs, adds up in it. Source: Hua, Tran, Yeung, "Pointwise Convolutional Neural
+    Networks", CVPR 2018, eq. 1.
 
     >>> cloud = PointCloud(torch.tensor([[0.0, 0.0, 0.0], [0.1, 0.0, 0.0]]))
     >>> weight = torch.ones(1, 1, 3, 3, 3)
@@ -51,6 +54,7 @@ def cell_conv(
         checks.weight("cell_conv", "bias", bias, (len(weight),), f"[C_out={len(weight)}]")
     checks.alike("cell_conv", weight=weight, bias=bias)
     checks.one_of("cell_conv", "reduction", reduction, _REDUCTIONS)
+    features, weight, bias = _in_autocast(features, weight, bias)
     compute, weight, bias = _in_float(features, weight, bias)
     checks.alike("cell_conv", features=compute, weight=weight)
     tables = _tables(compute, neighborhood)
@@ -72,7 +76,8 @@ def cell_depthwise_conv(
     checks.weight("cell_depthwise_conv", "weight", weight, (channels, 1, k, k, k), words)
     checks.not_empty("cell_depthwise_conv", "weight", weight)
     checks.one_of("cell_depthwise_conv", "reduction", reduction, _REDUCTIONS)
-    compute, weight, _ = _in_float(features, weight, None)
+    features, weight = _in_autocast(features, weight)
+    compute, weight = _in_float(features, weight)
     checks.alike("cell_depthwise_conv", features=compute, weight=weight)
     tables = _tables(compute, neighborhood)
     out = ops.cell_depthwise_conv(compute, weight, *tables, reduction == "mean")
@@ -111,6 +116,7 @@ def cell_separable_conv(
         checks.weight(caller, "bias", bias, (len(pointwise),), f"[C_out={len(pointwise)}]")
     checks.one_of(caller, "reduction", reduction, _REDUCTIONS)
     checks.alike(caller, depthwise=depthwise, pointwise=pointwise, bias=bias)
+    features, depthwise, pointwise, bias = _in_autocast(features, depthwise, pointwise, bias)
     compute, depthwise, pointwise, bias = _in_float(features, depthwise, pointwise, bias)
     checks.alike(caller, features=compute, depthwise=depthwise)
     if needs_grad:
@@ -159,6 +165,7 @@ def cell_shift_conv(
         checks.weight(caller, "bias", bias, (len(weight),), f"[C_out={len(weight)}]")
     checks.alike(caller, weight=weight, bias=bias)
     checks.one_of(caller, "reduction", reduction, _REDUCTIONS)
+    features, weight, bias = _in_autocast(features, weight, bias)
     compute, weight, bias = _in_float(features, weight, bias)
     checks.alike(caller, features=compute, weight=weight)
     tables = _tables(compute, neighborhood)
@@ -183,6 +190,7 @@ def pointwise_conv(features: Tensor, weight: Tensor, bias: Tensor | None = None)
     if bias is not None:
         checks.weight("pointwise_conv", "bias", bias, (len(weight),), f"[C_out={len(weight)}]")
     checks.alike("pointwise_conv", weight=weight, bias=bias)
+    features, weight, bias = _in_autocast(features, weight, bias)
     compute, weight, bias = _in_float(features, weight, bias)
     checks.alike("pointwise_conv", features=compute, weight=weight)
     return ops.pointwise_conv(compute, weight, bias).to(features.dtype)
@@ -269,11 +277,23 @@ def _kernel_size(caller: str, neighborhood) -> int:
     return neighborhood.kernel_size
 
 
+def _in_autocast(features: Tensor, *parameters):
+    """In autocast's type where kernels for GPUs run; elsewhere the operators see to it."""
+    if gpu.runs_on(features.device):
+        return in_autocast(features, *parameters)
+    return features, *parameters
+
+
 def _in_float(features: Tensor, *parameters):
-    """Half precision computes in float32: sums over many neighbours would lose too much."""
+    """Half precision computes in float32: sums over many neighbours would lose too much.
+
+    Kernels for GPUs add up in float32 whatever they read.
+    """
     if features.dtype in (torch.float16, torch.bfloat16):
-        features = features.float()
-        parameters = tuple(p if p is None else p.float() for p in parameters)
+        mixed = any(p is not None and p.dtype != features.dtype for p in parameters)
+        if mixed or not gpu.runs_on(features.device):
+            features = features.float()
+            parameters = tuple(p if p is None else p.float() for p in parameters)
     return features, *parameters
 
 

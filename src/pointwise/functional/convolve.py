@@ -174,7 +174,7 @@ def _checked(
     if residual is not None:
         residual = residual if batched else residual.unsqueeze(0)
     checks.alike(caller, **{names[0]: weight, names[1]: bias})
-    x, weight, bias, residual = _autocast(x, weight, bias, residual)
+    x, weight, bias, residual = in_autocast(x, weight, bias, residual)
     given = {"input": x, names[0]: weight, names[1]: bias, "residual": residual}
     checks.alike(caller, **given)
     return _Call(x, weight, bias, residual, steps, edges, spread, groups, named, shape)
@@ -325,7 +325,7 @@ def _is_transformed() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None  # type: ignore[attr-defined]
 
 
-def _autocast(x: Tensor, *others: Tensor | None):
+def in_autocast(x: Tensor, *others: Tensor | None):
     """Where autocast is on, everything in its type, as PyTorch does for its convolutions."""
     device = x.device.type
     if (

@@ -14,6 +14,12 @@ from pointwise.layers import CellConv, CellDepthwiseConv, CellSeparableConv, Poi
 Norm = Callable[[int], nn.Module]  # from a number of channels, a module of (features, cloud)
 
 
+def means(x: Tensor, lengths: Tensor) -> Tensor:
+    """The mean of each cloud's rows, ``[B, C]``; of half precision in float32, as its sums are."""
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    return torch.segment_reduce(wide, "mean", lengths=lengths, initial=0)
+
+
 class BatchNorm(nn.BatchNorm1d):
     """Batch norm over points; a level with a single point takes the running statistics."""
 
@@ -52,11 +58,9 @@ class CloudNorm(nn.Module):
                     x, self.weight, self.bias, None, None, True, 0.0, self.eps, False
                 )
         batch, lengths = cloud.batch, cloud.offsets.diff()
-        mean = torch.segment_reduce(x, "mean", lengths=lengths, initial=0)
-        x = x - mean[batch]
-        variance = torch.segment_reduce(x * x, "mean", lengths=lengths, initial=0)
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        return torch.addcmul(self.bias, x, scale[batch])
+        away = x - means(x, lengths)[batch]
+        scale = self.weight * torch.rsqrt(means(away * away, lengths) + self.eps)
+        return torch.addcmul(self.bias, away, scale[batch]).to(x.dtype)
 
 
 class Describe(nn.Module):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pointwise.cloud.point_cloud import PointCloud
-from pointwise.networks.blocks import BatchNorm, Encoder
+from pointwise.networks.blocks import BatchNorm, Encoder, means
 
 
 class CellPyramid(nn.Module):
@@ -43,6 +43,6 @@ class CellPyramid(nn.Module):
         pooled = []
         for level in levels:
             lengths = level.voxels.offsets.diff()
-            pooled.append(torch.segment_reduce(level.x, "mean", lengths=lengths, initial=0))
+            pooled.append(means(level.x, lengths))
             pooled.append(torch.segment_reduce(level.x, "max", lengths=lengths, initial=0))
         return self.head(torch.cat(pooled, dim=1))

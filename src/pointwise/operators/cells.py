@@ -1,5 +1,5 @@
 """The operators on point clouds: schema, CPU kernels, a plain form for every other device, shapes
-for tracing, and gradients.
+for tracing, and gradients. Their forms on GPUs are in ``cells_on_gpus``.
 
 All of a convolution's gradients are convolutions again: the input's is one over the transposed
 table, the weight's gathers once more and multiplies from the other side.
@@ -21,7 +21,8 @@ from pointwise.engine.cpu.loops.weight_gradient import points_weight_gradient
 from pointwise.engine.cpu.search.neighbours import grid_search
 from pointwise.engine.cpu.search.voxels import voxel_grid
 from pointwise.engine.library import define, library, ops
-from pointwise.operators import requirements
+from pointwise.operators import cells_on_gpus, requirements
+from pointwise.operators.autocast import follow_autocast
 
 TABLE = "Tensor row_start, Tensor pairs"
 
@@ -160,6 +161,7 @@ define(
     _cell_conv_fake,
     requirements.cell_conv,
     requirements.cell_conv_table,
+    cuda=cells_on_gpus.cell_conv,
 )
 
 
@@ -192,6 +194,7 @@ define(
     lambda grad, weight, a, b, c, d, mean, points: grad.new_empty(points, weight.shape[1]),
     requirements.cell_conv_grad_input,
     requirements.cell_conv_grad_input_tables,
+    cuda=cells_on_gpus.cell_conv_grad_input,
 )
 
 
@@ -222,6 +225,7 @@ define(
     ),
     requirements.cell_conv_grad_weight,
     requirements.cell_conv_grad_weight_table,
+    cuda=cells_on_gpus.cell_conv_grad_weight,
 )
 
 
@@ -282,6 +286,7 @@ define(
     ),
     requirements.depthwise,
     requirements.depthwise_table,
+    cuda=cells_on_gpus.depthwise,
 )
 
 
@@ -315,6 +320,7 @@ define(
     lambda grad, weight, a, b, c, d, mean, points: grad.new_empty(points, grad.shape[1]),
     requirements.depthwise_grad_input,
     requirements.depthwise_grad_input_tables,
+    cuda=cells_on_gpus.depthwise_grad_input,
 )
 
 
@@ -341,6 +347,7 @@ define(
     ),
     requirements.depthwise_grad_weight,
     requirements.depthwise_grad_weight_table,
+    cuda=cells_on_gpus.depthwise_grad_weight,
 )
 
 
@@ -392,6 +399,7 @@ define(
     _pointwise_plain,
     lambda features, weight, bias: features.new_empty(features.shape[0], weight.shape[0]),
     requirements.pointwise_conv,
+    cuda=cells_on_gpus.pointwise,
 )
 
 
@@ -414,6 +422,7 @@ define(
         grad.new_empty(grad.shape[1]),
     ),
     requirements.pointwise_conv_grad_weight,
+    cuda=cells_on_gpus.pointwise_grad_weight,
 )
 
 
@@ -465,10 +474,8 @@ define(
     ),
     requirements.separable,
     requirements.separable_table,
+    cuda=cells_on_gpus.separable,
 )
 
-# Under autocast the kernels compute in float32: sums over neighbours in half precision lose too
-# much.
 for _name in ("cell_conv", "cell_depthwise_conv", "cell_separable_conv", "pointwise_conv"):
-    for _device in ("cpu", "cuda"):
-        torch.library.register_autocast(f"pointwise::{_name}", _device, torch.float32, lib=library)
+    follow_autocast(_name)

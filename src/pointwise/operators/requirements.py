@@ -1,7 +1,7 @@
 """What each operator asks of its arguments: kernels work on addresses, and see no wrong ones.
 
 Shapes, types and devices are checked whoever calls, and when shapes alone are computed; tables of
-neighbours are read by ``operators.tables``.
+neighbours are read by ``search.tables``, or on GPUs by the kernels that use them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from torch import Tensor
 from pointwise import checks
 from pointwise.convolution.epilogue import ACTIVATIONS
 from pointwise.convolution.shift import padding_of
+from pointwise.engine import gpu
 from pointwise.operators import tables
+
+HALVES = (torch.float16, torch.bfloat16)
 
 
 def _floats(caller: str, **tensors: Tensor | None) -> None:
@@ -33,6 +36,15 @@ def _optional(caller: str, name: str, given: Tensor | None, length: int, letters
 
 
 # --- clouds ---------------------------------------------------------------------------------------
+
+
+def _numbers(caller: str, **tensors: Tensor | None) -> None:
+    """As ``_floats``, or in half precision where kernels add up in float32: on GPUs."""
+    first = next(iter(tensors.values()))
+    if first is not None and first.dtype in HALVES and gpu.runs_on(first.device):
+        checks.alike(caller, **tensors)
+    else:
+        _floats(caller, **tensors)
 
 
 def _kernel(caller: str, name: str, weight: Tensor, own: bool = False) -> int:
@@ -80,7 +92,7 @@ def cell_conv(features, weight, bias, row_start, pairs, back_row_start, back_pai
     _kernel(caller, "weight", weight)
     _rows(caller, "features", features, None, weight.shape[1])
     _optional(caller, "bias", bias, weight.shape[0])
-    _floats(caller, features=features, weight=weight, bias=bias)
+    _numbers(caller, features=features, weight=weight, bias=bias)
     table(caller, features, row_start, pairs)
     _back(caller, features, back_row_start, back_pairs, features.shape[0])
 
@@ -92,7 +104,7 @@ def cell_conv_table(features, weight, bias, row_start, pairs, *rest) -> None:
 def _grad_input(caller, grad, weight, row_start, pairs, back_row_start, back_pairs, points):
     rows = table(caller, grad, row_start, pairs)
     _rows(caller, "grad", grad, rows, weight.shape[0])
-    _floats(caller, grad=grad, weight=weight)
+    _numbers(caller, grad=grad, weight=weight)
     if not 0 <= points <= checks.LARGEST:
         raise ValueError(f"{caller}: points must be a whole number from 0, got {points}")
     _back(caller, grad, back_row_start, back_pairs, points)
@@ -125,7 +137,7 @@ def _grad_weight(caller, grad, features, weight, row_start, pairs, own):
     _rows(caller, "features", features, None, weight.shape[0 if own else 1])
     rows = table(caller, features, row_start, pairs)
     _rows(caller, "grad", grad, rows, weight.shape[0])
-    _floats(caller, grad=grad, features=features, weight=weight)
+    _numbers(caller, grad=grad, features=features, weight=weight)
 
 
 def cell_conv_grad_weight(grad, features, weight, row_start, pairs, mean) -> None:
@@ -141,7 +153,7 @@ def depthwise(features, weight, row_start, pairs, back_row_start, back_pairs, me
     caller = "cell_depthwise_conv"
     _kernel(caller, "weight", weight, own=True)
     _rows(caller, "features", features, None, weight.shape[0])
-    _floats(caller, features=features, weight=weight)
+    _numbers(caller, features=features, weight=weight)
     table(caller, features, row_start, pairs)
     _back(caller, features, back_row_start, back_pairs, features.shape[0])
 
@@ -177,7 +189,7 @@ def separable(features, depthwise, pointwise, bias, row_start, pairs, mean) -> N
     _rows(caller, "features", features, None, depthwise.shape[0])
     _rows(caller, "pointwise", pointwise, None, depthwise.shape[0])
     _optional(caller, "bias", bias, pointwise.shape[0])
-    _floats(caller, features=features, depthwise=depthwise, pointwise=pointwise, bias=bias)
+    _numbers(caller, features=features, depthwise=depthwise, pointwise=pointwise, bias=bias)
     table(caller, features, row_start, pairs)
 
 
@@ -190,13 +202,13 @@ def pointwise_conv(features, weight, bias) -> None:
     _rows("pointwise_conv", "features", features, None, None)
     _rows("pointwise_conv", "weight", weight, None, features.shape[1])
     _optional("pointwise_conv", "bias", bias, weight.shape[0])
-    _floats("pointwise_conv", features=features, weight=weight, bias=bias)
+    _numbers("pointwise_conv", features=features, weight=weight, bias=bias)
 
 
 def pointwise_conv_grad_weight(grad, features) -> None:
     _rows("pointwise_conv_grad_weight", "features", features, None, None)
     _rows("pointwise_conv_grad_weight", "grad", grad, features.shape[0], None)
-    _floats("pointwise_conv_grad_weight", grad=grad, features=features)
+    _numbers("pointwise_conv_grad_weight", grad=grad, features=features)
 
 
 def cell_shift_conv(
@@ -207,7 +219,7 @@ def cell_shift_conv(
     checks.not_empty(caller, "weight", weight)
     _rows(caller, "features", features, None, weight.shape[1])
     _optional(caller, "bias", bias, weight.shape[0])
-    _floats(caller, features=features, weight=weight, bias=bias)
+    _numbers(caller, features=features, weight=weight, bias=bias)
     checks.odd_kernel(caller, kernel_size, 3)
     table(caller, features, row_start, pairs)
     _back(caller, features, back_row_start, back_pairs, features.shape[0])
@@ -237,7 +249,7 @@ def cell_shift_conv_grad_weight(grad, features, row_start, pairs, kernel_size, m
     _rows(caller, "features", features, None, None)
     rows = table(caller, features, row_start, pairs)
     _rows(caller, "grad", grad, rows, None)
-    _floats(caller, grad=grad, features=features)
+    _numbers(caller, grad=grad, features=features)
 
 
 def cell_shift_conv_grad_weight_table(grad, features, row_start, pairs, kernel_size, mean) -> None:

@@ -33,7 +33,8 @@ from pointwise.engine.cpu.loops.weight_gradient import (
 from pointwise.engine.cpu.memory import empty_result
 from pointwise.engine.cpu.weights import pack_matrix
 from pointwise.engine.library import define, library, ops
-from pointwise.operators import requirements
+from pointwise.operators import cells_on_gpus, requirements
+from pointwise.operators.autocast import follow_autocast
 from pointwise.operators.bilinear import register_gradients
 from pointwise.operators.cells import TABLE, adjoint_over_table, gather_over_table
 from pointwise.operators.images import channels_last, ready
@@ -156,6 +157,7 @@ define(
     ),
     requirements.cell_shift_conv,
     requirements.cell_shift_conv_table,
+    cuda=cells_on_gpus.cell_shift_conv,
 )
 
 
@@ -191,6 +193,7 @@ define(
     ),
     requirements.cell_shift_conv_grad_input,
     requirements.cell_shift_conv_grad_input_tables,
+    cuda=cells_on_gpus.cell_shift_conv_grad_input,
 )
 
 
@@ -217,6 +220,7 @@ define(
     ),
     requirements.cell_shift_conv_grad_weight,
     requirements.cell_shift_conv_grad_weight_table,
+    cuda=cells_on_gpus.cell_shift_conv_grad_weight,
 )
 
 
@@ -244,7 +248,4 @@ torch.library.register_autograd(
     "pointwise::cell_shift_conv", _cells_backward, setup_context=_cells_setup, lib=library
 )
 
-for _device in ("cpu", "cuda"):  # as of cell_conv: sums over neighbours are taken in float32
-    torch.library.register_autocast(
-        "pointwise::cell_shift_conv", _device, torch.float32, lib=library
-    )
+follow_autocast("cell_shift_conv")

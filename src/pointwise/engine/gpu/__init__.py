@@ -32,6 +32,15 @@ def why_not(device: torch.device) -> str | None:
     return _why_not_device(device)
 
 
+def runs_on(device: torch.device) -> bool:
+    """Whether a device is a GPU, and kernels run on it."""
+    return device.type == "cuda" and why_not(device) is None
+
+
+# As torch.compiler.assume_constant_result says to Dynamo, which it would import.
+runs_on._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 @lru_cache
 def _why_not_device(device: torch.device) -> str | None:
     if device.type != "cuda":

@@ -1,0 +1,1 @@
+"""The tile loops, kernel and host side in one file, in Triton."""
