@@ -45,12 +45,14 @@ def info(
     """Prints points, extent, density, fields and labels of clouds; sizes and classes of images."""
 
     from pointwise.cloud.files import read_scans
+    from pointwise.training.built_in import find_run
 
     console = terminal()
     if run is not None and (map_ or ignore or names):
         raise ValueError("info: --run brings its own --map, --ignore and --names; leave those out")
     for i, path in enumerate(files):
-        is_run = (path / "run.json").is_file()
+        folder = find_run(path)
+        is_run = (folder / "run.json").is_file()
         images = not is_run and _holds_images(path)
         scans = [] if images or is_run else read_scans(path, columns=columns)
         if scans and (run is not None or map_ or ignore or names):
@@ -59,7 +61,7 @@ def info(
             console.print()
         console.print(f"[bold]{_escape(path)}[/bold]", soft_wrap=True)
         if is_run:
-            _print_run(console, path)
+            _print_run(console, folder)
         elif images:
             _print_images(console, path)
         elif len(scans) == 1:
