@@ -112,6 +112,10 @@ def _print_run(console, folder: Path) -> None:
         if ignored := recipe.relabelling.ignored:
             table.add_row("ignored", ", ".join(map(str, ignored)))
         table.add_row("features", _escape(", ".join(recipe.features.names)))
+        if optional := recipe.features.optional:
+            table.add_row("optional", _escape(", ".join(optional)))
+        if recipe.unit is not None:
+            table.add_row("unit", recipe.unit)
     for note in found.notes:
         kind, _, said = note.partition(": ")
         table.add_row(_escape(kind), _escape(said))
