@@ -19,7 +19,7 @@ def test_the_commands_on_rooms_run_in_their_order(tmp_path):
     (tmp_path / "labelled").mkdir()
     for each in known:
         write_scan(each, tmp_path / "labelled" / f"{each.name}.ply")
-    write_scan(replace(scan, labels=None, fields={}), tmp_path / "scan.ply")
+    write_scan(replace(scan, labels=None), tmp_path / "scan.ply")
     found = commands("rooms.md")
     assert [words[1] for words in found] == [
         *("label", "view", "evaluate", "info", "train", "label", "export-run")

@@ -132,7 +132,8 @@ def test_cells_are_those_of_the_run_where_they_fit(other):
     there = replace(other, recipe=recipe, arguments=other.arguments | {"cell_size": 0.1})
     assert cell_size_from(there, 0.1, "m") == 0.1
     assert cell_size_from(there, 0.05, "m") == 0.1
-    assert cell_size_from(there, 1.0, "m") == 1.0  # too sparse for cells of a tenth
+    assert cell_size_from(there, 0.25, "m") == 0.1
+    assert cell_size_from(there, 0.35, "m") == 0.35  # too sparse for cells of a tenth
     assert cell_size_from(there, 0.01, "m") == 0.01  # too much would be in one
     assert cell_size_from(there, 0.3, "ft") == 0.328
     assert cell_size_from(there, 0.1, None) == 0.1
@@ -159,6 +160,15 @@ def test_values_alike_are_read_on_the_scale_learned_with():
     assert on_scale_of(tall, learned) == tall
     high = Features(("height",), (1,), (9.0,), (1.0,))
     assert on_scale_of(high, learned) == high
+
+
+def test_what_could_be_lacking_still_can():
+    other = unet(optional=["color"])
+    assert plan(SCENES, start=other, block=6.0).recipe.features.optional == ("color",)
+    chosen = plan(SCENES, start=other, block=6.0, features=["intensity", "height"])
+    assert chosen.recipe.features.optional == ()
+    dark = [replace(scan, fields={"intensity": scan.fields["intensity"]}) for scan in SCENES.train]
+    assert plan(data_of(*dark), start=other, block=6.0).recipe.features.optional == ()
 
 
 def test_images_take_weights_too():

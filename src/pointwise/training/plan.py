@@ -31,6 +31,7 @@ from pointwise.training.transfer import (
     inherited,
     lines_on_scale,
     on_scale_of,
+    optional_in,
     take,
 )
 
@@ -90,6 +91,8 @@ def plan(
         block = default_block(
             _sample(scans, spacing, memory), points=BLOCK_POINTS, most=MOST_POINTS
         )
+    if start is not None and not optional:
+        optional = optional_in(start, scans, features)
     # Of all parts: what a test cloud lacks would else be found after the training.
     everything = [*data.train, *data.validation, *data.test]
     constant = constant_fields(scans)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from pointwise.cloud.scan import Scan
 from pointwise.cloud.units import METRES, factor
 from pointwise.training.features import Features
 from pointwise.training.image_recipe import ImageRecipe
@@ -17,7 +18,7 @@ from pointwise.training.run import Run, build_network
 
 DECIDED = ("in_channels", "classes", "cell_size")  # of a network's arguments, by the data
 ALIKE = 3.0  # how many times as wide values may spread here as there to be read on one scale
-FINER, COARSER = 2.0, 4.0  # how far the other run's cells may be from those that fit the data
+FINER, COARSER = 3.0, 4.0  # how far the other run's cells may be from those that fit the data
 
 Name = tuple[str | int, ...]  # of a channel, or of a class
 
@@ -42,6 +43,18 @@ def inherited(start: Run, network: str, given: dict[str, Any]) -> dict[str, Any]
             f" {other}; leave out --network, or choose another run"
         )
     return {k: v for k, v in start.arguments.items() if k not in DECIDED} | given
+
+
+def optional_in(
+    start: Run[Recipe], scans: Sequence[Scan], features: Sequence[str] | None
+) -> tuple[str, ...]:
+    """The features that the run to start from can do without, of those that are learned here."""
+    found = tuple(
+        name
+        for name in start.recipe.features.optional
+        if (features is None or name in features) and any(name in scan.fields for scan in scans)
+    )
+    return found if features is None or set(features) - set(found) else ()
 
 
 # --- scales ---------------------------------------------------------------------------------------
