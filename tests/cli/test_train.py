@@ -340,3 +340,28 @@ def test_a_field_that_only_some_clouds_have(tmp_path):
             assert names == ("height",)
             assert "left out intensity, which" in said
             assert "--optional intensity takes it from the others" in said
+
+
+def test_a_training_starts_from_another_run(scene, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    learned = run(scene, "-o", first, "--network", "EachPoint", "--steps", 2)
+    assert learned.exit_code == 0, learned.output
+    result = run(scene, "--from", first, "-o", second, "--map", "4=street", "--steps", 1)
+    assert result.exit_code == 0, result.output
+    words = " ".join(result.output.split())
+    assert "network EachPoint" in words
+    assert (
+        "taken 2 of 4 weights taken features height taken classes tree fresh classes street"
+        in words
+    )
+    described = json.loads((second / "run.json").read_text())
+    assert described["options"]["start"] == str(first)
+    assert "fresh: classes street" in described["notes"]
+    resumed = run("--resume", second, "--steps", 2)
+    assert resumed.exit_code == 0, resumed.output
+    assert json.loads((second / "metrics.json").read_text())["steps"] == 2
+    refused = run("--resume", second, "--from", first)
+    assert "leave out --from" in str(refused.exception)
+    nowhere = run(scene, "--from", tmp_path / "nowhere", "-o", tmp_path / "third")
+    assert "is no run" in str(nowhere.exception)
+    assert not (tmp_path / "third").exists()

@@ -59,6 +59,16 @@ def test_a_lacking_feature_is_zero_and_the_others_are_as_they_were():
     features.check(lacking, "label")
 
 
+def test_black_all_over_is_no_colour():
+    run = plan(Data("segmentation", [scene(0)], [], []), optional=["color"], network="TinyPoints")
+    full, none = scene(1), without(scene(1), "color")
+    black = replace(full, fields={**full.fields, "color": np.zeros((len(full), 3), np.uint8)})
+    with pytest.warns(UserWarning, match="scene 1: color is the same at every point"):
+        labels = label_scan(run, black)
+    np.testing.assert_array_equal(labels, label_scan(run, none))
+    assert run.recipe.features.without_constants(full) is full
+
+
 def test_each_optional_feature_is_withheld_by_itself_about_as_often_as_said():
     features = fit_features(
         ["color", "intensity", "height"], [scene(0)], optional=["color", "intensity"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pointwise.cloud.scan import UNLABELLED, Scan
-from pointwise.training.thin import thin
+from pointwise.training.thin import far_sparser, thin
 
 
 def scan(labels=None):
@@ -52,3 +52,11 @@ def test_random_clouds():
         assert thinned.fields["v"][i] == pytest.approx(values[mine].mean())
         assert thinned.labels[i] == np.bincount(labels[mine]).argmax()
         assert np.ptp(points[mine], axis=0).max() <= 0.3
+
+
+def test_points_that_lie_far_apart_for_the_spacing():
+    x, y = np.meshgrid(np.arange(20.0), np.arange(20.0))
+    grid = Scan(np.stack([x.ravel(), y.ravel(), 0 * x.ravel()], axis=1))
+    assert far_sparser(grid, 0.1)  # a cube of 0.8 holds one of them, or none
+    assert not far_sparser(grid, 0.3)
+    assert not far_sparser(grid.select(slice(0, 50)), 0.1)  # too few to tell

@@ -25,6 +25,7 @@ from pointwise.cli.compare import compare
 from pointwise.cli.demo import demo
 from pointwise.cli.evaluate import evaluate
 from pointwise.cli.explain import explain
+from pointwise.cli.export_run import export_run
 from pointwise.cli.info import info
 from pointwise.cli.label import label
 from pointwise.cli.profile import profile
@@ -50,6 +51,7 @@ for command in (
     evaluate,
     suggest,
     classify,
+    export_run,
     speedup,
     separate,
     profile,

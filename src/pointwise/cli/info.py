@@ -45,12 +45,14 @@ def info(
     """Prints points, extent, density, fields and labels of clouds; sizes and classes of images."""
 
     from pointwise.cloud.files import read_scans
+    from pointwise.training.built_in import find_run
 
     console = terminal()
     if run is not None and (map_ or ignore or names):
         raise ValueError("info: --run brings its own --map, --ignore and --names; leave those out")
     for i, path in enumerate(files):
-        is_run = (path / "run.json").is_file()
+        folder = find_run(path)
+        is_run = (folder / "run.json").is_file()
         images = not is_run and _holds_images(path)
         scans = [] if images or is_run else read_scans(path, columns=columns)
         if scans and (run is not None or map_ or ignore or names):
@@ -59,7 +61,7 @@ def info(
             console.print()
         console.print(f"[bold]{_escape(path)}[/bold]", soft_wrap=True)
         if is_run:
-            _print_run(console, path)
+            _print_run(console, folder)
         elif images:
             _print_images(console, path)
         elif len(scans) == 1:
@@ -110,6 +112,10 @@ def _print_run(console, folder: Path) -> None:
         if ignored := recipe.relabelling.ignored:
             table.add_row("ignored", ", ".join(map(str, ignored)))
         table.add_row("features", _escape(", ".join(recipe.features.names)))
+        if optional := recipe.features.optional:
+            table.add_row("optional", _escape(", ".join(optional)))
+        if recipe.unit is not None:
+            table.add_row("unit", recipe.unit)
     for note in found.notes:
         kind, _, said = note.partition(": ")
         table.add_row(_escape(kind), _escape(said))

@@ -72,8 +72,10 @@ class Cluster:
         cores = _cores(self.ray) if device == "cpu" else 1
         threads = max(1, cores // workers)
         self.needs = {"num_cpus": threads, "num_gpus": 0 if device == "cpu" else 1}
-        files = {name: (folder / name).read_bytes() for name in RUN_FILES}
         from pointwise import __version__
+        from pointwise.training.built_in import find_run
+
+        files = {name: (find_run(folder) / name).read_bytes() for name in RUN_FILES}
 
         replica = Replica(files, device, threads, __version__)
         self.replica = self.ray.put(replica)  # once to each machine, not once for each task

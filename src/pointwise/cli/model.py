@@ -64,11 +64,13 @@ def load_model(
         raise ValueError(
             f"{caller}: say which function or class of {text} makes the model, as in {text}:Network"
         )
+    from pointwise.training.built_in import find_run
+
     path = Path(text)
     if path.suffix in (".pt2", ".onnx"):
         return _from_file(caller, path, arguments, layers, trust)
-    if path.exists():
-        return _from_run(caller, path, arguments)
+    if find_run(path).exists():
+        return _from_run(caller, find_run(path), arguments)
     return _by_name(caller, text, arguments)
 
 

@@ -33,6 +33,15 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(help="Continue this run, with its own data and options.")
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="Start from the weights of this run, as far as they fit: its folder, or 'rooms'"
+            " (built in).",
+            metavar="RUN",
+        ),
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="How many steps to train.", show_default="10,000")
     ] = None,
@@ -253,6 +262,10 @@ def train(
         if resume is not None:
             if data:
                 raise ValueError("train: --resume takes the run's own data; leave out DATA")
+            if start is not None:
+                raise ValueError(
+                    "train: --resume goes on with a run's own weights; leave out --from"
+                )
             options = _resumed(resume, steps, epochs, minutes, patience)
             if cache is not None:
                 options = replace(options, cache=str(cache))
@@ -266,6 +279,7 @@ def train(
             )
         return folder, Options(
             data=data,
+            start=start,
             steps=steps,
             epochs=epochs,
             minutes=minutes,

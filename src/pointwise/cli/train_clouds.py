@@ -54,7 +54,7 @@ class CloudTraining:
         self.counted = "points" if self.data.task == "segmentation" else "clouds"
         self.rotate = 180.0 if options.rotate is None else options.rotate
 
-    def plan(self, arguments: dict[str, Any]) -> Run[Recipe]:
+    def plan(self, arguments: dict[str, Any], start: Run | None) -> Run[Recipe]:
         options = self.options
         return plan(
             self.data,
@@ -68,6 +68,7 @@ class CloudTraining:
             seed=options.seed,
             options=options.as_plain(),
             memory=self.memory,
+            start=start,
         )
 
     def prepare(self, run: Run[Recipe]) -> None:

@@ -40,7 +40,7 @@ class ImageTraining:
             progress=progress,
         )
 
-    def plan(self, arguments: dict[str, Any]) -> Run[ImageRecipe]:
+    def plan(self, arguments: dict[str, Any], start: Run | None) -> Run[ImageRecipe]:
         if self.options.width is not None:
             arguments = {"width": self.options.width, **arguments}
         return plan_images(
@@ -50,6 +50,7 @@ class ImageTraining:
             arguments=arguments,
             seed=self.options.seed,
             options=self.options.as_plain(),
+            start=start,
         )
 
     def prepare(self, run: Run[ImageRecipe]) -> None:

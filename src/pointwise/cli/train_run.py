@@ -20,7 +20,7 @@ from pointwise.training.data_kind import kind_of
 from pointwise.training.evaluate import write_metrics, write_page
 from pointwise.training.options import Options
 from pointwise.training.parts import means_over
-from pointwise.training.run import Run, read_run
+from pointwise.training.run import Run, load_run, read_run
 from pointwise.training.train import Settings, check_resumable
 from pointwise.training.train import train as fit
 
@@ -43,7 +43,7 @@ class Training(Protocol):
 
     counted: str  # what the classes are of: "points", "clouds" or "images"
 
-    def plan(self, arguments: dict[str, Any]) -> Run: ...
+    def plan(self, arguments: dict[str, Any], start: Run | None) -> Run: ...
 
     def prepare(self, run: Run) -> None: ...
 
@@ -63,6 +63,8 @@ class Training(Protocol):
 def run(folder: Path, options: Options, console: Console, *, resume: bool) -> None:
     """Reads the data, trains or goes on, tests, and says what came of it."""
     settings = processes.together(lambda: _settings(options))
+    start = None if resume else options.start
+    begin = None if start is None else processes.together(lambda: load_run(start))
     if resume:
         # Before the data are read, which takes a while.
         processes.first(lambda: check_resumable(folder, settings))
@@ -73,7 +75,8 @@ def run(folder: Path, options: Options, console: Console, *, resume: bool) -> No
     def read() -> tuple[Training, Run]:
         training = _training(options, reading)
         say("choosing what fits the data")
-        planned = read_run(folder) if resume else training.plan(network_arguments(options.set))
+        arguments = network_arguments(options.set)
+        planned = read_run(folder) if resume else training.plan(arguments, begin)
         say("preparing the data")
         return training, planned
 
@@ -168,6 +171,8 @@ def _description(training: Training, run: Run, folder: Path, length: str) -> Tab
     for row in training.describe(run):
         table.add_row(*map(shown, row))
     table.add_row("network", f"{type(run.network).__name__}, {parameters:,} parameters")
+    if (start := run.options.get("start")) is not None:
+        table.add_row("from", shown(start))
     table.add_row("length", length)
     table.add_row("run", shown(folder))
     return table

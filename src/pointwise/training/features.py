@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -57,6 +58,27 @@ class Features:
     def lacking(self, scan: Scan) -> list[str]:
         """The optional features that a scan does not have."""
         return [name for name in self.optional if name not in scan.fields]
+
+    def without_constants(self, scan: Scan) -> Scan:
+        """The scan without those optional features that are the same at every point of it.
+
+        So a file says that it has none whose format has a place for it, as black all over.
+        """
+        constant = [
+            name
+            for name in self.optional
+            if name in scan.fields
+            and len(scan) > 1
+            and bool((scan.fields[name] == scan.fields[name][0]).all())
+        ]
+        for name in constant:
+            warnings.warn(
+                f"{_named(scan)}: {name} is the same at every point, which is taken for none",
+                stacklevel=4,
+            )
+        if not constant:
+            return scan
+        return replace(scan, fields={k: v for k, v in scan.fields.items() if k not in constant})
 
     def values(
         self,

@@ -12,6 +12,7 @@ class Options:
     """The command's options; None where it chooses for itself."""
 
     data: list[str]
+    start: str | None = None  # --from: the run whose weights were the first
     steps: int | None = None
     epochs: int | None = None
     minutes: float | None = None

@@ -25,6 +25,15 @@ from pointwise.training.shelf import MEMORY, Memory
 from pointwise.training.sources import Data
 from pointwise.training.spacing import default_block, default_cell_size
 from pointwise.training.thin import thin
+from pointwise.training.transfer import (
+    cell_size_from,
+    check_task,
+    inherited,
+    lines_on_scale,
+    on_scale_of,
+    optional_in,
+    take,
+)
 
 NETWORKS = {"segmentation": "CellUNet", "classification": "CellPyramid"}
 BLOCK_POINTS = 60_000  # what a block holds about; a scan is not cut at all below MOST_POINTS
@@ -45,18 +54,25 @@ def plan(
     seed: int = 0,
     options: dict[str, Any] | None = None,
     memory: Memory = MEMORY,
+    start: Run | None = None,
 ) -> Run:
     """Makes the network and the recipe for the training part of ``data``.
 
     Whatever is not given follows from the data: the features all scans have, a cell size of a few
     times the spacing, blocks of some 60,000 points. ``arguments`` are for the network's class,
     beside those that the data decide. Scans may lack features that are ``optional``. ``options``
-    are kept with the run. Raises ValueError where something given does not fit the data.
+    are kept with the run. Of another run, ``start``, the network takes the weights that fit, and
+    its kind and sizes where these are not given. Raises ValueError where something given does not
+    fit the data.
     """
     for option, value in (("--cell-size", cell_size), ("--block", block)):
         if value is not None and not value > 0:
             raise ValueError(f"train: {option} must be greater than 0, got {value:g}")
-    name = network or NETWORKS[data.task]
+    name, arguments = network or NETWORKS[data.task], arguments or {}
+    if start is not None:
+        check_task(start, data.task)
+        name = network or type(start.network).__name__
+        arguments = inherited(start, name, arguments)
     classes = find_classes(data.train, [*data.validation, *data.test])
     scans = data.train
     classification = data.task == "classification"
@@ -64,13 +80,19 @@ def plan(
     if unit_sphere:
         scans = [memory.scan(to_unit_sphere(scan)) for scan in scans]
     # A cloud of a thousand points is seen as a whole; a scene is wanted in detail.
-    cell_size = cell_size or default_cell_size(scans, occupancy=10 if classification else 5)
+    unit = usual_unit(scans)
+    if cell_size is None:
+        cell_size = default_cell_size(scans, occupancy=10 if classification else 5)
+        if start is not None:
+            cell_size = cell_size_from(start, cell_size, unit)
     # Half a cell: what the finest convolution can still tell apart, and no more.
     spacing = 0.0 if classification else cell_size / 2
     if block is None:
         block = default_block(
             _sample(scans, spacing, memory), points=BLOCK_POINTS, most=MOST_POINTS
         )
+    if start is not None and not optional:
+        optional = optional_in(start, scans, features)
     # Of all parts: what a test cloud lacks would else be found after the training.
     everything = [*data.train, *data.validation, *data.test]
     constant = constant_fields(scans)
@@ -80,10 +102,14 @@ def plan(
     notes += [] if features else left_out([*names, *constant], everything)
     extents = [np.ptp(find_extent(scan.points).kept, axis=0) for scan in scans]
     radius = float(np.median([extent.max() / 2 for extent in extents])) or 1.0
+    fitted = fit_features(names, scans, seed=seed, radius=radius, optional=optional)
+    if start is not None:
+        fitted = on_scale_of(fitted, start.recipe.features)
+        notes += lines_on_scale(start, cell_size, unit)
     recipe = Recipe(
         task=data.task,
         classes=classes,
-        features=fit_features(names, scans, seed=seed, radius=radius, optional=optional),
+        features=fitted,
         block=block,
         margin=block / 8,
         most=CLOUD_POINTS if classification else MOST_POINTS,
@@ -92,7 +118,7 @@ def plan(
         rotate=rotate,
         ground=0.0 if classification else _ground(scans, spacing),
         relabelling=data.relabelling,
-        unit=usual_unit(scans),
+        unit=unit,
     )
     for scan in everything:
         recipe.features.check(scan, "train")
@@ -102,10 +128,13 @@ def plan(
             "classes": len(classes),
             "cell_size": cell_size,
         },
-        arguments or {},
+        arguments,
     )
     torch.manual_seed(seed)  # of the weights that build_network draws
-    return Run(recipe, build_network(name, made), made, options or {}, notes=notes)
+    run = Run(recipe, build_network(name, made), made, options or {}, notes=notes)
+    if start is not None:
+        run.notes += take(run, start)
+    return run
 
 
 def _of_constants(constant: dict[str, str], names: Sequence[str]) -> list[str]:

@@ -19,7 +19,7 @@ from pointwise.training.columns import Columns
 from pointwise.training.features import Features
 from pointwise.training.ground import Ground
 from pointwise.training.relabel import AS_IS, Relabelling
-from pointwise.training.thin import thin
+from pointwise.training.thin import far_sparser, thin
 
 Task = Literal["segmentation", "classification"]
 TASKS = get_args(Task)
@@ -117,7 +117,7 @@ class Recipe:
         ``frame`` is that of the survey, where the scan is a part of one.
         """
         self.features.check(scan, command)
-        scan = self.in_unit(scan)
+        scan = self.features.without_constants(self.in_unit(scan))
         if self.task == "classification":  # a stray has no class to be found
             scan = without_strays(scan)
         scan = to_unit_sphere(scan) if self.unit_sphere else scan
@@ -126,6 +126,14 @@ class Recipe:
             frame = Frame.of(scan.points)
         if self.spacing > 0 and len(scan):
             thinned, cube = thin(scan, self.spacing, self.features.names, frame)
+            if len(thinned) > 0.99 * len(scan) and far_sparser(scan, self.spacing):
+                unit = self.unit or "the unit of what was learned from"
+                warnings.warn(
+                    f"{scan.source or scan.name or 'a scan'}: its points lie much further apart"
+                    f" than the cells learned with, which are {2 * self.spacing:g} wide; are its"
+                    f" coordinates in {unit}?",
+                    stacklevel=3,
+                )
             return Prepared(thinned, self.block / 8, cube, self.ground, frame)
         return Prepared(scan, self.block / 8, None, self.ground, frame)
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from pointwise.atomic import replacing
 from pointwise.separation.replace import separate_as
+from pointwise.training.built_in import built_in_runs, find_run
 from pointwise.training.classes import Classes
 from pointwise.training.features import Features
 from pointwise.training.image_recipe import IMAGES, ImageRecipe
@@ -91,20 +92,38 @@ def save_run(run: Run, folder: Path) -> None:
         part.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
 
-def save_weights(run: Run, folder: Path) -> None:
-    """Writes ``weights.pt``: the network's ``state_dict`` and nothing else."""
+def save_weights(run: Run, folder: Path, dtype: torch.dtype | None = None) -> None:
+    """Writes ``weights.pt``: the network's ``state_dict`` and nothing else.
+
+    Its numbers are written as ``dtype``, where one is given; read again, they are float32. Raises
+    ValueError for a number that is too large for it.
+    """
+    state = {}
+    for name, value in run.network.state_dict().items():
+        written = value.cpu()
+        if dtype is not None and value.is_floating_point():
+            written = written.to(dtype)
+            if not bool(torch.isfinite(written).all()):
+                raise ValueError(f"{name} has values too large for {dtype}; write it as float32")
+        state[name] = written
     with replacing(folder / "weights.pt") as part:
-        torch.save({k: v.cpu() for k, v in run.network.state_dict().items()}, part)
+        torch.save(state, part)
 
 
 def read_run(folder: str | Path) -> Run:
     """Reads ``run.json`` and makes the network, with random weights.
 
-    Raises ValueError where the file is broken, OSError where there is none.
+    ``folder`` can be the name of a built-in run. Raises ValueError where the file is broken,
+    OSError where there is none.
     """
-    path = Path(folder) / "run.json"
+    path = find_run(folder) / "run.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} is no run: it has no run.json, which 'train' writes")
+        hidden = ""
+        if str(folder) in built_in_runs():
+            hidden = "; it hides the built-in run of this name, so call the folder by another"
+        raise FileNotFoundError(
+            f"{folder} is no run: it has no run.json, which 'train' writes{hidden}"
+        )
     try:
         described = read_json(path)
         check(described, RUN, MAY_RUN)
@@ -158,10 +177,11 @@ def _tuples(described: dict[str, Any]) -> dict[str, Any]:
 def load_run(folder: str | Path, device: str = "cpu") -> Run:
     """Reads a finished run, its network in evaluation mode and on ``device``.
 
-    Raises ValueError where a file is broken or does not fit, OSError where one is missing.
+    ``folder`` can be the name of a built-in run, ``rooms``. Raises ValueError where a file is
+    broken or does not fit, OSError where one is missing.
     """
     run = read_run(folder)
-    path = Path(folder) / "weights.pt"
+    path = find_run(folder) / "weights.pt"
     if not path.is_file():
         raise FileNotFoundError(
             f"{folder} has no weights.pt yet; finish it with: pointwise train --resume {folder}"

@@ -118,6 +118,7 @@ RUN = {"recipe": OBJECT, "network": TEXT, "arguments": OBJECT, "options": OBJECT
 MAY_RUN = {"separated": RANKS, "notes": TEXTS}
 OPTIONS = {
     "data": SOME_TEXTS,
+    "start": TEXT.or_null(),
     "test": TEXTS.or_null(),
     "minutes": POSITIVE.or_null(),
     "epochs": COUNT.or_null(),

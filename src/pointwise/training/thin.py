@@ -13,6 +13,8 @@ from pointwise.cloud.extent import find_extent
 from pointwise.cloud.frame import Frame
 from pointwise.cloud.scan import UNLABELLED, Scan
 
+FEW = 100  # points that tell nothing of how dense a scan is
+
 
 def thin(
     scan: Scan, spacing: float, fields: Sequence[str] = (), frame: Frame | None = None
@@ -29,6 +31,11 @@ def thin(
     means = {name: _mean(scan.fields[name], cube, count) for name in fields if name in scan.fields}
     labels = None if scan.labels is None else _most_frequent(scan.labels, cube, len(position))
     return replace(scan, points=position, fields=means, labels=labels, codes=None), cube
+
+
+def far_sparser(scan: Scan, spacing: float) -> bool:
+    """Whether next to no two points share a cube, even one of eight times the ``spacing``."""
+    return len(scan) > FEW and len(_cubes(scan.points, 8 * spacing, None)[0]) > 0.9 * len(scan)
 
 
 def _cubes(

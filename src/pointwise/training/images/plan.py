@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from pointwise.training.classes import Classes
-from pointwise.training.image_recipe import ImageRecipe
+from pointwise.training.image_recipe import IMAGES, ImageRecipe
 from pointwise.training.images.sources import ImageData
 from pointwise.training.picture import Picture
 from pointwise.training.plan import with_arguments
 from pointwise.training.run import Run, build_network, network_class
+from pointwise.training.transfer import check_task, inherited, take
 
 NETWORK = "MobileNetV1"
 LARGEST = 224  # pixels, unless a size is asked for
@@ -32,14 +33,22 @@ def plan_images(
     arguments: dict[str, Any] | None = None,
     seed: int = 0,
     options: dict[str, Any] | None = None,
+    start: Run[ImageRecipe] | None = None,
 ) -> Run[ImageRecipe]:
     """Makes the network and the recipe for the training part of ``data``.
 
     ``arguments`` are for the network's class, beside the channels and classes that the data have.
-    ``options`` are kept with the run. Raises ValueError where something given does not fit.
+    ``options`` are kept with the run. Of another run, ``start``, the network takes the weights that
+    fit, and its kind and sizes where these are not given. Raises ValueError where something given
+    does not fit.
     """
     if size is not None and size < 1:
         raise ValueError(f"train: --size must be 1 or more, got {size}")
+    name, arguments = network or NETWORK, arguments or {}
+    if start is not None:
+        check_task(start, IMAGES)
+        name = network or type(start.network).__name__
+        arguments = inherited(start, name, arguments)
     names = data.classes()
     learned = sorted({picture.label for picture in data.train if picture.label is not None})
     if len(learned) < 2:
@@ -49,20 +58,26 @@ def plan_images(
         )
     shapes = [picture.shape() for picture in data.train]
     channels = max(shape[2] for shape in shapes)
-    shape = (size, size) if size is not None else default_size(shapes)
+    shape = start.recipe.size if start is not None else default_size(shapes)
+    if size is not None:
+        shape = (size, size)
     blank = ImageRecipe(
         Classes(tuple(range(len(names))), tuple(names)), shape, (0.0,) * channels, (1.0,) * channels
     )
     mean, std = normalisation(blank, data.train)
+    if start is not None and start.recipe.channels == channels:  # as its weights have learned with
+        mean, std = start.recipe.mean, start.recipe.std
     recipe = ImageRecipe(blank.classes, shape, mean, std)
-    name = network or NETWORK
-    made = with_arguments({"in_channels": channels, "classes": len(names)}, arguments or {})
+    made = with_arguments({"in_channels": channels, "classes": len(names)}, arguments)
     # Half the pixels at once would leave little of a small image.
     takes = inspect.signature(network_class(name)).parameters
     if "stem_stride" in takes and min(shape) < SMALL:
         made.setdefault("stem_stride", 1)
     torch.manual_seed(seed)  # of the weights that build_network draws
-    return Run(recipe, build_network(name, made), made, options or {}, notes=list(data.notes))
+    run = Run(recipe, build_network(name, made), made, options or {}, notes=list(data.notes))
+    if start is not None:
+        run.notes += take(run, start)
+    return run
 
 
 def default_size(shapes: Sequence[tuple[int, ...]]) -> tuple[int, int]:
