@@ -25,9 +25,20 @@ def bench(
             "commas. '*' is all, also those that a usual run leaves out."
         ),
     ] = None,
+    models: Annotated[
+        str | None,
+        typer.Option(
+            help="accelerate: kinds of models that people bring, by parts of names and commas; "
+            "'all'; 'timm'; or models as speedup takes them."
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep what the file of --json holds; measure the rest.")
+    ] = False,
 ) -> None:
     """Times pointwise against other tools, after checking that they all give the same results."""
     import importlib
+    import inspect
     import sys
 
     folder = benchmarks()
@@ -36,7 +47,13 @@ def bench(
         raise ValueError(f"bench: there is no {name!r}; there are {', '.join(known)}")
     # The files import one another by their plain names, as they do when run as scripts.
     sys.path.insert(0, str(folder))
-    importlib.import_module(name).main(json=json, rounds=rounds, quick=quick, only=only)
+    main = importlib.import_module(name).main
+    more = {"models": models, "resume": resume or None}
+    given = {option: value for option, value in more.items() if value is not None}
+    for option in given:
+        if option not in inspect.signature(main).parameters:
+            raise ValueError(f"bench: {name} has no --{option}; run it without")
+    main(json=json, rounds=rounds, quick=quick, only=only, **given)
 
 
 def benchmarks() -> Path:
