@@ -24,7 +24,8 @@ class Attention(nn.Module):
         self.qkv, self.last = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.scaled_dot_product_attention(*_heads(self.qkv(x), self.heads))
+        q, k, v = _heads(self.qkv(x), self.heads)
+        y = F.scaled_dot_product_attention(q, k, v)
         return self.last(y.transpose(1, 2).flatten(2))
 
 
@@ -139,12 +140,12 @@ class Merge(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(4 * channels)
-        self.half = nn.Linear(4 * channels, 2 * channels, bias=False)
+        self.narrow = nn.Linear(4 * channels, 2 * channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         n, high, wide, channels = x.shape
         x = x.view(n, high // 2, 2, wide // 2, 2, channels).permute(0, 1, 3, 4, 2, 5).flatten(3)
-        return self.half(self.norm(x))
+        return self.narrow(self.norm(x))
 
 
 class Swin(nn.Module):

@@ -267,9 +267,8 @@ def fastvit(size: int = 224) -> tuple[nn.Module, Tensor]:
             layers.append(Branches(c_out, c_out, act=nn.GELU))
             channels = c_out
         for _ in range(count):
-            mixer = Mixer(c_out)
-            if c_out == 384:
-                mixer = Residual(Attention(c_out), Scale(c_out))
+            last = c_out == 384
+            mixer = Residual(Attention(c_out), Scale(c_out)) if last else Mixer(c_out)
             layers += [mixer, _wide(c_out)]
     return made(nn.Sequential(*layers, *head(384, 1000)), 3, size, size)
 

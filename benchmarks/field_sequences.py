@@ -33,6 +33,16 @@ class Dilated(nn.Module):
         return x
 
 
+class Mean(nn.ModuleList):
+    """The mean of what several modules make of the same."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, *others = (part(x) for part in self)
+        for other in others:
+            first = first + other
+        return first / len(self)
+
+
 class Vocoder(nn.Module):
     """Kong et al., "HiFi-GAN", 2020 (V2): sound from a spectrogram, 256 times as long."""
 
@@ -43,14 +53,13 @@ class Vocoder(nn.Module):
         for factor in (8, 8, 2, 2):
             self.ups.append(nn.ConvTranspose1d(wide, wide // 2, 2 * factor, factor, factor // 2))
             wide //= 2
-            self.blocks.append(nn.ModuleList(Dilated(wide, kernel) for kernel in (3, 7, 11)))
+            self.blocks.append(Mean(Dilated(wide, kernel) for kernel in (3, 7, 11)))
         self.last = nn.Conv1d(wide, 1, 7, padding=3)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.first(x)
         for up, blocks in zip(self.ups, self.blocks, strict=True):
-            x = up(F.leaky_relu(x, 0.1))
-            x = sum(block(x) for block in blocks) / len(blocks)
+            x = blocks(up(F.leaky_relu(x, 0.1)))
         return torch.tanh(self.last(F.leaky_relu(x)))
 
 
@@ -103,15 +112,17 @@ class WaveNet(nn.Module):
         self.residuals, self.skips = (
             nn.ModuleList(nn.Conv1d(wide, wide, 1) for _ in range(layers)) for _ in range(2)
         )
+        self.reaches = [2**i for i in range(layers)]
         self.last = nn.Sequential(nn.ReLU(), nn.Conv1d(wide, wide, 1), nn.ReLU(),
                                   nn.Conv1d(wide, 256, 1))  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.first(x)
         found = torch.zeros_like(x)
-        parts = zip(self.signals, self.gates, self.residuals, self.skips, strict=True)
-        for signal, gate, residual, skip in parts:
-            before = F.pad(x, (signal.dilation[0], 0))
+        layers = zip(self.reaches, self.signals, self.gates, self.residuals, self.skips,
+                     strict=True)  # fmt: skip
+        for reach, signal, gate, residual, skip in layers:
+            before = F.pad(x, (reach, 0))
             y = torch.tanh(signal(before)) * torch.sigmoid(gate(before))
             found = found + skip(y)
             x = x + residual(y)

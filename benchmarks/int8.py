@@ -233,8 +233,8 @@ def makers(
         return path
 
     def ours(precision: str | None) -> Callable[[object], Any]:
-        more = {} if precision is None else {"precision": precision, "calibration": batches}
-        return contest.infer(pointwise.accelerate(model, image, **more), (image,))
+        data = None if precision is None else batches
+        return contest.infer(pointwise.accelerate(model, image, precision, data), (image,))
 
     def openvino_int8() -> Callable[[object], Any]:
         if _has_nncf():
@@ -260,7 +260,7 @@ def quantise(source: Path, target: Path, batches: Sequence[Tensor]) -> None:
     prepared = target.with_name("prepared.onnx")
     name = import_extra("onnx", "bench").load(source).graph.input[0].name
 
-    class Reader(quantization.CalibrationDataReader):
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[name-defined]
         def __init__(self) -> None:
             self.feeds = ({name: x.numpy()} for x in batches)
 
