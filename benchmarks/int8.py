@@ -332,7 +332,7 @@ def show(console: Console, name: str, record: dict[str, Any]) -> None:
         f"\n[bold]{name}[/]  {record['images']} images of {record['inputs'][0]}, calibrated on "
         f"{record['calibration']}"
     )
-    rows = table("<", "median ms", "time of float32", "error", "same", "right", "build s")
+    rows = table("<", "ms", "of float32", "error", "same", "right", "build s")
     for who, found in record["who"].items():
         rows.add_row(
             NAMES[who], milliseconds(found["median_ms"]), _of_float(record, found),
@@ -341,6 +341,10 @@ def show(console: Console, name: str, record: dict[str, Any]) -> None:
     console.print(rows)
     for who, why in record["why_not"].items():
         console.print(f"not {NAMES[who]}: {why}", markup=False)
+    console.print(
+        "ms: median; of float32: the time over that of the same library in float32; error of\n"
+        "all scores; same, right: how often the best class is that of PyTorch, and the label"
+    )
     if OPENVINO_INT8 in record["who"]:
         console.print(f"OpenVINO's int8 is by {record['openvino_by']}")
     if record["busy"]:

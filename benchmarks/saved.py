@@ -255,7 +255,7 @@ def _megabytes(folder: Path, pattern: str) -> float:
 def show(console: Console, name: str, record: dict[str, Any]) -> None:
     """What was found of one model, in 80 columns."""
     console.print(f"\n[bold]{name}[/]  {', '.join(record['inputs'])}: seconds to a first result")
-    rows = table("<", "least", "median", "95th", "over ours", "MB on disk", "saved in s")
+    rows = table("<", "least", "median", "95th", "over ours", "MB", "to save, s")
     for who, found in record["who"].items():
         over = found["ratio"] is not None and who != OURS and not record["busy"]
         rows.add_row(

@@ -28,8 +28,8 @@ def bench(
     models: Annotated[
         str | None,
         typer.Option(
-            help="accelerate: kinds of models that people bring, by parts of names and commas; "
-            "'all'; 'timm'; or models as speedup takes them."
+            help="accelerate, saved: kinds of models that people bring, by parts of names and "
+            "commas; 'all'; 'timm'; or models as speedup takes them."
         ),
     ] = None,
     resume: Annotated[
