@@ -342,8 +342,9 @@ def show(console: Console, name: str, record: dict[str, Any]) -> None:
     for who, why in record["why_not"].items():
         console.print(f"not {NAMES[who]}: {why}", markup=False)
     console.print(
-        "ms: median; of float32: the time over that of the same library in float32; error of\n"
-        "all scores; same, right: how often the best class is that of PyTorch, and the label"
+        "ms: median; of float32: the time over that of the same library in float32;\n"
+        "error: of all scores; same, right: how often the best class is that of PyTorch,\n"
+        "and the label"
     )
     if OPENVINO_INT8 in record["who"]:
         console.print(f"OpenVINO's int8 is by {record['openvino_by']}")

@@ -50,10 +50,10 @@ from pointwise.timing.load import verdict_of
 USUAL, QUICK = "mobilenet_v2,resnet50,unet", "espcn"
 COMPARISON = "saved"
 NAMES = {
-    OURS: "pointwise.accelerate",
+    OURS: "accelerate",
     "torch_eager": "PyTorch, pickled",
     "aotinductor": "AOTInductor",
-    "aotinductor_loader": "AOTInductor, its loader",
+    "aotinductor_loader": "AOTInductor, loader",
     "onnxruntime": "ONNX Runtime",
     "openvino": "OpenVINO",
     "openvino_cache": "OpenVINO, cached",
@@ -255,11 +255,11 @@ def _megabytes(folder: Path, pattern: str) -> float:
 def show(console: Console, name: str, record: dict[str, Any]) -> None:
     """What was found of one model, in 80 columns."""
     console.print(f"\n[bold]{name}[/]  {', '.join(record['inputs'])}: seconds to a first result")
-    rows = table("<", "least", "median", "95th", "over ours", "MB", "to save, s")
+    rows = table("<", "least", "median", "over ours", "MB", "to save, s")
     for who, found in record["who"].items():
         over = found["ratio"] is not None and who != OURS and not record["busy"]
         rows.add_row(
-            NAMES[who], *(f"{found[key]:.2f}" for key in ("min_s", "median_s", "p95_s")),
+            NAMES[who], *(f"{found[key]:.2f}" for key in ("min_s", "median_s")),
             str(field.ratio_of(found["ratio"])) if over else "–" if record["busy"] else "",
             f"{found['size_mb']:.1f}",
             "" if found["build_s"] is None else rounded(found["build_s"], 2))  # fmt: skip

@@ -65,8 +65,8 @@ def test_files_become_tables(tmp_path):
     assert "| `tcn` | 8/10 | 12 % | 3.00 | 2.00 | **1.23** | – | – (OpenVINO) |" in text
     assert "- ncnn, unet, tcn: `it cannot`" in text
     assert "tcn: This machine is busy: others compute." in text
-    assert "| `unet` | pointwise.accelerate | 1.25 | 1.50 | – | 12.3 | 3 |" in text
-    assert "|  | AOTInductor, its loader | 1.25 | 1.50 | – | 12.3 |  |" in text
+    assert "| `unet` | accelerate | 1.25 | 1.50 | – | 12.3 | 3 |" in text
+    assert "|  | AOTInductor, loader | 1.25 | 1.50 | – | 12.3 |  |" in text
     assert "| `digits` | accelerate, int8 | 3.00 | 2.5 | 1.2 % | 99.5 % |  | 2 |" in text
     assert "AVX2; ONNX Runtime's weights have 7 bits; OpenVINO's int8 is by NNCF" in text
     assert "a toy, 2 threads; PyTorch 2.13.0; 2026-01-02." in text
