@@ -24,7 +24,9 @@ each instruction; with VNNI both gain two to four times.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
 import logging
 import tempfile
 import time
@@ -280,7 +282,7 @@ def by_nncf(source: Path, image: Tensor, batches: Sequence[Tensor]) -> Callable[
     """An ONNX file quantised by NNCF as it comes, in OpenVINO."""
     nncf = import_extra("nncf", "bench")
     runtime = import_extra("openvino", "bench")
-    with _hushed():
+    with _hushed(), contextlib.redirect_stdout(io.StringIO()):  # which gets its progress
         model = nncf.quantize(
             runtime.Core().read_model(source), nncf.Dataset([x.numpy() for x in batches])
         )
@@ -347,7 +349,8 @@ def show(console: Console, name: str, record: dict[str, Any]) -> None:
         "and the label"
     )
     if OPENVINO_INT8 in record["who"]:
-        console.print(f"OpenVINO's int8 is by {record['openvino_by']}")
+        own = "" if _has_nncf() else "; for its own: pip install nncf"
+        console.print(f"OpenVINO's int8 is by {record['openvino_by']}{own}")
     if record["busy"]:
         console.print(verdict_of(record["busy"]))
 
