@@ -129,7 +129,7 @@ def has_vnni() -> bool:
 
 
 def digits(quick: bool = False) -> Task:
-    """A network that knows handwritten digits, after half a minute."""
+    """A network that has learned handwritten digits."""
     found = import_extra("sklearn.datasets", "train").load_digits()
     images = torch.from_numpy(found.images / 16).float()[:, None].expand(-1, 3, -1, -1)
     images = F.interpolate(images, size=(32, 32) if quick else (64, 64), mode="bilinear")
