@@ -2,7 +2,8 @@
 
 ``mobilenet_v1_b1`` is the network on a batch of one, ``resnet50_b8`` on eight, at 224 × 224 pixels:
 MobileNetV1, MobileNetV2 and ResNet-50 in plain PyTorch, which are always there; MobileNetV3-large,
-EfficientNet-B0, Xception-41 and ConvNeXt-Tiny from timm, where that is installed.
+EfficientNet-B0, Xception-41 and ConvNeXt-Tiny from timm, where that is installed. With
+``--models``, the kinds of models that people bring: ``field.py``.
 
 Who: ``pointwise`` is ``pointwise.accelerate``, ``pointwise_compile`` is ``torch.compile`` with our
 backend, ``torch_eager`` the model as it is, ``torch_channels_last`` the same with weights and
@@ -42,6 +43,18 @@ EAGER, CHANNELS_LAST = "torch_eager", "torch_channels_last"
 WHO = (EAGER, CHANNELS_LAST, runtimes.COMPILE, runtimes.ONNXRUNTIME, runtimes.OPENVINO, OURS,
        OURS_COMPILED)  # fmt: skip
 ALL = (*WHO[:-2], *mobile_runtimes.WHO, *WHO[-2:])  # in the benchmark
+NAMES = {
+    EAGER: "PyTorch",
+    CHANNELS_LAST: "channels_last",
+    runtimes.COMPILE: "torch.compile",
+    runtimes.ONNXRUNTIME: "ONNX Runtime",
+    runtimes.OPENVINO: "OpenVINO",
+    mobile_runtimes.LITERT: "LiteRT",
+    mobile_runtimes.MNN: "MNN",
+    mobile_runtimes.NCNN: "ncnn",
+    OURS: "pointwise.accelerate",
+    OURS_COMPILED: 'backend="pointwise"',
+}
 RUNTIMES = {
     runtimes.ONNXRUNTIME: runtimes.by_onnxruntime,
     runtimes.OPENVINO: runtimes.by_openvino,
@@ -62,9 +75,23 @@ TOLERANCE = 1e-4  # of the largest result
 
 
 def main(
-    json: Path | None = None, rounds: int = 7, quick: bool = False, only: str | None = None
+    json: Path | None = None,
+    rounds: int = 7,
+    quick: bool = False,
+    only: str | None = None,
+    models: str | None = None,
+    resume: bool = False,
 ) -> None:
-    """Times the chosen cases and prints a table; writes it to ``json`` if given."""
+    """Times the chosen cases and prints a table; writes it to ``json`` if given.
+
+    With ``models``, these are of the kinds that people bring (``field.py``).
+    """
+    if models is not None:
+        if only is not None:
+            raise ValueError("bench: --models names what --only would; give one of them")
+        return importlib.import_module("field").run(models, json, rounds, quick, resume)
+    if resume:
+        raise ValueError("bench: accelerate --resume goes on with --models; give these too")
     missing = runtimes.missing(inference=True, quick=quick) | mobile_runtimes.missing()
     notes = [f"without {who}: {reason}" for who, reason in missing.items()]
     if reason := _why_no_timm():
@@ -114,7 +141,7 @@ def case(
         result = model(images)
     weights = sum(x.numel() for x in model.parameters())
     moved = 4 * (weights + images.numel() + result.numel())
-    return Case(name, runs, _same, counter.get_total_flops(), moved)
+    return Case(name, runs, same, counter.get_total_flops(), moved)
 
 
 def run(who: str, model: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[[object], Any]:
@@ -180,7 +207,7 @@ def _numbers(result: Any) -> list[Tensor]:
     return [torch.as_tensor(x).double() for x in leaves if hasattr(x, "shape")]
 
 
-def _same(results: dict[str, Any]) -> str | None:
+def same(results: dict[str, Any]) -> str | None:
     for who, result in results.items():
         apart = difference(results[EAGER], result)
         if not apart <= TOLERANCE:

@@ -21,7 +21,7 @@ def unit(c_in: int, c_out: int, kernel: int = 1, stride: int = 1, groups: int = 
         nn.BatchNorm2d(c_out), act())  # fmt: skip
 
 
-def _made(model: nn.Module, *shape: int) -> tuple[nn.Module, Tensor]:
+def made(model: nn.Module, *shape: int) -> tuple[nn.Module, Tensor]:
     torch.manual_seed(0)
     settle(model, torch.randn(2, *shape))
     return model.eval(), torch.randn(1, *shape)
@@ -109,7 +109,7 @@ class Detector(nn.Module):
 
 
 def yolo(size: int = 320) -> tuple[nn.Module, Tensor]:
-    return _made(Detector(), 3, size, size)
+    return made(Detector(), 3, size, size)
 
 
 # --- classification -------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ def shufflenet(size: int = 224) -> tuple[nn.Module, Tensor]:
         for i in range(count):
             layers.append(ShuffleUnit(channels, c_out, 1 if i else 2))
             channels = c_out
-    return _made(nn.Sequential(*layers, unit(464, 1024), *head(1024, 1000)), 3, size, size)
+    return made(nn.Sequential(*layers, unit(464, 1024), *head(1024, 1000)), 3, size, size)
 
 
 class NormedBlock(nn.Module):
@@ -170,7 +170,7 @@ def resnet_groups(size: int = 224) -> tuple[nn.Module, Tensor]:
         layers += [NormedBlock(channels, c_out, 1 if c_out == channels else 2),
                    NormedBlock(c_out, c_out, 1)]  # fmt: skip
         channels = c_out
-    return _made(nn.Sequential(*layers, *head(512, 1000)), 3, size, size)
+    return made(nn.Sequential(*layers, *head(512, 1000)), 3, size, size)
 
 
 class ResponseBlock(nn.Module):
@@ -219,7 +219,7 @@ def convnext_v2(size: int = 224) -> tuple[nn.Module, Tensor]:
         if i:
             layers += [PixelNorm(sizes[i - 1]), nn.Conv2d(sizes[i - 1], channels, 2, 2)]
         layers += [ResponseBlock(channels) for _ in range(count)]
-    return _made(nn.Sequential(*layers, *head(320, 1000)), 3, size, size)
+    return made(nn.Sequential(*layers, *head(320, 1000)), 3, size, size)
 
 
 # --- images from images ---------------------------------------------------------------------------
@@ -253,11 +253,11 @@ class UNet(nn.Module):
 
 
 def unet(size: int = 256) -> tuple[nn.Module, Tensor]:
-    return _made(UNet(), 3, size, size)
+    return made(UNet(), 3, size, size)
 
 
 def unet_bilinear(size: int = 256) -> tuple[nn.Module, Tensor]:
-    return _made(UNet(bilinear=True), 3, size, size)
+    return made(UNet(bilinear=True), 3, size, size)
 
 
 class Styled(nn.Module):
@@ -289,7 +289,7 @@ class Styled(nn.Module):
 
 
 def style(size: int = 256) -> tuple[nn.Module, Tensor]:
-    return _made(Styled(), 3, size, size)
+    return made(Styled(), 3, size, size)
 
 
 def espcn(size: int = 128) -> tuple[nn.Module, Tensor]:
@@ -297,7 +297,31 @@ def espcn(size: int = 128) -> tuple[nn.Module, Tensor]:
     model = nn.Sequential(
         nn.Conv2d(1, 64, 5, padding=2), nn.Tanh(), nn.Conv2d(64, 32, 3, padding=1), nn.Tanh(),
         nn.Conv2d(32, 9, 3, padding=1), nn.PixelShuffle(3), nn.Sigmoid())  # fmt: skip
-    return _made(model, 1, size, size)
+    return made(model, 1, size, size)
+
+
+class Enhancer(nn.Module):
+    """Lim et al., "EDSR", 2017: residuals without norms, twice as large by a pixel shuffle."""
+
+    def __init__(self, wide: int = 64, count: int = 8) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, wide, 3, padding=1)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(wide, wide, 3, padding=1), nn.ReLU(),
+                          nn.Conv2d(wide, wide, 3, padding=1)) for _ in range(count))  # fmt: skip
+        self.after = nn.Conv2d(wide, wide, 3, padding=1)
+        self.last = nn.Sequential(nn.Conv2d(wide, 4 * wide, 3, padding=1), nn.PixelShuffle(2),
+                                  nn.Conv2d(wide, 3, 3, padding=1))  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = x = self.first(x)
+        for block in self.blocks:
+            x = x + block(x) * 0.1
+        return self.last(first + self.after(x))
+
+
+def edsr(size: int = 64) -> tuple[nn.Module, Tensor]:
+    return made(Enhancer(), 3, size, size)
 
 
 class Segmenter(nn.Module):
@@ -324,11 +348,11 @@ class Segmenter(nn.Module):
 
 
 def lr_aspp(size: int = 320) -> tuple[nn.Module, Tensor]:
-    return _made(Segmenter(), 3, size, size)
+    return made(Segmenter(), 3, size, size)
 
 
 MODELS = {
     function.__name__: function
     for function in (yolo, shufflenet, resnet_groups, convnext_v2, unet, unet_bilinear, style,
-                     espcn, lr_aspp)
+                     espcn, edsr, lr_aspp)
 }  # fmt: skip

@@ -132,7 +132,7 @@ def settle(network: nn.Module, images: Tensor) -> nn.Module:
 
     Without this every norm would be the identity, and a mistake in folding it would not show.
     """
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if not norms:
         return network
     for norm in norms:

@@ -25,13 +25,15 @@ class Planned:
 
 
 def chosen(planned: Sequence[Planned], only: str | None) -> list[Planned]:
-    """The usual ones, or all whose names match ``only``: patterns or parts of names, by commas.
-
-    Raises ValueError for one that matches no case.
-    """
+    """The usual ones, or all whose names match ``only``: patterns or parts of names, by commas."""
     if only is None:
         return [plan for plan in planned if plan.usual]
-    names = [plan.name for plan in planned]
+    found = matching([plan.name for plan in planned], only)
+    return [plan for plan in planned if plan.name in found]
+
+
+def matching(names: Sequence[str], only: str) -> set[str]:
+    """The ``names`` that match patterns or hold parts; ValueError for one that matches none."""
     found: set[str] = set()
     for part in filter(None, map(str.strip, only.split(","))):
         pattern = part if set(part) & set("*?[") else f"*{part}*"
@@ -41,7 +43,7 @@ def chosen(planned: Sequence[Planned], only: str | None) -> list[Planned]:
         found.update(exact)
     if not found:
         raise ValueError(f"bench: --only {only!r} names no case; there are {_some(names)}")
-    return [plan for plan in planned if plan.name in found]
+    return found
 
 
 def _some(names: Sequence[str]) -> str:

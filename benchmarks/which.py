@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
+import pages
 import torch
 import typer
 from torch import Tensor, nn
@@ -53,6 +54,7 @@ FINER = {"inverted residual": range(2, 129, 2)}  # which has six times as many i
 GROUPS, EXPAND = 4, 6
 BATCH = 64  # images at once where time is taken: a single one is mostly the calls
 LEARNED = 32  # images of a step in training
+BY = "benchmarks/which.py"
 
 
 @dataclass(frozen=True)
@@ -267,8 +269,6 @@ def trained(run: Run, data: ImageData, epochs: int, seed: int) -> float:
 
 # --- what is written ------------------------------------------------------------------------------
 
-BEGIN, END = "<!-- written by benchmarks/which.py -->", "<!-- until here -->"
-
 
 def table(results: Sequence[Result]) -> str:
     """The results in Markdown, a table for each task."""
@@ -300,16 +300,6 @@ def table(results: Sequence[Result]) -> str:
 
 def _time(network: Network) -> str:
     return "–" if network.milliseconds is None else milliseconds(network.milliseconds)
-
-
-def put(page: Path, text: str) -> None:
-    """Replaces what stands between the two marks of a page."""
-    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"which: {page} has no place for figures: {BEGIN} … {END}")
-    with replacing(page) as part:
-        part.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}", encoding="utf-8")
 
 
 def command(
@@ -346,7 +336,7 @@ def command(
         text += f"\n{verdict_of(experiment.busy)}\n"
     print(text)
     if page is not None:
-        put(page, text)
+        pages.put(page, text, BY)
 
 
 if __name__ == "__main__":

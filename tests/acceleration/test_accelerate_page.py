@@ -63,8 +63,8 @@ def test_the_benchmark_runs_and_refuses_what_is_wrong():
     check(case)
     assert case.flops > 1e5
     right = torch.randn(2, 5)
-    assert contest._same({contest.EAGER: right, "other": right * (1 + 1e-6)}) is None
-    assert "other differs from torch_eager" in contest._same(
+    assert contest.same({contest.EAGER: right, "other": right * (1 + 1e-6)}) is None
+    assert "other differs from torch_eager" in contest.same(
         {contest.EAGER: right, "other": right * 1.01}
     )
     assert contest.difference(right, right[:1]) == float("inf")

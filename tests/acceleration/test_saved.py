@@ -76,14 +76,16 @@ def test_weights_come_back_exactly():
 
 @pytest.mark.slow
 def test_reading_needs_no_compiler(tmp_path):
-    """Who only runs a saved model of kernels need not have what torch.compile imports."""
+    """Who only runs a saved model of kernels needs nothing of what compiles or exports one."""
     model = settle(MobileNetV2(classes=7, width=0.25))
     torch.save(pointwise.accelerate(model, torch.rand(1, 3, 32, 32)), tmp_path / "faster.pt")
     program = (
         "import sys, torch\n"
         f"faster = torch.load({str(tmp_path / 'faster.pt')!r}, weights_only=False)\n"
         "faster(torch.rand(3, 3, 32, 32))\n"
-        "print([name for name in ('torch._dynamo', 'sympy') if name in sys.modules])"
+        "heavy = ('torch._dynamo', 'sympy', 'torch.onnx', 'pointwise.acceleration.trace',\n"
+        "         'pointwise.operators')\n"
+        "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
@@ -271,3 +273,23 @@ def test_reports_say_what_ran(faster):
     assert report.arena > 0
     assert {entry.path for entry in report.fused} >= {"body.2", "body.4", "head"}
     assert " ".join(text.split()) in " ".join(repr(faster).split())
+
+
+def test_a_file_is_as_large_as_its_weights(tmp_path):
+    """torch.save pickles as Python 2 could read it, where bytes would become text."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 64, 3), nn.Flatten(), nn.Linear(64, 5000)).eval()
+    faster = pointwise.accelerate(model, torch.rand(1, 3, 3, 3))
+    torch.save(faster, tmp_path / "faster.pt")
+    weights = 4 * sum(x.numel() for x in model.parameters())
+    assert weights < (tmp_path / "faster.pt").stat().st_size < 1.02 * weights
+    x = torch.rand(2, 3, 3, 3)
+    for protocol in (2, 4):
+        assert_same(pickle.loads(pickle.dumps(faster, protocol))(x), faster(x))
+
+
+@pytest.mark.parametrize("weights", [torch.zeros(8), torch.zeros(8, dtype=torch.uint8).to("meta"),
+                                     nn.Parameter(torch.zeros(8))])  # fmt: skip
+def test_weights_are_bytes(faster, weights):
+    with pytest.raises(ValueError, match="the weights of an accelerated model must be bytes, got"):
+        copy.copy(faster).__setstate__({**faster.__getstate__(), "weights": weights})

@@ -13,6 +13,7 @@ pytest.importorskip("lightning")
 pytest.importorskip("sklearn")
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
+import pages
 import which
 from typer.testing import CliRunner
 from which import KINDS, PARAMETERS, REFERENCE, TIME, Network, Result, Stages, Task
@@ -79,14 +80,15 @@ def test_the_table_and_its_place_in_a_page(tmp_path):
     assert "| standard | 8 | 19.1 k | 189 k | 2.57 | 91.0 % | 1.4 |" in text
     assert "| shift | 24 | 19.1 k | 189 k | 2.57 | **94.0 %** | 1.4 |" in text
     page = tmp_path / "page.md"
-    page.write_text(f"# Before\n\n{which.BEGIN}\nold\n{which.END}\n\nAfter.\n", encoding="utf-8")
+    begin, end = pages.begin(which.BY), pages.END
+    page.write_text(f"# Before\n\n{begin}\nold\n{end}\n\nAfter.\n", encoding="utf-8")
     for _ in range(2):
-        which.put(page, text)
+        pages.put(page, text, which.BY)
         found = page.read_text(encoding="utf-8")
-        assert found == f"# Before\n\n{which.BEGIN}\n\n{text}\n{which.END}\n\nAfter.\n"
+        assert found == f"# Before\n\n{begin}\n\n{text}\n{end}\n\nAfter.\n"
     page.write_text("nothing")
     with pytest.raises(ValueError, match="has no place for figures"):
-        which.put(page, text)
+        pages.put(page, text, which.BY)
 
 
 def test_on_a_busy_machine_nothing_is_compared_at_equal_time(monkeypatch):
@@ -110,7 +112,7 @@ def test_a_tiny_experiment(tmp_path, monkeypatch):
     monkeypatch.setattr(which, "KINDS", ("standard", "separable"))
     monkeypatch.setattr(which, "WIDTHS", range(4, 13, 4))
     kept, page = tmp_path / "kept.json", tmp_path / "page.md"
-    page.write_text(f"{which.BEGIN}\n{which.END}\n", encoding="utf-8")
+    page.write_text(f"{pages.begin(which.BY)}\n{pages.END}\n", encoding="utf-8")
     app = which.typer.Typer()
     app.command()(which.command)
     arguments = [

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 import typer
 from torch import nn
 from typer.testing import CliRunner
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import accelerate as contest
+import runtimes
 
 from pointwise.cli.speedup import Wanted, find, prepared, speedup
 
@@ -60,6 +68,26 @@ def test_a_model_of_ones_own(own):
     table = output.split("inputs")[0]
     assert max(map(len, table.splitlines())) <= 80
     assert "plain" in run(f"{own}:with_inputs", "--quick", "--rounds", "1")
+
+
+@pytest.mark.slow
+def test_what_quick_leaves_out(own):
+    """As README says it."""
+
+    def who(output: str) -> set[str]:
+        lines = output.partition("times as fast as PyTorch")[0].splitlines()
+        return {name for name in contest.NAMES.values() for line in lines
+                if line.strip().startswith(f"{name} ")}  # fmt: skip
+
+    command = [f"{own}:small", "--size", "16", "--rounds", "1"]
+    quick, whole = run(*command, "--quick"), run(*command)
+    alone = {"PyTorch", "channels_last", "pointwise.accelerate", 'backend="pointwise"'}
+    assert who(quick) == alone
+    missing = runtimes.missing(inference=True, quick=False)
+    more = {contest.NAMES[each] for each in contest.WHO if each not in missing}
+    assert who(whole) == alone | more
+    assert "peak" in whole
+    assert "peak" not in quick
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from pointwise.acceleration.fuse import constant_nodes
+from pointwise.acceleration import vocabulary
 from pointwise.engine import choose
 from pointwise.engine.cpu.loops import excite
 
@@ -105,3 +105,29 @@ class Constants:
             rows = self.value(factor), self.value(shift)
             self._packed[key] = choose.pack_bytes(choice, self.value(weight), *rows, zero)
         return self._packed[key]
+
+
+def constant_nodes(graph: fx.Graph, constants: set[fx.Node]) -> set[fx.Node]:
+    """The nodes that follow from constants alone."""
+    fixed = set(constants)
+    for node in graph.nodes:
+        if node.op == "get_attr" or (
+            node.op == "call_function"
+            and node.all_input_nodes
+            and all(part in fixed for part in node.all_input_nodes)
+            and not _is_chance(node)
+        ):
+            fixed.add(node)
+    return fixed
+
+
+def _is_chance(node: fx.Node) -> bool:
+    """Whether a call gives something else every time, or does more than to return something."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload):
+        return target not in vocabulary.FUNCTIONS.values() and _module_of(target) != "_operator"
+    return target._schema.is_mutable or torch.Tag.nondeterministic_seeded in target.tags
+
+
+def _module_of(target: Any) -> str:
+    return getattr(target, "__module__", "")

@@ -70,6 +70,8 @@ def _operator(space: str, name: str, overload: str) -> Any:
             f"{whole} is none of the operators that a file may call: those of "
             f"{', '.join(_SPACES)} that only compute"
         )
+    if space == "pointwise":
+        import pointwise.operators  # noqa: F401  (few models name them: not for all that are read)
     found = getattr(getattr(getattr(torch.ops, space), name, None), overload, None)
     # TorchScript has functions by such names too, which are no operators; one writes files.
     if not isinstance(found, torch._ops.OpOverload) or not torch._C._dispatch_has_kernel(whole):

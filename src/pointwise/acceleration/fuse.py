@@ -14,6 +14,7 @@ from torch import fx
 
 from pointwise.acceleration import vocabulary
 from pointwise.acceleration.chains import chains
+from pointwise.acceleration.constants import constant_nodes
 from pointwise.acceleration.graph import Node, call, replace, same, shape
 from pointwise.acceleration.lines import images_for_lines
 from pointwise.convolution.problem import is_depthwise
@@ -46,32 +47,6 @@ def fuse(graph: fx.Graph, constants: set[Node]) -> None:
 
 def _nodes(graph: fx.Graph) -> list[Node]:
     return list(graph.nodes)
-
-
-def constant_nodes(graph: fx.Graph, constants: set[Node]) -> set[Node]:
-    """The nodes that follow from constants alone."""
-    fixed = set(constants)
-    for node in _nodes(graph):
-        if node.op == "get_attr" or (
-            node.op == "call_function"
-            and node.all_input_nodes
-            and all(part in fixed for part in node.all_input_nodes)
-            and not _is_chance(node)
-        ):
-            fixed.add(node)
-    return fixed
-
-
-def _is_chance(node: Node) -> bool:
-    """Whether a call gives something else every time, or does more than to return something."""
-    target = node.target
-    if not isinstance(target, torch._ops.OpOverload):
-        return target not in vocabulary.FUNCTIONS.values() and _module_of(target) != "_operator"
-    return target._schema.is_mutable or torch.Tag.nondeterministic_seeded in target.tags
-
-
-def _module_of(target: Any) -> str:
-    return getattr(target, "__module__", "")
 
 
 # --- making it visible ----------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -227,6 +228,13 @@ class Accelerated(nn.Module):
             "graph": saved.graph_to_text(self._graph, more),
             "weights": saved.weights_to_bytes(tensors),
         }
+
+    def __reduce_ex__(self, protocol: Any) -> tuple:
+        """By old protocols, such as torch.save's, bytes would be half as long again, as text."""
+        state = self.__getstate__()
+        if protocol < 3:
+            state["weights"] = saved.as_tensor(state["weights"])
+        return copyreg.__newobj__, (type(self),), state  # type: ignore[attr-defined]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         nn.Module.__init__(self)

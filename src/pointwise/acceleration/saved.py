@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-import pointwise.operators  # noqa: F401  (registers torch.ops.pointwise)
 from pointwise.acceleration import foreign, vocabulary
 
 _VERSION = 3
@@ -79,9 +78,22 @@ def weights_to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     return save(dict(tensors))
 
 
-def weights_from_bytes(data: bytes) -> dict[str, Tensor]:
+def as_tensor(data: bytes) -> Tensor:
+    """Bytes as a tensor, which torch.save writes as they are."""
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
+
+
+def weights_from_bytes(data: bytes | Tensor) -> dict[str, Tensor]:
+    """The inverse of ``weights_to_bytes``, also of ``as_tensor``."""
     from safetensors.torch import load
 
+    if isinstance(data, Tensor):
+        if type(data) is not Tensor or data.dtype != torch.uint8 or data.is_meta:
+            raise ValueError(
+                f"the weights of an accelerated model must be bytes, got {data.dtype} on "
+                f"{data.device}"
+            )
+        data = data.cpu().numpy().tobytes()
     return load(data)
 
 

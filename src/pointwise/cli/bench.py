@@ -28,10 +28,20 @@ def bench(
     device: Annotated[
         str | None,
         typer.Option(
-            help="cpu, cuda or cuda:1; cloud knows GPUs.",
-            show_default="cpu",
+            help="cpu, cuda or cuda:1; image, training, accelerate, cloud and gpu_choice know GPUs.",
+            show_default="cpu; cuda for gpu_choice",
         ),
     ] = None,
+    models: Annotated[
+        str | None,
+        typer.Option(
+            help="accelerate, saved: kinds of models that people bring, by parts of names and "
+            "commas; 'all'; 'timm'; or models as speedup takes them."
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep what the file of --json holds; measure the rest.")
+    ] = False,
 ) -> None:
     """Times pointwise against other tools, after checking that they all give the same results."""
     import importlib
@@ -45,12 +55,16 @@ def bench(
     # The files import one another by their plain names, as they do when run as scripts.
     sys.path.insert(0, str(folder))
     main = importlib.import_module(name).main
-    options = {"json": json, "rounds": rounds, "quick": quick, "only": only}
-    if "device" in inspect.signature(main).parameters:
-        options |= {} if device is None else {"device": device}
-    elif device not in (None, "cpu"):
+    taken = inspect.signature(main).parameters
+    if "device" not in taken and device not in (None, "cpu"):
         raise ValueError(f"bench: {name} runs on the CPU alone, got --device {device}")
-    main(**options)
+    more = {"models": models, "resume": resume or None}
+    for option, value in more.items():
+        if value is not None and option not in taken:
+            raise ValueError(f"bench: {name} has no --{option}; run it without")
+    more["device"] = device if "device" in taken else None
+    given = {option: value for option, value in more.items() if value is not None}
+    main(json=json, rounds=rounds, quick=quick, only=only, **given)
 
 
 def benchmarks() -> Path:

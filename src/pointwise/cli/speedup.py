@@ -17,16 +17,6 @@ from pointwise.terminal import shown, terminal
 if TYPE_CHECKING:
     from torch import nn
 
-_NAMES = {
-    "torch_eager": "PyTorch",
-    "torch_channels_last": "channels_last",
-    "torch_compile": "torch.compile",
-    "onnxruntime": "ONNX Runtime",
-    "openvino": "OpenVINO",
-    "pointwise": "pointwise.accelerate",
-    "pointwise_compile": 'backend="pointwise"',
-}
-
 
 def speedup(
     model: Annotated[
@@ -115,7 +105,7 @@ def speedup(
         console.print(f"ONNX Runtime and OpenVINO run {shown(found.file)} itself", soft_wrap=True)
     for who, why in missing.items():
         if not quick:
-            console.print(f"without {_NAMES.get(who, who)}: {shown(why)}")
+            console.print(f"without {contest.NAMES[who]}: {shown(why)}")
     _show_parts(console, faster)
 
 
@@ -176,6 +166,7 @@ def _find_benchmarks() -> None:
 
 
 def _show(console: Any, rows: Any, apart: dict[str, float], peaks: dict[str, float | None]) -> None:
+    import accelerate as contest
     from rich import box
     from rich.table import Table
 
@@ -190,7 +181,7 @@ def _show(console: Any, rows: Any, apart: dict[str, float], peaks: dict[str, flo
     for row in rows:
         peak = peaks.get(row.who)
         table.add_row(
-            _NAMES[row.who],
+            contest.NAMES[row.who],
             *(f"{each:.2f}" for each in (row.min_ms, row.median_ms, row.times.p95)),
             "" if row is eager else "–" if row.busy else str(eager.over(row)),
             f"{apart[row.who]:.1g}" if row.who != "torch_eager" else "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -25,13 +26,18 @@ def why_not_now() -> str | None:
     """
     if torch.is_autocast_enabled("cpu"):
         return "autocast is on, and kernels compute in the types that a model has"
-    if torch.jit.is_tracing() or torch.onnx.is_in_onnx_export():
+    if torch.jit.is_tracing() or _is_exported_to_onnx():
         return "it is being traced"
     if torch._C._len_torch_dispatch_stack():
         return "a TorchDispatchMode is on, which kernels would not show themselves to"
     if forward_ad._current_level >= 0:
         return "gradients are wanted, in forward mode"
     return None
+
+
+def _is_exported_to_onnx() -> bool:
+    """Importing torch.onnx takes a third of a saved model's first call: never for this question."""
+    return "torch.onnx" in sys.modules and torch.onnx.is_in_onnx_export()
 
 
 def why_not_plain(x: Tensor) -> str | None:
