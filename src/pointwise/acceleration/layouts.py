@@ -14,11 +14,13 @@ import torch
 from torch import Tensor, fx
 
 from pointwise.acceleration import vocabulary
-from pointwise.acceleration.buffers import is_pixels, order_of
+from pointwise.acceleration.buffers import order_of
 from pointwise.acceleration.constants import Constants
 from pointwise.acceleration.graph import end_of, results_of
 
-_CONVOLUTIONS = (vocabulary.conv, torch.ops.aten.convolution.default)
+_LAID_OUT = (vocabulary.conv, vocabulary.planes, vocabulary.volumes,
+             torch.ops.aten.convolution.default)  # fmt: skip
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 Order = tuple[int, ...] | None
 """Dimensions from the outermost to the innermost; None where any order will do."""
 
@@ -82,14 +84,21 @@ def _followed(
         if "device" in kwargs:
             kwargs = {**kwargs, "device": torch.device("meta")}
         result = node.target(*args, **kwargs)
-        known[node] = _laid_out(result, args) if node.target in _CONVOLUTIONS else result
+        known[node] = _laid_out(node.target, result, args)
     return {
         node: order_of(x.stride(), x.shape) for node, x in known.items() if isinstance(x, Tensor)
     }
 
 
-def _laid_out(result: Any, args: tuple) -> Any:
-    """A convolution's result has its channels last where its image has; not so without memory."""
+def _laid_out(target: Any, result: Any, args: tuple) -> Any:
+    """A convolution's result has its channels last where its image has; not so without memory.
+
+    Volumes and their planes alike.
+    """
     x = args[0] if args else None
-    last = isinstance(x, Tensor) and is_pixels(x) and not x.is_contiguous()
-    return result.contiguous(memory_format=torch.channels_last) if last else result
+    if target not in _LAID_OUT or not isinstance(x, Tensor):
+        return result
+    form = _CHANNELS_LAST.get(x.dim())
+    is_last = form is not None and x.is_contiguous(memory_format=form) and not x.is_contiguous()
+    form = _CHANNELS_LAST[result.dim()] if is_last else torch.contiguous_format
+    return result.contiguous(memory_format=form)
