@@ -35,7 +35,7 @@ class Token(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(2).transpose(1, 2)
-        return self.norm(torch.cat((self.token.expand(len(x), -1, -1), x), 1))
+        return self.norm(torch.cat((self.token.expand(x.shape[0], -1, -1), x), 1))
 
 
 CASES = {

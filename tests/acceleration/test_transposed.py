@@ -96,7 +96,9 @@ OTHERS = [
 def test_groups_and_dilation(given, lines, way):
     torch.manual_seed(0)
     kind = nn.ConvTranspose1d if lines else nn.ConvTranspose2d
-    model = settle(nn.Sequential(kind(4, 4 if given.get("groups") == 4 else 8, 4, **given), nn.ReLU()))
+    model = settle(
+        nn.Sequential(kind(4, 4 if given.get("groups") == 4 else 8, 4, **given), nn.ReLU())
+    )
     shape = (2, 4, 11) if lines else (2, 4, 7, 9)
     faster = way(model, torch.rand(shape))
     assert_as_eager(model, faster, torch.randn(shape))

@@ -220,7 +220,9 @@ class Builder:
 
     def held(self, constant: Constant) -> Value:
         """A constant as a value: it lies in memory of its own."""
-        tensor = self.constants.value(constant.node)
+        return self.constant(self.constants.value(constant.node))
+
+    def constant(self, tensor: Tensor) -> Value:
         fake = empty(tensor.shape, tensor.stride(), tensor.dtype)
         return Value(fake, Buffer(0, constant=tensor))
 

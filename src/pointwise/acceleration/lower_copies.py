@@ -54,6 +54,21 @@ def _expanded(plan: Builder, node: fx.Node, x: Any, sizes: Sequence[int]) -> Fou
     return Value(held.fake.expand(sizes), held.buffer)
 
 
+def _filled(plan: Builder, node: fx.Node, x: Any, y: Any, *_: Any) -> Found:
+    """One number, or a tensor that is broadcast, all over what is as large as ``x``."""
+    x, y = _held(plan, x), _held(plan, y)
+    if not isinstance(y, Value):
+        y = plan.constant(torch.tensor(y, dtype=x.dtype))
+    why = why_not(x, y)
+    if why:
+        return why
+    if y.buffer.slot is not None or node.kwargs:
+        return "PyTorch's own"
+    out = plan.room(x.shape, strides_of(x.shape, _common_order([x])), x.dtype)
+    plan.copy_into(out, Value(y.fake.expand(x.shape), y.buffer))
+    return out
+
+
 def _written(place_of: Callable[..., Tensor]) -> Callable[..., Found]:
     """A copy of ``x`` with ``part`` in the place that ``place_of`` the copy gives."""
 
@@ -86,4 +101,7 @@ LOWERINGS: dict[Any, Callable[..., Found]] = {
     aten.slice_scatter.default: _written(aten.slice.Tensor),
     aten.select_scatter.default: _written(aten.select.int),
     aten.expand.default: _expanded,
+    aten.copy.default: _filled,
+    aten.fill.Scalar: _filled,
+    aten.fill.Tensor: _filled,
 }

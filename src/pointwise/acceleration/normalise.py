@@ -17,6 +17,7 @@ from pointwise.acceleration.graph import Node, call, replace, same, shape
 from pointwise.acceleration.lines import lowered, raised
 from pointwise.acceleration.resize import resize, resizing
 from pointwise.acceleration.transposed import between, transposed
+from pointwise.acceleration.whole import fixed_norm
 from pointwise.convolution.epilogue import ACTIVATIONS, LEAKS
 from pointwise.engine.cpu.by_dtype import ZEROS
 
@@ -103,7 +104,7 @@ def _conv_of_volumes(graph, node, x, weight, bias, stride, padding, dilation, gr
         return None
     steps, spread = _numbers(stride, 3), _numbers(dilation, 3)
     edges = spread and _edges(padding, shape(weight)[2:], spread)
-    known = (*shape(weight), shape(x)[1], groups)
+    known = (*shape(weight), groups)
     if steps is None or edges is None or not all(type(number) is int for number in known):
         return None
     return volumes.convolved(graph, node, x, weight, bias, steps, edges, spread, groups)
@@ -477,8 +478,8 @@ def _max_pool(graph, node, x, kernel, stride, padding, dilation, ceil):
 
 
 def _max_pool_with_indices(graph, node, *arguments):
-    if _only_first_is_used(node):
-        new = _max_pool(graph, node, *arguments)
+    if node.users and _only_first_is_used(node):
+        new = _max_pool(graph, next(iter(node.users)), *arguments)
         if new is not None:
             _first(graph, node, new)
 
@@ -574,6 +575,11 @@ def _gather_pixels(graph, node, x, factor):
     return call(graph, vocabulary.shuffle, (turned, factor * factor), node)
 
 
+def _copied(graph, node, x, y, *_):
+    """What is written over all of ``x`` is what is read there."""
+    return y if same(shape(x) or (), shape(y) or (0,)) and _alike(x, y) else None
+
+
 def _cat(graph, node, xs, dim=0):
     if len(shape(node) or ()) != 4 or dim % 4 != 1 or not _alike(node, *xs):
         return None
@@ -599,6 +605,9 @@ _REWRITES: dict[Any, Callable] = {
     aten.mm.default: _mm,
     aten._native_batch_norm_legit_no_training.default: _batch_norm,
     aten.batch_norm.default: _batch_norm_call,
+    fixed_norm: lambda graph, node, x, weight, bias, mean, variance, eps: _batch_norm_call(
+        graph, node, x, weight, bias, mean, variance, False, 0.0, eps, False
+    ),
     aten.native_layer_norm.default: _native_layer_norm,
     aten.group_norm.default: _group_norm,
     aten.native_group_norm.default: _native_group_norm,
@@ -643,6 +652,7 @@ _REWRITES: dict[Any, Callable] = {
     aten.adaptive_avg_pool3d.default: _adaptive_mean,
     aten._adaptive_avg_pool3d.default: _adaptive_mean,
     aten.cat.default: _cat,
+    aten.copy.default: _copied,
     **dict.fromkeys((*_VIEWS, aten.flatten.using_ints), _shuffle),
     aten.channel_shuffle.default: lambda graph, node, x, groups: (
         call(graph, vocabulary.shuffle, (x, groups), node) if len(shape(x) or ()) == 4 else None

@@ -1,12 +1,12 @@
-"""Resizing in a graph of Dynamo's, as one call.
+"""Resizing as one call of an operator of ours, in whatever a model is traced with.
 
-AOTAutograd resolves it into index arithmetic, in which nobody sees any more what it is. So before
-that it becomes a call of an operator of ours, which AOTAutograd leaves as it is.
+AOTAutograd resolves it into index arithmetic, in which nobody sees any more what it is, and
+torch.export works out the shape of its result by doing so, which takes a second.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -31,12 +31,24 @@ def _resized(
     return F.interpolate(x, size, scales, mode, align_corners)  # type: ignore[arg-type]
 
 
+def _foreseen(x: Tensor, size: Any, scales: Any, mode: str, align_corners: Any) -> Tensor:
+    if size is None:
+        size = [_times(*each) for each in zip(x.shape[2:], scales, strict=True)]
+    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    form = torch.channels_last if last else torch.contiguous_format
+    return torch.empty((*x.shape[:2], *size), dtype=x.dtype, device=x.device, memory_format=form)
+
+
+def _times(size: Any, scale: float) -> Any:
+    return size * int(scale) if scale == int(scale) else torch.sym_int(size * scale)
+
+
 library.define(
     f"{_NAME}(Tensor x, SymInt[]? size, float[]? scales, str mode, bool? align_corners) -> Tensor",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
 library.impl(_NAME, _resized, "CompositeExplicitAutograd")
-torch.library.register_fake(f"pointwise::{_NAME}", _resized, lib=library)
+torch.library.register_fake(f"pointwise::{_NAME}", _foreseen, lib=library)
 
 resize = torch.ops.pointwise.resize.default
 
@@ -49,30 +61,33 @@ _CALLS = {
 }
 
 
-def keep_resizing(graph: fx.GraphModule) -> None:
-    """Puts ``resize`` in the place of ``interpolate``, where there is a kernel for it."""
-    for node in list(graph.graph.nodes):
-        given = _given(node)
-        if given is None:
-            continue
-        size, scales = (_twice(given.get(name)) for name in ("size", "scale_factor"))
-        arguments = (given["input"], size, scales, given.get("mode", "nearest"),
-                     given.get("align_corners"))  # fmt: skip
-        with graph.graph.inserting_before(node):
-            new = call(graph.graph, resize, arguments, node)
-        replace(graph.graph, node, new)
-    graph.recompile()
-
-
-def _given(node: Node) -> dict[str, Any] | None:
-    """The arguments of a call of ``interpolate`` that is one of ours."""
-    if node.op != "call_function" or node.target is not F.interpolate:
-        return None
-    given = dict(zip(_NAMES, node.args, strict=False)) | node.kwargs
-    image = given["input"].meta.get("example_value")
+def resized(args: tuple, kwargs: Mapping[str, Any]) -> tuple | None:
+    """The arguments of ``resize`` for those of ``interpolate``; None where it is none of ours."""
+    given = dict(zip(_NAMES, args, strict=False)) | kwargs
+    image = given["input"]
+    if isinstance(image, fx.Node):
+        image = image.meta.get("example_value")
     is_image = isinstance(image, Tensor) and image.dim() == 4 and image.is_floating_point()
     is_other = given.get("recompute_scale_factor") or given.get("antialias")
-    return None if not is_image or is_other or given.get("mode", "nearest") not in _CALLS else given
+    size, scales = (_twice(given.get(name)) for name in ("size", "scale_factor"))
+    corners, mode = given.get("align_corners"), given.get("mode", "nearest")
+    wrong = (size is None) == (scales is None) or (corners is not None and mode != "bilinear")
+    if not is_image or is_other or mode not in _CALLS or wrong:  # and PyTorch says what is
+        return None
+    return given["input"], size, scales, mode, corners
+
+
+def keep_resizing(graph: fx.GraphModule) -> None:
+    """Puts ``resize`` in the place of ``interpolate`` in a graph of Dynamo's."""
+    for node in list(graph.graph.nodes):
+        if node.op != "call_function" or node.target is not F.interpolate:
+            continue
+        arguments = resized(node.args, node.kwargs)
+        if arguments is not None:
+            with graph.graph.inserting_before(node):
+                new = call(graph.graph, resize, arguments, node)
+            replace(graph.graph, node, new)
+    graph.recompile()
 
 
 def _twice(each: Any) -> Any:

@@ -32,7 +32,7 @@ def convolved(
     sizes = shape(node)
     way = (deep, stride[0], tuple(edges[:2]), dilation[0])
     images = _call(graph, vocabulary.planes, (x, *way, groups),
-                   (sizes[0] * sizes[2], shape(x)[1] * deep, *shape(x)[3:]), x)  # fmt: skip
+                   (sizes[0] * sizes[2], inputs * groups * deep, *shape(x)[3:]), x)  # fmt: skip
     kernel = _call(graph, vocabulary.planes_weight, (weight,), (out, inputs * deep, high, wide),
                    weight)  # fmt: skip
     arguments = (images, kernel, bias, None, tuple(stride[1:]), tuple(edges[2:]),
