@@ -102,7 +102,7 @@ def _relax(model: nn.Module, trace: Trace, example: Given) -> None:
     for symbol, most in _open_sizes(trace, example):
         ends: dict[frozenset[str], list[int]] = {}  # the first and the last size that breaks these
         for size in range(1, most + 1):
-            small = _narrowed(trace, example, symbol, size)
+            small = _narrowed(trace, example, symbol, size, copied=False)
             if small is None:
                 continue
             leaves = pytree.tree_leaves(small)
@@ -157,7 +157,9 @@ def _small_sizes(trace: Trace) -> Iterator[tuple[Any, int, str]]:
                     yield size, small, f"sizes[{i}][{dim}] != {small}"
 
 
-def _narrowed(trace: Trace, example: Given, symbol: Any, size: int) -> Given | None:
+def _narrowed(
+    trace: Trace, example: Given, symbol: Any, size: int, copied: bool = True
+) -> Given | None:
     """The example cut down to ``size`` wherever a size is ``symbol``; None where that cannot be."""
     leaves, spec = pytree.tree_flatten(example)
     known = {
@@ -171,11 +173,11 @@ def _narrowed(trace: Trace, example: Given, symbol: Any, size: int) -> Given | N
         for dim, expr in enumerate(shape):
             if isinstance(expr, int) or symbol not in expr.free_symbols:
                 continue
-            length = expr.subs(known)
-            if not length.is_Integer or not 0 <= length <= leaf.shape[dim]:
+            length = size if expr == symbol else expr.subs(known)
+            if length != int(length) or not 0 <= length <= leaf.shape[dim]:
                 return None
             leaf = leaf.narrow(dim, 0, int(length))
-        found.append(leaf.clone() if isinstance(leaf, Tensor) else leaf)
+        found.append(leaf.clone() if copied and isinstance(leaf, Tensor) else leaf)
     return pytree.tree_unflatten(found, spec)
 
 
