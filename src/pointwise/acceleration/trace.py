@@ -61,10 +61,10 @@ def traced(model: nn.Module, example: Given) -> Trace:
         is_cut = cuts_windows(model, example)
         shapes = pytree.tree_map(partial(_open, dims=1 if is_cut else None), named)
         export = partial(torch.export.export, model, args, kwargs, dynamic_shapes=shapes)
-        with WholeCalls():
+        with _quick():
             program = export(strict=False)
         if not make_functional(program.graph_module.graph):
-            with WholeCalls():
+            with _quick():
                 program = export(strict=False)
             program = program.run_decompositions({})
     specs = program.graph_signature.input_specs
@@ -97,6 +97,16 @@ def _open(x: Any, dims: int | None) -> dict[int, Any] | None:
     if not isinstance(x, Tensor):
         return None
     return {i: torch.export.Dim.AUTO for i, size in enumerate(x.shape[:dims]) if size > 1}
+
+
+@contextmanager
+def _quick() -> Iterator[None]:
+    """Where exports take less time: PyTorch's cache of shapes finds little where they are open, and
+    asks much about each to put it there (a quarter of the time, of GhostNet)."""
+    from torch._dynamo import config  # imported by torch.export in any case
+
+    with WholeCalls(), config.patch(fake_tensor_cache_enabled=False):
+        yield
 
 
 @contextmanager
