@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 from pointwise.acceleration import guards
 from pointwise.acceleration.arguments import Given, called
+from pointwise.acceleration.buffers import order_of
 from pointwise.acceleration.module import Accelerated
 from pointwise.acceleration.module_state import ModuleState
 from pointwise.acceleration.trace import Trace
@@ -86,7 +87,26 @@ def tried(model: nn.Module, trace: Trace, example: Given) -> str:
     for why, change in _CHANGES.items():
         if _differs(model, found, change(example), only_if_it_runs=True):
             return why
+    found.keep_orders(_in_order_always(model, found, example))
     return ""
+
+
+def _in_order_always(model: nn.Module, found: Accelerated, example: Given) -> list[int]:
+    """Results that lie in memory as in the trace where inputs lie otherwise.
+
+    So they do behind ``contiguous()``, which a trace leaves out where it does nothing.
+    """
+    try:
+        with torch.no_grad():
+            results = pytree.tree_leaves(called(model, pytree.tree_map(_in_other_order, example)))
+    except Exception:
+        return []
+    pairs = zip(results, found.orders(), strict=False)
+    return [
+        place
+        for place, (x, order) in enumerate(pairs)
+        if isinstance(x, Tensor) and order and order_of(x.stride(), x.shape) == tuple(order)
+    ]
 
 
 def _relax(model: nn.Module, trace: Trace, example: Given) -> None:

@@ -33,6 +33,7 @@ class Layouts:
         output = end_of(graph)
         self._results = results_of(output)
         self._traced = output.meta.get("orders") or [None] * len(self._results)
+        self._always = set(output.meta.get("always") or ())
         places = [n for n in graph.nodes if n.op == "placeholder" and n not in constants.fixed]
         given = dict(zip(places, inputs, strict=True))
         self._known: dict[fx.Node, Order] | None = None
@@ -47,10 +48,11 @@ class Layouts:
 
     def results(self) -> list[Order]:
         """Of each result of the graph."""
-        return [
-            self._known[result] if self._known and result in self._known else traced
-            for result, traced in zip(self._results, self._traced, strict=True)
-        ]
+        found = []
+        for place, (result, traced) in enumerate(zip(self._results, self._traced, strict=True)):
+            follows = self._known and result in self._known and place not in self._always
+            found.append(self._known[result] if self._known and follows else traced)
+        return found
 
 
 def _lies_as_traced(node: fx.Node, x: Any) -> bool:
