@@ -116,7 +116,9 @@ def images_for_volumes(graph: fx.Graph) -> None:
             replace(graph, node, images)
             continue
         if images is not None and node.target is aten.sym_size.int and node.args[1] == 0:
-            replace(graph, node, node.args[0].args[1])
+            count = node.args[0].args[1]
+            if isinstance(count, fx.Node):
+                replace(graph, node, count)
             continue
         with graph.inserting_before(node):
             new = _on_images(graph, node)
