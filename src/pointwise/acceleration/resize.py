@@ -63,7 +63,7 @@ _CALLS = {
 
 def resized(args: tuple, kwargs: Mapping[str, Any]) -> tuple | None:
     """The arguments of ``resize`` for those of ``interpolate``; None where it is none of ours."""
-    given = dict(zip(_NAMES, args, strict=False)) | kwargs
+    given = {**dict(zip(_NAMES, args, strict=False)), **kwargs}
     image = given["input"]
     if isinstance(image, fx.Node):
         image = image.meta.get("example_value")
