@@ -58,7 +58,8 @@ def traced(model: nn.Module, example: Given) -> Trace:
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
-        is_cut = cuts_windows(model, example)
+        with _left_as_it_is(model):  # what it keeps now would be constants of the trace
+            is_cut = cuts_windows(model, example)
         shapes = pytree.tree_map(partial(_open, dims=1 if is_cut else None), named)
         export = partial(torch.export.export, model, args, kwargs, dynamic_shapes=shapes)
         with _quick():
