@@ -114,8 +114,8 @@ def _mix_tile_of(name: str, ready, multiply):
         bias = mix.bias + (group * panels * width + column) * size
         low, high = number(mix.low, like), number(mix.high, like)
         multiply(a, a_row, is_tile, weight, panel, steps, out + offset, mix.out_row, rows, columns,
-                 start, residual + beside, mix.residual_row, bias, low, high, ahead, ahead_end, apart,
-                 like)  # fmt: skip
+                 start, residual + beside, mix.residual_row, bias, low, high, ahead, ahead_end,
+                 apart, like)  # fmt: skip
         activate(mix.activation, out + offset, mix.out_row, rows, columns)
         if moments != 0:
             add_moments(moments, out + offset, mix.out_row, rows, columns, channel,
