@@ -12,7 +12,7 @@ from torch import Tensor, nn
 def settle(model: nn.Module) -> nn.Module:
     """Statistics of batch norms as training leaves them, and inference."""
     for part in model.modules():
-        if isinstance(part, (nn.BatchNorm1d, nn.BatchNorm2d)):
+        if isinstance(part, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
             nn.init.uniform_(part.running_mean, -0.3, 0.3)
             nn.init.uniform_(part.running_var, 0.5, 1.5)
             if part.affine:
@@ -84,6 +84,29 @@ def _halves(x: Tensor) -> Tensor:
     return torch.cat((F.avg_pool2d(x[:, :half], 3, 1, 1), x, x[:, half:].tanh()), 1)[:, ::2]
 
 
+def _written(x: Tensor) -> Tensor:
+    """Some rows, channels and columns written to."""
+    x = x.clone()
+    x[:, :, 1:] = x[:, :, :-1].sin()
+    x[:, 0] = 0.25
+    x[..., ::2] = x[..., ::2] * 2
+    return x
+
+
+def _windows(x: Tensor) -> Tensor:
+    """Rolled, cut into windows of two rows, and put together again."""
+    x = x.permute(0, 2, 3, 1)
+    high = x.shape[1] // 2 * 2
+    y = x[:, :high].roll((1, -1), (1, 2))
+    y = y.unflatten(1, (-1, 2)).flip(2).flatten(1, 2)
+    return torch.cat((y, x[:, high:]), 1).permute(0, 3, 1, 2)
+
+
+def _stacked(x: Tensor) -> Tensor:
+    one, other = torch.stack((x.relu(), x), 2).unbind(2)
+    return one - 0.5 * other
+
+
 def _swish(x: Tensor) -> Tensor:
     return x * torch.sigmoid(x)
 
@@ -119,7 +142,7 @@ FUNCTIONS = (_cut, _swish, _hard_swish, _in_half, lambda x: x * 0.5 + 0.1, lambd
              lambda x: F.pixel_unshuffle(F.pixel_shuffle(torch.cat((x, x.abs(), -x, x), 1), 2),
                                          2)[:, ::4],
              lambda x: torch.cat((x, F.max_pool2d(x, 3, 1, 1), x.roll(1, 3)), 1)[:, ::3],
-             _halves)  # fmt: skip
+             _halves, _written, _windows, _stacked)  # fmt: skip
 
 
 class Builder:
@@ -140,7 +163,8 @@ class Builder:
     def piece(self, channels: int) -> tuple[nn.Module, int]:
         kind = self.chance.choice(
             ("conv", "conv", "conv", "separable", "function", "around", "gate", "pool", "last",
-             "shared", "norm", "shuffle", "branches", "multiplier", "grouped", "activation")
+             "shared", "norm", "shuffle", "branches", "multiplier", "grouped", "activation", "up",
+             "deep", "parts")
         )  # fmt: skip
         return getattr(self, f"_{kind}")(channels)
 
@@ -230,6 +254,34 @@ class Builder:
     def _shuffle(self, channels: int) -> tuple[nn.Module, int]:
         return (Then(_shuffle) if channels % 2 == 0 else nn.Identity()), channels
 
+    def _up(self, channels: int) -> tuple[nn.Module, int]:
+        """A transposed convolution."""
+        draw = self.chance.choice
+        groups = draw((1, channels)) if channels < 9 else draw((1, 1 if channels % 2 else 2))
+        conv = nn.ConvTranspose2d(channels, channels, draw((2, 3, 4)), draw((1, 2)), draw((0, 1)),
+                                  groups=groups, dilation=draw((1, 1, 2)))  # fmt: skip
+        return self._finished(conv, channels), channels
+
+    def _deep(self, channels: int) -> tuple[nn.Module, int]:
+        """A convolution of volumes, over channels as their depth."""
+        draw = self.chance.choice
+        conv = nn.Conv3d(
+            1, 2, (draw((1, 3)), 3, draw((1, 3))), padding="same", bias=draw((True, False))
+        )
+        parts = [nn.Unflatten(1, (1, channels)), conv, nn.BatchNorm3d(2), nn.ReLU(),
+                 nn.Conv3d(2, 1, 1), nn.Flatten(1, 2)]  # fmt: skip
+        return nn.Sequential(*parts), channels
+
+    def _parts(self, channels: int) -> tuple[nn.Module, int]:
+        """YOLOv8's C2f."""
+        half = self.chance.choice((4, 8))
+        more = nn.ModuleList(self._conv(half, keeps=True)[0] for _ in range(2))
+        parts = Parts(self._finished(nn.Conv2d(channels, 2 * half, 1), 2 * half), more,
+                      self.chance.random() < 0.5)  # fmt: skip
+        return nn.Sequential(parts, self._finished(nn.Conv2d(4 * half, 2 * half, 1), 2 * half)), (
+            2 * half
+        )
+
     def _branches(self, channels: int) -> tuple[nn.Module, int]:
         one, other = (self._conv(channels, keeps=True)[0] for _ in range(2))
         return Branches(one, other), 2 * channels
@@ -253,6 +305,21 @@ class Branches(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat((self.one(x), self.other(x)), 1)
+
+
+class Parts(nn.Module):
+    """Halves of a result, one of which goes on, and all of them joined."""
+
+    def __init__(self, first: nn.Module, more: nn.ModuleList, add: bool) -> None:
+        super().__init__()
+        self.first, self.more, self.add = first, more, add
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = list(self.first(x).chunk(2, 1))
+        for layer in self.more:
+            y = layer(parts[-1])
+            parts.append(parts[-1] + y if self.add else y)
+        return torch.cat(parts, 1)
 
 
 class Whole(nn.Module):

@@ -23,6 +23,11 @@ class Flattened(nn.Module):
         return found, found.flatten(2), found.permute(0, 2, 3, 1)
 
 
+class InOrder(nn.Module):
+    def forward(self, x):
+        return x.relu().contiguous()
+
+
 MODELS = {
     "one": lambda: nn.Conv2d(3, 8, 3),
     "chain": lambda: nn.Sequential(
@@ -30,6 +35,7 @@ MODELS = {
         nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 16, 1, stride=2),
     ),
     "results of many kinds": Flattened,
+    "put in order": lambda: nn.Sequential(nn.Conv2d(3, 8, 3), InOrder()),
     "up": lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.Upsample(scale_factor=2)),
 }  # fmt: skip
 

@@ -16,20 +16,26 @@ from pointwise.acceleration.vocabulary import phase_taps, phases_weight
 
 @pytest.mark.parametrize("kernel", range(1, 8))
 @pytest.mark.parametrize("stride", range(1, 5))
-def test_phases_add_up_to_the_transposed_convolution(kernel, stride):
+@pytest.mark.parametrize(("groups", "dilation"), [(1, 1), (2, 1), (1, 2), (2, 3)])
+def test_phases_add_up_to_the_transposed_convolution(kernel, stride, groups, dilation):
     """By the definition: phases as a convolution, put between one another by hand."""
-    x = torch.randn(2, 3, 6, dtype=torch.float64)
-    weight = torch.randn(3, 4, kernel, dtype=torch.float64)
-    most = (5 * stride + kernel - 1) // 2  # beyond, nothing is left
-    for padding in range(min(kernel, most + 1)):
-        wanted = F.conv_transpose1d(x, weight, stride=stride, padding=padding)
-        first, taps = phase_taps(kernel, stride, padding)
-        own = phases_weight(weight[:, :, None], (1, stride), (0, padding))[:, :, 0]
-        assert own.shape == (4 * stride, 3, taps)
-        rounds = -(-wanted.shape[2] // stride)
-        wide = F.pad(x, (20, 20))
-        found = F.conv1d(wide[:, :, 20 + first : 20 + first + rounds + taps - 1], own)
-        found = found.view(2, stride, 4, rounds).permute(0, 2, 3, 1).flatten(2)
+    x = torch.randn(2, 4, 6, dtype=torch.float64)
+    weight = torch.randn(4, 6 // groups, kernel, dtype=torch.float64)
+    reach = dilation * (kernel - 1) + 1
+    most = (5 * stride + reach - 1) // 2  # beyond, nothing is left
+    for padding in range(min(reach, most + 1)):
+        wanted = F.conv_transpose1d(x, weight, None, stride, padding, 0, groups, dilation)
+        own = phases_weight(weight[:, :, None], (1, stride), (0, padding), (1, dilation), groups)
+        own, apart = own[:, :, 0], dilation if stride == 1 else 1
+        whole = kernel if stride == 1 else reach
+        first, taps = phase_taps(whole, stride, padding)
+        assert own.shape == (6 * stride, 4 // groups, taps)
+        first = padding - reach + 1 if stride == 1 else first
+        rounds, wide = -(-wanted.shape[2] // stride), F.pad(x, (20, 20))
+        end = 20 + first + rounds + apart * (taps - 1)
+        phases = [F.conv1d(wide[:, :, 20 + first : end], part, None, 1, 0, apart, groups)
+                  for part in own.split(6)]  # fmt: skip
+        found = torch.stack(phases, -1).flatten(2)
         torch.testing.assert_close(found[:, :, : wanted.shape[2]], wanted)
 
 
@@ -77,9 +83,33 @@ def test_lines(geometry, way):
     assert_as_eager(model, faster, torch.randn(1, 6, 4))
 
 
-@pytest.mark.parametrize("given", [{"groups": 2}, {"dilation": 2}, {"padding": 4}])
-def test_what_stays_pytorchs(given):
-    model = settle(nn.Sequential(nn.ConvTranspose2d(6, 4, 5, 2, **given), nn.ReLU()))
+OTHERS = [
+    {"stride": 2, "groups": 2}, {"stride": 2, "dilation": 2}, {"dilation": 3, "padding": 2},
+    {"stride": 2, "groups": 4, "output_padding": 1}, {"groups": 4, "padding": 1},
+    {"stride": 3, "dilation": 2, "groups": 2, "padding": 1, "output_padding": 1},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("way", [exported, compiled])
+@pytest.mark.parametrize("given", OTHERS)
+@pytest.mark.parametrize("lines", [False, True])
+def test_groups_and_dilation(given, lines, way):
+    torch.manual_seed(0)
+    kind = nn.ConvTranspose1d if lines else nn.ConvTranspose2d
+    model = settle(
+        nn.Sequential(kind(4, 4 if given.get("groups") == 4 else 8, 4, **given), nn.ReLU())
+    )
+    shape = (2, 4, 11) if lines else (2, 4, 7, 9)
+    faster = way(model, torch.rand(shape))
+    assert_as_eager(model, faster, torch.randn(shape))
+    assert_as_eager(model, faster, torch.randn(1, *shape[1:]))
+    if way is exported:
+        fused = [entry.what for entry in faster.reports()[-1].fused]
+        assert any("conv" in what for what in fused), fused
+
+
+def test_what_stays_pytorchs():
+    model = settle(nn.Sequential(nn.ConvTranspose2d(6, 4, 5, 2, padding=4), nn.ReLU()))
     faster = exported(model, torch.rand(2, 6, 7, 9))
     assert_as_eager(model, faster, torch.randn(2, 6, 7, 9))
 

@@ -21,6 +21,7 @@ class Buffer:
     dies: int = -1  # the last step that reads it
     place: int = 0  # bytes from the beginning of the arena
     is_rigid: bool = False  # somebody relies on how its numbers lie
+    constant: Tensor | None = field(default=None, repr=False)  # whose memory it is, if it is one's
 
 
 @dataclass(eq=False)
@@ -43,7 +44,10 @@ class Value:
         """The tensor in the arena; of a slot, one with the same shape and an address of its own."""
         if self.tensor is None:
             fake, buffer = self.fake, self.buffer
-            if buffer.slot is None:
+            if buffer.constant is not None:
+                begin = buffer.constant.storage_offset() + int(fake.storage_offset())
+                self.tensor = buffer.constant.as_strided(fake.shape, fake.stride(), begin)
+            elif buffer.slot is None:
                 size = fake.element_size()
                 first = (
                     arena.data_ptr() - arena.untyped_storage().data_ptr() + buffer.place

@@ -98,6 +98,7 @@ class Builder:
         self.steps: list[NativeCall | PlainCall] = []
         self.buffers: list[Buffer] = []
         self.copies: dict[tuple[Value, tuple[int, ...]], Value] = {}
+        self.origins: dict[Value, tuple[Value, int]] = {}  # of parts: of what, from which channel
         self.arena = torch.empty(0)
         self.stand_ins: list[tuple[Tensor, int]] = []  # tensors in place of a slot's
         self.ways: dict[fx.Node, str] = {}  # how calls run that could run otherwise, in words
@@ -130,6 +131,29 @@ class Builder:
         """An image whose pixels may be parts of wider ones."""
         return value if are_parts(value.fake) else self.as_pixels(value)
 
+    def part(self, image: Value, begin: int, count: int) -> Value:
+        """Some channels of an image, wherever that will be moved to."""
+        origin, first = self.origins.get(image, (image, 0))
+        begin += first
+        if (begin, count) == (0, origin.shape[1]):
+            return origin
+        part = Value(origin.fake[:, begin : begin + count], origin.buffer)
+        self.origins[part] = origin, begin
+        return part
+
+    def put_together(self, images: Sequence[Value]) -> list[Value]:
+        """The same with neighbouring parts of one image as one part."""
+        found: list[Value] = []
+        for image in images:
+            origin, begin = self.origins.get(image, (image, 0))
+            if found and origin is not image:
+                before, first = self.origins.get(found[-1], (found[-1], 0))
+                if before is origin and first + found[-1].shape[1] == begin:
+                    count = found.pop().shape[1] + image.shape[1]
+                    image = self.part(origin, first, count)
+            found.append(image)
+        return found
+
     def moved(self, value: Value, whole: Value, begin: int) -> bool:
         """Whether what an image was written by writes it to channels of ``whole`` instead.
 
@@ -143,6 +167,10 @@ class Builder:
             return False
         value.fake = whole.fake[:, begin : begin + value.shape[1]]
         value.buffer = joint
+        for part, (origin, first) in self.origins.items():
+            if origin is value:
+                part.fake = value.fake[:, first : first + part.shape[1]]
+                part.buffer = joint
         joint.born = own.born if joint.born < 0 else min(joint.born, own.born)
         joint.dies = max(joint.dies, own.dies)
         self.buffers.remove(own)
@@ -158,11 +186,11 @@ class Builder:
         """The same numbers with other strides."""
         if (value, strides) not in self.copies:
             out = self.room(value.shape, strides, value.dtype)
-            self._copy(out, value)
+            self.copy_into(out, value)
             self.copies[value, strides] = out
         return self.copies[value, strides]
 
-    def _copy(self, out: Value, x: Value) -> None:
+    def copy_into(self, out: Value, x: Value) -> None:
         """A copy: a kernel's where what are neighbours in one are so in the other."""
         order = order_of(out.fake.stride(), out.shape)
         way = chain.collapsed(
@@ -189,6 +217,14 @@ class Builder:
     def fixed(self, found: Any) -> Tensor | None:
         """The tensor of a constant."""
         return None if found is None else self.constants.value(found.node)
+
+    def held(self, constant: Constant) -> Value:
+        """A constant as a value: it lies in memory of its own."""
+        return self.constant(self.constants.value(constant.node))
+
+    def constant(self, tensor: Tensor) -> Value:
+        fake = empty(tensor.shape, tensor.stride(), tensor.dtype)
+        return Value(fake, Buffer(0, constant=tensor))
 
     def emit(self, make: Callable[[], Launch], reads: Sequence[Value | None], out: Value,
              movable: Sequence[Value] = ()) -> Value:  # fmt: skip

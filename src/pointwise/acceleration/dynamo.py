@@ -21,6 +21,7 @@ from pointwise.acceleration.constants import Constants
 from pointwise.acceleration.plan import Plan
 from pointwise.acceleration.plans import Plans, Reasons, key_of
 from pointwise.acceleration.report import Report
+from pointwise.acceleration.resize import keep_resizing
 from pointwise.acceleration.rewrite import rewritten
 from pointwise.engine.cpu.changes import Snapshot, why_unseen
 
@@ -57,6 +58,7 @@ def _started(
         _compiled.add(left)
         found.add(left)
         return left
+    keep_resizing(graph)
     compile_ = partial(_compile, found=found)
     return aot_autograd(fw_compiler=_refuse, inference_compiler=compile_)(graph, example_inputs)
 

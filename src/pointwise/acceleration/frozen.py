@@ -110,7 +110,7 @@ class Frozen(Constants):
             return weights.weight.t().reshape(shape).contiguous()
         if isinstance(weights, GroupedWeight) and weights.shared:
             rows_of_taps = weights.packed.permute(0, 3, 2, 1).flatten(0, 1)
-            return rows_of_taps[: shape[0]].reshape(shape)
+            return rows_of_taps[: shape[0]].reshape(shape).contiguous()
         if not isinstance(weights, (PackedWeight, GroupedWeight)) or weights.packed.dim() != 4:
             return torch.empty(0)
         outputs, inputs, *kernel = (*shape, 1, 1) if len(shape) == 2 else shape

@@ -17,6 +17,7 @@ from pointwise.acceleration.chains import chains
 from pointwise.acceleration.constants import constant_nodes
 from pointwise.acceleration.graph import Node, call, replace, same, shape
 from pointwise.acceleration.lines import images_for_lines
+from pointwise.acceleration.volumes import images_for_volumes
 from pointwise.convolution.problem import is_depthwise
 
 aten = torch.ops.aten
@@ -31,6 +32,7 @@ def fuse(graph: fx.Graph, constants: set[Node]) -> None:
     """All passes. ``constants`` are the placeholders that stay as they are from call to call."""
     drop_copies(graph)
     images_for_lines(graph)
+    images_for_volumes(graph)
     channels_first(graph)
     name_activations(graph)
     graph.eliminate_dead_code()  # what is dead still counts as a user

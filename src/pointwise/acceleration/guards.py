@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -149,6 +150,7 @@ def broken(guards: Sequence[str], inputs: Sequence[Any]) -> str | None:
     return None
 
 
+@lru_cache(maxsize=4096)
 def _checked(guard: str):
     """The condition as code, if it is arithmetic on sizes."""
     tree = ast.parse(guard, mode="eval")

@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 from pointwise.acceleration import guards
 from pointwise.acceleration.arguments import Given, called
+from pointwise.acceleration.buffers import order_of
 from pointwise.acceleration.module import Accelerated
 from pointwise.acceleration.module_state import ModuleState
 from pointwise.acceleration.trace import Trace
@@ -86,7 +87,26 @@ def tried(model: nn.Module, trace: Trace, example: Given) -> str:
     for why, change in _CHANGES.items():
         if _differs(model, found, change(example), only_if_it_runs=True):
             return why
+    found.keep_orders(_in_order_always(model, found, example))
     return ""
+
+
+def _in_order_always(model: nn.Module, found: Accelerated, example: Given) -> list[int]:
+    """Results that lie in memory as in the trace where inputs lie otherwise.
+
+    So they do behind ``contiguous()``, which a trace leaves out where it does nothing.
+    """
+    try:
+        with torch.no_grad():
+            results = pytree.tree_leaves(called(model, pytree.tree_map(_in_other_order, example)))
+    except Exception:
+        return []
+    pairs = zip(results, found.orders(), strict=False)
+    return [
+        place
+        for place, (x, order) in enumerate(pairs)
+        if isinstance(x, Tensor) and order and order_of(x.stride(), x.shape) == tuple(order)
+    ]
 
 
 def _relax(model: nn.Module, trace: Trace, example: Given) -> None:
@@ -96,11 +116,13 @@ def _relax(model: nn.Module, trace: Trace, example: Given) -> None:
     """
     asked = trace.found.inputs.conditions
     needless = {condition for condition in asked if re.fullmatch(r"[^=!<>]* != \d+", condition)}
+    if not needless:
+        return
     confirmed: set[str] = set()
     for symbol, most in _open_sizes(trace, example):
         ends: dict[frozenset[str], list[int]] = {}  # the first and the last size that breaks these
         for size in range(1, most + 1):
-            small = _narrowed(trace, example, symbol, size)
+            small = _narrowed(trace, example, symbol, size, copied=False)
             if small is None:
                 continue
             leaves = pytree.tree_leaves(small)
@@ -155,7 +177,9 @@ def _small_sizes(trace: Trace) -> Iterator[tuple[Any, int, str]]:
                     yield size, small, f"sizes[{i}][{dim}] != {small}"
 
 
-def _narrowed(trace: Trace, example: Given, symbol: Any, size: int) -> Given | None:
+def _narrowed(
+    trace: Trace, example: Given, symbol: Any, size: int, copied: bool = True
+) -> Given | None:
     """The example cut down to ``size`` wherever a size is ``symbol``; None where that cannot be."""
     leaves, spec = pytree.tree_flatten(example)
     known = {
@@ -169,11 +193,11 @@ def _narrowed(trace: Trace, example: Given, symbol: Any, size: int) -> Given | N
         for dim, expr in enumerate(shape):
             if isinstance(expr, int) or symbol not in expr.free_symbols:
                 continue
-            length = expr.subs(known)
-            if not length.is_Integer or not 0 <= length <= leaf.shape[dim]:
+            length = size if expr == symbol else expr.subs(known)
+            if length != int(length) or not 0 <= length <= leaf.shape[dim]:
                 return None
             leaf = leaf.narrow(dim, 0, int(length))
-        found.append(leaf.clone() if isinstance(leaf, Tensor) else leaf)
+        found.append(leaf.clone() if copied and isinstance(leaf, Tensor) else leaf)
     return pytree.tree_unflatten(found, spec)
 
 

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor, fx
 
 from pointwise.acceleration import vocabulary
-from pointwise.acceleration.buffers import is_pixels, order_of
+from pointwise.acceleration.buffers import order_of
 from pointwise.acceleration.constants import Constants
 from pointwise.acceleration.graph import end_of, results_of
 
-_CONVOLUTIONS = (vocabulary.conv, torch.ops.aten.convolution.default)
+_LAID_OUT = (vocabulary.conv, vocabulary.planes, vocabulary.volumes,
+             torch.ops.aten.convolution.default)  # fmt: skip
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 Order = tuple[int, ...] | None
 """Dimensions from the outermost to the innermost; None where any order will do."""
 
@@ -31,6 +33,7 @@ class Layouts:
         output = end_of(graph)
         self._results = results_of(output)
         self._traced = output.meta.get("orders") or [None] * len(self._results)
+        self._always = set(output.meta.get("always") or ())
         places = [n for n in graph.nodes if n.op == "placeholder" and n not in constants.fixed]
         given = dict(zip(places, inputs, strict=True))
         self._known: dict[fx.Node, Order] | None = None
@@ -45,10 +48,11 @@ class Layouts:
 
     def results(self) -> list[Order]:
         """Of each result of the graph."""
-        return [
-            self._known[result] if self._known and result in self._known else traced
-            for result, traced in zip(self._results, self._traced, strict=True)
-        ]
+        found = []
+        for place, (result, traced) in enumerate(zip(self._results, self._traced, strict=True)):
+            follows = self._known and result in self._known and place not in self._always
+            found.append(self._known[result] if self._known and follows else traced)
+        return found
 
 
 def _lies_as_traced(node: fx.Node, x: Any) -> bool:
@@ -82,14 +86,21 @@ def _followed(
         if "device" in kwargs:
             kwargs = {**kwargs, "device": torch.device("meta")}
         result = node.target(*args, **kwargs)
-        known[node] = _laid_out(result, args) if node.target in _CONVOLUTIONS else result
+        known[node] = _laid_out(node.target, result, args)
     return {
         node: order_of(x.stride(), x.shape) for node, x in known.items() if isinstance(x, Tensor)
     }
 
 
-def _laid_out(result: Any, args: tuple) -> Any:
-    """A convolution's result has its channels last where its image has; not so without memory."""
+def _laid_out(target: Any, result: Any, args: tuple) -> Any:
+    """A convolution's result has its channels last where its image has; not so without memory.
+
+    Volumes and their planes alike.
+    """
     x = args[0] if args else None
-    last = isinstance(x, Tensor) and is_pixels(x) and not x.is_contiguous()
-    return result.contiguous(memory_format=torch.channels_last) if last else result
+    if target not in _LAID_OUT or not isinstance(x, Tensor):
+        return result
+    form = _CHANNELS_LAST.get(x.dim())
+    is_last = form is not None and x.is_contiguous(memory_format=form) and not x.is_contiguous()
+    form = _CHANNELS_LAST[result.dim()] if is_last else torch.contiguous_format
+    return result.contiguous(memory_format=form)

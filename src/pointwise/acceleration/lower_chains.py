@@ -50,9 +50,11 @@ def _chain(plan: Builder, node: fx.Node, inputs: Sequence[Any], steps: Sequence[
         tensors = [plan.real(x) if isinstance(x, Value) else x for x in operands]
         return chain.chain(tensors, steps, plan.real(out), way())
 
-    # Among others, pixels of a result are one dimension more.
-    movable = [out] if len(way().sizes) < chain.MOST and len(shape) == 4 else []
-    return plan.emit(make, [x for x in operands if isinstance(x, Value)], out, movable)
+    values = [x for x in operands if isinstance(x, Value)]
+    # Among others, pixels are one dimension more, of however many images.
+    is_room = len(way().sizes) < chain.MOST and len(shape) == 4
+    images = [x for x in (*values, out) if x.shape == shape and are_parts(x.fake)]
+    return plan.emit(make, values, out, images if is_room else [])
 
 
 def _why_not(step: Step, values: Sequence[Value]) -> str | None:

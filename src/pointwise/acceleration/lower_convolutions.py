@@ -203,15 +203,14 @@ def _emit(plan: Builder, x: Value, last: Prepared, residual: Value | None, late:
           launch: Callable[[Tensor, Tensor, Tensor | None], Launch],
           also: Sequence[Value] = ()) -> Value:  # fmt: skip
     """The result of ``last``, with which ``launch(x, out, residual)`` ends."""
-    residual = None if residual is None else plan.as_pixels(residual)
+    residual = None if residual is None else plan.as_parts(residual)
     out = plan.new(last.shape, x.dtype)
 
     def make() -> Launch:
         given = None if residual is None else plan.real(residual)
         return launch(plan.real(x), plan.real(out), given)
 
-    # A residual's pixels have to lie as far apart as the result's.
-    movable = [x] if residual is not None else [x, out]
+    movable = [x, out] if residual is None else [x, out, residual]
     return _late(plan, plan.emit(make, [x, residual, *also], out, movable), late)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx
 
 from pointwise.acceleration import vocabulary
+from pointwise.acceleration.buffers import Value, are_parts
 from pointwise.acceleration.builder import Builder, Found, why_not
 from pointwise.engine.cpu.loops import resample
 
@@ -39,6 +40,20 @@ def _moved(plan: Builder, node: fx.Node, x: Any, *rest: Any) -> Found:
     return plan.emit(
         lambda: resample.copied(plan.real(x), plan.real(out), *places, fill), [x], out, [x, out]
     )
+
+
+def _turned(plan: Builder, node: fx.Node, x: Any, *rest: Any) -> Found:
+    """``_moved``, also of pixels whose channels are the last dimension."""
+    x = plan.settled(x)
+    dims = rest[-1] if rest and isinstance(rest[-1], (list, tuple)) else ()
+    if isinstance(x, Value) and len(x.shape) == 4 and {dim % 4 for dim in dims} <= {1, 2}:
+        image = Value(x.fake.permute(0, 3, 1, 2), x.buffer)
+        if are_parts(image.fake):
+            found = _moved(plan, node, image, *rest[:-1], [dim % 4 + 1 for dim in dims])
+            if isinstance(found, str):
+                return found
+            return Value(found.fake.permute(0, 2, 3, 1), found.buffer)
+    return _moved(plan, node, x, *rest)
 
 
 def _resized(plan: Builder, node: fx.Node, x: Any, *rest: Any) -> Found:
@@ -101,12 +116,13 @@ _COPIES = (
     aten.constant_pad_nd.default, aten.pad.default, aten.reflection_pad2d.default,
     aten.replication_pad2d.default,
     aten.upsample_nearest2d.default, aten.upsample_nearest2d.vec,
-    aten._upsample_nearest_exact2d.default, aten._upsample_nearest_exact2d.vec, aten.flip.default,
-    aten.roll.default,
+    aten._upsample_nearest_exact2d.default, aten._upsample_nearest_exact2d.vec,
 )  # fmt: skip
 
 LOWERINGS: dict[Any, Callable[..., Found]] = {
     **dict.fromkeys(_COPIES, _moved),
+    aten.flip.default: _turned,
+    aten.roll.default: _turned,
     aten.upsample_bilinear2d.default: _resized,
     aten.upsample_bilinear2d.vec: _resized,
     vocabulary.shuffle: _shuffled,

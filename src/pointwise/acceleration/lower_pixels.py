@@ -14,11 +14,14 @@ import torch
 from torch import Tensor, fx
 
 from pointwise.acceleration import vocabulary
-from pointwise.acceleration.buffers import Value, is_pixels
+from pointwise.acceleration.buffers import Value, are_parts, is_pixels
 from pointwise.acceleration.builder import Builder, Constant, Found, why_not
 from pointwise.convolution.window import Axis, Window, window
+from pointwise.engine.cpu.by_dtype import ZEROS
 from pointwise.engine.cpu.launch import Launch
 from pointwise.engine.cpu.loops import combine, excite, layer_norm, pool
+
+aten = torch.ops.aten
 
 
 def _activate(plan: Builder, node: fx.Node, x: Any, activation: str) -> Found:
@@ -201,6 +204,7 @@ def _join(plan: Builder, node: fx.Node, xs: Sequence[Any]) -> Found:
     why = why_not(*values)
     if why:
         return why
+    values = plan.put_together(values)
     first = values[0].shape
     if any((x.shape[0], *x.shape[2:]) != (first[0], *first[2:]) for x in values):
         return "shapes differ"
@@ -218,6 +222,43 @@ def _join(plan: Builder, node: fx.Node, xs: Sequence[Any]) -> Found:
 
 def _copy_channels(plan: Builder, x: Value, out: Value, begin: int) -> Launch:
     return combine.join(plan.real(x), plan.real(out), begin)
+
+
+def _slice(plan: Builder, node: fx.Node, x: Any, dim: int = 0, start: Any = None, end: Any = None,
+           step: int = 1) -> Found:  # fmt: skip
+    """Some channels of an image."""
+    x = None if node.kwargs else _divisible(plan, x, dim)
+    if x is None or step != 1:
+        return "PyTorch's own"
+    begin, end, _ = slice(start, end).indices(x.shape[1])
+    return plan.part(x, begin, end - begin) if end > begin else "there is nothing to compute"
+
+
+def _split(plan: Builder, node: fx.Node, x: Any, sizes: Any, dim: int = 0) -> Any:
+    """Channels of an image, so many at a time."""
+    x = None if node.kwargs else _divisible(plan, x, dim)
+    if x is None:
+        return "PyTorch's own"
+    counts = [part.shape[1] for part in x.fake.split(sizes, 1)]
+    begins = [sum(counts[:i]) for i in range(len(counts))]
+    return [plan.part(x, *each) for each in zip(begins, counts, strict=True)]
+
+
+def _chunk(plan: Builder, node: fx.Node, x: Any, chunks: int, dim: int = 0) -> Any:
+    image = _divisible(plan, x, dim)
+    size = 1 if image is None else -(-image.shape[1] // chunks)
+    return _split(plan, node, x, size, dim)
+
+
+def _divisible(plan: Builder, x: Any, dim: int) -> Value | None:
+    """An image of a plan whose channels are to be divided."""
+    if isinstance(x, Constant) or dim not in (1, -3):
+        return None
+    x = plan.settled(x)
+    if not isinstance(x, Value) or x.buffer.slot is not None or x.buffer.constant is not None:
+        return None
+    known = x.dtype in ZEROS and x.fake.numel() > 0 and are_parts(x.fake)
+    return x if known else None
 
 
 def _channel_norm(plan: Builder, node: fx.Node, x: Any, weight: Any, bias: Any, eps: float,
@@ -247,6 +288,14 @@ def _layer_norm(plan: Builder, node: fx.Node, x: Any, weight: Any, bias: Any, ep
     return _channel_norm(plan, node, x, weight, bias, eps, pixels=False)
 
 
+DIVIDED: dict[Any, Callable[..., Any]] = {
+    aten.slice.Tensor: _slice,
+    aten.split.Tensor: _split,
+    aten.split.sizes: _split,
+    aten.split_with_sizes.default: _split,
+    aten.chunk.default: _chunk,
+}
+
 LOWERINGS: dict[Any, Callable[..., Found]] = {
     vocabulary.activate: _activate,
     vocabulary.add: _binary(combine.ADD),
@@ -258,6 +307,7 @@ LOWERINGS: dict[Any, Callable[..., Found]] = {
     vocabulary.max_pool: _max_pool,
     vocabulary.avg_pool: _avg_pool,
     vocabulary.join: _join,
+    **DIVIDED,
     vocabulary.layer_norm: _layer_norm,
     vocabulary.channel_norm: _channel_norm,
 }

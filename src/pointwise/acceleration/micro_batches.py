@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from pointwise.acceleration import vocabulary
+from pointwise.acceleration import lower_copies, lower_pixels, vocabulary
 from pointwise.acceleration.buffers import Buffer, Value, empty, is_pixels, strides_of
 from pointwise.acceleration.builder import Deferred, MicroBatches, dtype_of
 from pointwise.acceleration.constants import Constants
@@ -26,6 +26,9 @@ from pointwise.engine.cpu.launch import threads
 
 _CACHE = 1024 * 1024  # bytes of a core's own
 _MOST = 32  # micro-batches: each has launches of its own
+
+# What divides, joins or regroups images, of whatever dimension.
+_OF_MORE = (vocabulary.planes, vocabulary.volumes, *lower_copies.LOWERINGS, *lower_pixels.DIVIDED)
 
 
 class Unlike(Exception):
@@ -109,6 +112,8 @@ def find(trial: Planner, inputs: Sequence[Any]) -> Head | None:
 def _is_of_each(node: fx.Node, env: dict[fx.Node, Any]) -> bool:
     """Whether a call does to each image what it does to a batch: dimension 0 stays what it is."""
     args: Any = node.args
+    if node.target in _OF_MORE:
+        return False
     if node.target is vocabulary.reduce:
         return 0 not in args[2]
     if node.target is vocabulary.softmax:

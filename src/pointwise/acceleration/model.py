@@ -199,6 +199,13 @@ def _accelerated(model: nn.Module, example: Given) -> Accelerated | Compiled:
             why = holds.why_not(model, trace.found, example) or holds.tried(model, trace, given)
         except Exception as error:  # torch.export has many kinds
             why = _said_by(error)
+        if not why and trace.is_cut:
+            warnings.warn(
+                "accelerate: this model cuts its inputs into windows, and a trace of that for any "
+                "size takes minutes: this one is for the sizes of the example, and as many inputs "
+                "at once as you like. Accelerate it again for other sizes",
+                stacklevel=3,
+            )
         if not why:
             return trace.found
         reasons.append(why)

@@ -16,6 +16,7 @@ from pointwise.acceleration import guards, saved
 from pointwise.acceleration.autocast import UnderAutocast
 from pointwise.acceleration.bf16 import in_bf16
 from pointwise.acceleration.frozen import Frozen
+from pointwise.acceleration.graph import end_of
 from pointwise.acceleration.inputs import Inputs
 from pointwise.acceleration.plan import Plan
 from pointwise.acceleration.plans import Plans, key_of
@@ -108,6 +109,14 @@ class Accelerated(nn.Module):
             if plan is None:
                 plan = self._plans.make(key, self._graph, self._constants, inputs)
             return plan
+
+    def orders(self) -> list[Any]:
+        """Of each result the dimensions as they lie in memory, where the trace knows that."""
+        return end_of(self._graph).meta.get("orders") or []
+
+    def keep_orders(self, places: Sequence[int]) -> None:
+        """Results, by their places, lie as in the trace wherever inputs lie."""
+        end_of(self._graph).meta["always"] = list(places)
 
     def in_bf16(self) -> Accelerated:
         """The same with products of bfloat16; itself where it has none that can be."""

@@ -12,10 +12,12 @@ import torch
 from torch import fx
 
 import pointwise.operators  # noqa: F401  (registers torch.ops.pointwise)
-from pointwise.acceleration import vocabulary
+from pointwise.acceleration import vocabulary, volumes
 from pointwise.acceleration.graph import Node, call, replace, same, shape
 from pointwise.acceleration.lines import lowered, raised
+from pointwise.acceleration.resize import resize, resizing
 from pointwise.acceleration.transposed import between, transposed
+from pointwise.acceleration.whole import fixed_norm
 from pointwise.convolution.epilogue import ACTIVATIONS, LEAKS
 from pointwise.engine.cpu.by_dtype import ZEROS
 
@@ -68,27 +70,44 @@ def _numbers(values: Sequence[int] | int, count: int = 2) -> tuple[int, ...] | N
 # --- convolutions ---------------------------------------------------------------------------------
 
 
+def _edges(padding: Any, kernel: Sequence[int], spread: Sequence[int]) -> tuple[int, ...] | None:
+    """How much is around an image, before and after, by dimension; None where it is not known."""
+    if not isinstance(padding, str):
+        around = _numbers(padding, len(kernel))
+        edges = None if around is None else tuple(edge for edge in around for _ in range(2))
+        return None if edges is None or min(edges) < 0 else edges
+    if padding != "same":
+        return (0,) * (2 * len(kernel))
+    if not all(type(k) is int for k in kernel):
+        return None
+    totals = [(k - 1) * d for k, d in zip(kernel, spread, strict=True)]
+    return tuple(part for total in totals for part in (total // 2, total - total // 2))
+
+
 def _conv_of_lines(graph, node, x, weight, bias, stride, padding, dilation, groups):
     """A convolution on lines as one on images that are one point high."""
     if len(shape(weight) or ()) != 3 or len(shape(x) or ()) != 3:
         return None
     steps, spread = _numbers(stride, 1), _numbers(dilation, 1)
-    if isinstance(padding, str):
-        total = 0
-        if padding == "same":
-            if spread is None or type(shape(weight)[2]) is not int:
-                return None
-            total = (shape(weight)[2] - 1) * spread[0]
-        edges: tuple[int, ...] | None = (total // 2, total - total // 2)
-    else:
-        edges = _numbers(padding, 1)
-        edges = edges and edges * 2
-    if steps is None or spread is None or edges is None or min(edges) < 0:
+    edges = spread and _edges(padding, shape(weight)[2:], spread)
+    if steps is None or spread is None or edges is None:
         return None
     image, kernel = raised(graph, x), raised(graph, weight)
     arguments = (image, kernel, bias, None, (1, *steps), (0, 0, *edges), (1, *spread), groups,
                  "none")  # fmt: skip
     return lowered(graph, call(graph, vocabulary.conv, arguments, None), node)
+
+
+def _conv_of_volumes(graph, node, x, weight, bias, stride, padding, dilation, groups):
+    """A convolution on volumes as one on their planes."""
+    if len(shape(weight) or ()) != 5 or len(shape(x) or ()) != 5:
+        return None
+    steps, spread = _numbers(stride, 3), _numbers(dilation, 3)
+    edges = spread and _edges(padding, shape(weight)[2:], spread)
+    known = (*shape(weight), groups)
+    if steps is None or edges is None or not all(type(number) is int for number in known):
+        return None
+    return volumes.convolved(graph, node, x, weight, bias, steps, edges, spread, groups)
 
 
 def _conv(graph, node, x, weight, bias, stride, padding, dilation, groups, residual=None,
@@ -113,25 +132,28 @@ def _convolution(graph, node, x, weight, bias, stride, padding, dilation, transp
         return _transposed(graph, node, x, weight, bias, stride, padding, more, groups, dilation)
     if len(shape(weight) or ()) == 3:
         return _conv_of_lines(graph, node, x, weight, bias, stride, padding, dilation, groups)
+    if len(shape(weight) or ()) == 5:
+        return _conv_of_volumes(graph, node, x, weight, bias, stride, padding, dilation, groups)
     padding = padding * 2 if len(padding) == 1 else padding
     return _conv(graph, node, x, weight, bias, stride, _around(padding), dilation, groups)
 
 
 def _transposed(graph, node, x, weight, bias, stride, padding, more, groups, dilation):
     dims = len(shape(weight) or ()) - 2
-    if dims not in (1, 2) or len(shape(x) or ()) != dims + 2 or groups != 1:
+    if dims not in (1, 2) or len(shape(x) or ()) != dims + 2 or type(groups) is not int:
         return None
     numbers: Any = [_numbers(values, dims) for values in (stride, padding, more, dilation)]
-    if any(each is None or min(each) < 0 for each in numbers) or set(numbers[3]) != {1}:
+    if any(each is None or min(each) < 0 for each in numbers):
         return None
+    steps, edges, ends, spread = numbers
     if dims == 2:
-        new = transposed(graph, node, x, weight, bias, *numbers[:3])
+        new = transposed(graph, node, x, weight, bias, steps, edges, ends, groups, spread)
         if new is not None:
             new.meta = dict(node.meta)
         return new
     image, kernel = raised(graph, x), raised(graph, weight)
-    (step,), (edge,), (end,), _ = numbers
-    new = transposed(graph, node, image, kernel, bias, (1, step), (0, edge), (0, end))
+    new = transposed(graph, node, image, kernel, bias, (1, *steps), (0, *edges), (0, *ends), groups,
+                     (1, *spread))  # fmt: skip
     return new and lowered(graph, new, node)
 
 
@@ -141,14 +163,9 @@ def _conv2d(graph, node, x, weight, bias, stride, padding, dilation, groups):
 
 
 def _conv2d_named(graph, node, x, weight, bias, stride, padding, dilation, groups):
-    edges = [0, 0, 0, 0]
     spread, kernel = _numbers(dilation), (shape(weight) or ())[2:]
-    if spread is None or len(kernel) != 2:
-        return None
-    if padding == "same":  # more behind than before, where it is odd
-        totals = [(k - 1) * d for k, d in zip(kernel, spread, strict=True)]
-        edges = [part for total in totals for part in (total // 2, total - total // 2)]
-    return _conv(graph, node, x, weight, bias, stride, edges, dilation, groups)
+    edges = None if spread is None or len(kernel) != 2 else _edges(padding, kernel, spread)
+    return edges and _conv(graph, node, x, weight, bias, stride, edges, dilation, groups)
 
 
 def _own_conv2d(graph, node, x, weight, bias, residual, stride, padding, dilation, groups,
@@ -231,16 +248,20 @@ def _batch_norm_call(graph, node, x, weight, bias, mean, variance, training, _, 
 def _group_norm(graph, node, x, groups, weight, bias, eps, *_):
     """A norm over groups of channels and all pixels, as a factor and a shift for each channel."""
     rank = len(shape(x) or ())
-    if rank not in (3, 4) or type(groups) is not int:
+    if rank not in (3, 4, 5) or type(groups) is not int:
         return None
-    image = raised(graph, x) if rank == 3 else x
+    image = raised(graph, x) if rank == 3 else volumes.flattened(graph, x) if rank == 5 else x
     terms = call(graph, vocabulary.norm_terms, (image, groups, weight, bias, eps), None)
     value = image.meta["val"]
     terms.meta["val"] = value.new_empty(value.shape[0], 2, value.shape[1], 1, 1)
-    out = image
+    out = x if rank == 5 else image
     for place, target in enumerate((aten.mul.Tensor, aten.add.Tensor)):
         part = call(graph, vocabulary.part, (terms, place), None)
         part.meta["val"] = terms.meta["val"].select(1, place)
+        if rank == 5:
+            part = call(graph, aten.unsqueeze.default, (part, -1), part)
+            part.meta["val"] = part.meta["val"].unsqueeze(-1)
+        value = out.meta["val"]
         out = call(graph, target, (out, part), None)
         out.meta = {**node.meta, "val": value}
     return lowered(graph, out, node) if rank == 3 else out
@@ -438,12 +459,18 @@ def _softmax(graph, node, x, dim, rest):
 
 
 def _adaptive_mean(graph, node, x, sizes):
-    if len(shape(x) or ()) != 4 or _numbers(sizes) != (1, 1):
+    dims = len(shape(x) or ()) - 2
+    if dims not in (2, 3) or _numbers(sizes, dims) != (1,) * dims:
         return None
+    if dims == 3:
+        return call(graph, vocabulary.reduce, (x, "mean", [2, 3, 4], True), node)
     return call(graph, vocabulary.mean, (x, True), node)
 
 
 def _max_pool(graph, node, x, kernel, stride, padding, dilation, ceil):
+    if len(shape(x) or ()) == 5:
+        found = [_numbers(each, 3) for each in (kernel, stride or kernel, padding, dilation)]
+        return volumes.pooled(graph, node, vocabulary.max_pool, x, found, (ceil,))
     found = [_numbers(values) for values in (kernel, stride or kernel, padding, dilation)]
     if len(shape(x) or ()) != 4 or None in found:
         return None
@@ -451,13 +478,18 @@ def _max_pool(graph, node, x, kernel, stride, padding, dilation, ceil):
 
 
 def _max_pool_with_indices(graph, node, *arguments):
-    if _only_first_is_used(node):
-        new = _max_pool(graph, node, *arguments)
+    if node.users and _only_first_is_used(node):
+        new = _max_pool(graph, next(iter(node.users)), *arguments)
         if new is not None:
             _first(graph, node, new)
 
 
 def _avg_pool(graph, node, x, kernel, stride, padding, ceil, with_padding, divisor):
+    if len(shape(x) or ()) == 5:
+        found = [_numbers(each, 3) for each in (kernel, stride or kernel, padding)]
+        if ceil or divisor is not None or (found[2] != (0, 0, 0) and not with_padding):
+            return None  # a mean of means is another one
+        return volumes.pooled(graph, node, vocabulary.avg_pool, x, found, (False, True, None))
     found = [_numbers(values) for values in (kernel, stride or kernel, padding)]
     if len(shape(x) or ()) != 4 or None in found:
         return None
@@ -543,6 +575,11 @@ def _gather_pixels(graph, node, x, factor):
     return call(graph, vocabulary.shuffle, (turned, factor * factor), node)
 
 
+def _copied(graph, node, x, y, *_):
+    """What is written over all of ``x`` is what is read there."""
+    return y if same(shape(x) or (), shape(y) or (0,)) and _alike(x, y) else None
+
+
 def _cat(graph, node, xs, dim=0):
     if len(shape(node) or ()) != 4 or dim % 4 != 1 or not _alike(node, *xs):
         return None
@@ -555,6 +592,8 @@ _REWRITES: dict[Any, Callable] = {
     aten.convolution.default: _convolution,
     aten.conv2d.default: _conv2d,
     aten.conv2d.padding: _conv2d_named,
+    aten.conv3d.default: _conv_of_volumes,
+    aten.conv3d.padding: _conv_of_volumes,
     aten.conv1d.default: _conv_of_lines,
     aten.conv1d.padding: _conv_of_lines,
     aten.conv_transpose1d.default: _transposed,
@@ -566,6 +605,9 @@ _REWRITES: dict[Any, Callable] = {
     aten.mm.default: _mm,
     aten._native_batch_norm_legit_no_training.default: _batch_norm,
     aten.batch_norm.default: _batch_norm_call,
+    fixed_norm: lambda graph, node, x, weight, bias, mean, variance, eps: _batch_norm_call(
+        graph, node, x, weight, bias, mean, variance, False, 0.0, eps, False
+    ),
     aten.native_layer_norm.default: _native_layer_norm,
     aten.group_norm.default: _group_norm,
     aten.native_group_norm.default: _native_group_norm,
@@ -604,13 +646,20 @@ _REWRITES: dict[Any, Callable] = {
     aten.max_pool2d.default: _max_pool,
     aten.max_pool2d_with_indices.default: _max_pool_with_indices,
     aten.avg_pool2d.default: _avg_pool,
+    aten.max_pool3d.default: _max_pool,
+    aten.max_pool3d_with_indices.default: _max_pool_with_indices,
+    aten.avg_pool3d.default: _avg_pool,
+    aten.adaptive_avg_pool3d.default: _adaptive_mean,
+    aten._adaptive_avg_pool3d.default: _adaptive_mean,
     aten.cat.default: _cat,
+    aten.copy.default: _copied,
     **dict.fromkeys((*_VIEWS, aten.flatten.using_ints), _shuffle),
     aten.channel_shuffle.default: lambda graph, node, x, groups: (
         call(graph, vocabulary.shuffle, (x, groups), node) if len(shape(x) or ()) == 4 else None
     ),
     aten.pixel_shuffle.default: _shuffle_pixels,
     aten.pixel_unshuffle.default: _gather_pixels,
+    resize: resizing,
     aten.pad.default: _pad,
     aten.constant_pad_nd.default: _no_pad,
 }

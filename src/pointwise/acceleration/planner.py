@@ -17,10 +17,13 @@ from torch import Tensor, fx
 from pointwise.acceleration import (
     lower_chains,
     lower_convolutions,
+    lower_copies,
     lower_int8,
     lower_moves,
     lower_pixels,
     lower_reductions,
+    lower_volumes,
+    vocabulary,
 )
 from pointwise.acceleration.buffers import (
     Buffer,
@@ -46,6 +49,7 @@ PLAIN = "PyTorch's own"  # why a call that no kernel knows is none
 
 LOWERINGS = {**lower_convolutions.LOWERINGS, **lower_pixels.LOWERINGS, **lower_chains.LOWERINGS,
              **lower_reductions.LOWERINGS, **lower_moves.LOWERINGS,
+             **lower_copies.LOWERINGS, **lower_volumes.LOWERINGS,
              **lower_int8.LOWERINGS}  # fmt: skip
 
 
@@ -116,7 +120,8 @@ class Planner(Builder):
             found = lowered(self, node, *(self._map(part, self._operand) for part in node.args))
             if not isinstance(found, str):
                 self.env[node] = found
-                if len(self.steps) > before or isinstance(found, Deferred):  # no view
+                made = len(self.steps) > before or isinstance(found, Deferred)
+                if made and node.target not in _VIEWS:
                     self._note(node)
                 return
             why = found
@@ -286,6 +291,8 @@ def _make(step: NativeCall | PlainCall) -> Launch | PlainCall:
     return step.make() if isinstance(step, NativeCall) else step
 
 
+# What is only read otherwise, of what may have been waiting.
+_VIEWS = {*lower_pixels.DIVIDED, vocabulary.part, vocabulary.volumes}
 _RESHAPES = (aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int)
 
 # Reductions and the like, which take tensors as they lie.

@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 from pointwise.acceleration import foreign, vocabulary
 
 _VERSION = 3
-_META = ("path", "what", "order", "orders")
+_META = ("path", "what", "order", "orders", "always")
 
 
 def graph_to_text(graph: fx.Graph, more: Mapping[str, Any]) -> str:
@@ -68,6 +68,8 @@ def _check_node(entry: Mapping[str, Any]) -> None:
     for order in (meta.get("order"), *(meta.get("orders") or ())):
         if order is not None and sorted(order) != list(range(len(order))):
             raise ValueError(f"an order of dimensions must name each once, got {order}")
+    if not all(type(place) is int for place in meta.get("always") or ()):
+        raise ValueError(f"results are named by their places, got {meta['always']}")
     if not all(isinstance(meta.get(name, ""), str) for name in ("path", "what")):
         raise ValueError("a path must be text")
 

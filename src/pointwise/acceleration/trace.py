@@ -28,6 +28,8 @@ from pointwise.acceleration.inputs import Inputs
 from pointwise.acceleration.module import Accelerated
 from pointwise.acceleration.module_state import ModuleState
 from pointwise.acceleration.rewrite import rewritten
+from pointwise.acceleration.whole import WholeCalls
+from pointwise.acceleration.windows import cuts_windows
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Trace:
 
     found: Accelerated
     sizes: list[tuple[Any, ...]]
+    is_cut: bool  # into windows, for which only batches are left open
 
 
 def traced(model: nn.Module, example: Given) -> Trace:
@@ -43,17 +46,8 @@ def traced(model: nn.Module, example: Given) -> Trace:
 
     ``example`` is by place as far as that goes, as ``Arguments.arranged`` has it.
     """
-    auto = torch.export.Dim.AUTO
     arguments, (args, kwargs) = Arguments.of(model.forward, example), example
     named = arguments.named(args, kwargs)
-    shapes = pytree.tree_map(
-        lambda x: (
-            {i: auto for i, size in enumerate(x.shape) if size > 1}
-            if isinstance(x, Tensor)
-            else None
-        ),
-        named,
-    )
     own = itertools.chain(model.parameters(), model.buffers())
     # A model made in inference mode can only be traced there.
     there = torch.is_inference_mode_enabled() or any(x.is_inference() for x in own)
@@ -64,10 +58,15 @@ def traced(model: nn.Module, example: Given) -> Trace:
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
+        with _left_as_it_is(model):  # what it keeps now would be constants of the trace
+            is_cut = cuts_windows(model, example)
+        shapes = pytree.tree_map(partial(_open, dims=1 if is_cut else None), named)
         export = partial(torch.export.export, model, args, kwargs, dynamic_shapes=shapes)
-        program = export(strict=False)
-        if not make_functional(program.graph_module.graph):
+        with _quick():
             program = export(strict=False)
+        if not make_functional(program.graph_module.graph):
+            with _quick():
+                program = export(strict=False)
             program = program.run_decompositions({})
     specs = program.graph_signature.input_specs
     kinds = [spec.kind.name for spec in specs]
@@ -91,7 +90,24 @@ def traced(model: nn.Module, example: Given) -> Trace:
     asks = Inputs(arguments, spec.in_spec, examples, list(dict.fromkeys(asked)))
     like = next((x for x in held if x.is_floating_point()), None)
     empty = None if like is None else torch.empty(0, dtype=like.dtype, device=like.device)
-    return Trace(Accelerated(graph, tensors, asks, spec.out_spec, empty), sizes)
+    return Trace(Accelerated(graph, tensors, asks, spec.out_spec, empty), sizes, is_cut)
+
+
+def _open(x: Any, dims: int | None) -> dict[int, Any] | None:
+    """Which sizes of an input are left open: those of the first ``dims``, but for 1."""
+    if not isinstance(x, Tensor):
+        return None
+    return {i: torch.export.Dim.AUTO for i, size in enumerate(x.shape[:dims]) if size > 1}
+
+
+@contextmanager
+def _quick() -> Iterator[None]:
+    """Where exports take less time: PyTorch's cache of shapes finds little where they are open, and
+    asks much about each to put it there (a quarter of the time, of GhostNet)."""
+    from torch._dynamo import config  # imported by torch.export in any case
+
+    with WholeCalls(), config.patch(fake_tensor_cache_enabled=False):
+        yield
 
 
 @contextmanager

@@ -187,6 +187,26 @@ def join(xs: Sequence[Tensor]) -> Tensor:
     return torch.cat(list(xs), 1)
 
 
+def planes(
+    x: Tensor, kernel: int, stride: int, edges: Sequence[int], dilation: int, groups: int
+) -> Tensor:
+    """What a window along the depth of ``x [N, C, D, H, W]`` reads, as channels of images.
+
+    Of each group the taps behind one another, each with its channels; ``edges`` are zeros before
+    and after.
+    """
+    x = F.pad(x, (0, 0, 0, 0, *edges))
+    parts = x.unfold(2, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
+    # [N, groups, C / groups, D, H, W, kernel]
+    parts = parts.unflatten(1, (groups, -1)).permute(0, 3, 1, 6, 2, 4, 5)
+    return parts.flatten(2, 4).flatten(0, 1)
+
+
+def volumes(x: Tensor, count: int) -> Tensor:
+    """Images as the planes of so many volumes."""
+    return x.unflatten(0, (count, -1)).transpose(1, 2)
+
+
 def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """Layer norm over the last dimension."""
     return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
@@ -273,10 +293,19 @@ def phase_taps(kernel: int, stride: int, padding: int) -> tuple[int, int]:
     return min(offsets), max(offsets) - min(offsets) + 1
 
 
-def phases_weight(weight: Tensor, stride: Sequence[int], padding: Sequence[int]) -> Tensor:
-    """A transposed weight ``[C_in, C_out, kh, kw]`` as that of all phases, ``[sy·sx·C_out, C_in,
-    th, tw]``: what ``phase_offsets`` says along each dimension."""
-    for dim, step, edge in ((3, stride[1], padding[1]), (2, stride[0], padding[0])):
+def phases_weight(
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    """A transposed weight ``[C_in, C_out / groups, kh, kw]`` as those of all phases one behind
+    another, ``[sy·sx·C_out, C_in / groups, th, tw]``: what ``phase_offsets`` says along each
+    dimension. Between taps that lie ``dilation`` apart are zeros, but for strides of 1."""
+    ways = zip((2, 3), stride, padding, dilation, strict=True)
+    for dim, step, edge, apart in sorted(ways, reverse=True):
+        weight = _spread(weight, dim, apart) if step > 1 else weight
         kernel = weight.shape[dim]
         first, taps = phase_taps(kernel, step, edge)
         sizes = weight.shape
@@ -287,8 +316,18 @@ def phases_weight(weight: Tensor, stride: Sequence[int], padding: Sequence[int])
                 if 0 <= tap < kernel:
                     out.select(dim, phase).select(dim, at - first).copy_(weight.select(dim, tap))
         weight = out
-    # [C_in, C_out, sy, th, sx, tw]
-    return weight.permute(2, 4, 1, 0, 3, 5).flatten(0, 2)
+    # [groups, C_in / groups, C_out / groups, sy, th, sx, tw]
+    weight = weight.unflatten(0, (groups, -1))
+    return weight.permute(3, 5, 0, 2, 1, 4, 6).flatten(0, 3)
+
+
+def _spread(weight: Tensor, dim: int, apart: int) -> Tensor:
+    """Zeros between taps."""
+    sizes = list(weight.shape)
+    sizes[dim] = apart * (sizes[dim] - 1) + 1
+    out = weight.new_zeros(sizes)
+    out[(slice(None),) * dim + (slice(None, None, apart),)] = weight
+    return out
 
 
 def shuffled_rows(x: Tensor, groups: int) -> Tensor:
@@ -298,6 +337,11 @@ def shuffled_rows(x: Tensor, groups: int) -> Tensor:
 
 def phases_bias(bias: Tensor, phases: int) -> Tensor:
     return bias.repeat(phases)
+
+
+def planes_weight(weight: Tensor) -> Tensor:
+    """A weight ``[C_out, C_in, kd, kh, kw]`` as that of images whose channels ``planes`` gives."""
+    return weight.transpose(1, 2).flatten(1, 2).contiguous()
 
 
 def as_kernel(weight: Tensor) -> Tensor:
@@ -312,7 +356,7 @@ FUNCTIONS = {
         softmax, norm_terms, shuffle, part, mean, max_pool, avg_pool, join, squeeze_excite,
         layer_norm, channel_norm, norm_factor, norm_shift, as_type, scaled_weight, shifted_bias,
         scaled_bias, merged_weight, merged_bias, norm_weight, phases_weight, phases_bias,
-        shuffled_rows, as_kernel,
+        shuffled_rows, as_kernel, planes, volumes, planes_weight,
     )
 } | vocabulary_int8.FUNCTIONS  # fmt: skip
 """Name to function, for what is written to a file."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from pointwise.convolution.epilogue import kernel_form
 from pointwise.engine.cpu import pairs
 from pointwise.engine.cpu.activation import activate, activation_function
@@ -20,10 +22,13 @@ from pointwise.engine.cpu.weights import (
     PackedWeightInt8,
     WinogradWeight,
 )
+from pointwise.engine.cpu.window import pixel_bytes
 
-MIX = Layout("Mix", "*weight *bias depth columns out_row low:real high:real activation")
-"""Of each group ``depth × columns``; results are rows ``out_row`` bytes apart, kept within ``low …
-high`` and then given to the function ``activation``."""
+MIX = Layout(
+    "Mix", "*weight *bias depth columns out_row residual_row low:real high:real activation"
+)
+"""Of each group ``depth × columns``; results are rows ``out_row`` bytes apart, those of a residual
+``residual_row``; kept within ``low … high`` and then given to the function ``activation``."""
 
 MIX_INT8 = Layout(
     "MixInt8",
@@ -35,9 +40,12 @@ of a residual ``residual_scale`` times that, kept within ``low … high``; round
 
 
 def mix_arguments(
-    weight: PackedWeight | GroupedWeight | WinogradWeight, out_row: int, activation: str
+    weight: PackedWeight | GroupedWeight | WinogradWeight,
+    out_row: int,
+    activation: str,
+    residual: Tensor | None = None,
 ) -> Arguments:
-    """A mix whose results are pixels of ``out_row`` bytes."""
+    """A mix whose results are pixels of ``out_row`` bytes; so are a residual's, if not wider."""
     low, high, kind = kernel_form(activation, weight.dtype)
     return MIX(
         weight=weight.packed,
@@ -45,6 +53,7 @@ def mix_arguments(
         depth=weight.depth,
         columns=weight.columns,
         out_row=out_row,
+        residual_row=out_row if residual is None else pixel_bytes(residual),
         low=low,
         high=high,
         activation=activation_function(kind, weight.dtype),
@@ -92,6 +101,7 @@ def _mix_tile_of(name: str, ready, multiply):
         size, width = bytes_of(like), lanes_of(like)
         channel = group * mix.columns + column
         offset = first * mix.out_row + channel * size
+        beside = first * mix.residual_row + channel * size
         start = 0
         if residual != 0:
             start |= FROM_ROWS
@@ -104,8 +114,8 @@ def _mix_tile_of(name: str, ready, multiply):
         bias = mix.bias + (group * panels * width + column) * size
         low, high = number(mix.low, like), number(mix.high, like)
         multiply(a, a_row, is_tile, weight, panel, steps, out + offset, mix.out_row, rows, columns,
-                 start, residual + offset, mix.out_row, bias, low, high, ahead, ahead_end, apart,
-                 like)  # fmt: skip
+                 start, residual + beside, mix.residual_row, bias, low, high, ahead, ahead_end,
+                 apart, like)  # fmt: skip
         activate(mix.activation, out + offset, mix.out_row, rows, columns)
         if moments != 0:
             add_moments(moments, out + offset, mix.out_row, rows, columns, channel,

@@ -83,12 +83,15 @@ def _loop_of(shared: int):
         low, high = number(mix.low, like), number(mix.high, like)
         place = (image * window.lines + first) * window.points * mix.out_row
         place += first_bundle * mix.columns * size
+        beside = (image * window.lines + first) * window.points * mix.residual_row
+        beside += first_bundle * mix.columns * size
         for bundle in range(bundles):
             number_of = first_bundle + bundle
             own_columns = min(mix.columns, own.channels - number_of * mix.columns)
             for panel_of in range(panels):
                 column = panel_of * width
-                at = place + (bundle * mix.columns + column) * size
+                offset = (bundle * mix.columns + column) * size
+                at, other = place + offset, own.residual + beside + offset
                 which = number_of * panels + panel_of
                 for row in range(rows):
                     a = scratch + row * window.stride_y * own.line + bundle * own.inputs * size
@@ -96,10 +99,11 @@ def _loop_of(shared: int):
                         a, window.stride_x * own.pixel, mix.weight + which * panel, own.depth,
                         window.taps_y, window.taps_x, window.dilation_y * own.line,
                         window.dilation_x * own.pixel, own.out + at, mix.out_row, window.points,
-                        own_columns - column, start, own.residual + at, mix.out_row,
+                        own_columns - column, start, other, mix.residual_row,
                         mix.bias + which * width * size, low, high, like,
                     )  # fmt: skip
                     at += window.points * mix.out_row
+                    other += window.points * mix.residual_row
         made = min(bundles * mix.columns, own.channels - first_bundle * mix.columns)
         activate(mix.activation, own.out + place, mix.out_row, rows * window.points, made)
 
@@ -139,7 +143,7 @@ def grouped_launch(
 ) -> Launch:
     """The convolution of groups into ``out``; all images are channels_last.
 
-    Pixels of ``x`` and ``out`` may be parts of wider ones; those of ``residual`` are as ``out``'s.
+    Pixels may be parts of wider ones.
     ``prologue`` says what becomes of ``x`` as it is read.
     """
     compiled = _KERNELS[weight.shared][x.dtype]
@@ -174,7 +178,7 @@ def grouped_launch(
         band=band,
         bands=bands,
         window=window_arguments(window, pixel_bytes(x), x.shape[1]),
-        mix=mix_arguments(weight, pixel_bytes(out), activation),
+        mix=mix_arguments(weight, pixel_bytes(out), activation, residual),
     )
     return Launch(compiled, arguments, window.images * bands * blocks, out)
 

@@ -160,7 +160,7 @@ def inverted_launch(
     room = expanded_bytes + result_bytes + tile_bytes + ROWS * max(pixel, tile_row)
     last = None
     if projection is not None:
-        last = mix_arguments(projection, pixel_bytes(out), activations[2])
+        last = mix_arguments(projection, pixel_bytes(out), activations[2], residual)
     arguments = _LAYOUT(
         x=x,
         out=out,

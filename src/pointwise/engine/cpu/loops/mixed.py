@@ -212,7 +212,7 @@ def mixed_launch(
 ) -> Launch:
     """Pixels or patches times the weight, into ``out``; all images are channels_last.
 
-    Those of ``x`` and ``out`` may be parts of wider pixels; of ``residual`` those of ``out`` are.
+    Their pixels may be parts of wider ones.
 
     ``prologue`` says what becomes of ``x`` as it is read; ``moments`` of ``out`` are left behind.
     """
@@ -241,7 +241,7 @@ def mixed_launch(
         out,
         tiling,
         patches_arguments(window, pixel, x.shape[1] // groups),
-        mix_arguments(weights, pixel_bytes(out), activation),
+        mix_arguments(weights, pixel_bytes(out), activation, residual),
         residual,
         prologue,
         sums,

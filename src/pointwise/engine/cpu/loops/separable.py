@@ -113,7 +113,7 @@ def separable_launch(
     activation: str = "none",
 ) -> Launch:
     """``separable`` into ``out``."""
-    mix = mix_arguments(then, pixel_bytes(out), activation)
+    mix = mix_arguments(then, pixel_bytes(out), activation, residual)
     a_row = row_stride(x.shape[1] * x.element_size())
     paired = isinstance(then, PairedWeight)
     layout, multiplied = (_LAYOUT_PAIRS, torch.bfloat16) if paired else (_LAYOUT, x.dtype)

@@ -51,7 +51,7 @@ def shift_launch(
     tiling = image_tiling(window.points, channels, weights.columns, 1, size, False, False,
                           row_stride(channels * size), ROWS, threads())  # fmt: skip
     gather = shift_arguments(window, channels * size, channels)
-    mix = mix_arguments(weights, out.shape[1] * size, activation)
+    mix = mix_arguments(weights, out.shape[1] * size, activation, residual)
     return launch_mixed(compiled, _MIXED, x, out, tiling, gather, mix, residual)
 
 

@@ -102,8 +102,8 @@ def _loop_of(m: int):
             forward(source + c, line, pixel, target + c, by_y, by_x, like)
 
     @device_of(m)
-    def finish(products, step, columns, out, line, pixel, rows, across, bias, residual, low, high,
-               work, like):  # fmt: skip
+    def finish(products, step, columns, out, line, pixel, rows, across, bias, residual,
+               residual_line, residual_pixel, low, high, work, like):  # fmt: skip
         """A tile's products, ``step`` bytes apart, transformed back into ``rows × across``."""
         size, lanes = bytes_of(like), lanes_of(like)
         register = lanes * size
@@ -116,7 +116,8 @@ def _loop_of(m: int):
                     if bias != 0:
                         value = value + load(bias + c, like)
                     if residual != 0:
-                        value = value + load(residual + place, like)
+                        beside = j * residual_line + i * residual_pixel + c
+                        value = value + load(residual + beside, like)
                     store(out + place, within(value, low, high))
 
     @device_of(m)
@@ -159,11 +160,14 @@ def _loop_of(m: int):
                          -infinity, infinity, 0, 0, 0, like)  # fmt: skip
             for r in range(count):
                 image, y, x = position(first + r, window)
-                place = ((image * lines + y) * row + x) * mix.out_row + column * size
-                residual = 0 if own.residual == 0 else own.residual + place
+                point = (image * lines + y) * row + x
+                place, apart = point * mix.out_row + column * size, mix.residual_row
+                residual = 0
+                if own.residual != 0:
+                    residual = own.residual + point * apart + column * size
                 finish(products + r * own.products_row, step, columns, own.out + place,
-                       row * mix.out_row, mix.out_row, lines - y, row - x, bias, residual, low,
-                       high, work, like)  # fmt: skip
+                       row * mix.out_row, mix.out_row, lines - y, row - x, bias, residual,
+                       row * apart, apart, low, high, work, like)  # fmt: skip
                 for j in range(min(m, lines - y)):
                     activate(mix.activation, own.out + place + j * row * mix.out_row, mix.out_row,
                              min(m, row - x), columns)  # fmt: skip
@@ -229,7 +233,7 @@ def winograd_launch(
         weight_step=weights.packed.stride(0) * size, tile_row=tile_row, by_y=by_y, by_x=by_x,
         products_begin=products_begin, products_row=products_row, scratch_step=scratch_step,
         window=window_arguments(window, apart, weights.depth),
-        mix=mix_arguments(weights, pixel_bytes(out), activation),
+        mix=mix_arguments(weights, pixel_bytes(out), activation, residual),
     )  # fmt: skip
     return Launch(compiled, arguments, -(-tiles // span) * shares, out)
 
