@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from pointwise.engine import gpu
+
 
 def why_not_eager(*tensors: Tensor) -> str | None:
     """Why kernels cannot run on these tensors at the moment; None where they can.
@@ -31,6 +33,29 @@ def why_not_now() -> str | None:
         return "a TorchDispatchMode is on, which kernels would not show themselves to"
     if forward_ad._current_level >= 0:
         return "gradients are wanted, in forward mode"
+    return None
+
+
+def why_not_on_gpu(*tensors: Tensor) -> str | None:
+    """Why kernels for GPUs cannot run on these tensors at the moment; None where they can.
+
+    Unlike on the CPU, autocast is no reason: kernels there compute in its types.
+    """
+    if torch.jit.is_tracing() or torch.onnx.is_in_onnx_export():
+        return "it is being traced"
+    if torch._C._len_torch_dispatch_stack():
+        return "a TorchDispatchMode is on, which kernels would not show themselves to"
+    if forward_ad._current_level >= 0:
+        return "gradients are wanted, in forward mode"
+    for x in tensors:
+        if type(x) not in (Tensor, torch.nn.Parameter):
+            return f"{type(x).__name__} is no plain tensor"
+        if is_wrapped(x):
+            return "one of torch.func's transforms is at work"
+        if x.layout != torch.strided or x.is_conj() or x.is_neg():
+            return "an input whose memory does not hold its values"
+        if why := gpu.why_not(x.device):
+            return why
     return None
 
 

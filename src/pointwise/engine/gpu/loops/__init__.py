@@ -1,0 +1,1 @@
+"""The loops of ``engine.cpu.loops`` as kernels for GPUs: kernel and host side in one file."""
