@@ -78,9 +78,14 @@ def depthwise_kernel(
     for _ in tl.static_range(ROWS):
         totals = totals + (tl.zeros((BLOCK_X, BLOCK_C), like),)
     if IS_UNROLLED:
+        starts, ends = (), ()  # of each row that is read: where it is, and its width; 0 outside
+        for r in tl.static_range((ROWS - 1) * STRIDE_Y + TAPS_Y):
+            line = first * STRIDE_Y - padding_y + r * dilation_y
+            starts = starts + ((top + line) * width * wide,)
+            ends = ends + (tl.where((line >= 0) & (line < height), width, 0),)
         for i in tl.static_range(TAPS_X):
             column = left + i * dilation_x
-            near = ((column >= 0) & (column < width))[:, None] & has[None, :]
+            near = (column >= 0)[:, None] & has[None, :]
             place = column[:, None] * wide + source[None, :]
             taps = ()
             for j in tl.static_range(TAPS_Y):
@@ -88,10 +93,9 @@ def depthwise_kernel(
                 value = tl.load(weight + channel * kernel_size + tap, mask=has, other=0.0)
                 taps = taps + (value.to(like)[None, :],)
             for r in tl.static_range((ROWS - 1) * STRIDE_Y + TAPS_Y):
-                line = first * STRIDE_Y - padding_y + r * dilation_y
-                inside = near & (line >= 0) & (line < height)
-                pixels = read(x, result, (top + line) * width * wide, place, inside, mean, scale,
-                              shift, share, PROLOGUE, LOW, HIGH, like)  # fmt: skip
+                inside = near & (column < ends[r])[:, None]
+                pixels = read(x, result, starts[r], place, inside, mean, scale, shift, share,
+                              PROLOGUE, LOW, HIGH, like)  # fmt: skip
                 added = ()
                 for o in tl.static_range(ROWS):
                     if r >= o * STRIDE_Y and r < o * STRIDE_Y + TAPS_Y:
@@ -103,10 +107,10 @@ def depthwise_kernel(
         total = tl.zeros((BLOCK_X, BLOCK_C), like)
         for j in range(taps_y):
             line = first * STRIDE_Y - padding_y + j * dilation_y
+            end = tl.where((line >= 0) & (line < height), width, 0)
             for i in range(taps_x):
                 column = left + i * dilation_x
-                inside = ((column >= 0) & (column < width))[:, None] & has[None, :]
-                inside = inside & (line >= 0) & (line < height)
+                inside = ((column >= 0) & (column < end))[:, None] & has[None, :]
                 place = column[:, None] * wide + source[None, :]
                 pixels = read(x, result, (top + line) * width * wide, place, inside, mean, scale,
                               shift, share, PROLOGUE, LOW, HIGH, like)  # fmt: skip
@@ -118,12 +122,12 @@ def depthwise_kernel(
     bias = row_of(bias, channel, has, like)
     z_mean, z_scale = row_of(z_mean, channel, has, like), row_of(z_scale, channel, has, like)
     z_shift = row_of(z_shift, channel, has, like)
-    here = (point < points_x)[:, None] & has[None, :]
     place = (first_x + point * step_x)[:, None] * channels + channel[None, :]
     results = ()
     away_sum, sum_ = tl.zeros((BLOCK_C,), like), tl.zeros((BLOCK_C,), like)
     for o in tl.static_range(ROWS):
-        inside = here & (first + o < points_y)
+        end = tl.where(first + o < points_y, points_x, 0)
+        inside = (point < end)[:, None] & has[None, :]
         start = (image * out_height + first_y + (first + o) * step_y) * out_width * channels
         total = totals[o]
         if EPILOGUE == "activation":
@@ -150,7 +154,8 @@ def depthwise_kernel(
         number = rows * tl.minimum(points_x - part % blocks_x * BLOCK_X, BLOCK_X)
         middle = sum_ / number.to(like)
         for o in tl.static_range(ROWS):
-            inside = here & (first + o < points_y)
+            end = tl.where(first + o < points_y, points_x, 0)
+            inside = (point < end)[:, None] & has[None, :]
             away = tl.where(inside, results[o] - middle[None, :], 0.0)
             away_sum += tl.sum(away * away, 0)
         number = tl.zeros((BLOCK_C,), like) + number.to(like)
@@ -197,8 +202,9 @@ def tile_of(y: Axis, x: Axis, channels: int, item: int, registers: int = 16) -> 
 
 
 def _fitting(count: int, sizes: Sequence[int]) -> int:
-    """The first of some powers of two that leaves at most a seventh over; else the least waste."""
-    if count <= sizes[-1]:
+    """A power of two for up to ``sizes[0]``; beyond, the first size that wastes at most a seventh,
+    or the one that wastes least."""
+    if count <= sizes[0]:
         return triton.next_power_of_2(max(1, count))
     for size in sizes:
         if 7 * pieces(count, size) * size <= 8 * count:

@@ -61,9 +61,10 @@ def depthwise_weight_gradient_kernel(
     totals = ()
     for _ in tl.static_range(TAPS_Y * TAPS_X):
         totals = totals + (tl.zeros((BLOCK_X, BLOCK_C), like),)
-    for at in range(part * slab, tl.minimum(part * slab + slab, lines)):
-        image, y = (at // points_y).to(tl.int64), at % points_y
-        start = at.to(tl.int64) * points_x * channels
+    for step in range(0, tl.minimum(slab, lines - part * slab)):
+        at = part.to(tl.int64) * slab + step
+        image, y = at // points_y, at % points_y
+        start = at * points_x * channels
         for block in range(blocks_x):
             point = block * BLOCK_X + tl.arange(0, BLOCK_X)
             inside = (point < points_x)[:, None] & has[None, :]
@@ -73,11 +74,11 @@ def depthwise_weight_gradient_kernel(
             added = ()
             for j in tl.static_range(TAPS_Y):
                 line = y * STRIDE_Y - padding_y + (first_y + j) * dilation_y
+                end = tl.where((line >= 0) & (line < height), width, 0)
                 top = (image * height + line) * width * wide
                 for i in tl.static_range(TAPS_X):
                     column = point * STRIDE_X - padding_x + (first_x + i) * dilation_x
-                    near = inside & ((column >= 0) & (column < width))[:, None]
-                    near = near & (line >= 0) & (line < height)
+                    near = inside & ((column >= 0) & (column < end))[:, None]
                     there = column[:, None] * wide + source[None, :]
                     pixels = read(x, x, top, there, near, mean, scale, shift, share, PROLOGUE, LOW,
                                   HIGH, like)  # fmt: skip
