@@ -18,34 +18,26 @@ OPERATORS = torch.ops.pointwise
 HALF = pytest.mark.parametrize("half", [torch.bfloat16, torch.float16], ids=str)
 ROLES = ("input", "weight", "bias")
 
+# Every path through the kernels; the interpreter takes half a second for one of them.
 DEPTHWISE = named(
-    "depthwise, 1 channels", "depthwise, 3 channels", "depthwise, 17 channels",
-    "depthwise, 130 channels", "depthwise, 1 × 17 pixels", "depthwise, 17 × 1 pixels",
-    "depthwise, 13 × 15 pixels", "depthwise, 3 × 63 pixels", "depthwise, batch of 9",
-    "depthwise, kernel 1 × 1", "depthwise, kernel 4 × 4", "depthwise, kernel 5 × 5",
-    "depthwise, kernel 7 × 7", "depthwise, kernel 1 × 7, valid", "depthwise, kernel 3 × 1",
-    "depthwise, stride 2, 2", "depthwise, stride 3, 3", "depthwise, stride 1, 3",
-    "depthwise, stride 4, 2", "depthwise, stride 2, 1, same", "depthwise, dilation 2",
-    "depthwise, dilation 1 and 3, stride 2", "depthwise, dilation 5",
-    "depthwise, padding 5 around 3 × 3", "depthwise, uneven padding, stride 2",
-    "depthwise, kernel 7 on 3 × 2", "depthwise, kernel as large as the image",
-    "depthwise, 1 times 33 channels", "depthwise, 17 times 3 channels",
-    "depthwise, times 2, stride 2, dilation 2", "depthwise, sliced input",
-    "depthwise, cropped input", "depthwise, transposed weight", "depthwise, channels_last weight",
-    "depthwise, 7 × 7 × 96",
+    "depthwise, 1 channels", "depthwise, 17 channels", "depthwise, 130 channels",
+    "depthwise, 3 × 63 pixels", "depthwise, kernel 1 × 1", "depthwise, kernel 5 × 5",
+    "depthwise, kernel 1 × 7, valid", "depthwise, stride 1, 3", "depthwise, stride 2, 1, same",
+    "depthwise, dilation 1 and 3, stride 2", "depthwise, kernel 7 on 3 × 2",
+    "depthwise, 1 times 33 channels", "depthwise, times 2, stride 2, dilation 2",
+    "depthwise, cropped input", "depthwise, transposed weight",
 )  # fmt: skip
 DEPTHWISE += [
-    ImageCase("depthwise, 9 × 9", (7, 10), (5, 5), (9, 9), padding=4, groups=5),
-    ImageCase("depthwise, 3 × 11, stride 2, times 2", (6, 13), (3, 6), (3, 11), padding=5, stride=2,
-              groups=3, dtype=F64),
-    ImageCase("depthwise, 31 × 31, dilated", (5, 6), (3, 3), (31, 31), padding=30, dilation=2,
-              groups=3),
+    ImageCase("depthwise, 3 × 9, stride 2, times 2", (3, 5), (3, 6), (3, 9), padding=4, stride=2,
+              groups=3, batch=1, dtype=F64),
+    ImageCase("depthwise, 5 × 9, dilated", (3, 4), (3, 3), (5, 9), padding=8, dilation=2, groups=3,
+              batch=1),
 ]  # fmt: skip
 FEW = named(
-    "depthwise, 17 channels", "depthwise, kernel 5 × 5", "depthwise, stride 2, 2",
-    "depthwise, dilation 1 and 3, stride 2", "depthwise, 17 times 3 channels",
+    "depthwise, 17 channels",
+    "depthwise, 17 times 3 channels",
     "depthwise, uneven padding, stride 2",
-)  # fmt: skip
+)
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +123,7 @@ def test_activations_keep_what_is_no_number(device):
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last", "sliced", "transposed"])
 def test_every_layout(layout, device):
-    case = FEW[3]
+    case = FEW[2]
     made = [on(case.tensor(role, layout=layout), device) for role in ("input", "weight", "grad")]
     x, weight, grad = made
     inputs = [x.requires_grad_(), weight.requires_grad_()]
@@ -166,7 +158,7 @@ def test_gradcheck(case, device):
     assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
 
 
-@each([FEW[0], FEW[4]])
+@each([FEW[1]])
 def test_opcheck(case, device):
     x, weight, bias, grad = batched(case, device)
     inputs = [t.requires_grad_() for t in (x, weight, bias)]
@@ -189,7 +181,7 @@ def test_the_other_convolutions_are_pytorchs(device):
 
 @pytest.mark.parametrize(
     ("kernel", "stride", "dilation", "channels", "columns"),
-    [(3, 1, 1, 19, 17), (3, 2, 1, 40, 300), (5, 1, 2, 8, 3), (9, 2, 1, 5, 16), (1, 1, 1, 64, 33)],
+    [(3, 1, 1, 19, 17), (3, 2, 1, 40, 300), (5, 1, 2, 8, 3), (9, 2, 1, 5, 16)],
 )
 @pytest.mark.parametrize("dtype", [F32, torch.float16, torch.bfloat16], ids=str)
 def test_separable(kernel, stride, dilation, channels, columns, dtype, device):
@@ -239,18 +231,21 @@ def test_separable_of_no_images(device):
 # --- training with batch norm ---------------------------------------------------------------------
 
 TRAINED = named(
-    "3 to 16 channels", "3 groups, stride 2", "pointwise, 5 to 15 channels",
-    "pointwise, stride 2 and groups", "depthwise, 17 channels", "depthwise, kernel 4 × 4",
-    "depthwise, stride 2, 2", "depthwise, stride 4, 2", "depthwise, dilation 1 and 3, stride 2",
-    "depthwise, uneven padding, stride 2", "depthwise, 130 channels", "depthwise, 3 × 63 pixels",
+    "3 groups, stride 2", "pointwise, 5 to 15 channels", "pointwise, stride 2 and groups",
+    "depthwise, 17 channels", "depthwise, kernel 4 × 4", "depthwise, stride 2, 2",
+    "depthwise, uneven padding, stride 2", "depthwise, 130 channels",
     "depthwise, kernel 7 on 3 × 2",
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("normed", [True, False], ids=["normed", "as it is"])
 @each(TRAINED)
-def test_training_with_batch_norm(case, normed, device):
-    norm_cases.check_all(norm_cases.operands(case, normed=normed), device=device)
+def test_training_with_batch_norm(case, device):
+    norm_cases.check_all(norm_cases.operands(case), device=device)
+
+
+@each(TRAINED[1:5:2])
+def test_training_of_an_image_as_it_is(case, device):
+    norm_cases.check_all(norm_cases.operands(case, normed=False), device=device)
 
 
 @pytest.mark.parametrize("dtype", [F32, F64], ids=str)
@@ -309,8 +304,10 @@ def test_opcheck_of_training(device):
             test_utils=("test_schema", "test_faketensor"))  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", [F32, F64, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [*((name, (F32, F64)[i % 2]) for i, name in enumerate(ACTIVATIONS)), ("silu", torch.bfloat16)],
+)
 def test_norm_residual_and_activation(name, dtype, device):
     generator = torch.Generator().manual_seed(7)
     wide = torch.float32 if dtype == torch.bfloat16 else dtype
