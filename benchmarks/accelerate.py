@@ -62,9 +62,17 @@ TOLERANCE = 1e-4  # of the largest result
 
 
 def main(
-    json: Path | None = None, rounds: int = 7, quick: bool = False, only: str | None = None
+    json: Path | None = None,
+    rounds: int = 7,
+    quick: bool = False,
+    only: str | None = None,
+    device: str = "cpu",
 ) -> None:
     """Times the chosen cases and prints a table; writes it to ``json`` if given."""
+    if device != "cpu":
+        import on_device  # which reads this file
+
+        return on_device.run("accelerate", device, json, rounds, quick, only)
     missing = runtimes.missing(inference=True, quick=quick) | mobile_runtimes.missing()
     notes = [f"without {who}: {reason}" for who, reason in missing.items()]
     if reason := _why_no_timm():

@@ -26,9 +26,9 @@ from pointwise.engine.eager import is_wrapped, why_not_now
 class Accelerated(nn.Module):
     """A model as a graph of kernels and plain calls; made by ``accelerate``.
 
-    It is for inference: its results have no gradients. It stays in eval mode, and of the
-    type that it was made of, and on the device. ``parameters()`` holds one empty parameter, which tells that type and
-    the device; the folded weights, under names of their own, are in ``state_dict()``.
+    It is for inference: its results have no gradients. It stays in eval mode, and of the type that
+    it was made of, and on the device. ``parameters()`` holds one empty parameter, which tells both;
+    the folded weights, under names of their own, are in ``state_dict()``.
     """
 
     def __init__(

@@ -25,9 +25,17 @@ def bench(
             "commas. '*' is all, also those that a usual run leaves out."
         ),
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="cpu, cuda or cuda:1; image, training, accelerate and gpu_choice know GPUs.",
+            show_default="cpu; cuda for gpu_choice",
+        ),
+    ] = None,
 ) -> None:
     """Times pointwise against other tools, after checking that they all give the same results."""
     import importlib
+    import inspect
     import sys
 
     folder = benchmarks()
@@ -36,7 +44,13 @@ def bench(
         raise ValueError(f"bench: there is no {name!r}; there are {', '.join(known)}")
     # The files import one another by their plain names, as they do when run as scripts.
     sys.path.insert(0, str(folder))
-    importlib.import_module(name).main(json=json, rounds=rounds, quick=quick, only=only)
+    main = importlib.import_module(name).main
+    options = {"json": json, "rounds": rounds, "quick": quick, "only": only}
+    if "device" in inspect.signature(main).parameters:
+        options |= {} if device is None else {"device": device}
+    elif device not in (None, "cpu"):
+        raise ValueError(f"bench: {name} runs on the CPU alone, got --device {device}")
+    main(**options)
 
 
 def benchmarks() -> Path:

@@ -186,7 +186,7 @@ class Epilogue(NamedTuple):
     norm: Prologue = PLAIN
 
 
-def tile_of(y: Axis, x: Axis, channels: int, item: int, registers: int = 16) -> Tile:
+def tile_of(y: Axis, x: Axis, channels: int, item: int, registers: int = 8) -> Tile:
     """A tile for a window on images of numbers of so many bytes, with so many numbers a thread.
 
     ``BLOCK_C`` channels are a line of the cache, fewer where that leaves less over; rows share

@@ -104,7 +104,7 @@ def depthwise_weight_gradient(
     """
     y, x_ = window.y, window.x
     channels = grad.shape[1]
-    tile = tile or tile_of(y, x_, channels, grad.element_size(), registers=8)
+    tile = tile or tile_of(y, x_, channels, grad.element_size())
     if window.taps <= _IN_REGISTERS:
         taps_y, taps_x = y.taps, x_.taps
     else:
