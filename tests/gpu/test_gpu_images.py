@@ -100,7 +100,7 @@ def test_numbers_of_16_bits_are_summed_in_32(case, half, device):
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations_and_residuals_are_pytorchs(name, device):
-    case = FEW[0]
+    case = ImageCase("activations", (3, 5), (3, 3), (1, 1), padding=0, groups=3, batch=1)
     x, weight, bias, _ = batched(case, device, F64)
     residual = on(case.tensor("residual", F64), device)
     before = norm_cases.convolved(x, weight, case) + bias.view(-1, 1, 1)
@@ -184,9 +184,10 @@ def test_the_other_convolutions_are_pytorchs(device):
     [(3, 1, 1, 19, 17), (3, 2, 1, 40, 300), (5, 1, 2, 8, 3), (9, 2, 1, 5, 16)],
 )
 @pytest.mark.parametrize("dtype", [F32, torch.float16, torch.bfloat16], ids=str)
-def test_separable(kernel, stride, dilation, channels, columns, dtype, device):
-    if device == "cuda":
-        torch.backends.cudnn.allow_tf32 = False
+def test_separable(kernel, stride, dilation, channels, columns, dtype, device, monkeypatch):
+    from pointwise.engine.gpu.loops import separable
+
+    monkeypatch.setattr(separable, "in_tf32", lambda: False)
     generator = torch.Generator().manual_seed(kernel * channels)
 
     def numbers(*shape, scale=1.0):

@@ -13,7 +13,7 @@ from torch import nn
 import pointwise
 from pointwise.acceleration import on_gpu
 from pointwise.convolution.problem import describe
-from pointwise.engine import choose_gpu, library
+from pointwise.engine import choose_gpu, gpu, library
 from pointwise.layers import DepthwiseSeparableConv2d, freeze, inference_gpu
 from pointwise.layers.unit import Unit
 
@@ -104,6 +104,18 @@ def test_models_of_16_bits_stay_of_them(device):
         found = inference_gpu.run(x.to(BF16), made.to(BF16).units())
     assert found.dtype == BF16
     torch.testing.assert_close(found.float(), exact, rtol=0.05, atol=0.05)
+
+
+@torch.no_grad()
+def test_under_autocast_results_have_its_type_and_weights_are_cast(device):
+    made, x = block(device).eval(), pictures(device)
+    exact = one_by_one(made, x)
+    with choose_gpu.forced(True), torch.autocast(device, dtype=BF16):
+        for given in (x, x.to(BF16)):  # what a layer before would hand on
+            found = inference_gpu.run(given, made.units())
+            assert found.dtype == BF16
+            torch.testing.assert_close(found.float(), exact, rtol=0.05, atol=0.05)
+        assert inference_gpu.run(x, made.units(), residual=exact) is None  # it would be float32
 
 
 @torch.no_grad()
@@ -200,8 +212,22 @@ def test_without_a_measurement_a_rule_chooses(own_cache, monkeypatch):
     assert not runs(depthwise(kernel=7, dtype=F64), forward, CPU)
     assert runs(depthwise(), choose_gpu.SEPARABLE, CPU, columns=128)
     assert not runs(depthwise(), choose_gpu.SEPARABLE, CPU, columns=1024)
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    assert runs(depthwise(dtype=F32), choose_gpu.SEPARABLE, CPU, columns=128)
+    monkeypatch.setattr(choose_gpu, "in_tf32", lambda: False)
     assert not runs(depthwise(dtype=F32), choose_gpu.SEPARABLE, CPU, columns=128)
+
+
+def test_both_of_pytorchs_switches_for_tf32_are_read():
+    conv = torch.backends.cudnn.conv
+    before = conv.fp32_precision
+    try:
+        for precision, expected in (("ieee", False), ("tf32", True)):
+            conv.fp32_precision = precision
+            assert gpu.in_tf32() is expected
+    finally:
+        conv.fp32_precision = before
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        assert not gpu.in_tf32()
 
 
 def test_a_measurement_decides_for_every_batch(own_cache):

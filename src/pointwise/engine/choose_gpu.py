@@ -15,7 +15,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ import torch
 
 from pointwise.atomic import replacing
 from pointwise.convolution.problem import Convolution
+from pointwise.engine.gpu import in_tf32
 
 FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT = "forward", "input gradient", "weight gradient"
 SEPARABLE = "separable"
@@ -41,6 +42,7 @@ Times = Mapping[str, tuple[float, float]]
 """By ``key_of``: milliseconds of our kernel, and of PyTorch's."""
 
 
+@lru_cache(maxsize=4096)
 def why_not(convolution: Convolution, task: str = FORWARD) -> str | None:
     """Why no kernel of ours computes that of a convolution; None where one does.
 
@@ -72,7 +74,8 @@ def _why_too_large(convolution: Convolution) -> str | None:
                     axis.taps * axis.dilation)  # fmt: skip
         row = max(axis.size, axis.points) + axis.taps * axis.dilation + abs(axis.padding)
         reach = max(reach, row * convolution.out_channels)
-    if max(reach, 2 * convolution.window.points) > _LARGEST:
+    points = convolution.window.points * max(2, convolution.out_channels // 16)
+    if max(reach, points) > _LARGEST:
         return "its pixels are more than kernels on GPUs count"
     return None
 
@@ -107,7 +110,7 @@ def _is_likely(convolution: Convolution, task: str, follows: bool, columns: int)
     if convolution.dtype == torch.float64:
         return False
     if task == SEPARABLE:
-        fast = convolution.dtype in _HALF or torch.backends.cudnn.allow_tf32
+        fast = convolution.dtype in _HALF or in_tf32()
         return fast and columns <= _SEPARABLE_COLUMNS
     if task == FORWARD and convolution.window.taps <= 9:
         return follows

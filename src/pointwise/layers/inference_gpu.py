@@ -74,9 +74,10 @@ def _fit(input: Tensor, dtype: torch.dtype, units: Sequence[Unit], residual: Ten
     if input.dim() != 4:
         return False
     images, channels, *sizes = input.shape
+    cast = torch.is_autocast_enabled(input.device.type)
     for conv, *_ in units:
         of_weight = conv.weight.dtype
-        if of_weight == torch.float64 or (dtype == input.dtype and of_weight != dtype):
+        if of_weight == torch.float64 or not (cast or of_weight == input.dtype):
             return False
         if channels != conv.in_channels or conv.weight.device != input.device:
             return False

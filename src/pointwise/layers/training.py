@@ -31,14 +31,16 @@ def can_run(input: Tensor, units: Sequence[Unit], residual: Tensor | None) -> bo
     given = (input,) if residual is None else (input, residual)
     dtype = input.dtype
     if input.is_cuda:
-        if why_not_on_gpu(*given) or not any(map(_is_depthwise, units)):
-            return False  # without a depthwise convolution, cuDNN's own norms are as fast
+        if why_not_on_gpu(*given):
+            return False
         dtype = torch.promote_types(dtype, torch.float32) if _is_autocast(input) else dtype
     elif why_not_eager(*given) is not None:
         return False
     return (
         dtype in (torch.float32, torch.float64)
         and all(_is_trained(unit, dtype) for unit in units)
+        # Without a depthwise convolution, cuDNN's own norms are as fast.
+        and (not input.is_cuda or any(map(_is_depthwise, units)))
         and _fit(input, units, residual)
     )
 

@@ -186,8 +186,9 @@ class Epilogue(NamedTuple):
     norm: Prologue = PLAIN
 
 
-def tile_of(y: Axis, x: Axis, channels: int, item: int, registers: int = 8) -> Tile:
-    """A tile for a window on images of numbers of so many bytes, with so many numbers a thread.
+def tile_of(y: Axis, x: Axis, channels: int, item: int, registers: int) -> Tile:
+    """A tile for a window on images of numbers of so many bytes; a thread has ``registers`` of each
+    row, eight of which fit into the registers where a kernel is small and nothing else is in them.
 
     ``BLOCK_C`` channels are a line of the cache, fewer where that leaves less over; rows share
     what they read where a kernel is several taps high.
@@ -224,7 +225,8 @@ def _run(
     """Some points of ``out``, all images and channels_last; the epilogue's sums, for each part."""
     y, x_ = phases
     channels = out.shape[1]
-    tile = tile or tile_of(y.axis, x_.axis, channels, x.element_size())
+    bare = prologue.kind == "none" and epilogue.kind == "activation" and y.axis.taps <= 3
+    tile = tile or tile_of(y.axis, x_.axis, channels, x.element_size(), 8 if bare else 4)
     bands, blocks_x = pieces(y.axis.points, tile.rows), pieces(x_.axis.points, tile.block_x)
     blocks_c, parts = pieces(channels, tile.block_c), images * bands * blocks_x
     sums = None

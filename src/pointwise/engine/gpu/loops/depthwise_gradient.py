@@ -104,8 +104,9 @@ def depthwise_weight_gradient(
     """
     y, x_ = window.y, window.x
     channels = grad.shape[1]
-    tile = tile or tile_of(y, x_, channels, grad.element_size())
-    if window.taps <= _IN_REGISTERS:
+    in_one = window.taps <= _IN_REGISTERS
+    tile = tile or tile_of(y, x_, channels, grad.element_size(), 4 if in_one else 8)
+    if in_one:
         taps_y, taps_x = y.taps, x_.taps
     else:
         taps_y, taps_x = 1, x_.taps if x_.taps <= UNROLLED else 1

@@ -8,12 +8,12 @@ halves stays in registers. Where there are more results, the stencil is computed
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from pointwise.convolution.window import Window
+from pointwise.engine.gpu import in_tf32
 from pointwise.engine.gpu.activation import activate
 from pointwise.engine.gpu.launch import launch, pieces
 from pointwise.engine.gpu.loops.depthwise import UNROLLED, empty_image
@@ -114,12 +114,7 @@ def separable(
         STRIDE_Y=y.stride, STRIDE_X=x_.stride, TAPS_Y=y.taps if unrolled else 0,
         TAPS_X=x_.taps if unrolled else 0, IS_UNROLLED=unrolled, BLOCK_P=block_p,
         BLOCK_K=max(16, min(32, triton.next_power_of_2(channels))), BLOCK_N=block_n,
-        BETWEEN=between, ACTIVATION=activation, PRECISION=precision(),
+        BETWEEN=between, ACTIVATION=activation, PRECISION="tf32" if in_tf32() else "ieee",
         num_warps=8 if block_n >= 128 else 4,
     )  # fmt: skip
     return out
-
-
-def precision() -> str:
-    """How float32 is multiplied: in TF32 where PyTorch's own convolutions may."""
-    return "tf32" if torch.backends.cudnn.allow_tf32 else "ieee"
