@@ -94,7 +94,7 @@ def main(
     for task in some:
         ours, theirs = found[task.key]  # type: ignore[attr-defined]
         who = "pointwise" if ours < theirs else "PyTorch"
-        console.print(f"{task.name:50} {ours:8.3f} {theirs:8.3f} ms  {who}", soft_wrap=True)
+        console.print(f"{task.name:43} {ours:8.3f} {theirs:8.3f} ms  {who}")
     won = sum(ours < theirs for ours, theirs in found.values())
     console.print(f"ours in {won} of {len(found)}, on {gpu.name_of(there)}")
     if quick:

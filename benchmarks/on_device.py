@@ -89,12 +89,12 @@ def _measured(
     times: Sequence[Times] = gpu.in_turns(list(job.runs.values()), rounds, burst=3, hurried=False)
     gflops, gbs = speed[case.name.rsplit("_", 1)[1]]
     limit = max(job.flops / (1e6 * gflops), job.bytes / (1e6 * gbs))
+    console.print(case.name)
     records = []
     for who, each in zip(job.runs, times, strict=True):
         console.print(
-            f"{case.name:44} {who:20} {each.median:9.3f} ms  {100 * limit / each.median:5.1f} % of "
-            f"the limit  {peaks[who]:8,.0f} MB",
-            soft_wrap=True,
+            f"  {who:20} {each.median:9.3f} ms  {100 * limit / each.median:5.1f} % of the limit"
+            f"  {peaks[who]:8,.0f} MB"
         )
         records.append({"case": case.name, "who": who, **each.record(), "limit_ms": limit,
                         "peak_mb": peaks[who]})  # fmt: skip

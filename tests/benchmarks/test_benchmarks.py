@@ -446,8 +446,17 @@ def test_benchmarks_are_found_inside_an_installed_package(tmp_path, monkeypatch)
     assert command.names(command.benchmarks()) == ["toy"]
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["gpu_choice", "image", "training", "accelerate"])
+def test_benchmarks_run_on_gpus(name, tmp_path, capsys):
+    path = tmp_path / "speed.json"
+    command.bench(name, json=path, rounds=2, quick=True, device="cuda")
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+    assert json.loads(path.read_text())["device"]
+
+
 @pytest.mark.rare
-@pytest.mark.parametrize("name", command.names(command.benchmarks()))
+@pytest.mark.parametrize("name", sorted({*command.names(command.benchmarks())} - {"gpu_choice"}))
 def test_every_benchmark_runs(name, tmp_path, capsys):
     path = tmp_path / "speed.json"
     command.bench(name, json=path, rounds=2, quick=True)
