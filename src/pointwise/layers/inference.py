@@ -63,7 +63,8 @@ def _run_on_gpu(input: Tensor, units: Sequence[Unit], residual: Tensor | None) -
         return None
     if torch.is_grad_enabled() and any(x.requires_grad for x in given):
         return None
-    frozen = all(unit.conv in _frozen and not unit.conv.training for unit in units)
+    parts = [part for unit in units for part in (unit.conv, unit.norm) if part is not None]
+    frozen = all(part in _frozen and not part.training for part in parts)
     return inference_gpu.run(input, units, residual, frozen)
 
 

@@ -46,7 +46,7 @@ _COUNTS = [
 ]  # fmt: skip
 
 
-@triton.jit(do_not_specialize=_COUNTS)  # of a size of its own, nobody waits for a kernel
+@triton.jit(do_not_specialize=_COUNTS)  # a new size of image compiles nothing
 def depthwise_kernel(
     x, result, mean, scale, shift, weight, bias, out, z, z_mean, z_scale, z_shift, sums, channels,
     height, width, points_y, points_x, out_height, out_width, first_y, first_x, step_y, step_x,
