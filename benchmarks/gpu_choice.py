@@ -81,7 +81,7 @@ def main(
     device: str = "cuda",
 ) -> None:
     """Times everything on both sides, keeps the times, and says who runs what."""
-    there = gpu.device_of("bench", device)
+    there = gpu.chosen("bench", device)
     console = Console(highlight=False)
     some = chosen([*tasks()][:: 40 if quick else 1], only)  # type: ignore[arg-type]
     found: dict[str, tuple[float, float]] = {}

@@ -58,8 +58,7 @@ def run(
     benchmark: str, device: str, json: Path | None, rounds: int, quick: bool, only: str | None
 ) -> None:
     """Measures the chosen cases of one of the three benchmarks, and prints a line for each."""
-    there = gpu.device_of("bench", device)
-    torch.cuda.set_device(there)
+    there = gpu.chosen("bench", device)
     torch.backends.cudnn.benchmark = True
     console = Console(highlight=False)
     cases = planned.chosen(plan(benchmark, there, quick), only)

@@ -19,15 +19,18 @@ NOWHERE = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA 
 
 def test_devices_by_their_names(monkeypatch):
     with pytest.raises(ValueError, match=r"bench: --device is cpu, cuda or cuda:1, got 'gpu'"):
-        gpu.device_of("bench", "gpu")
+        gpu.chosen("bench", "gpu")
     with pytest.raises(ValueError, match=r"bench: --device is cpu, cuda or cuda:1, got 'meta'"):
-        gpu.device_of("bench", "meta")
+        gpu.chosen("bench", "meta")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
-    assert gpu.device_of("bench", "cuda") == torch.device("cuda", 1)
-    assert gpu.device_of("bench", "cuda:0") == torch.device("cuda", 0)
+    current = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    assert gpu.chosen("bench", "cuda") == torch.device("cuda", 1)
+    assert gpu.chosen("bench", "cuda:0") == torch.device("cuda", 0)
+    assert current == [1, 0]
     with pytest.raises(ValueError, match=r"--device cuda:2, and there are 2, from cuda:0 on"):
-        gpu.device_of("bench", "cuda:2")
+        gpu.chosen("bench", "cuda:2")
 
 
 @NOWHERE

@@ -75,7 +75,7 @@ def compare(
 
     from pointwise.timing import gpu
 
-    there = None if device == "cpu" else gpu.device_of("compare", device)
+    there = None if device == "cpu" else gpu.chosen("compare", device)
 
     from pointwise.comparison import compare as compared
     from pointwise.comparison.tables import LEGEND

@@ -120,7 +120,7 @@ def _profile_on_gpu(
 ) -> None:
     from pointwise.timing import gpu
 
-    device = gpu.device_of("profile", name)
+    device = gpu.chosen("profile", name)
 
     from torch.utils import _pytree as pytree
 

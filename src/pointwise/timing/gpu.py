@@ -16,8 +16,11 @@ BURST = 10  # runs of one turn
 _WAIT = 2_000_000  # cycles of the GPU, about a millisecond
 
 
-def device_of(caller: str, name: str) -> torch.device:
-    """A CUDA device by its name, ``cuda`` or ``cuda:1``; ValueError where there is none."""
+def chosen(caller: str, name: str) -> torch.device:
+    """A CUDA device by its name, ``cuda`` or ``cuda:1``, which becomes the current one.
+
+    Raises ValueError where there is none.
+    """
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -32,9 +35,9 @@ def device_of(caller: str, name: str) -> torch.device:
         )
     if device.index is not None and device.index >= count:
         raise ValueError(f"{caller}: --device {name}, and there are {count}, from cuda:0 on")
-    return torch.device(
-        "cuda", torch.cuda.current_device() if device.index is None else device.index
-    )
+    index = torch.cuda.current_device() if device.index is None else device.index
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
 
 
 def name_of(device: torch.device) -> str:
