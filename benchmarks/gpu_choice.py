@@ -83,16 +83,16 @@ def main(
     """Times everything on both sides, keeps the times, and says who runs what."""
     there = gpu.chosen("bench", device)
     console = Console(highlight=False)
-    some = chosen([*tasks()][:: 40 if quick else 1], only)  # type: ignore[arg-type]
+    some = chosen([*tasks()][:: 40 if quick else 1], only)
     found: dict[str, tuple[float, float]] = {}
     with bar("measuring") as advance:
         for number, task in enumerate(some, start=1):
-            sides = calls(task, there, 2 if quick else BATCH)  # type: ignore[arg-type]
-            ours, theirs = gpu.in_turns(sides, 2 if quick else rounds)
-            found[task.key] = ours.median, theirs.median  # type: ignore[attr-defined]
+            sides = calls(task, there, 2 if quick else BATCH)
+            one, other = gpu.in_turns(sides, 2 if quick else rounds)
+            found[task.key] = one.median, other.median
             advance(number, len(some))
     for task in some:
-        ours, theirs = found[task.key]  # type: ignore[attr-defined]
+        ours, theirs = found[task.key]
         who = "pointwise" if ours < theirs else "PyTorch"
         console.print(f"{task.name:43} {ours:8.3f} {theirs:8.3f} ms  {who}")
     won = sum(ours < theirs for ours, theirs in found.values())

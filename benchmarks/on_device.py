@@ -180,9 +180,10 @@ def _job(trained: bool, device: torch.device, make: Callable[[], Pair], dtype: t
     kind = torch.float32 if trained else dtype
     images = pair.input.to(device, dtype)
     ours, last = (module.to(device, kind) for module in (pair.ours, pair.channels_last))
-    calls = {OURS: ours, CHANNELS_LAST: last, runtimes.COMPILE: torch.compile(last)}
-    step = partial(_trained, dtype) if trained else _inferred
-    runs = {who: partial(step, call, images) for who, call in calls.items()}
+    calls: dict[str, Any] = {OURS: ours, CHANNELS_LAST: last,
+                             runtimes.COMPILE: torch.compile(last)}  # fmt: skip
+    step: Callable = partial(_trained, dtype) if trained else _inferred
+    runs: dict[str, Callable] = {who: partial(step, call, images) for who, call in calls.items()}
     numbers = images.numel() + sum(p.numel() for p in last.parameters())
     work = image_work.network_forward(shapes, batch, 0) if shapes else None
     flops = 0.0 if work is None else work.flops * (3 if trained else 1)
@@ -214,9 +215,11 @@ def _accelerated(
     images = torch.randn(batch, 3, size, size, device=device, dtype=dtype)
     images = images.contiguous(memory_format=torch.channels_last)
     last = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    calls = {OURS: accelerate(model, images), CHANNELS_LAST: last,
-             runtimes.COMPILE: torch.compile(last)}  # fmt: skip
-    runs = {who: partial(_inferred, call, images) for who, call in calls.items()}
+    calls: dict[str, Any] = {OURS: accelerate(model, images), CHANNELS_LAST: last,
+                             runtimes.COMPILE: torch.compile(last)}  # fmt: skip
+    runs: dict[str, Callable] = {
+        who: partial(_inferred, call, images) for who, call in calls.items()
+    }
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.no_grad(), FlopCounterMode(display=False) as counter:

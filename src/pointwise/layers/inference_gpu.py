@@ -103,7 +103,8 @@ def _in_one(unit: Unit, then: Unit, x: Tensor) -> bool:
     pointwise = second.kernel_size == (1, 1) and second.stride == (1, 1) and second.groups == 1
     if not pointwise or set(_geometry(second, x)[1]) != {0} or conv.out_channels != x.shape[1]:
         return False
-    first = describe(x.shape, conv.weight.shape, *_geometry(conv, x), x.dtype)
+    stride, edges, dilation, groups = _geometry(conv, x)
+    first = describe(x.shape, conv.weight.shape, stride, edges, dilation, groups, x.dtype)
     task = choose_gpu.SEPARABLE
     return choose_gpu.runs(first, task, x.device, columns=second.out_channels)
 

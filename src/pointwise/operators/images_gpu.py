@@ -12,9 +12,13 @@ from pointwise.convolution.problem import describe
 from pointwise.engine import choose_gpu
 
 
-def as_read(tensor: Tensor | None) -> Tensor | None:
+def as_read(tensor: Tensor) -> Tensor:
     """As kernels read an image: channels_last."""
-    return None if tensor is None else tensor.contiguous(memory_format=torch.channels_last)
+    return tensor.contiguous(memory_format=torch.channels_last)
+
+
+def residual_as_read(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else as_read(tensor)
 
 
 def conv2d(input, weight, bias, residual, stride, padding, dilation, groups, activation):
@@ -25,7 +29,7 @@ def conv2d(input, weight, bias, residual, stride, padding, dilation, groups, act
         return None
     from pointwise.engine.gpu.loops.depthwise import Epilogue, depthwise
 
-    epilogue = Epilogue(bias=_row(bias), activation=activation, z=as_read(residual))
+    epilogue = Epilogue(bias=_row(bias), activation=activation, z=residual_as_read(residual))
     out, _ = depthwise(as_read(input), weight.contiguous(), convolution.window, epilogue)
     return out
 
@@ -40,7 +44,7 @@ def separable_conv2d(input, depthwise, pointwise, depthwise_bias, bias, residual
     from pointwise.engine.gpu.loops.separable import separable
 
     return separable(as_read(input), depthwise.contiguous(), pointwise.contiguous(),
-                     convolution.window, _row(depthwise_bias), _row(bias), as_read(residual),
+                     convolution.window, _row(depthwise_bias), _row(bias), residual_as_read(residual),
                      between, activation)  # fmt: skip
 
 

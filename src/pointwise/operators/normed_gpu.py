@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pointwise.convolution.problem import describe
 from pointwise.engine import choose_gpu
-from pointwise.operators.images_gpu import as_read
+from pointwise.operators.images_gpu import as_read, residual_as_read
 
 
 def norm_conv2d(z, mean, scale, shift, low, high, weight, stride, padding, dilation, groups):
@@ -49,7 +49,7 @@ def norm_act(z, mean, scale, shift, residual, activation):
     from pointwise.engine.gpu.loops.norm_act import forward
 
     before = Prologue("norm", *(row.contiguous() for row in (mean, scale, shift)))
-    return forward(as_read(z), before, as_read(residual), activation)
+    return forward(as_read(z), before, residual_as_read(residual), activation)
 
 
 def norm_act_backward(grad, z, mean, scale, shift, residual, activation):
@@ -57,7 +57,8 @@ def norm_act_backward(grad, z, mean, scale, shift, residual, activation):
     from pointwise.engine.gpu.loops.norm_act import backward
 
     before = Prologue("norm", *(row.contiguous() for row in (mean, scale, shift)))
-    *found, d_residual = backward(as_read(grad), as_read(z), before, as_read(residual), activation)
+    *found, d_residual = backward(as_read(grad), as_read(z), before, residual_as_read(residual),
+                                  activation)  # fmt: skip
     return *found, z.new_empty(0) if d_residual is None else d_residual
 
 

@@ -24,7 +24,7 @@ class Prologue(NamedTuple):
     """How an image is read; ``mean``, ``scale`` and ``shift`` are ``[C]``.
 
     Of a correction, ``scale`` is the variance's gradient and ``shift`` the mean's, of so many
-    numbers of each channel (``count``); ``result`` is like the gradient.
+    numbers of each channel (``numbers``); ``result`` is like the gradient.
     """
 
     kind: str = "none"  # or "norm", "correction"
@@ -34,7 +34,7 @@ class Prologue(NamedTuple):
     low: float = -_INFINITY
     high: float = _INFINITY
     result: Tensor | None = None
-    count: int = 1
+    numbers: int = 1
 
 
 PLAIN = Prologue()
@@ -47,8 +47,8 @@ def norm(mean: Tensor | None, scale, shift, low: float, high: float) -> Prologue
 
 def correction(result: Tensor, mean: Tensor, d_mean: Tensor, d_variance: Tensor) -> Prologue:
     """Of the gradient of an image ``result`` whose ``mean`` and variance have gradients too."""
-    count = result.numel() // result.shape[1]
-    return Prologue("correction", mean, d_variance, d_mean, result=result, count=count)
+    numbers = result.numel() // result.shape[1]
+    return Prologue("correction", mean, d_variance, d_mean, result=result, numbers=numbers)
 
 
 def is_double(x: Tensor) -> bool:

@@ -12,6 +12,9 @@ norm needs, those of each program by themselves: they are added afterwards, in t
 they lie, so that results are the same bits in every run.
 """
 
+# mypy: disable-error-code="assignment"
+# Tuples that grow as Triton unrolls a loop change their type.
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -242,7 +245,7 @@ def _run(
         y.axis.points, x_.axis.points, out.shape[2], out.shape[3], y.first, x_.first, y.stride,
         x_.stride, y.axis.padding, x_.axis.padding, y.axis.dilation, x_.axis.dilation, y.axis.taps,
         x_.axis.taps, y.tap, x_.tap, y.tap_stride, x_.tap_stride, weight.shape[3],
-        weight.shape[2] * weight.shape[3], prologue.count, bands, blocks_x, blocks_c,
+        weight.shape[2] * weight.shape[3], prologue.numbers, bands, blocks_x, blocks_c,
         MULTIPLIER=channels // x.shape[1], STRIDE_Y=y.axis.stride, STRIDE_X=x_.axis.stride,
         TAPS_Y=y.axis.taps if unrolled else 0, TAPS_X=x_.axis.taps if unrolled else 0,
         IS_UNROLLED=unrolled, ROWS=tile.rows if unrolled else 1, BLOCK_X=tile.block_x,

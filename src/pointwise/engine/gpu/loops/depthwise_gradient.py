@@ -6,6 +6,9 @@ larger ones. What the slabs have summed, in float32 (float64 of float64), is add
 the same bits in every run.
 """
 
+# mypy: disable-error-code="assignment"
+# Tuples that grow as Triton unrolls a loop change their type.
+
 from __future__ import annotations
 
 import triton
@@ -120,7 +123,7 @@ def depthwise_weight_gradient(
         grad, correction.result, correction.mean, correction.scale, correction.shift, x,
         prologue.mean, prologue.scale, prologue.shift, sums, channels, y.size, x_.size, y.points,
         x_.points, y.padding, x_.padding, y.dilation, x_.dilation, x_.taps, window.taps,
-        correction.count, lines, slab, groups, pieces(x_.points, tile.block_x), blocks_c,
+        correction.numbers, lines, slab, groups, pieces(x_.points, tile.block_x), blocks_c,
         MULTIPLIER=channels // x.shape[1], STRIDE_Y=y.stride, STRIDE_X=x_.stride, TAPS_Y=taps_y,
         TAPS_X=taps_x, BLOCK_X=tile.block_x, BLOCK_C=tile.block_c, GRAD=correction.kind,
         PROLOGUE=prologue.kind, LOW=prologue.low, HIGH=prologue.high, IS_DOUBLE=is_double(grad),

@@ -111,7 +111,7 @@ def corrected(grad: Tensor, correction: Prologue) -> Tensor:
     """A gradient with its correction, written."""
     out, grid, (size, *sizes), constants = _over(grad)
     launch(corrected_kernel, grid, grad, grad, correction.result, correction.mean, correction.scale,
-           correction.shift, out, size, correction.count, *sizes, **constants)  # fmt: skip
+           correction.shift, out, size, correction.numbers, *sizes, **constants)  # fmt: skip
     return out
 
 
