@@ -298,7 +298,7 @@ def test_gradcheck_of_training(case, device):
 
 
 def test_opcheck_of_training(device):
-    o = norm_cases.operands(named("depthwise, stride 2, 2")[0])
+    o = norm_cases.operands(named("depthwise, 2 × 2 pixels")[0])
     given = [t.to(device) if isinstance(t, Tensor) else t for t in o.given]
     opcheck(OPERATORS.norm_conv2d.default, tuple(given),
             test_utils=("test_schema", "test_faketensor"))  # fmt: skip

@@ -43,9 +43,10 @@ def separable_conv2d(input, depthwise, pointwise, depthwise_bias, bias, residual
         return None
     from pointwise.engine.gpu.loops.separable import separable
 
-    return separable(as_read(input), depthwise.contiguous(), pointwise.contiguous(),
-                     convolution.window, _row(depthwise_bias), _row(bias), residual_as_read(residual),
-                     between, activation)  # fmt: skip
+    weights = depthwise.contiguous(), pointwise.contiguous()
+    biases = _row(depthwise_bias), _row(bias)
+    return separable(as_read(input), *weights, convolution.window, *biases,
+                     residual_as_read(residual), between, activation)  # fmt: skip
 
 
 def conv2d_grad_input(grad, weight, size, stride, padding, dilation, groups):
