@@ -299,8 +299,10 @@ def test_kernels_compile_for_gpus():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("capability", ["80", "90"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
+@pytest.mark.parametrize(
+    ("dtype", "capability"),
+    [("float32", "80"), ("bfloat16", "90"), ("float16", "80"), ("float64", "90")],
+)
 def test_every_kernel_compiles_for_every_type(dtype, capability):
     lines = _compile("", dtype, capability)
     kernels = {line.split(f" sm_{capability} ")[1].split(":")[0] for line in lines}

@@ -67,6 +67,11 @@ def why_not_plain(x: Tensor) -> str | None:
         return None
     if is_wrapped(x):
         return "one of torch.func's transforms is at work"
+    if x.is_cuda:
+        return (
+            f"an input on {x.device}, where the CPU's kernels do not run; there, take "
+            "torch.compile's own backend, or pointwise.accelerate, which folds norms"
+        )
     if x.device.type != "cpu" or x.layout != torch.strided:
         return f"an input on {x.device} with layout {x.layout}"
     if x.is_conj() or x.is_neg():
