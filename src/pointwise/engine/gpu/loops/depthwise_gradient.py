@@ -129,4 +129,4 @@ def depthwise_weight_gradient(
         PROLOGUE=prologue.kind, LOW=prologue.low, HIGH=prologue.high, IS_DOUBLE=is_double(grad),
         num_warps=tile.warps,
     )  # fmt: skip
-    return sums.sum(0).t().reshape(channels, 1, y.taps, x_.taps)
+    return sums.sum(0).t().contiguous().view(channels, 1, y.taps, x_.taps)
