@@ -81,6 +81,7 @@ def main(
     only: str | None = None,
     models: str | None = None,
     resume: bool = False,
+    device: str = "cpu",
 ) -> None:
     """Times the chosen cases and prints a table; writes it to ``json`` if given.
 
@@ -89,9 +90,15 @@ def main(
     if models is not None:
         if only is not None:
             raise ValueError("bench: --models names what --only would; give one of them")
+        if device != "cpu":
+            raise ValueError(f"bench: --models are timed on the CPU alone, got --device {device}")
         return importlib.import_module("field").run(models, json, rounds, quick, resume)
     if resume:
         raise ValueError("bench: accelerate --resume goes on with --models; give these too")
+    if device != "cpu":
+        import on_device  # which reads this file
+
+        return on_device.run("accelerate", device, json, rounds, quick, only)
     missing = runtimes.missing(inference=True, quick=quick) | mobile_runtimes.missing()
     notes = [f"without {who}: {reason}" for who, reason in missing.items()]
     if reason := _why_no_timm():

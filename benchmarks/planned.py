@@ -6,6 +6,7 @@ import fnmatch
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import machine
 from frame import Case, Row, measure, progress, show, with_limits, write
@@ -20,11 +21,24 @@ class Planned:
     """A case to be. Without ``usual`` it takes part only where it is asked for by name."""
 
     name: str
-    make: Callable[[], Case]
+    make: Callable[[], Any]
     usual: bool = True
 
 
-def chosen(planned: Sequence[Planned], only: str | None) -> list[Planned]:
+class Named(Protocol):
+    """What can be chosen by its name."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def usual(self) -> bool: ...
+
+
+_Named = TypeVar("_Named", bound=Named)
+
+
+def chosen(planned: Sequence[_Named], only: str | None) -> list[_Named]:
     """The usual ones, or all whose names match ``only``: patterns or parts of names, by commas."""
     if only is None:
         return [plan for plan in planned if plan.usual]

@@ -55,9 +55,17 @@ NETWORK_KINKS, BLOCK_KINKS = 0.15, 0.02
 
 
 def main(
-    json: Path | None = None, rounds: int = 7, quick: bool = False, only: str | None = None
+    json: Path | None = None,
+    rounds: int = 7,
+    quick: bool = False,
+    only: str | None = None,
+    device: str = "cpu",
 ) -> None:
     """Times the chosen cases and prints a table; writes it to ``json`` if given."""
+    if device != "cpu":
+        import on_device  # which reads this file
+
+        return on_device.run("training", device, json, rounds, quick, only)
     missing = runtimes.missing(inference=False, quick=quick)
     notes = [f"without {who}: {reason}" for who, reason in missing.items()]
     planned.run(plan(frozenset(missing), quick), json, rounds, quick, only, notes)

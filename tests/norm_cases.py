@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from image_cases import CASES, ImageCase, in_turn, named
+from image_cases import CASES, F64, ImageCase, in_turn, named
+from image_oracle import assert_close
 from torch import Tensor
 
 OPERATORS = torch.ops.pointwise
@@ -60,11 +62,18 @@ class Operands:
 
     def of_type(self, dtype) -> Operands:
         """The same numbers in tensors of their own."""
+        return self._each(lambda old: old.detach().to(dtype, copy=True))
+
+    def on(self, device: str) -> Operands:
+        """The same tensors on a device; themselves on the CPU."""
+        return self if device == "cpu" else self._each(lambda old: old.detach().to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Operands:
         names = ("z", "mean", "scale", "shift", "weight", "grad", "d_mean", "d_variance")
         made = {}
         for name in names:
             old = getattr(self, name)
-            made[name] = None if old is None else old.detach().to(dtype, copy=True)
+            made[name] = None if old is None else change(old)
         return Operands(**made, case=self.case, bounds=self.bounds)
 
 
@@ -138,3 +147,46 @@ def gradient_sizes(o: Operands) -> list[Tensor]:
     d_shift = d_x.sum((0, 2, 3))
     d_z = d_x * o.scale.abs().view(-1, 1, 1)
     return [d_z, d_shift * o.scale.abs(), (d_x * away).sum((0, 2, 3)), d_shift, d_weight]
+
+
+def check_result(o: Operands, found) -> None:
+    """(out, mean, variance) are what they should be, the statistics of ``out`` itself."""
+    out, mean, variance = (t.detach() for t in found)
+    double, eps = o.of_type(F64), torch.finfo(o.z.dtype).eps
+    size = convolved(before(double, size=True), double.weight.abs(), o.case)
+    exact = convolved(before(double), double.weight, o.case)
+    assert out.dtype == mean.dtype == variance.dtype == o.z.dtype
+    assert_close(out.numpy(), exact.numpy(), size.numpy(), o.case.terms + 16)
+    values = out.double()
+    middle = values.mean((0, 2, 3))
+    far = (values - middle.view(-1, 1, 1)).abs().amax((0, 2, 3))
+    terms = (out.numel() // len(middle)) ** 0.5
+    limit = 2 * eps * terms * far + 4 * eps * middle.abs()
+    assert bool(((mean - middle).abs() <= limit).all()), "mean"
+    exact = values.var((0, 2, 3), unbiased=False)
+    limit = 8 * eps * terms * far**2 + (4 * eps * middle) ** 2
+    assert bool(((variance - exact).abs() <= limit).all()), "variance"
+
+
+def check_gradients(o: Operands, found) -> None:
+    """``found`` are the gradients of all tensors of ``o`` that there are."""
+    expected, sizes = gradients(o), gradient_sizes(o)
+    pixels = o.z.numel() // o.z.shape[1]
+    inputs, outputs = o.case.input_terms + o.case.terms, o.case.weight_terms + o.case.terms
+    terms = [inputs, *[inputs + pixels] * (len(expected) - 2), outputs]
+    assert len(found) == len(expected)
+    names = ("z", "mean", "scale", "shift", "weight") if len(found) == 5 else ("z", "weight")
+    for name, a, b, size, k in zip(names, found, expected, sizes, terms, strict=True):
+        assert a.dtype == o.z.dtype
+        assert_close(a.numpy(), b.numpy(), size.numpy(), k + 16, what=f"d {name}")
+
+
+def check_all(o: Operands, by: Operands | None = None, device: str = "cpu") -> None:
+    """Results and gradients of ``by`` are those of ``o`` (itself, if there is no other)."""
+    by = (by or o).on(device)
+    for tensor in by.wanted:
+        tensor.requires_grad_()
+    found = OPERATORS.norm_conv2d(*by.given)
+    check_result(o, [t.cpu() for t in found])
+    slopes = torch.autograd.grad(found, by.wanted, by.slopes)
+    check_gradients(o, [t.cpu() for t in slopes])

@@ -15,6 +15,20 @@ from pointwise.engine import library
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
+if not torch.cuda.is_available():
+    import triton.language as tl
+    from triton.runtime import interpreter
+
+    def _call(self, *arguments, **constants):
+        """A function that a kernel calls. Triton's own way replaces the functions of the language
+        for every such call, which takes milliseconds; once is enough."""
+        seen = self.fn.__globals__.values()
+        if any(tl.core.is_builtin(each.load) for each in seen if each is tl or each is tl.core):
+            interpreter._patch_lang(self.fn)
+        return self.rewrite()(*arguments, **constants)
+
+    interpreter.InterpretedFunction.__call__ = _call
+
 
 @pytest.fixture
 def device(monkeypatch):

@@ -8,15 +8,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from image_cases import F64, LAYOUTS, ImageCase, each, in_turn, laid_out, named
-from image_oracle import assert_close
 from norm_cases import (
     FEW,
     OPERATORS,
     TRAINED,
     Operands,
-    before,
+    check_all,
+    check_result,
     convolved,
-    gradient_sizes,
     gradients,
     operands,
     plain,
@@ -30,48 +29,6 @@ from pointwise.operators import normed
 
 POINTWISE = ImageCase("pointwise", kernel=(1, 1), padding=0)
 NORMED = pytest.mark.parametrize("with_norm", [True, False], ids=["normed", "as it is"])
-
-
-def check_result(o: Operands, found) -> None:
-    """(out, mean, variance) are what they should be, the statistics of ``out`` itself."""
-    out, mean, variance = (t.detach() for t in found)
-    double, eps = o.of_type(F64), torch.finfo(o.z.dtype).eps
-    size = convolved(before(double, size=True), double.weight.abs(), o.case)
-    exact = convolved(before(double), double.weight, o.case)
-    assert out.dtype == mean.dtype == variance.dtype == o.z.dtype
-    assert_close(out.numpy(), exact.numpy(), size.numpy(), o.case.terms + 16)
-    values = out.double()
-    middle = values.mean((0, 2, 3))
-    far = (values - middle.view(-1, 1, 1)).abs().amax((0, 2, 3))
-    terms = (out.numel() // len(middle)) ** 0.5
-    limit = 2 * eps * terms * far + 4 * eps * middle.abs()
-    assert bool(((mean - middle).abs() <= limit).all()), "mean"
-    exact = values.var((0, 2, 3), unbiased=False)
-    limit = 8 * eps * terms * far**2 + (4 * eps * middle) ** 2
-    assert bool(((variance - exact).abs() <= limit).all()), "variance"
-
-
-def check_gradients(o: Operands, found) -> None:
-    """``found`` are the gradients of all tensors of ``o`` that there are."""
-    expected, sizes = gradients(o), gradient_sizes(o)
-    pixels = o.z.numel() // o.z.shape[1]
-    inputs, outputs = o.case.input_terms + o.case.terms, o.case.weight_terms + o.case.terms
-    terms = [inputs, *[inputs + pixels] * (len(expected) - 2), outputs]
-    assert len(found) == len(expected)
-    names = ("z", "mean", "scale", "shift", "weight") if len(found) == 5 else ("z", "weight")
-    for name, a, b, size, k in zip(names, found, expected, sizes, terms, strict=True):
-        assert a.dtype == o.z.dtype
-        assert_close(a.numpy(), b.numpy(), size.numpy(), k + 16, what=f"d {name}")
-
-
-def check_all(o: Operands, by: Operands | None = None) -> None:
-    """Results and gradients of ``by`` are those of ``o`` (itself, if there is no other)."""
-    by = by or o
-    for tensor in by.wanted:
-        tensor.requires_grad_()
-    found = OPERATORS.norm_conv2d(*by.given)
-    check_result(o, found)
-    check_gradients(o, torch.autograd.grad(found, by.wanted, by.slopes))
 
 
 @NORMED

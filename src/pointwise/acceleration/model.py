@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 from torch.utils import _pytree as pytree
 
-from pointwise.acceleration import holds
+from pointwise.acceleration import holds, on_gpu
 from pointwise.acceleration.arguments import Arguments, Given
 from pointwise.acceleration.bf16 import is_in_bf16, widened
 from pointwise.acceleration.compiled import Compiled
@@ -41,6 +41,9 @@ def accelerate(
     percentile: float | None = None,
 ) -> Accelerated | Compiled:
     """A module that computes what ``model`` does, in inference and in less time.
+
+    Of a model on a GPU, norms are folded, and depthwise convolutions run as kernels for GPUs where
+    those are faster; the rest stays PyTorch's own, and ``reports()`` says so.
 
     ``example`` is an input, or a tuple of all of them: what the model is traced with. The values of
     its tensors do not matter, their types do, and their shapes where the model depends on them:
@@ -88,6 +91,7 @@ def accelerate(
         raise ValueError(
             "accelerate: the model, or a part of it, is in training mode; call model.eval() first"
         )
+    _check_device(model, precision)
     _check_precision(precision, calibration)
     _check_limits(precision, tolerance, percentile)
     _warn_of_hooks(model)
@@ -98,7 +102,8 @@ def accelerate(
     except TypeError as error:
         raise TypeError(f"accelerate: the model does not take this example: {error}") from error
     with torch.autocast("cpu", enabled=False):  # whether it is on is asked at every call
-        if precision is None and not pairs.WHY_NOT and is_in_bf16(model):
+        on_cpu = on_gpu.device_of(model.parameters()) is None
+        if precision is None and on_cpu and not pairs.WHY_NOT and is_in_bf16(model):
             return _of_bf16(model, inputs)
         found = _accelerated(model, inputs)
         if precision is None:
@@ -115,6 +120,15 @@ def accelerate(
             tolerance = _TOLERANCE
         return to_int8(
             found, calibration, sum(map(len, inputs)), tolerance, percentile or PERCENTILE
+        )
+
+
+def _check_device(model: nn.Module, precision: str | None) -> None:
+    device = on_gpu.device_of(model.parameters())
+    if precision is not None and device is not None:
+        raise ValueError(
+            f"accelerate: precision={precision!r} is for models on the CPU, and this one is on "
+            f"{device}; leave precision out, and use model.bfloat16() or torch.autocast there"
         )
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from pointwise.acceleration import guards, saved
+from pointwise.acceleration import guards, on_gpu, saved
 from pointwise.acceleration.autocast import UnderAutocast
 from pointwise.acceleration.bf16 import in_bf16
 from pointwise.acceleration.frozen import Frozen
@@ -28,9 +28,9 @@ from pointwise.engine.eager import is_wrapped, why_not_now
 class Accelerated(nn.Module):
     """A model as a graph of kernels and plain calls; made by ``accelerate``.
 
-    It is for inference on the CPU: its results have no gradients. It stays in eval mode, and of the
-    type that it was made of. ``parameters()`` holds one empty parameter, which tells that type and
-    the device; the folded weights, under names of their own, are in ``state_dict()``.
+    It is for inference: its results have no gradients. It stays in eval mode, and of the type that
+    it was made of, and on the device. ``parameters()`` holds one empty parameter, which tells both;
+    the folded weights, under names of their own, are in ``state_dict()``.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class Accelerated(nn.Module):
         self._constants = Frozen(graph, tensors)
         self._plain: list[fx.GraphModule] = []  # in a list, so as not to be a submodule
         self._plans = Plans()
+        self._devices: dict[str, Report] = {}  # GPUs that it ran on
         self._lock = threading.Lock()
         self._warned = False
         self._autocast = UnderAutocast()
@@ -65,6 +66,11 @@ class Accelerated(nn.Module):
 
     def _run(self, *args: Any, **kwargs: Any) -> Any:
         inputs = self.inputs.flat(args, kwargs)
+        if (device := on_gpu.device_of(inputs)) is not None:
+            self.inputs.check(inputs)
+            self._devices[str(device)] = Report((), (), 0, said=on_gpu.words(device))
+            self._warn_of_gradients(inputs)
+            return pytree.tree_unflatten(self.run_plain(inputs), self.out_spec)
         key = why_not_now() or key_of(inputs)
         plan: Plan | str | None
         if isinstance(key, str) and torch.is_autocast_enabled("cpu"):
@@ -89,7 +95,7 @@ class Accelerated(nn.Module):
 
     def reports(self) -> list[Report]:
         """What runs as kernels, what as plain PyTorch, and why, for each shape so far."""
-        return self._plans.reports()
+        return [*self._devices.values(), *self._plans.reports()]
 
     def extra_repr(self) -> str:
         lines = [] if self.cost is None else [str(self.cost)]
@@ -178,7 +184,7 @@ class Accelerated(nn.Module):
         return self
 
     def _apply(self, fn: Callable, recurse: bool = True) -> Accelerated:
-        """What ``to``, ``half``, ``cuda`` and the like call: it stays of its type, on the CPU."""
+        """What ``to``, ``half``, ``cuda`` and the like call: it stays of its type, where it is."""
         like = self._like()
         if like is None:
             return self

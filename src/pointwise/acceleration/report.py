@@ -35,6 +35,7 @@ class Report:
     arena: int  # bytes for everything between the layers
     why: str = ""  # the whole model runs as plain PyTorch
     times: Mapping[str, float] = field(default_factory=dict)  # seconds by what they are spent in
+    said: str = ""  # of a model on a GPU, which has no plans
 
     @property
     def fused(self) -> list[Entry]:
@@ -45,6 +46,8 @@ class Report:
         return [entry for entry in self.entries if not entry.fused]
 
     def __str__(self) -> str:
+        if self.said:
+            return self.said
         if self.why:
             return f"all as plain PyTorch: {self.why}"
         shapes = ", ".join(map(str, self.shapes))

@@ -28,7 +28,7 @@ def bench(
     device: Annotated[
         str | None,
         typer.Option(
-            help="cpu, cuda or cuda:1; image, training, accelerate, cloud and gpu_choice know GPUs.",
+            help="cpu, cuda or cuda:1; not all benchmarks know GPUs, and those say so.",
             show_default="cpu; cuda for gpu_choice",
         ),
     ] = None,

@@ -52,6 +52,9 @@ def compare(
         ),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often each is timed.")] = 50,
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda or cuda:1; on a GPU, timed by CUDA events.")
+    ] = "cpu",
     json: Annotated[Path | None, typer.Option(help="Also write all numbers to this file.")] = None,
     picture: Annotated[
         Path | None, typer.Option(help="Also draw them: FILE.png, .svg or .pdf.")
@@ -70,6 +73,10 @@ def compare(
 
         import_extra("matplotlib", "report")  # before minutes of measuring
 
+    from pointwise.timing import gpu
+
+    there = None if device == "cpu" else gpu.chosen("compare", device)
+
     from pointwise.comparison import compare as compared
     from pointwise.comparison.tables import LEGEND
     from pointwise.costs.machine import cpu_name
@@ -86,16 +93,19 @@ def compare(
                     norm=norm,
                     samples=rounds,
                     progress=partial(_tell, advance),
+                    device=there,
                 )
             )
         _show(console, found[-1], budgets)
-    console.print(f"{LEGEND} {cpu_name()}, {found[0].threads} threads.")
+    where = f"{cpu_name()}, {found[0].threads} threads" if there is None else gpu.name_of(there)
+    console.print(f"{LEGEND} {where}.")
     if json is not None:
         comparisons = [
             {**each.as_dict(), "recommendation": recommend(each, budgets).as_dict()}
             for each in found
         ]
-        write_json(json, {"cpu": cpu_name(), "comparisons": comparisons})
+        machine = {"cpu": cpu_name()} if there is None else {"gpu": gpu.name_of(there)}
+        write_json(json, {**machine, "comparisons": comparisons})
     if picture is not None:
         from pointwise.report.comparison import write_comparison
 

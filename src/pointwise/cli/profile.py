@@ -73,6 +73,9 @@ def profile(
     trust: Annotated[
         bool, typer.Option("--trust", help="Let a FILE.pt2 run code of its own.")
     ] = False,
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda or cuda:1; on a GPU, timed by CUDA events.")
+    ] = "cpu",
 ) -> None:
     """Counts and times a network layer by layer, beside the best this machine could do."""
     from pointwise.cli.outputs import check_output, write_json
@@ -84,6 +87,11 @@ def profile(
         raise ValueError(f"profile: --sort is one of {_SORTS}, got {sort!r}")
     check_output("profile", "--json", json, (".json",))
     check_output("profile", "--html", html, (".html", ".htm"))
+    if device != "cpu":
+        if html is not None or tree or threads is not None:
+            raise ValueError("profile: --html, --tree and --threads are for the CPU")
+        _profile_on_gpu(device, model, input_, set_, sort, top, rounds, json, trust)
+        return
 
     console = terminal()
     found = _measure(model, input_, set_, threads, rounds, trust)
@@ -97,6 +105,60 @@ def profile(
     for path in (json, html):
         if path is not None:
             console.print(f"wrote {plain(path)}", markup=False)
+
+
+def _profile_on_gpu(
+    name: str,
+    text: str,
+    shapes: list[str] | None,
+    arguments: list[str] | None,
+    sort: str | None,
+    top: int | None,
+    rounds: int,
+    json: Path | None,
+    trust: bool,
+) -> None:
+    from pointwise.timing import gpu
+
+    device = gpu.chosen("profile", name)
+
+    from torch.utils import _pytree as pytree
+
+    from pointwise.cli.inputs import inputs_of
+    from pointwise.cli.model import load_model
+    from pointwise.cli.network_arguments import network_arguments
+    from pointwise.cli.outputs import write_json
+    from pointwise.costs.on_gpu import profile as measured
+    from pointwise.costs.tables import milliseconds, short, table
+
+    loaded = load_model("profile", text, network_arguments(arguments), layers=True, trust=trust)
+    inputs, words = inputs_of("profile", loaded, shapes)
+    moved = pytree.tree_map(lambda x: x.to(device) if hasattr(x, "to") else x, tuple(inputs))
+    found = measured(loaded.network.to(device).eval(), moved, {}, device, rounds)
+    console = terminal()
+    console.print(
+        f"{found.device}, {words}: {milliseconds(found.whole.median)} ms; it reaches "
+        f"{found.gflops / 1000:.0f} TFLOP/s, {found.gbs:,.0f} GB/s\n",
+        markup=False,
+    )
+    made = table("<layer", "<type", "ms", "params", "mult-\nadds", "roof")
+    by = {"time": lambda x: -x.times.median, "lost": lambda x: x.limit_ms - x.times.median}
+    if sort not in (None, "order", *by):
+        raise ValueError(f"profile: on a GPU, --sort is order, time or lost, got {sort!r}")
+    rows = found.layers if sort in (None, "order") else sorted(found.layers, key=by[sort])  # type: ignore[index]
+    for row in rows[:top]:
+        made.add_row(
+            shown(row.name),
+            row.type,
+            milliseconds(row.times.median),
+            short(row.count.parameters),
+            short(row.count.multiply_adds),
+            percent(row.share if row.count.bytes else None),
+        )
+    console.print(made)
+    if json is not None:
+        write_json(json, found.as_dict())
+        console.print(f"wrote {plain(json)}", markup=False)
 
 
 def _measure(

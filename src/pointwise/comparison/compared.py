@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pointwise import checks
 from pointwise.comparison.variants import VARIANTS, Job, Variant, made
 from pointwise.costs import cost
-from pointwise.timing import Ratio, Run, Times, Watch, in_turns, ratio
+from pointwise.timing import Ratio, Run, Times, Watch, gpu, in_turns, ratio
 
 OURS, TORCH, LAST = "ours", "torch", "torch channels_last"
 WHO = (OURS, TORCH, LAST)
@@ -112,6 +112,7 @@ def compare(
     samples: int = 50,
     seconds: float = 1.0,
     progress: Progress | None = None,
+    device: torch.device | None = None,
 ) -> Comparison:
     """Counts and times every way to do ``job``, after checking that ours and PyTorch's agree.
 
@@ -119,7 +120,8 @@ def compare(
     the channels), ``expand`` how many times as many channels the inverted residual has inside. With
     ``norm``, batch norm follows each convolution. Forward is inference; backward the gradients of
     input and weights in training, without what comes before. All alternate, ``samples`` times, or
-    as often as ``seconds`` allow for each.
+    as often as ``seconds`` allow for each. On a ``device`` that is a GPU, times are those of CUDA
+    events.
 
     >>> found = compare(Job(8, 8, 4, 8), samples=1)
     >>> found.row("standard").multiply_adds, found.row("separable").multiply_adds
@@ -129,7 +131,9 @@ def compare(
     checks.positive("compare", "expand", expand)
     told = progress or (lambda *_: None)
     images = torch.randn(job.input_shape, generator=torch.Generator().manual_seed(0))
+    images = images.to(device)
     networks: dict[str, dict[str, nn.Module]] = {}
+    counts = {}
     impossible: dict[str, str] = {}
     for kind in VARIANTS:
         parts = kind.parts(job, groups, expand)
@@ -137,11 +141,10 @@ def compare(
             impossible[kind.name] = parts
             continue
         ours, plain = made(parts, norm)
-        networks[kind.name] = {
-            OURS: ours,
-            TORCH: plain,
-            LAST: copy.deepcopy(plain).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
-        }
+        counts[kind.name] = cost(ours.eval(), job.input_shape).totals
+        last = copy.deepcopy(plain).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        each = {OURS: ours, TORCH: plain, LAST: last}
+        networks[kind.name] = {who: network.to(device) for who, network in each.items()}
         _check(kind, networks[kind.name], images)
     timed: dict[str, dict[str, Measured]] = {}
     with Watch() as watch:
@@ -149,8 +152,7 @@ def compare(
             tell = partial(told, direction)
             timed[direction] = _timed(networks, images, make, samples, seconds, tell)
     rows = []
-    for name, each in networks.items():
-        count = cost(each[OURS].eval(), job.input_shape).totals
+    for name, count in counts.items():
         rows.append(
             VariantResult(
                 name,
@@ -175,8 +177,8 @@ def _check(kind: Variant, networks: Mapping[str, nn.Module], images: Tensor) -> 
     with torch.no_grad():
         found = {who: network.eval()(images) for who, network in networks.items()}
     expected = found[TORCH]
-    # Sums of some thousand products at most, in another order.
-    allowed = 1e-4 * float(expected.abs().max())
+    # Sums of some thousand products at most, in another order; GPUs multiply in TF32.
+    allowed = (1e-2 if images.is_cuda else 1e-4) * float(expected.abs().max())
     for who, each in found.items():
         error = float((each - expected).abs().max())
         if not error <= allowed:
@@ -200,7 +202,12 @@ def _timed(
         for name, each in networks.items()
         for who, network in each.items()
     }
-    found = in_turns(runs, samples, seconds, progress)
+    if images.is_cuda:
+        rounds = max(1, samples // gpu.BURST)
+        found = dict(zip(runs, gpu.in_turns(list(runs.values()), rounds), strict=True))
+        progress(1, 1)
+    else:
+        found = in_turns(runs, samples, seconds, progress)
     return {name: {who: found[f"{name}/{who}"] for who in each} for name, each in networks.items()}
 
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from pointwise.engine import gpu
+
 
 def why_not_eager(*tensors: Tensor) -> str | None:
     """Why kernels cannot run on these tensors at the moment; None where they can.
@@ -40,6 +42,29 @@ def _is_exported_to_onnx() -> bool:
     return "torch.onnx" in sys.modules and torch.onnx.is_in_onnx_export()
 
 
+def why_not_on_gpu(*tensors: Tensor) -> str | None:
+    """Why kernels for GPUs cannot run on these tensors at the moment; None where they can.
+
+    Unlike on the CPU, autocast is no reason: kernels there compute in its types.
+    """
+    if torch.jit.is_tracing() or _is_exported_to_onnx():
+        return "it is being traced"
+    if torch._C._len_torch_dispatch_stack():
+        return "a TorchDispatchMode is on, which kernels would not show themselves to"
+    if forward_ad._current_level >= 0:
+        return "gradients are wanted, in forward mode"
+    for x in tensors:
+        if type(x) not in (Tensor, torch.nn.Parameter):
+            return f"{type(x).__name__} is no plain tensor"
+        if is_wrapped(x):
+            return "one of torch.func's transforms is at work"
+        if x.layout != torch.strided or x.is_conj() or x.is_neg():
+            return "an input whose memory does not hold its values"
+        if why := gpu.why_not(x.device):
+            return why
+    return None
+
+
 def why_not_plain(x: Tensor) -> str | None:
     """Why a tensor is not an ordinary one, in memory with strides; None where it is."""
     if type(x) not in (Tensor, torch.nn.Parameter):
@@ -48,6 +73,11 @@ def why_not_plain(x: Tensor) -> str | None:
         return None
     if is_wrapped(x):
         return "one of torch.func's transforms is at work"
+    if x.is_cuda:
+        return (
+            f"an input on {x.device}, where the CPU's kernels do not run; there, take "
+            "torch.compile's own backend, or pointwise.accelerate, which folds norms"
+        )
     if x.device.type != "cpu" or x.layout != torch.strided:
         return f"an input on {x.device} with layout {x.layout}"
     if x.is_conj() or x.is_neg():

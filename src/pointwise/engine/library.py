@@ -47,7 +47,8 @@ def define(
 ) -> None:
     """An operator by its schema: CPU kernel, plain PyTorch for other devices, shapes alone.
 
-    ``cuda`` is the form on GPUs; where its kernels cannot run, the plain form does, with a warning.
+    ``cuda`` is the form on GPUs; where its kernels cannot run, the plain form does, with a warning,
+    and where it gives None, because PyTorch's own is faster.
     ``check`` refuses arguments by what can be known without values (and is not asked twice about
     the same shapes, types and numbers), ``check_values`` by values; the forms themselves are called
     with what is right. An operator without them checks for itself.
@@ -106,7 +107,8 @@ def _where_it_can(cuda: Callable, plain: Callable) -> Callable:
         if why := gpu.why_not(device):
             _warn_once(str(device), why)
             return plain(*arguments)
-        return cuda(*arguments)
+        found = cuda(*arguments)
+        return plain(*arguments) if found is None else found
 
     return call
 

@@ -19,7 +19,8 @@ from pointwise.engine import choose
 from pointwise.engine.cpu.changes import State
 from pointwise.engine.cpu.launch import Launch, Program, threads
 from pointwise.engine.cpu.memory import empty_image
-from pointwise.engine.eager import why_not_eager
+from pointwise.engine.eager import why_not_eager, why_not_on_gpu
+from pointwise.layers import inference_gpu
 from pointwise.layers.folding import is_fixed, prepare
 from pointwise.layers.state import ModuleState
 from pointwise.layers.unit import Unit
@@ -34,10 +35,12 @@ _known: WeakKeyDictionary[nn.Module, tuple[ModuleState, dict[tuple, _Plan]]] = W
 def run(input: Tensor, units: Sequence[Unit], residual: Tensor | None = None) -> Tensor | None:
     """The units one after the other, or None where the modules have to run one by one.
 
-    That is in training, where gradients are wanted, on other devices, under autocast, while a graph
-    is traced, with hooks on the modules, and for input that does not fit: their own code says so
-    best.
+    That is in training, where gradients are wanted, on other devices, under autocast on the CPU,
+    while a graph is traced, with hooks on the modules, and for input that does not fit: their own
+    code says so best.
     """
+    if input.is_cuda:
+        return _run_on_gpu(input, units, residual)
     if not can_run(input, residual) or not all(map(is_fixed, units)):
         return None
     plans = _plans.setdefault(units[0].conv, {})
@@ -52,6 +55,17 @@ def run(input: Tensor, units: Sequence[Unit], residual: Tensor | None = None) ->
         if len(plans) > _MOST:
             plans.pop(next(iter(plans)))
     return plan.run(input, residual) if plan.takes(residual) else None
+
+
+def _run_on_gpu(input: Tensor, units: Sequence[Unit], residual: Tensor | None) -> Tensor | None:
+    given = (input,) if residual is None else (input, residual)
+    if torch.compiler.is_compiling() or why_not_on_gpu(*given):
+        return None
+    if torch.is_grad_enabled() and any(x.requires_grad for x in given):
+        return None
+    parts = [part for unit in units for part in (unit.conv, unit.norm) if part is not None]
+    frozen = all(part in _frozen and not part.training for part in parts)
+    return inference_gpu.run(input, units, residual, frozen)
 
 
 def can_run(input: Tensor, residual: Tensor | None) -> bool:
@@ -112,6 +126,7 @@ def freeze(module: nn.Module) -> nn.Module:
     module.eval().requires_grad_(False)
     for part in module.modules():
         _known.pop(part, None)
+        inference_gpu.forget(part)
         _frozen.add(part)
     return module
 

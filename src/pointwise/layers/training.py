@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pointwise.convolution.epilogue import CLAMP_ONLY, kernel_form, why_not
 from pointwise.convolution.problem import is_depthwise
-from pointwise.engine.eager import why_not_eager
+from pointwise.engine.eager import why_not_eager, why_not_on_gpu
 from pointwise.functional.padding import resolve
 from pointwise.layers.unit import Unit, is_batch_norm, is_ordinary, window_of
 from pointwise.operators import ops
@@ -26,16 +26,31 @@ _INFINITY = float("inf")
 
 def can_run(input: Tensor, units: Sequence[Unit], residual: Tensor | None) -> bool:
     """Whether all units are convolutions with batch norm in training, on ordinary tensors."""
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled() or input.dim() != 4:
+        return False
     given = (input,) if residual is None else (input, residual)
+    dtype = input.dtype
+    if input.is_cuda:
+        if why_not_on_gpu(*given):
+            return False
+        dtype = torch.promote_types(dtype, torch.float32) if _is_autocast(input) else dtype
+    elif why_not_eager(*given) is not None:
+        return False
     return (
-        not torch.compiler.is_compiling()
-        and torch.is_grad_enabled()
-        and why_not_eager(*given) is None
-        and input.dim() == 4
-        and input.dtype in (torch.float32, torch.float64)
-        and all(_is_trained(unit, input.dtype) for unit in units)
+        dtype in (torch.float32, torch.float64)
+        and all(_is_trained(unit, dtype) for unit in units)
+        # Without a depthwise convolution, cuDNN's own norms are as fast.
+        and (not input.is_cuda or any(map(_is_depthwise, units)))
         and _fit(input, units, residual)
     )
+
+
+def _is_autocast(input: Tensor) -> bool:
+    return input.is_cuda and torch.is_autocast_enabled("cuda") and input.dtype != torch.float64
+
+
+def _is_depthwise(unit: Unit) -> bool:
+    return is_depthwise(unit.conv.weight.shape, unit.conv.groups)
 
 
 def _is_trained(unit: Unit, dtype: torch.dtype) -> bool:
@@ -63,23 +78,27 @@ def _fit(input: Tensor, units: Sequence[Unit], residual: Tensor | None) -> bool:
         if seen is None or seen.points < 2:
             return False
         channels, sizes = conv.out_channels, [seen.y.points, seen.x.points]
+    dtype = torch.get_autocast_dtype("cuda") if _is_autocast(input) else input.dtype
     return residual is None or (
-        residual.shape == (images, channels, *sizes) and residual.dtype == input.dtype
+        residual.shape == (images, channels, *sizes) and residual.dtype == dtype
     )
 
 
 def run(input: Tensor, units: Sequence[Unit], residual: Tensor | None = None) -> Tensor:
     """The units one after the other; ``residual`` is added before the last activation."""
     plain = (None, None, None, -_INFINITY, _INFINITY)
+    if _is_autocast(input):  # on GPUs only
+        dtype = torch.get_autocast_dtype("cuda")
+        input = input.to(dtype)
     z, norm = input, plain  # type: tuple[Tensor, tuple]
     for number, (conv, module, activation, _) in enumerate(units):
         edges = resolve("", conv.padding, z.shape[2:], conv.kernel_size, conv.stride,
                         conv.dilation)  # fmt: skip
         z, mean, variance = ops.norm_conv2d(
-            z, *norm, conv.weight, conv.stride, edges, conv.dilation, conv.groups
+            z, *norm, conv.weight.to(z.dtype), conv.stride, edges, conv.dilation, conv.groups
         )
         scale, shift = _statistics(module, mean, variance, z.numel() // z.shape[1])
-        low, high, kind = kernel_form(activation or "none", z.dtype)
+        low, high, kind = kernel_form(activation or "none", mean.dtype)
         if number < len(units) - 1 and kind == CLAMP_ONLY:
             norm = (mean, scale, shift, low, high)
             continue

@@ -18,7 +18,7 @@ from pointwise.engine import choose
 from pointwise.engine.cpu.loops import norm_act
 from pointwise.engine.cpu.memory import empty_image
 from pointwise.engine.library import define
-from pointwise.operators import requirements
+from pointwise.operators import images_gpu, requirements
 from pointwise.operators.bilinear import register_gradients
 
 GEOMETRY = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups"
@@ -126,6 +126,7 @@ define(
     _conv2d_plain,
     _conv2d_fake,
     requirements.conv2d,
+    cuda=images_gpu.conv2d,
 )
 
 # --- both halves of the separable convolution at once, for inference ------------------------------
@@ -186,6 +187,7 @@ define(
     _separable_plain,
     _separable_fake,
     requirements.separable_conv2d,
+    cuda=images_gpu.separable_conv2d,
 )
 
 # --- its gradients --------------------------------------------------------------------------------
@@ -216,6 +218,7 @@ define(
     _grad_input_plain,
     lambda grad, weight, size, *rest: channels_last(grad, *size),
     requirements.conv2d_grad_input,
+    cuda=images_gpu.conv2d_grad_input,
 )
 
 
@@ -239,6 +242,7 @@ define(
     _grad_weight_plain,
     lambda grad, input, size, *rest: grad.new_empty(size),
     requirements.conv2d_grad_weight,
+    cuda=images_gpu.conv2d_grad_weight,
 )
 
 register_gradients("conv2d", sized=True)

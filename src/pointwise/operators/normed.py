@@ -19,7 +19,7 @@ from pointwise.convolution.problem import is_depthwise
 from pointwise.convolution.window import window
 from pointwise.engine.cpu.loops import norm_act, normed_images
 from pointwise.engine.library import define, library, ops
-from pointwise.operators import requirements
+from pointwise.operators import normed_gpu, requirements
 from pointwise.operators.images import GEOMETRY, channels_last, pad, ready, sizes_of
 
 _NORM = "Tensor z, Tensor? mean, Tensor? scale, Tensor? shift, float low, float high"
@@ -55,20 +55,31 @@ def _norm_conv2d_cpu(z, mean, scale, shift, low, high, weight, stride, padding, 
 def _before(z, mean, scale, shift, low, high):
     if mean is None:
         return z
-    return ((z - _column(mean)) * _column(scale) + _column(shift)).clamp(low, high)
+    before = ((z - _column(mean)) * _column(scale) + _column(shift)).clamp(low, high)
+    return before.to(z.dtype)
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """Float32 of what has 16 bits: sums are taken of that, and rows of channels are that."""
+    return tensor.float() if tensor.element_size() == 2 else tensor
+
+
+def _empty_row(z: Tensor, channels: int) -> Tensor:
+    return _wide(z.new_empty(0)).new_empty(channels)
 
 
 def _norm_conv2d_plain(z, mean, scale, shift, low, high, weight, stride, padding, dilation, groups):
     x = pad(_before(z, mean, scale, shift, low, high), padding)
     out = F.conv2d(x, weight, None, stride, 0, dilation, groups)
     out = out.contiguous(memory_format=torch.channels_last)
-    return out, out.mean((0, 2, 3)), out.var((0, 2, 3), unbiased=False)
+    wide = _wide(out)
+    return out, wide.mean((0, 2, 3)), wide.var((0, 2, 3), unbiased=False)
 
 
 def _norm_conv2d_fake(z, mean, scale, shift, low, high, weight, stride, padding, dilation, groups):
     sizes = sizes_of(z, weight, stride, padding, dilation)
     out = channels_last(z, z.shape[0], weight.shape[0], *sizes)
-    return out, z.new_empty(weight.shape[0]), z.new_empty(weight.shape[0])
+    return out, _empty_row(z, weight.shape[0]), _empty_row(z, weight.shape[0])
 
 
 define(
@@ -77,6 +88,7 @@ define(
     _norm_conv2d_plain,
     _norm_conv2d_fake,
     requirements.norm_conv2d,
+    cuda=normed_gpu.norm_conv2d,
 )
 
 
@@ -100,11 +112,12 @@ def _backward_plain(grad, d_mean, d_variance, out, out_mean, wanted, z, mean, sc
     count = out.numel() // out.shape[1]
     apart = out - _column(out_mean)
     grad = grad + _column(d_mean) / count + apart * _column(d_variance) * (2 / count)
+    grad = grad.to(z.dtype)
     x = pad(_before(z, mean, scale, shift, low, high), padding)
     d_weight = conv2d_weight(x, weight.shape, grad, stride, 0, dilation, groups).contiguous()
-    none = z.new_empty(0)
+    none = _empty_row(z, 0)
     if not wanted:
-        return none, none.clone(), none.clone(), d_weight
+        return z.new_empty(0), none, none.clone(), d_weight
     top, _, left, _ = padding
     d_x = conv2d_input(x.shape, weight, grad, stride, 0, dilation, groups)
     d_x = d_x[:, :, top : top + z.shape[2], left : left + z.shape[3]]
@@ -113,8 +126,8 @@ def _backward_plain(grad, d_mean, d_variance, out, out_mean, wanted, z, mean, sc
         return d_x, none, none.clone(), d_weight
     away = z - _column(mean)
     before = away * _column(scale) + _column(shift)
-    d_x = d_x.masked_fill((before <= low) | (before >= high), 0)
-    d_z = (d_x * _column(scale)).contiguous(memory_format=torch.channels_last)
+    d_x = _wide(d_x).masked_fill((before <= low) | (before >= high), 0)
+    d_z = (d_x * _column(scale)).to(z.dtype).contiguous(memory_format=torch.channels_last)
     return d_z, (d_x * away).sum((0, 2, 3)), d_x.sum((0, 2, 3)), d_weight
 
 
@@ -123,7 +136,7 @@ def _backward_fake(grad, d_mean, d_variance, out, out_mean, wanted, z, mean, sca
     channels = z.shape[1] if wanted and mean is not None else 0
     d_z = channels_last(z, *z.shape) if wanted else z.new_empty(0)
     d_weight = torch.empty_like(weight, memory_format=torch.contiguous_format)
-    return d_z, z.new_empty(channels), z.new_empty(channels), d_weight
+    return d_z, _empty_row(z, channels), _empty_row(z, channels), d_weight
 
 
 define(
@@ -133,6 +146,7 @@ define(
     _backward_plain,
     _backward_fake,
     requirements.norm_conv2d_backward,
+    cuda=normed_gpu.norm_conv2d_backward,
 )
 
 
@@ -168,7 +182,7 @@ def _norm_act_cpu(z, mean, scale, shift, residual, activation):
 
 def _norm_act_plain(z, mean, scale, shift, residual, activation):
     out = finish((z - _column(mean)) * _column(scale) + _column(shift), residual, activation)
-    return out.contiguous(memory_format=torch.channels_last)
+    return out.to(z.dtype).contiguous(memory_format=torch.channels_last)
 
 
 define(
@@ -178,6 +192,7 @@ define(
     _norm_act_plain,
     lambda z, *rest: channels_last(z, *z.shape),
     requirements.norm_act,
+    cuda=normed_gpu.norm_act,
 )
 
 
@@ -199,8 +214,8 @@ def _norm_act_backward_plain(grad, z, mean, scale, shift, residual, activation):
     (d_before,) = torch.autograd.grad(out, before, grad)
     d_residual = z.new_empty(0)
     if residual is not None:
-        d_residual = d_before.clone(memory_format=torch.channels_last)
-    d_z = (d_before * _column(scale)).contiguous(memory_format=torch.channels_last)
+        d_residual = d_before.to(z.dtype, copy=True, memory_format=torch.channels_last)
+    d_z = (d_before * _column(scale)).to(z.dtype).contiguous(memory_format=torch.channels_last)
     return d_z, (d_before * away).sum((0, 2, 3)), d_before.sum((0, 2, 3)), d_residual
 
 
@@ -216,6 +231,7 @@ define(
         z.new_empty(0) if residual is None else channels_last(z, *z.shape),
     ),
     requirements.norm_act_backward,
+    cuda=normed_gpu.norm_act_backward,
 )
 
 

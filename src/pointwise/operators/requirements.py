@@ -13,6 +13,7 @@ from pointwise import checks
 from pointwise.convolution.epilogue import ACTIVATIONS
 from pointwise.convolution.shift import padding_of
 from pointwise.engine import gpu
+from pointwise.engine.gpu import is_interpreted
 from pointwise.operators import tables
 
 HALVES = (torch.float16, torch.bfloat16)
@@ -388,11 +389,23 @@ def _norm(caller: str, z, mean, scale, shift, low: float, high: float) -> None:
         raise ValueError(f"{caller}: low must be a number up to high, got {low} and {high}")
 
 
+def _normed_floats(caller: str, images: dict[str, Tensor | None], **rows: Tensor | None) -> None:
+    """Images and weights alike, and rows like them; on GPUs also float32 rows of 16-bit images."""
+    z = images["z"]
+    assert z is not None
+    if z.dtype in (torch.float16, torch.bfloat16) and (z.device.type != "cpu" or is_interpreted()):
+        checks.alike(caller, **images)
+        wide = z.new_empty((), dtype=torch.float32).expand(z.shape)
+        checks.alike(caller, z=wide, **rows)
+    else:
+        _floats(caller, **images, **rows)
+
+
 def _norm_conv2d(
     caller: str, z, mean, scale, shift, low, high, weight, stride, padding, dilation, groups
 ) -> tuple[int, ...]:
     _norm(caller, z, mean, scale, shift, low, high)
-    _floats(caller, z=z, mean=mean, scale=scale, shift=shift, weight=weight)
+    _normed_floats(caller, {"z": z, "weight": weight}, mean=mean, scale=scale, shift=shift)
     shape = geometry(caller, z, weight.shape, stride, padding, dilation, groups)
     if 0 in (*shape, *z.shape):
         raise ValueError(f"{caller}: there is no mean of no pixels; got z {checks.describe(z)}")
@@ -410,8 +423,8 @@ def norm_conv2d_backward(grad, d_mean, d_variance, out, out_mean, wanted, z, *re
         checks.weight(caller, name, given, shape, f"like the result, {list(shape)}")
     for name, row in (("d_mean", d_mean), ("d_variance", d_variance), ("out_mean", out_mean)):
         checks.weight(caller, name, row, shape[1:2], f"[C_out={shape[1]}]")
-    _floats(caller, z=z, grad=grad, out=out, d_mean=d_mean, d_variance=d_variance,
-            out_mean=out_mean)  # fmt: skip
+    _normed_floats(caller, {"z": z, "grad": grad, "out": out}, d_mean=d_mean,
+                   d_variance=d_variance, out_mean=out_mean)  # fmt: skip
 
 
 def _norm_act(caller: str, z, mean, scale, shift, residual, activation) -> None:
@@ -419,7 +432,7 @@ def _norm_act(caller: str, z, mean, scale, shift, residual, activation) -> None:
     _norm(caller, z, mean, scale, shift, 0.0, 0.0)
     if residual is not None:
         checks.weight(caller, "residual", residual, tuple(z.shape), f"like z, {list(z.shape)}")
-    _floats(caller, z=z, mean=mean, scale=scale, shift=shift, residual=residual)
+    _normed_floats(caller, {"z": z, "residual": residual}, mean=mean, scale=scale, shift=shift)
 
 
 def norm_act(*arguments) -> None:
@@ -429,4 +442,4 @@ def norm_act(*arguments) -> None:
 def norm_act_backward(grad, z, *rest) -> None:
     _norm_act("norm_act_backward", z, *rest)
     checks.weight("norm_act_backward", "grad", grad, tuple(z.shape), f"like z, {list(z.shape)}")
-    _floats("norm_act_backward", z=z, grad=grad)
+    _normed_floats("norm_act_backward", {"z": z, "grad": grad})

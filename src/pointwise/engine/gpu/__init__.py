@@ -55,3 +55,11 @@ def _why_not_device(device: torch.device) -> str | None:
             f"{needs}"
         )
     return None
+
+
+def in_tf32() -> bool:
+    """Whether PyTorch's own convolutions may multiply float32 in TF32, by its switch."""
+    try:
+        return torch.backends.cudnn.allow_tf32
+    except RuntimeError:  # set for convolutions alone, which this switch then does not know
+        return torch.backends.cudnn.conv.fp32_precision == "tf32"  # type: ignore[attr-defined]
