@@ -63,18 +63,21 @@ def _ordinary() -> frozenset[int]:
 
 
 def is_unseen(arguments: Iterable[object]) -> bool:
-    """Whether nobody would notice that a call went past PyTorch's dispatcher.
+    """Whether nobody would notice that a call went past PyTorch's dispatcher, gradients included.
 
-    No transform, mode, trace or profiler is at work, and nothing given wants gradients.
+    No transform, mode, trace or profiler is at work. Autograd would: see ``wants_gradients``.
     """
     if torch.compiler.is_compiling() or torch.autograd._profiler_enabled():
         return False
     if torch._C._len_torch_function_stack() or why_not_now():
         return False
-    wants = torch.is_grad_enabled()
-    return not any(
-        isinstance(x, Tensor) and ((wants and x.requires_grad) or why_not_plain(x))
-        for x in arguments
+    return not any(isinstance(x, Tensor) and why_not_plain(x) for x in arguments)
+
+
+def wants_gradients(arguments: Iterable[object]) -> bool:
+    """Whether autograd is to record a call."""
+    return torch.is_grad_enabled() and any(
+        isinstance(x, Tensor) and x.requires_grad for x in arguments
     )
 
 

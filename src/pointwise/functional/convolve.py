@@ -252,15 +252,14 @@ def shift_convolve(
 
 def _on_image(x, weight, bias, residual, stride, edges, dilation, groups, activation) -> Tensor:
     given = (x, weight, bias, residual, stride, edges, dilation, groups, activation)
-    if is_unseen(given):
-        return at_once.conv2d(*given)
-    if _is_transformed():
+    unseen = is_unseen(given[:4])
+    if not unseen and _is_transformed():
         # As the operators that every runtime knows, and that torch.func can transform.
         top, bottom, left, right = edges
         x = F.pad(x, (left, right, top, bottom))
         x = F.conv2d(x, weight, bias, stride, 0, dilation, groups)
         return finish(x, residual, activation)
-    operator = torch.ops.pointwise.conv2d
+    operator = at_once.conv2d if unseen else torch.ops.pointwise.conv2d
     if _wants_grad(x, weight, bias, residual):
         x = operator(x, weight, bias, None, stride, edges, dilation, groups, "none")
         return finish(x, residual, activation)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pointwise.convolution.epilogue import finish
-from pointwise.engine.library import library, ops
+from pointwise.engine.library import differentiate, ops
 
 
 def register_gradients(name: str, sized: bool) -> None:
@@ -87,9 +87,7 @@ def register_gradients(name: str, sized: bool) -> None:
         (f"{name}_grad_input", backward_grad_input, setup_grad_input),
         (f"{name}_grad_weight", backward_grad_weight, setup_grad_weight),
     ):
-        torch.library.register_autograd(
-            f"pointwise::{operator}", gradient, setup_context=prepare, lib=library
-        )
+        differentiate(operator, gradient, prepare)
 
 
 def _through(activation: str, before: Tensor, grad: Tensor) -> Tensor:
