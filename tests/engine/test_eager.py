@@ -7,7 +7,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pointwise as pw
-from pointwise.engine.eager import is_unseen, why_not_eager
+from pointwise.engine.eager import is_unseen, wants_gradients, why_not_eager
 
 
 class Mode(TorchDispatchMode):
@@ -81,7 +81,10 @@ def test_whoever_watches_sees_the_operators():
     """Past the dispatcher nothing is to be seen; so calls go that way only where nobody looks."""
     x, weight = torch.rand(1, 4, 5, 5), torch.rand(3, 4, 1, 1)
     assert is_unseen((x, weight, None, [1, 1], "none"))
-    assert not is_unseen((x, weight.clone().requires_grad_()))
+    assert not wants_gradients((x, weight, None))
+    assert wants_gradients((x, weight.clone().requires_grad_()))
+    with torch.no_grad():
+        assert not wants_gradients((x, weight.clone().requires_grad_()))
     with Calls() as calls:
         expected = pw.conv2d(x, weight)
     assert calls.count == 1

@@ -15,12 +15,12 @@ import pytest
 import torch
 from torch import nn
 
-import pointwise as pw
 from pointwise.engine.cpu import record, replay
 from pointwise.engine.cpu.launch import array, kernel, launch
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.replay import replayed
 from pointwise.functional import conv2d, depthwise_conv2d, pointwise_conv2d
+from pointwise.layers import Conv2d
 
 ADD = Layout("AddNumbers", "*x *y *out *scratch count fails")
 
@@ -316,7 +316,7 @@ def test_images_and_weights_of_any_strides(kind, monkeypatch):
 
 def test_every_write_to_a_weight_is_followed():
     x, weight = some(1, 8, 5, 5), some(8, 8, 3, 3)
-    layer = pw.layers.Conv2d(8, 8, 3, bias=False)
+    layer = Conv2d(8, 8, 3, bias=False)
     for _ in range(3):
         conv2d(x, weight)
     for write in (
@@ -348,7 +348,7 @@ def test_the_number_of_threads_may_change(threads):
 def test_several_python_threads_call_one_layer(team, threads):
     threads(team)
     torch.manual_seed(0)
-    layer = pw.layers.Conv2d(8, 12, 3, padding=1)
+    layer = Conv2d(8, 12, 3, padding=1)
     jobs = [some(2, 8, 10, 11) for _ in range(6)]
 
     def work(x):
@@ -392,7 +392,7 @@ def test_nothing_that_was_given_or_made_is_kept():
 
 
 def test_a_layer_that_ran_is_copied_and_pickled():
-    layer, x = pw.layers.Conv2d(4, 6, 3), some(1, 4, 8, 8)
+    layer, x = Conv2d(4, 6, 3), some(1, 4, 8, 8)
     for _ in range(3):
         expected = layer(x)
     twin = copy.deepcopy(layer)

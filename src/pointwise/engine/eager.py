@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -25,13 +26,21 @@ def why_not_now() -> str | None:
     """
     if torch.is_autocast_enabled("cpu"):
         return "autocast is on, and kernels compute in the types that a model has"
-    if torch.jit.is_tracing() or torch.onnx.is_in_onnx_export():
+    if torch._C._is_tracing() or _is_exported():
         return "it is being traced"
     if torch._C._len_torch_dispatch_stack():
         return "a TorchDispatchMode is on, which kernels would not show themselves to"
     if forward_ad._current_level >= 0:
         return "gradients are wanted, in forward mode"
     return None
+
+
+def _is_exported() -> bool:
+    """Whether ONNX is being written; of an exporter that nobody has loaded it is not asked."""
+    return _EXPORTER in sys.modules and torch.onnx.is_in_onnx_export()
+
+
+_EXPORTER = "torch.onnx._internal.exporter"
 
 
 def why_not_plain(x: Tensor) -> str | None:
@@ -71,14 +80,19 @@ def is_unseen(arguments: Iterable[object]) -> bool:
         return False
     if torch._C._len_torch_function_stack() or why_not_now():
         return False
-    return not any(isinstance(x, Tensor) and why_not_plain(x) for x in arguments)
+    for x in arguments:  # noqa: SIM110 - a generator takes longer than the question
+        if isinstance(x, Tensor) and why_not_plain(x):
+            return False
+    return True
 
 
 def wants_gradients(arguments: Iterable[object]) -> bool:
     """Whether autograd is to record a call."""
-    return torch.is_grad_enabled() and any(
-        isinstance(x, Tensor) and x.requires_grad for x in arguments
-    )
+    if torch.is_grad_enabled():
+        for x in arguments:
+            if isinstance(x, Tensor) and x.requires_grad:
+                return True
+    return False
 
 
 def is_wrapped(x: Tensor) -> bool:

@@ -57,21 +57,24 @@ def define(
 
     sound: set[tuple] = set()  # what arguments were like that passed
 
+    def allow(*arguments) -> None:
+        like = tuple(map(_signature, arguments))
+        if like not in sound:
+            for place, required in needed:
+                if arguments[place] is None:
+                    raise TypeError(f"{name}: {required} must be a tensor, got None")
+            if check is not None:
+                check(*arguments)
+            if len(sound) >= _MOST:
+                sound.clear()
+            sound.add(like)
+        if check_values is not None:
+            check_values(*arguments)
+
     def checked(function: Callable) -> Callable:
         @functools.wraps(function)
         def call(*arguments):
-            like = tuple(map(_signature, arguments))
-            if like not in sound:
-                for place, required in needed:
-                    if arguments[place] is None:
-                        raise TypeError(f"{name}: {required} must be a tensor, got None")
-                if check is not None:
-                    check(*arguments)
-                if len(sound) >= _MOST:
-                    sound.clear()
-                sound.add(like)
-            if check_values is not None:
-                check_values(*arguments)
+            allow(*arguments)
             return function(*arguments)
 
         return untraced(call)
@@ -84,12 +87,11 @@ def define(
         return fake(*arguments)
 
     library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-    on_cpu = checked(cpu)
-    library.impl(name, on_cpu, "CPU")
+    library.impl(name, checked(cpu), "CPU")
     library.impl(name, checked(plain), "CompositeExplicitAutograd")
     torch.library.register_fake(f"pointwise::{name}", foreseen, lib=library)
-    setattr(at_once, name, on_cpu)
-    setattr(ops, name, _quick(name, getattr(torch.ops.pointwise, name)))
+    setattr(at_once, name, untraced(cpu))
+    setattr(ops, name, _quick(name, getattr(torch.ops.pointwise, name), untraced(allow)))
 
 
 def differentiate(name: str, backward: Callable, setup_context: Callable) -> None:
@@ -120,13 +122,14 @@ ops = SimpleNamespace()
 convolution, where nobody would notice."""
 
 at_once = SimpleNamespace()
-"""The CPU forms of the operators with their checks, and with their gradients where they have been
-given some, for arguments that are ``is_unseen``."""
+"""The CPU forms of the operators, with their gradients where they have been given some, for
+arguments that are ``is_unseen`` and have been checked."""
 
 
-def _quick(name: str, operator: Callable) -> Callable:
+def _quick(name: str, operator: Callable, allow: Callable) -> Callable:
     def call(*arguments):
         if is_unseen(arguments) and (name in _differentiable or not wants_gradients(arguments)):
+            allow(*arguments)
             return getattr(at_once, name)(*arguments)
         return operator(*arguments)
 

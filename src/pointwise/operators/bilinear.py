@@ -46,6 +46,8 @@ def register_gradients(name: str, sized: bool) -> None:
         if ctx.activation != "none":
             before = getattr(ops, name)(input, weight, *more, *geometry, "none")
             grad = _through(ctx.activation, before, grad)
+        # Both gradients read it so: a sum's, say, is not copied twice.
+        grad = grad.contiguous(memory_format=torch.channels_last)
         if wants[0]:
             d_input = grad_input(grad, weight, input, geometry)
         if wants[1]:

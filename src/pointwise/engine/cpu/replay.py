@@ -31,11 +31,11 @@ class _Memory(NamedTuple):
 
     room: int  # numbers
     dtype: torch.dtype
-    size: torch.Size | None  # of the result that is all of it, if one is, as torch.empty makes it
+    size: torch.Size | None  # of a result that is all of it, and that torch.empty can make
     format: torch.memory_format
 
     def empty(self) -> Tensor:
-        if self.size is None or self.room * self.dtype.itemsize >= memory.LARGE:
+        if self.size is None:
             return memory.empty((self.room,), self.dtype)
         return torch.empty(self.size, dtype=self.dtype, memory_format=self.format)
 
@@ -47,11 +47,11 @@ class _Result(NamedTuple):
     size: torch.Size
     stride: tuple[int, ...]
     offset: int  # numbers before its first
+    is_whole: bool  # it is what torch.empty made
 
-    def of(self, made: Tensor) -> Tensor:
-        if self.offset == 0 and made.shape == self.size and made.stride() == self.stride:
-            return made
-        return made.as_strided(self.size, self.stride, self.offset)
+    def of(self, made: list[Tensor]) -> Tensor:
+        whole = made[self.memory]
+        return whole if self.is_whole else whole.as_strided(self.size, self.stride, self.offset)
 
 
 def _memory_of(whole: Tensor, result: Tensor) -> _Memory:
@@ -61,7 +61,8 @@ def _memory_of(whole: Tensor, result: Tensor) -> _Memory:
     for kind in (torch.contiguous_format, torch.channels_last):
         if result.dim() != 4 and kind is torch.channels_last:
             break
-        if room == result.numel() and result.is_contiguous(memory_format=kind):
+        is_small = room * whole.element_size() < memory.LARGE
+        if is_small and room == result.numel() and result.is_contiguous(memory_format=kind):
             return _Memory(room, whole.dtype, result.shape, kind)
     return _Memory(room, whole.dtype, None, torch.contiguous_format)
 
@@ -142,7 +143,10 @@ class Replay:
                 owner[tensor] = (given + len(self._memories), 0)
                 self._memories.append(_memory_of(whole, result))
             which, before = owner[tensor][0] - given, offset // whole.element_size()
-            self._results.append(_Result(which, result.shape, result.stride(), before))
+            own = self._memories[which]
+            is_whole = own.size == result.shape and result.is_contiguous(memory_format=own.format)
+            form = _Result(which, result.shape, result.stride(), before, is_whole)
+            self._results.append(form)
         count = given + len(self._memories)
         self._room = 0
         for number, tensor in enumerate(made, start=given):
@@ -167,8 +171,8 @@ class Replay:
             block[place] = addresses[number] + offset
         run_steps(self._kernels, here, here + self._counters, self._team)
         if self._is_single:
-            return self._results[0].of(made[0])  # type: ignore[union-attr]
-        return [None if each is None else each.of(made[each.memory]) for each in self._results]
+            return self._results[0].of(made)  # type: ignore[union-attr]
+        return [None if each is None else each.of(made) for each in self._results]
 
 
 def replayed(function: Callable) -> Callable:
