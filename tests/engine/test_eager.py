@@ -95,6 +95,16 @@ def test_whoever_watches_sees_the_operators():
     assert torch.equal(pw.conv2d(x, weight), expected)
 
 
+def test_what_a_transform_does_not_look_at_is_computed_in_it():
+    """Weights that want gradients, and images, that are constants to ``vmap``."""
+    x, weight = torch.rand(1, 4, 5, 5), torch.rand(3, 4, 1, 1).requires_grad_()
+    expected = pw.conv2d(x, weight).sum()
+    found = torch.func.vmap(lambda factor: factor * pw.conv2d(x, weight).sum())(torch.ones(2))
+    torch.testing.assert_close(found, expected.expand(2))
+    (slope,) = torch.autograd.grad(found.sum(), weight)
+    torch.testing.assert_close(slope, 2 * torch.autograd.grad(expected, weight)[0])
+
+
 def test_checks_that_passed_are_not_made_for_other_arguments():
     x, weight = torch.rand(1, 4, 5, 5), torch.rand(3, 4, 3, 3)
     for padding in (1, (1, 1)):

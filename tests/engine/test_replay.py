@@ -15,11 +15,17 @@ import pytest
 import torch
 from torch import nn
 
+from pointwise.engine import choose
 from pointwise.engine.cpu import record, replay
 from pointwise.engine.cpu.launch import array, kernel, launch
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.replay import replayed
-from pointwise.functional import conv2d, depthwise_conv2d, pointwise_conv2d
+from pointwise.functional import (
+    conv2d,
+    depthwise_conv2d,
+    depthwise_separable_conv2d,
+    pointwise_conv2d,
+)
 from pointwise.layers import Conv2d
 
 ADD = Layout("AddNumbers", "*x *y *out *scratch count fails")
@@ -113,6 +119,24 @@ def test_results_of_one_memory_stay_parts_of_it():
         assert torch.equal(turned, (x + y).view(3, 2).t())
         assert turned.stride() == (1, 2)
         assert first.data_ptr() == turned.data_ptr()
+
+
+def test_what_is_replayed_is_part_of_another():
+    inner, inner_runs = counted(lambda tensors: add(*tensors))
+
+    def twice(tensors):
+        x, y = tensors
+        return inner((inner((x, y)), y))
+
+    outer, outer_runs = counted(twice)
+    for _ in range(3):
+        x, y = some(9), some(9)
+        assert torch.equal(inner((x, y)), x + y)
+    for _ in range(4):
+        x, y = some(9), some(9)
+        assert torch.equal(outer((x, y)), x + y + y)
+    assert len(outer_runs) == 2
+    assert len(inner_runs) == 2 + 2  # and for the recording of the outer one
 
 
 def test_a_constant_is_kept():
@@ -259,6 +283,8 @@ KINDS = {
     "depthwise": ((2, 7, 9, 8), (7, 1, 3, 3), {"groups": 7, "padding": 1, "activation": "relu"}),
     "depthwise strided": ((1, 7, 9, 8), (7, 1, 5, 5), {"groups": 7, "padding": 2, "stride": 2}),
     "multiplied": ((1, 4, 9, 8), (8, 1, 3, 3), {"groups": 4, "padding": 1}),
+    "large": ((1, 24, 110, 112), (25, 24, 1, 1), {"activation": "relu"}),
+    "large depthwise": ((1, 24, 110, 112), (24, 1, 3, 3), {"groups": 24, "padding": 1}),
     "one pixel": ((3, 5, 1, 1), (6, 5, 1, 1), {}),
     "one channel": ((3, 1, 4, 5), (6, 1, 3, 3), {}),
 }
@@ -288,6 +314,19 @@ def test_convolutions_keep_their_bits(name, dtype, bias, monkeypatch):
 
     for one, other in zip(calls(), plainly(monkeypatch, calls), strict=True):
         assert torch.equal(one, other)
+
+
+def test_halves_that_run_one_by_one(monkeypatch):
+    """Joined they would read too large a weight; each half was replayed by itself before."""
+    monkeypatch.setattr(choose, "fused", lambda *chain: 1)
+    torch.manual_seed(0)
+    own, square = some(6, 1, 3, 3), some(5, 6)
+    for _ in range(4):
+        x = some(2, 6, 7, 7)
+        middle = depthwise_conv2d(x, own, padding=1)
+        expected = pointwise_conv2d(middle, square)
+        found = depthwise_separable_conv2d(x, own, square, padding=1)
+        assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("kind", ["dense", "channels_last", "turned", "a part", "backwards"])

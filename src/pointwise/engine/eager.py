@@ -80,6 +80,8 @@ def is_unseen(arguments: Iterable[object]) -> bool:
         return False
     if torch._C._len_torch_function_stack() or why_not_now():
         return False
+    if torch._C._are_functorch_transforms_active():  # of other tensors, but around this call
+        return False
     for x in arguments:  # noqa: SIM110 - a generator takes longer than the question
         if isinstance(x, Tensor) and why_not_plain(x):
             return False

@@ -46,12 +46,13 @@ def register_gradients(name: str, sized: bool) -> None:
         if ctx.activation != "none":
             before = getattr(ops, name)(input, weight, *more, *geometry, "none")
             grad = _through(ctx.activation, before, grad)
-        # Both gradients read it so: a sum's, say, is not copied twice.
-        grad = grad.contiguous(memory_format=torch.channels_last)
+        laid = grad
+        if grad.device.type == "cpu":  # once, for both: the kernels take no other layout
+            laid = grad.contiguous(memory_format=torch.channels_last)
         if wants[0]:
-            d_input = grad_input(grad, weight, input, geometry)
+            d_input = grad_input(laid, weight, input, geometry)
         if wants[1]:
-            d_weight = grad_weight(grad, input, weight, geometry)
+            d_weight = grad_weight(laid, input, weight, geometry)
         if wants[2]:
             d_bias = grad.sum((0, 2, 3))
         d_residual = grad if ctx.with_residual else None
