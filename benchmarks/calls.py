@@ -1,29 +1,28 @@
-"""What one call of a small convolution costs, by turns with PyTorch's: Python, more than numbers.
+"""``pointwise bench calls``: what one call of a small convolution costs, beside PyTorch's.
 
-    python benchmarks/calls.py [--threads 1] [--size 7] [--channels 32] [--only conv2d]
-
-One image of 32 channels and 7×7 pixels, in channels_last and float32, takes a kernel a few
-microseconds; the rest is what it takes to get there. Functions and layers without gradients, then
-forward and backward: the loss is the sum of the result, and the gradients those of image, weight
-and bias. A cloud of 64 points has no peer in PyTorch. Results agree with PyTorch's, or nothing is
-timed. Times are of calls back to back, a hundred at a time.
+An image of 32 channels and 7×7 pixels, in channels_last and float32, takes a kernel a few
+microseconds; the rest is what it takes to get there: Python, more than numbers. Functions and
+layers without gradients, and, with ``_both_ways`` at the end, forward and backward: the loss is the
+sum of the result, and the gradients are those of image, weight and bias. A cloud of 64 points has
+no peer in PyTorch, but for its pointwise convolution. ``OMP_NUM_THREADS=1`` shows Python's part
+without that of waking threads.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from frame import OURS, Case, Contestant, agree
+from planned import Planned, run
 from torch import Tensor, nn
 
 import pointwise
 from pointwise import functional, layers
-from pointwise.costs.machine import cpu_name
-from pointwise.timing import Watch, in_turns, ratio
 
-CALLS = 100  # of one time
+CHANNELS, SIZE = 32, 7
 Run = Callable[[], Tensor]
 Kinds = dict[str, tuple[Run, Run | None]]
 
@@ -39,7 +38,7 @@ def functions(x: Tensor) -> Kinds:
     own, bias = torch.rand(c, 1, 3, 3), torch.rand(c)
     wide = square[:, :, None, None]
     return {
-        "conv2d 3×3": (
+        "conv2d_3x3": (
             lambda: functional.conv2d(x, full, bias, padding=1),
             lambda: F.conv2d(x, full, bias, padding=1),
         ),
@@ -47,7 +46,7 @@ def functions(x: Tensor) -> Kinds:
             lambda: functional.pointwise_conv2d(x, square, bias),
             lambda: F.conv2d(x, wide, bias),
         ),
-        "depthwise_conv2d 3×3": (
+        "depthwise_conv2d_3x3": (
             lambda: functional.depthwise_conv2d(x, own, bias, padding=1),
             lambda: F.conv2d(x, own, bias, padding=1, groups=c),
         ),
@@ -62,9 +61,9 @@ def modules(x: Tensor) -> dict[str, tuple[nn.Module, nn.Module]]:
     """Layers of ours and of PyTorch, with the same weights."""
     c = x.shape[1]
     found: dict[str, tuple[nn.Module, nn.Module]] = {
-        "Conv2d 3×3": (layers.Conv2d(c, c, 3, padding=1), nn.Conv2d(c, c, 3, padding=1)),
+        "Conv2d_3x3": (layers.Conv2d(c, c, 3, padding=1), nn.Conv2d(c, c, 3, padding=1)),
         "PointwiseConv2d": (layers.PointwiseConv2d(c, c), nn.Conv2d(c, c, 1)),
-        "DepthwiseConv2d 3×3": (
+        "DepthwiseConv2d_3x3": (
             layers.DepthwiseConv2d(c, 3, padding=1),
             nn.Conv2d(c, c, 3, padding=1, groups=c),
         ),
@@ -114,60 +113,46 @@ def cloud(channels: int) -> Kinds:
     }
 
 
-def runs_of(channels: int, size: int) -> Kinds:
+def runs() -> Kinds:
     """What is called, by name: ours and PyTorch's."""
     torch.manual_seed(0)
-    x = image(channels, size)
+    x = image(CHANNELS, SIZE)
     found = functions(x)
     for name, (ours, theirs) in modules(x).items():
         ours.eval(), theirs.eval()
         found[name] = (lambda own=ours: own(x)), (lambda own=theirs: own(x))
-    found |= cloud(channels)
+    found |= cloud(CHANNELS)
     for name, (ours, theirs) in modules(x).items():
-        found[f"{name}, both ways"] = step_of(ours.train(), x), step_of(theirs.train(), x)
+        found[f"{name}_both_ways"] = step_of(ours.train(), x), step_of(theirs.train(), x)
     return found
 
 
-def calls(run: Run, wants_gradients: bool) -> Callable[[], None]:
-    def some() -> None:
-        with torch.set_grad_enabled(wants_gradients):
-            for _ in range(CALLS):
-                run()
+def case_of(name: str) -> Case:
+    ours, theirs = runs()[name]
+    wanted = name.endswith("both_ways")
 
-    return some
+    def called(call: Run) -> Callable[[None], list[Tensor]]:
+        def once(_: None) -> list[Tensor]:
+            with torch.set_grad_enabled(wanted):
+                return [call().detach()]
+
+        return once
+
+    people = [Contestant(OURS, called(ours), steady=True)]
+    if theirs is not None:
+        people.append(Contestant("PyTorch", called(theirs), steady=True))
+    return Case(name, people, agree(1e-4))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--channels", type=int, default=32)
-    parser.add_argument("--size", type=int, default=7, help="of the image, in pixels")
-    parser.add_argument("--samples", type=int, default=50)
-    parser.add_argument("--only", default="", help="what has this in its name")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    print(
-        f"{cpu_name()}, {options.threads} thread(s), {options.channels} channels, "
-        f"{options.size}×{options.size} pixels; microseconds of a call (median)"
-    )
-    for name, (ours, theirs) in runs_of(options.channels, options.size).items():
-        if options.only.lower() not in name.lower():
-            continue
-        both = name.endswith("both ways")
-        with torch.set_grad_enabled(both):
-            if theirs is not None:
-                torch.testing.assert_close(ours(), theirs(), rtol=1e-4, atol=1e-4)
-        runs = {"pointwise": calls(ours, both)}
-        if theirs is not None:
-            runs["PyTorch"] = calls(theirs, both)
-        with Watch() as watch:
-            times = in_turns(runs, options.samples)
-        line = f"{name:33} {1e3 * times['pointwise'].median / CALLS:7.1f}"
-        if theirs is not None:
-            took = 1e3 * times["PyTorch"].median / CALLS
-            line += f"   PyTorch {took:7.1f}   {ratio(times['PyTorch'], times['pointwise'])}"
-        print(f"{line} {watch.busy(*times.values())}".rstrip(), flush=True)
+def main(
+    json: Path | None = None, rounds: int = 7, quick: bool = False, only: str | None = None
+) -> None:
+    """Times calls back to back; the table's milliseconds are those of one."""
+    plans = [Planned(name, lambda name=name: case_of(name)) for name in runs()]  # type: ignore[misc]
+    run(plans, json, rounds, quick, only)
 
 
 if __name__ == "__main__":
-    main()
+    import typer
+
+    typer.run(main)

@@ -15,18 +15,22 @@ import pytest
 import torch
 from torch import nn
 
+from pointwise.cloud.point_cloud import PointCloud
 from pointwise.engine import choose
 from pointwise.engine.cpu import record, replay
 from pointwise.engine.cpu.launch import array, kernel, launch
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.replay import replayed
 from pointwise.functional import (
+    cell_conv,
     conv2d,
     depthwise_conv2d,
     depthwise_separable_conv2d,
+    pointwise_conv,
     pointwise_conv2d,
 )
-from pointwise.layers import Conv2d
+from pointwise.layers import Conv2d, ConvNormAct, DepthwiseSeparableConv2d
+from pointwise.layers.conv_norm_act import in_sequence
 
 ADD = Layout("AddNumbers", "*x *y *out *scratch count fails")
 
@@ -310,6 +314,57 @@ def test_convolutions_keep_their_bits(name, dtype, bias, monkeypatch):
             found += [out, *torch.autograd.grad(out, given, residual)]
             with torch.no_grad():
                 found += [conv2d(*given, **options), conv2d(*given, **options, residual=residual)]
+        return found
+
+    for one, other in zip(calls(), plainly(monkeypatch, calls), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("size", [30, 206])  # small, and in memory that is used again
+def test_training_keeps_its_bits(size, monkeypatch):
+    def steps():
+        torch.manual_seed(0)
+        parts = nn.ModuleList([
+            ConvNormAct(3, 16, 3, stride=2, activation="relu6"),
+            DepthwiseSeparableConv2d(16, 24, norm=nn.BatchNorm2d, activation="relu"),
+            DepthwiseSeparableConv2d(24, 33, stride=2, norm=nn.BatchNorm2d, activation="silu"),
+            ConvNormAct(33, 33, 3, groups=3),
+        ])  # fmt: skip
+        found = []
+        for _ in range(4):
+            x = some(2, 3, size, size).requires_grad_()
+            parts.zero_grad()
+            out = in_sequence(x, parts)
+            out.square().sum().backward()
+            found += [out, x.grad, *(each.grad for each in parts.parameters())]
+            found += [each.clone() for each in parts.buffers()]
+            with torch.no_grad():
+                for parameter in parts.parameters():
+                    parameter -= 1e-3 * parameter.grad
+        return found
+
+    for one, other in zip(steps(), plainly(monkeypatch, steps), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_convolutions_of_clouds_keep_their_bits(reduction, monkeypatch):
+    torch.manual_seed(0)
+    cloud, queries = PointCloud(some(70, 3)), PointCloud(some(40, 3))
+    tables = [cloud.neighborhood(0.2), cloud.neighborhood(0.3, 3, 1, queries)]
+
+    def calls():
+        torch.manual_seed(1)
+        found = []
+        for _ in range(4):
+            x, bias = some(70, 9).requires_grad_(), some(17).requires_grad_()
+            weight, square = some(17, 9, 3, 3, 3).requires_grad_(), some(17, 9).requires_grad_()
+            for table in tables:
+                out = cell_conv(x, table, weight, bias, reduction=reduction)
+                slopes = torch.autograd.grad(out.square().sum(), (x, weight, bias))
+                found += [out, *slopes]
+            out = pointwise_conv(x, square, bias)
+            found += [out, *torch.autograd.grad(out.square().sum(), (x, square, bias))]
         return found
 
     for one, other in zip(calls(), plainly(monkeypatch, calls), strict=True):
