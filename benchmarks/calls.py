@@ -11,6 +11,7 @@ without that of waking threads.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -120,7 +121,7 @@ def runs() -> Kinds:
     found = functions(x)
     for name, (ours, theirs) in modules(x).items():
         ours.eval(), theirs.eval()
-        found[name] = (lambda own=ours: own(x)), (lambda own=theirs: own(x))
+        found[name] = partial(ours, x), partial(theirs, x)
     found |= cloud(CHANNELS)
     for name, (ours, theirs) in modules(x).items():
         found[f"{name}_both_ways"] = step_of(ours.train(), x), step_of(theirs.train(), x)
@@ -148,7 +149,7 @@ def main(
     json: Path | None = None, rounds: int = 7, quick: bool = False, only: str | None = None
 ) -> None:
     """Times calls back to back; the table's milliseconds are those of one."""
-    plans = [Planned(name, lambda name=name: case_of(name)) for name in runs()]  # type: ignore[misc]
+    plans = [Planned(name, partial(case_of, name)) for name in runs()]
     run(plans, json, rounds, quick, only)
 
 

@@ -179,7 +179,8 @@ def _norm_act_cpu(z, mean, scale, shift, residual, activation):
 
 @replayed
 def _applied(tensors, activation):
-    return norm_act.forward(*tensors, kernel_form(activation, tensors[0].dtype))
+    z, mean, scale, shift, residual = tensors
+    return norm_act.forward(z, mean, scale, shift, residual, kernel_form(activation, z.dtype))
 
 
 def _norm_act_plain(z, mean, scale, shift, residual, activation):
@@ -210,7 +211,9 @@ def _norm_act_backward_cpu(grad, z, mean, scale, shift, residual, activation):
 
 @replayed
 def _applied_backward(tensors, activation):
-    return norm_act.backward(*tensors, kernel_form(activation, tensors[0].dtype))
+    grad, z, mean, scale, shift, residual = tensors
+    form = kernel_form(activation, z.dtype)
+    return norm_act.backward(grad, z, mean, scale, shift, residual, form)
 
 
 def _norm_act_backward_plain(grad, z, mean, scale, shift, residual, activation):

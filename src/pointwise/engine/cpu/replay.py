@@ -149,10 +149,10 @@ class Replay:
             self._results.append(form)
         count = given + len(self._memories)
         self._room = 0
-        for number, tensor in enumerate(made, start=given):
+        for number, other in enumerate(made, start=given):
             if owner[number][0] < 0:
                 owner[number] = (count, self._room)
-                begin, end = record.span(tensor)
+                begin, end = record.span(other)
                 self._room += -(-(end - begin) // _LINE) * _LINE
         block = _Block(recording, owner, count + 1, team)
         self._block = array("q", block.words)
