@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pointwise.convolution.epilogue import finish
+from pointwise.engine.eager import why_not_plain
 from pointwise.engine.library import differentiate, ops
 
 
@@ -47,7 +48,7 @@ def register_gradients(name: str, sized: bool) -> None:
             before = getattr(ops, name)(input, weight, *more, *geometry, "none")
             grad = _through(ctx.activation, before, grad)
         laid = grad
-        if grad.device.type == "cpu":  # once, for both: the kernels take no other layout
+        if why_not_plain(grad) is None:  # once, for both: the kernels take no other layout
             laid = grad.contiguous(memory_format=torch.channels_last)
         if wants[0]:
             d_input = grad_input(laid, weight, input, geometry)
