@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from pathlib import Path
 
 # Before Numba starts: results must not depend on the number of threads, also not on more threads
@@ -64,6 +65,13 @@ def _threads_of_its_own():
     """Each test begins with the same number of threads, in whatever order tests run."""
     if torch.get_num_threads() != _THREADS:
         torch.set_num_threads(_THREADS)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_prepared():
+    """Each test begins without launches that were prepared in another, whatever that replaced."""
+    if (replay := sys.modules.get("pointwise.engine.cpu.replay")) is not None:
+        replay.forget()
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pointwise as pw
-from pointwise.engine.eager import is_unseen, why_not_eager
+from pointwise.engine.eager import is_unseen, wants_gradients, why_not_eager
 
 
 class Mode(TorchDispatchMode):
@@ -81,7 +81,10 @@ def test_whoever_watches_sees_the_operators():
     """Past the dispatcher nothing is to be seen; so calls go that way only where nobody looks."""
     x, weight = torch.rand(1, 4, 5, 5), torch.rand(3, 4, 1, 1)
     assert is_unseen((x, weight, None, [1, 1], "none"))
-    assert not is_unseen((x, weight.clone().requires_grad_()))
+    assert not wants_gradients((x, weight, None))
+    assert wants_gradients((x, weight.clone().requires_grad_()))
+    with torch.no_grad():
+        assert not wants_gradients((x, weight.clone().requires_grad_()))
     with Calls() as calls:
         expected = pw.conv2d(x, weight)
     assert calls.count == 1
@@ -90,6 +93,16 @@ def test_whoever_watches_sees_the_operators():
     assert "pointwise::conv2d" in [event.key for event in profiled.key_averages()]
     assert torch.equal(found, expected)
     assert torch.equal(pw.conv2d(x, weight), expected)
+
+
+def test_what_a_transform_does_not_look_at_is_computed_in_it():
+    """Weights that want gradients, and images, that are constants to ``vmap``."""
+    x, weight = torch.rand(1, 4, 5, 5), torch.rand(3, 4, 1, 1).requires_grad_()
+    expected = pw.conv2d(x, weight).sum()
+    found = torch.func.vmap(lambda factor: factor * pw.conv2d(x, weight).sum())(torch.ones(2))
+    torch.testing.assert_close(found, expected.expand(2))
+    (slope,) = torch.autograd.grad(found.sum(), weight)
+    torch.testing.assert_close(slope, 2 * torch.autograd.grad(expected, weight)[0])
 
 
 def test_checks_that_passed_are_not_made_for_other_arguments():

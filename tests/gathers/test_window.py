@@ -131,4 +131,4 @@ def test_the_taps_of_a_phase(case: ImageCase):
             for j in range(y.axis.taps)
         ]  # fmt: skip
         assert taps.shape == (1, 1, y.axis.taps, x.axis.taps)
-        assert taps[0, 0].tolist() == expected
+        assert taps.flip((2, 3))[0, 0].tolist() == expected  # they are read backwards

@@ -28,7 +28,7 @@ def why_not_now() -> str | None:
     """
     if torch.is_autocast_enabled("cpu"):
         return "autocast is on, and kernels compute in the types that a model has"
-    if torch.jit.is_tracing() or _is_exported_to_onnx():
+    if torch._C._is_tracing() or _is_exported():
         return "it is being traced"
     if torch._C._len_torch_dispatch_stack():
         return "a TorchDispatchMode is on, which kernels would not show themselves to"
@@ -37,9 +37,12 @@ def why_not_now() -> str | None:
     return None
 
 
-def _is_exported_to_onnx() -> bool:
-    """Importing torch.onnx takes a third of a saved model's first call: never for this question."""
-    return "torch.onnx" in sys.modules and torch.onnx.is_in_onnx_export()
+def _is_exported() -> bool:
+    """Whether ONNX is being written; of an exporter that nobody has loaded it is not asked."""
+    return _EXPORTER in sys.modules and torch.onnx.is_in_onnx_export()
+
+
+_EXPORTER = "torch.onnx._internal.exporter"
 
 
 def why_not_on_gpu(*tensors: Tensor) -> str | None:
@@ -47,7 +50,7 @@ def why_not_on_gpu(*tensors: Tensor) -> str | None:
 
     Unlike on the CPU, autocast is no reason: kernels there compute in its types.
     """
-    if torch.jit.is_tracing() or _is_exported_to_onnx():
+    if torch._C._is_tracing() or _is_exported():
         return "it is being traced"
     if torch._C._len_torch_dispatch_stack():
         return "a TorchDispatchMode is on, which kernels would not show themselves to"
@@ -99,19 +102,29 @@ def _ordinary() -> frozenset[int]:
 
 
 def is_unseen(arguments: Iterable[object]) -> bool:
-    """Whether nobody would notice that a call went past PyTorch's dispatcher.
+    """Whether nobody would notice that a call went past PyTorch's dispatcher, gradients included.
 
-    No transform, mode, trace or profiler is at work, and nothing given wants gradients.
+    No transform, mode, trace or profiler is at work. Autograd would: see ``wants_gradients``.
     """
     if torch.compiler.is_compiling() or torch.autograd._profiler_enabled():
         return False
     if torch._C._len_torch_function_stack() or why_not_now():
         return False
-    wants = torch.is_grad_enabled()
-    return not any(
-        isinstance(x, Tensor) and ((wants and x.requires_grad) or why_not_plain(x))
-        for x in arguments
-    )
+    if torch._C._are_functorch_transforms_active():  # of other tensors, but around this call
+        return False
+    for x in arguments:  # noqa: SIM110 - a generator takes longer than the question
+        if isinstance(x, Tensor) and why_not_plain(x):
+            return False
+    return True
+
+
+def wants_gradients(arguments: Iterable[object]) -> bool:
+    """Whether autograd is to record a call."""
+    if torch.is_grad_enabled():
+        for x in arguments:
+            if isinstance(x, Tensor) and x.requires_grad:
+                return True
+    return False
 
 
 def is_wrapped(x: Tensor) -> bool:

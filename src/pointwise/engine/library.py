@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import torch
 
 from pointwise.engine import gpu
-from pointwise.engine.eager import is_unseen
+from pointwise.engine.eager import is_unseen, wants_gradients
 
 library = torch.library.Library("pointwise", "DEF")
 
@@ -27,7 +27,9 @@ def untraced(function):
     @functools.wraps(function)
     def call(*arguments):
         nonlocal disabled
-        if "torch._dynamo" not in sys.modules:  # it takes a second to import: never for this
+        # Dynamo takes a second to import, and microseconds to be disabled: not for nothing.
+        dynamo = sys.modules.get("torch._C._dynamo.eval_frame")
+        if dynamo is None or dynamo.get_eval_frame_callback() is None:
             return function(*arguments)
         if disabled is None:
             disabled = torch.compiler.disable(function)
@@ -60,21 +62,24 @@ def define(
 
     sound: set[tuple] = set()  # what arguments were like that passed
 
+    def allow(*arguments) -> None:
+        like = tuple(map(_signature, arguments))
+        if like not in sound:
+            for place, required in needed:
+                if arguments[place] is None:
+                    raise TypeError(f"{name}: {required} must be a tensor, got None")
+            if check is not None:
+                check(*arguments)
+            if len(sound) >= _MOST:
+                sound.clear()
+            sound.add(like)
+        if check_values is not None:
+            check_values(*arguments)
+
     def checked(function: Callable) -> Callable:
         @functools.wraps(function)
         def call(*arguments):
-            like = tuple(map(_signature, arguments))
-            if like not in sound:
-                for place, required in needed:
-                    if arguments[place] is None:
-                        raise TypeError(f"{name}: {required} must be a tensor, got None")
-                if check is not None:
-                    check(*arguments)
-                if len(sound) >= _MOST:
-                    sound.clear()
-                sound.add(like)
-            if check_values is not None:
-                check_values(*arguments)
+            allow(*arguments)
             return function(*arguments)
 
         return untraced(call)
@@ -87,15 +92,37 @@ def define(
         return fake(*arguments)
 
     library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-    on_cpu = checked(cpu)
-    library.impl(name, on_cpu, "CPU")
+    library.impl(name, checked(cpu), "CPU")
     library.impl(name, checked(plain), "CompositeExplicitAutograd")
     if cuda is not None:
         on_gpu[name] = checked(_where_it_can(cuda, plain))
         library.impl(name, on_gpu[name], "CUDA")
     torch.library.register_fake(f"pointwise::{name}", foreseen, lib=library)
-    setattr(ops, name, _quick(getattr(torch.ops.pointwise, name), on_cpu))
-    setattr(at_once, name, on_cpu)
+    setattr(at_once, name, untraced(cpu))
+    setattr(ops, name, _quick(name, getattr(torch.ops.pointwise, name), untraced(allow)))
+
+
+def differentiate(name: str, backward: Callable, setup_context: Callable) -> None:
+    """The gradients of an operator, as ``torch.library.register_autograd`` takes them."""
+    torch.library.register_autograd(
+        f"pointwise::{name}", backward, setup_context=setup_context, lib=library
+    )
+    on_cpu = getattr(at_once, name)
+
+    def forward(ctx, *arguments):
+        result = on_cpu(*arguments)
+        setup_context(ctx, arguments, result)
+        return result
+
+    # PyTorch makes such a function too, and calls it in four times as long.
+    parts = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    function = type(f"pointwise_{name}", (torch.autograd.Function,), parts)
+
+    def call(*arguments):
+        return function.apply(*arguments) if wants_gradients(arguments) else on_cpu(*arguments)  # type: ignore[attr-defined]
+
+    setattr(at_once, name, call)
+    _differentiable.add(name)
 
 
 def _where_it_can(cuda: Callable, plain: Callable) -> Callable:
@@ -129,14 +156,21 @@ ops = SimpleNamespace()
 convolution, where nobody would notice."""
 
 at_once = SimpleNamespace()
-"""The CPU forms of the operators with their checks, for arguments that are ``is_unseen``."""
+"""The CPU forms of the operators, with their gradients where they have been given some, for
+arguments that are ``is_unseen`` and have been checked."""
 
 
-def _quick(operator: Callable, on_cpu: Callable) -> Callable:
+def _quick(name: str, operator: Callable, allow: Callable) -> Callable:
     def call(*arguments):
-        return on_cpu(*arguments) if is_unseen(arguments) else operator(*arguments)
+        if is_unseen(arguments) and (name in _differentiable or not wants_gradients(arguments)):
+            allow(*arguments)
+            return getattr(at_once, name)(*arguments)
+        return operator(*arguments)
 
     return call
+
+
+_differentiable: set[str] = set()
 
 
 _MOST = 4096  # kinds of arguments that an operator remembers

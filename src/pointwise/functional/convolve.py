@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.nn import Parameter
 
 from pointwise import checks
 from pointwise.convolution.epilogue import ACTIVATIONS, finish
@@ -59,6 +60,7 @@ class _Call(NamedTuple):
     dilation: list[int]
     groups: int
     activation: str
+    unseen: bool  # whether nobody would notice that PyTorch's dispatcher is passed by
     shape: tuple[int, ...]  # of the result
 
 
@@ -82,7 +84,10 @@ def _complete(
     What passed with tensors of the same shapes and types is not checked again.
     """
     tensors = (input, weight, bias, residual)
-    key = _key(tensors, stride, padding, dilation, groups, activation, kind, caller, names[0])
+    unseen = is_unseen(tensors)
+    key = None
+    if unseen or not _is_watched():
+        key = _key(tensors, stride, padding, dilation, groups, activation, kind, caller, names[0])
     found = _passed.get(key)
     if found is None:
         call = _checked(caller, dimensions, *tensors, stride, padding, dilation, groups, activation,
@@ -91,41 +96,50 @@ def _complete(
             if len(_passed) >= _MOST:
                 _passed.clear()
             _passed[key] = call._replace(input=None, weight=None, bias=None, residual=None)
-        return call
+        return call._replace(unseen=unseen)
     if input.dim() != dimensions + 2:
         input = input.unsqueeze(0)
         residual = None if residual is None else residual.unsqueeze(0)
     if weight.dim() == 2:
         weight = weight.reshape(*weight.shape, *[1] * dimensions)
-    return found._replace(input=input, weight=weight, bias=bias, residual=residual)
+    return found._replace(input=input, weight=weight, bias=bias, residual=residual, unseen=unseen)
 
 
 _MOST = 4096
 _passed: dict[tuple | None, _Call] = {}  # never of None
 
 
+def _is_watched() -> bool:
+    """Whether graphs are traced, or autocast is on."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or torch.is_autocast_enabled("cpu")
+        or torch.is_autocast_enabled("cuda")
+    )
+
+
 def _key(tensors: Sequence[Any], *placed: Any) -> tuple | None:
-    """What the checks of a call depend on; None while graphs are traced and under autocast.
+    """What the checks of a call depend on; None where that cannot be said.
 
     Numbers of other types compare alike (True and 1, say), and are checked every time.
     """
-    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
-        return None
-    if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
-        return None
     key: list[Any] = []
     for x in tensors:
-        if x is not None:
-            if not isinstance(x, Tensor) or any(type(size) is not int for size in x.shape):
-                return None
-            x = x.shape, x.dtype, x.device, x.layout
-        key.append(x)
+        if type(x) is Tensor or type(x) is Parameter:  # no other has sizes that are open
+            key.append((x.shape, x.dtype, x.device, x.layout))
+        elif x is None:
+            key.append(None)
+        else:
+            return None
     for given in placed:
-        if type(given) in (tuple, list):
-            if any(type(number) is not int for number in given):
-                return None
+        kind = type(given)
+        if kind is tuple or kind is list:
+            for number in given:
+                if type(number) is not int:
+                    return None
             given = tuple(given)
-        elif given is not None and type(given) not in (int, str):
+        elif kind is not int and kind is not str and given is not None:
             return None
         key.append(given)
     return tuple(key)
@@ -177,7 +191,7 @@ def _checked(
     x, weight, bias, residual = in_autocast(x, weight, bias, residual)
     given = {"input": x, names[0]: weight, names[1]: bias, "residual": residual}
     checks.alike(caller, **given)
-    return _Call(x, weight, bias, residual, steps, edges, spread, groups, named, shape)
+    return _Call(x, weight, bias, residual, steps, edges, spread, groups, named, False, shape)
 
 
 def separable(
@@ -206,8 +220,11 @@ def separable(
     between = first.input.new_empty(()).expand(shape)
     second = _complete(caller, dimensions, between, pointwise, bias, 1, 0, 1, groups, activation,
                        residual, "pointwise", ("pointwise", "bias"))  # fmt: skip
-    if dimensions == 2 and groups == 1 and not _wants_grad(*tensors) and not _is_transformed():
-        out = ops.separable_conv2d(
+    unseen = first.unseen and second.unseen
+    together = dimensions == 2 and groups == 1 and not _wants_grad(*tensors)
+    if together and (unseen or not _is_transformed()):
+        operator = at_once.separable_conv2d if unseen else torch.ops.pointwise.separable_conv2d
+        out = operator(
             first.input, first.weight, second.weight, first.bias, second.bias, second.residual,
             first.stride, first.edges, first.dilation, first.activation,
             second.activation)  # fmt: skip
@@ -250,32 +267,35 @@ def shift_convolve(
     return out if input.dim() == 4 else out.squeeze(0)
 
 
-def _on_image(x, weight, bias, residual, stride, edges, dilation, groups, activation) -> Tensor:
-    given = (x, weight, bias, residual, stride, edges, dilation, groups, activation)
-    if is_unseen(given):
-        return at_once.conv2d(*given)
-    if _is_transformed():
+def _on_image(
+    x, weight, bias, residual, stride, edges, dilation, groups, activation, unseen
+) -> Tensor:
+    if not unseen and _is_transformed():
         # As the operators that every runtime knows, and that torch.func can transform.
         top, bottom, left, right = edges
         x = F.pad(x, (left, right, top, bottom))
         x = F.conv2d(x, weight, bias, stride, 0, dilation, groups)
         return finish(x, residual, activation)
-    operator = torch.ops.pointwise.conv2d
+    operator = at_once.conv2d if unseen else torch.ops.pointwise.conv2d
     if _wants_grad(x, weight, bias, residual):
         x = operator(x, weight, bias, None, stride, edges, dilation, groups, "none")
         return finish(x, residual, activation)
-    return operator(*given)
+    return operator(x, weight, bias, residual, stride, edges, dilation, groups, activation)
 
 
-def _on_line(x, weight, bias, residual, stride, edges, dilation, groups, activation) -> Tensor:
+def _on_line(
+    x, weight, bias, residual, stride, edges, dilation, groups, activation, unseen
+) -> Tensor:
     """A line is an image with one row."""
     residual = None if residual is None else residual.unsqueeze(2)
     out = _on_image(x.unsqueeze(2), weight.unsqueeze(2), bias, residual, [1, *stride],
-                    [0, 0, *edges], [1, *dilation], groups, activation)  # fmt: skip
+                    [0, 0, *edges], [1, *dilation], groups, activation, unseen)  # fmt: skip
     return out.squeeze(2)
 
 
-def _on_volume(x, weight, bias, residual, stride, edges, dilation, groups, activation) -> Tensor:
+def _on_volume(
+    x, weight, bias, residual, stride, edges, dilation, groups, activation, unseen
+) -> Tensor:
     """A volume is a stack of images: one convolution for each layer of the kernel, added up."""
     front, back, *inner = edges
     batch = x.shape[0]
@@ -290,7 +310,7 @@ def _on_volume(x, weight, bias, residual, stride, edges, dilation, groups, activ
         residual = _on_image(
             images.transpose(1, 2).flatten(0, 1), weight[:, :, layer], bias if layer == 0 else None,
             residual, stride[1:], inner, dilation[1:], groups,
-            activation if layer == last else "none")  # fmt: skip
+            activation if layer == last else "none", unseen)  # fmt: skip
     return residual.unflatten(0, (batch, depth)).transpose(1, 2)
 
 

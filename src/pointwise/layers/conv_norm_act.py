@@ -148,7 +148,14 @@ class ConvNormAct(nn.Module):
         self.activation = activation
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
-        return conv_norm_act(input, self.conv, self.norm, self.activation, residual)
+        out = inference.again(input, (self,), residual)
+        if out is not None:
+            return out
+        units = self.units()
+        out = run(input, units, residual)
+        if not torch.is_grad_enabled() and not has_hooks(self):
+            inference.remember(input, (self,), units, residual)
+        return out
 
     def units(self) -> list[Unit]:
         """What ``run`` is to run."""

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from pointwise.convolution.epilogue import finish
-from pointwise.engine.library import library, ops
+from pointwise.engine.eager import why_not_plain
+from pointwise.engine.library import differentiate, ops
 
 
 def register_gradients(name: str, sized: bool) -> None:
@@ -46,10 +47,13 @@ def register_gradients(name: str, sized: bool) -> None:
         if ctx.activation != "none":
             before = getattr(ops, name)(input, weight, *more, *geometry, "none")
             grad = _through(ctx.activation, before, grad)
+        laid = grad
+        if why_not_plain(grad) is None:  # once, for both: the kernels take no other layout
+            laid = grad.contiguous(memory_format=torch.channels_last)
         if wants[0]:
-            d_input = grad_input(grad, weight, input, geometry)
+            d_input = grad_input(laid, weight, input, geometry)
         if wants[1]:
-            d_weight = grad_weight(grad, input, weight, geometry)
+            d_weight = grad_weight(laid, input, weight, geometry)
         if wants[2]:
             d_bias = grad.sum((0, 2, 3))
         d_residual = grad if ctx.with_residual else None
@@ -87,9 +91,7 @@ def register_gradients(name: str, sized: bool) -> None:
         (f"{name}_grad_input", backward_grad_input, setup_grad_input),
         (f"{name}_grad_weight", backward_grad_weight, setup_grad_weight),
     ):
-        torch.library.register_autograd(
-            f"pointwise::{operator}", gradient, setup_context=prepare, lib=library
-        )
+        differentiate(operator, gradient, prepare)
 
 
 def _through(activation: str, before: Tensor, grad: Tensor) -> Tensor:

@@ -18,9 +18,10 @@ from pointwise.engine.cpu.gathers.points import CELLS, CELLS_DEPTHWISE, IDENTITY
 from pointwise.engine.cpu.loops.depthwise_gradient import cells_weight_gradient
 from pointwise.engine.cpu.loops.points import mixed_points
 from pointwise.engine.cpu.loops.weight_gradient import points_weight_gradient
+from pointwise.engine.cpu.replay import replayed
 from pointwise.engine.cpu.search.neighbours import grid_search
 from pointwise.engine.cpu.search.voxels import voxel_grid
-from pointwise.engine.library import define, library, ops
+from pointwise.engine.library import define, differentiate, ops
 from pointwise.operators import cells_on_gpus, requirements
 from pointwise.operators.autocast import follow_autocast
 
@@ -127,18 +128,34 @@ def adjoint_over_table(
     return gather
 
 
+def ready(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+    """As the kernels read them."""
+    return tuple(None if x is None else x.contiguous() for x in tensors)
+
+
+def _taps(weight: Tensor) -> Tensor:
+    """``[C_out, C_in, k, k, k]`` as the mix, cell by cell: ``[M, C_in, C_out]``."""
+    return weight.flatten(2).permute(2, 1, 0)
+
+
 def _matrix(weight: Tensor) -> Tensor:
-    """``[C_out, C_in, k, k, k]`` as the mix ``[M·C_in, C_out]``, cell by cell."""
-    return weight.flatten(2).permute(2, 1, 0).reshape(-1, len(weight))
+    """The same as a matrix ``[M·C_in, C_out]``."""
+    return _taps(weight).reshape(-1, len(weight))
 
 
 # --- cell_conv ------------------------------------------------------------------------------------
 
 
 def _cell_conv_cpu(features, weight, bias, row_start, pairs, back_row_start, back_pairs, mean):
+    return _convolved(ready(features, weight, bias, row_start, pairs), mean)
+
+
+@replayed
+def _convolved(tensors, mean):
+    features, weight, bias, row_start, pairs = tensors
     kernel_cells = weight.shape[2:].numel()
     gather = gather_over_table(CELLS, features, row_start, pairs, kernel_cells, mean)
-    return mixed_points(gather, _matrix(weight), bias)
+    return mixed_points(gather, _taps(weight), bias)
 
 
 def _cell_conv_plain(features, weight, bias, row_start, pairs, back_row_start, back_pairs, mean):
@@ -168,10 +185,16 @@ define(
 def _cell_conv_grad_input_cpu(
     grad, weight, row_start, pairs, back_row_start, back_pairs, mean, points
 ):
+    tensors = ready(grad, weight, row_start, pairs, back_row_start, back_pairs)
+    return _input_gradient(tensors, mean, points)
+
+
+@replayed
+def _input_gradient(tensors, mean, points):
+    grad, weight, row_start, pairs, *back = tensors
     kernel_cells = weight.shape[2:].numel()
-    back = (back_row_start, back_pairs)
     gather = adjoint_over_table(CELLS, grad, (row_start, pairs), back, kernel_cells, mean, points)
-    return mixed_points(gather, _matrix(weight.transpose(0, 1)), None)
+    return mixed_points(gather, _taps(weight.transpose(0, 1)), None)
 
 
 def _cell_conv_grad_input_plain(
@@ -200,10 +223,16 @@ define(
 
 def _cell_conv_grad_weight_cpu(grad, features, weight, row_start, pairs, mean):
     kernel_cells = weight.shape[2:].numel()
-    gather = gather_over_table(CELLS, features, row_start, pairs, kernel_cells, mean)
-    total, bias = points_weight_gradient(gather, grad.contiguous())
+    total, bias = _weight_gradient(ready(grad, features, row_start, pairs), kernel_cells, mean)
     total = total.reshape(kernel_cells, weight.shape[1], len(weight)).permute(2, 1, 0)
     return total.reshape(weight.shape).contiguous(), bias.clone()
+
+
+@replayed
+def _weight_gradient(tensors, kernel_cells, mean):
+    grad, features, row_start, pairs = tensors
+    gather = gather_over_table(CELLS, features, row_start, pairs, kernel_cells, mean)
+    return points_weight_gradient(gather, grad)
 
 
 def _cell_conv_grad_weight_plain(grad, features, weight, row_start, pairs, mean):
@@ -249,9 +278,7 @@ def _cell_conv_backward(ctx, grad):
     return d_features, d_weight, d_bias if ctx.with_bias else None, None, None, None, None, None
 
 
-torch.library.register_autograd(
-    "pointwise::cell_conv", _cell_conv_backward, setup_context=_cell_conv_setup, lib=library
-)
+differentiate("cell_conv", _cell_conv_backward, _cell_conv_setup)
 
 
 # --- cell_depthwise_conv --------------------------------------------------------------------------
@@ -372,20 +399,20 @@ def _depthwise_backward(ctx, grad):
     return d_features, d_weight, None, None, None, None, None
 
 
-torch.library.register_autograd(
-    "pointwise::cell_depthwise_conv",
-    _depthwise_backward,
-    setup_context=_depthwise_setup,
-    lib=library,
-)
+differentiate("cell_depthwise_conv", _depthwise_backward, _depthwise_setup)
 
 
 # --- pointwise_conv -------------------------------------------------------------------------------
 
 
 def _pointwise_cpu(features, weight, bias):
-    gather = Gather(IDENTITY, features.contiguous(), len(features))
-    return mixed_points(gather, weight.t(), bias)
+    return _mixed((features.contiguous(), weight, bias))
+
+
+@replayed
+def _mixed(tensors):
+    features, weight, bias = tensors
+    return mixed_points(Gather(IDENTITY, features, len(features)), weight.t(), bias)
 
 
 def _pointwise_plain(features, weight, bias):
@@ -404,9 +431,14 @@ define(
 
 
 def _pointwise_grad_weight_cpu(grad, features):
-    gather = Gather(IDENTITY, features.contiguous(), len(features))
-    total, bias = points_weight_gradient(gather, grad.contiguous())
+    total, bias = _mixed_gradient(ready(grad, features))
     return total.t().contiguous(), bias.clone()
+
+
+@replayed
+def _mixed_gradient(tensors):
+    grad, features = tensors
+    return points_weight_gradient(Gather(IDENTITY, features, len(features)), grad)
 
 
 def _pointwise_grad_weight_plain(grad, features):
@@ -443,9 +475,7 @@ def _pointwise_backward(ctx, grad):
     return d_features, d_weight, d_bias if ctx.with_bias else None
 
 
-torch.library.register_autograd(
-    "pointwise::pointwise_conv", _pointwise_backward, setup_context=_pointwise_setup, lib=library
-)
+differentiate("pointwise_conv", _pointwise_backward, _pointwise_setup)
 
 # --- cell_separable_conv: both halves in one tile loop, for inference -----------------------------
 

@@ -17,6 +17,7 @@ from pointwise.convolution.problem import describe
 from pointwise.engine import choose
 from pointwise.engine.cpu.loops import norm_act
 from pointwise.engine.cpu.memory import empty_image
+from pointwise.engine.cpu.replay import replayed
 from pointwise.engine.library import define
 from pointwise.operators import images_gpu, requirements
 from pointwise.operators.bilinear import register_gradients
@@ -55,11 +56,15 @@ def ready(tensor):
     """As the kernels read it: channels_last (one dimension: contiguous), float32 or float64."""
     if tensor is None:
         return None
-    if tensor.dtype in (torch.float16, torch.bfloat16):
-        tensor = tensor.float()
+    tensor = as_float(tensor)
     if tensor.dim() < 4:
         return tensor.contiguous()
     return tensor.contiguous(memory_format=torch.channels_last)
+
+
+def as_float(tensor):
+    """In a type that kernels compute in; of weights, which are packed, strides may be any."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def repeated(input: Tensor, multiplier: int) -> Tensor:
@@ -78,15 +83,18 @@ def repeated(input: Tensor, multiplier: int) -> Tensor:
 
 def _conv2d_cpu(input, weight, bias, residual, stride, padding, dilation, groups, activation):
     dtype = input.dtype
-    input, weight, bias, residual = map(ready, (input, weight, bias, residual))
-    convolution = describe(input.shape, weight.shape, stride, padding, dilation, groups,
-                           input.dtype, activation)  # fmt: skip
-    out = _computed(input, convolution, weight, bias, residual)
+    tensors = ready(input), as_float(weight), ready(bias), ready(residual)
+    geometry = tuple(stride), tuple(padding), tuple(dilation), groups
+    out = _convolved(tensors, *geometry, activation)
     return out if out.dtype == dtype else out.to(dtype)
 
 
-def _computed(input, convolution, weight, bias, residual):
+@replayed
+def _convolved(tensors, stride, padding, dilation, groups, activation):
     """A convolution by its kernel; what that does not apply, by PyTorch or in one more pass."""
+    input, weight, bias, residual = tensors
+    convolution = describe(input.shape, weight.shape, stride, padding, dilation, groups,
+                           input.dtype, activation)  # fmt: skip
     activation = convolution.activation
     late = epilogue.why_not(activation, convolution.dtype) is not None
     added = residual is not None and convolution.is_depthwise  # its loop takes none
@@ -142,33 +150,37 @@ def _separable_plain(input, depthwise, pointwise, depthwise_bias, bias, residual
 
 def _separable_cpu(input, depthwise, pointwise, depthwise_bias, bias, residual, stride, padding,
                    dilation, between, activation):  # fmt: skip
-    chain = _prepared_separable(input, depthwise, pointwise, depthwise_bias, bias, stride, padding,
-                                dilation, between, activation)  # fmt: skip
+    dtype = input.dtype
+    weights = as_float(depthwise), as_float(pointwise)
+    tensors = ready(input), *weights, ready(depthwise_bias), ready(bias), ready(residual)
+    geometry = tuple(stride), tuple(padding), tuple(dilation)
+    return _separable(tensors, *geometry, between, activation).to(dtype)
+
+
+@replayed
+def _separable(tensors, stride, padding, dilation, between, activation):
+    input, depthwise, pointwise, depthwise_bias, bias, residual = tensors
+    first = describe(input.shape, depthwise.shape, stride, padding, dilation, input.shape[1],
+                     input.dtype, between)  # fmt: skip
+    second = describe(first.shape, pointwise.shape, (1, 1), (0,) * 4, (1, 1), 1, input.dtype,
+                      activation)  # fmt: skip
+    chain = _prepared_separable(first, depthwise, depthwise_bias, second, pointwise, bias)
     if chain is None:
-        groups = input.shape[1]
-        x = _conv2d_cpu(input, depthwise, depthwise_bias, None, stride, padding, dilation, groups,
-                        between)  # fmt: skip
-        return _conv2d_cpu(x, pointwise, bias, residual, [1, 1], [0] * 4, [1, 1], 1, activation)
-    dtype, input, residual = input.dtype, ready(input), ready(residual)
-    out = empty_image(chain[1].shape, input.dtype)
-    return choose.launch(input, chain, out, residual).run().to(dtype)
+        x = _conv2d_cpu(input, depthwise, depthwise_bias, None, stride, padding, dilation,
+                        input.shape[1], between)  # fmt: skip
+        return _conv2d_cpu(x, pointwise, bias, residual, (1, 1), (0,) * 4, (1, 1), 1, activation)
+    return choose.launch(input, chain, empty_image(second.shape, input.dtype), residual).run()
 
 
-def _prepared_separable(input, depthwise, pointwise, depthwise_bias, bias, stride, padding,
-                        dilation, between, activation):  # fmt: skip
+def _prepared_separable(first, depthwise, depthwise_bias, second, pointwise, bias):
     """Both halves for one loop; None where they had better run one by one."""
-    depthwise, pointwise = ready(depthwise), ready(pointwise)
-    dtype = depthwise.dtype
-    if epilogue.why_not(between, dtype) or epilogue.why_not(activation, dtype):
+    if any(epilogue.why_not(each.activation, each.dtype) for each in (first, second)):
         return None
-    first = describe(input.shape, depthwise.shape, stride, padding, dilation, input.shape[1], dtype,
-                     between)  # fmt: skip
-    second = describe(first.shape, pointwise.shape, [1, 1], [0] * 4, [1, 1], 1, dtype, activation)
     if first.out_channels != first.in_channels:  # a depth multiplier, of one channel too
         return None
     chain = (
-        choose.prepare(first, depthwise, ready(depthwise_bias), choose.DEPTHWISE),
-        choose.prepare(second, pointwise, ready(bias), choose.MIXED),
+        choose.prepare(first, depthwise, depthwise_bias, choose.DEPTHWISE),
+        choose.prepare(second, pointwise, bias, choose.MIXED),
     )
     return chain if choose.fused(*chain) == 2 else None
 
@@ -204,12 +216,18 @@ def _grad_input_plain(grad, weight, size, stride, padding, dilation, groups):
 
 def _grad_input_cpu(grad, weight, size, stride, padding, dilation, groups):
     dtype = grad.dtype
-    grad, weight = ready(grad), ready(weight)
+    geometry = tuple(stride), tuple(padding), tuple(dilation), groups
+    return _input_gradient((ready(grad), as_float(weight)), tuple(size), *geometry).to(dtype)
+
+
+@replayed
+def _input_gradient(tensors, size, stride, padding, dilation, groups):
+    grad, weight = tensors
     convolution = describe(size, weight.shape, stride, padding, dilation, groups, grad.dtype)
     out = choose.input_gradient(convolution, grad, weight)
     if convolution.depth_multiplier > 1:
         out = ready(out.unflatten(1, (groups, convolution.depth_multiplier)).sum(2))
-    return out.to(dtype)
+    return out
 
 
 define(
@@ -229,11 +247,18 @@ def _grad_weight_plain(grad, input, size, stride, padding, dilation, groups):
 
 def _grad_weight_cpu(grad, input, size, stride, padding, dilation, groups):
     dtype = grad.dtype
-    grad, input = ready(grad), ready(input)
+    geometry = tuple(stride), tuple(padding), tuple(dilation), groups
+    found = _weight_gradient((ready(grad), ready(input)), tuple(size), *geometry)
+    return found.contiguous().to(dtype)
+
+
+@replayed
+def _weight_gradient(tensors, size, stride, padding, dilation, groups):
+    grad, input = tensors
     convolution = describe(input.shape, size, stride, padding, dilation, groups, input.dtype)
     if convolution.depth_multiplier > 1:
         input = repeated(input, convolution.depth_multiplier)
-    return choose.weight_gradient(convolution, grad, input).contiguous().to(dtype)
+    return choose.weight_gradient(convolution, grad, input)
 
 
 define(

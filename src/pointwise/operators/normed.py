@@ -18,9 +18,10 @@ from pointwise.convolution.epilogue import finish, kernel_form, why_not
 from pointwise.convolution.problem import is_depthwise
 from pointwise.convolution.window import window
 from pointwise.engine.cpu.loops import norm_act, normed_images
-from pointwise.engine.library import define, library, ops
+from pointwise.engine.cpu.replay import replayed
+from pointwise.engine.library import define, differentiate, ops
 from pointwise.operators import normed_gpu, requirements
-from pointwise.operators.images import GEOMETRY, channels_last, pad, ready, sizes_of
+from pointwise.operators.images import GEOMETRY, as_float, channels_last, pad, ready, sizes_of
 
 _NORM = "Tensor z, Tensor? mean, Tensor? scale, Tensor? shift, float low, float high"
 _CONV = f"{_NORM}, Tensor weight, {GEOMETRY}"
@@ -33,23 +34,26 @@ def _column(row: Tensor) -> Tensor:
 # --- norm_conv2d ----------------------------------------------------------------------------------
 
 
-def _given(z, mean, scale, shift, low, high) -> normed_images.NormalisedImage:
-    rows = ready(mean), ready(scale), ready(shift)
-    return normed_images.NormalisedImage(ready(z), *rows, low, high)
-
-
 def _is_multiplied(weight: Tensor, groups: int) -> bool:
     """Whether it is a depthwise convolution with a multiplier, which has no kernel in training."""
     return is_depthwise(weight.shape, groups) and weight.shape[0] != groups
 
 
 def _norm_conv2d_cpu(z, mean, scale, shift, low, high, weight, stride, padding, dilation, groups):
-    seen = window(z.shape[0], z.shape[2:], weight.shape[2:], stride, padding, dilation)
-    given = _given(z, mean, scale, shift, low, high)
     if _is_multiplied(weight, groups):
         return _norm_conv2d_plain(z, mean, scale, shift, low, high, weight, stride, padding,
                                   dilation, groups)  # fmt: skip
-    return normed_images.forward(given, ready(weight), seen, groups)
+    tensors = *map(ready, (z, mean, scale, shift)), as_float(weight)
+    geometry = tuple(stride), tuple(padding), tuple(dilation), groups
+    return tuple(_image_forward(tensors, low, high, *geometry))
+
+
+@replayed
+def _image_forward(tensors, low, high, stride, padding, dilation, groups):
+    z, mean, scale, shift, weight = tensors
+    seen = window(z.shape[0], z.shape[2:], weight.shape[2:], stride, padding, dilation)
+    given = normed_images.NormalisedImage(z, mean, scale, shift, low, high)
+    return normed_images.forward(given, weight, seen, groups)
 
 
 def _before(z, mean, scale, shift, low, high):
@@ -98,13 +102,21 @@ def _backward_cpu(grad, d_mean, d_variance, out, out_mean, wanted, z, mean, scal
         return _backward_plain(grad, d_mean, d_variance, out, out_mean, wanted, z, mean, scale,
                                shift, low, high, weight, stride, padding, dilation,
                                groups)  # fmt: skip
-    seen = window(z.shape[0], z.shape[2:], weight.shape[2:], stride, padding, dilation)
-    given = _given(z, mean, scale, shift, low, high)
-    d_z, d_scale, d_shift, d_weight = normed_images.backward(
-        given, ready(weight), seen, groups, ready(out), out_mean.contiguous(), ready(grad), d_mean,
-        d_variance, wanted)  # fmt: skip
+    given = grad, d_mean, d_variance, out, out_mean, z, mean, scale, shift
+    tensors = *map(ready, given), as_float(weight)
+    geometry = tuple(stride), tuple(padding), tuple(dilation), groups
+    d_z, d_scale, d_shift, d_weight = _image_backward(tensors, wanted, low, high, *geometry)
     d_scale, d_shift = (z.new_empty(0) if d is None else d.clone() for d in (d_scale, d_shift))
     return z.new_empty(0) if d_z is None else d_z, d_scale, d_shift, d_weight.contiguous()
+
+
+@replayed
+def _image_backward(tensors, wanted, low, high, stride, padding, dilation, groups):
+    grad, d_mean, d_variance, out, out_mean, z, mean, scale, shift, weight = tensors
+    seen = window(z.shape[0], z.shape[2:], weight.shape[2:], stride, padding, dilation)
+    given = normed_images.NormalisedImage(z, mean, scale, shift, low, high)
+    return normed_images.backward(given, weight, seen, groups, out, out_mean, grad, d_mean,
+                                  d_variance, wanted)  # fmt: skip
 
 
 def _backward_plain(grad, d_mean, d_variance, out, out_mean, wanted, z, mean, scale, shift, low,
@@ -176,8 +188,13 @@ def _norm_act_cpu(z, mean, scale, shift, residual, activation):
     z, mean, scale, shift, residual = map(ready, (z, mean, scale, shift, residual))
     if why_not(activation, z.dtype):
         return _norm_act_plain(z, mean, scale, shift, residual, activation)
-    form = kernel_form(activation, z.dtype)
-    return norm_act.forward(z, mean, scale, shift, residual, form)
+    return _applied((z, mean, scale, shift, residual), activation)
+
+
+@replayed
+def _applied(tensors, activation):
+    z, mean, scale, shift, residual = tensors
+    return norm_act.forward(z, mean, scale, shift, residual, kernel_form(activation, z.dtype))
 
 
 def _norm_act_plain(z, mean, scale, shift, residual, activation):
@@ -200,9 +217,18 @@ def _norm_act_backward_cpu(grad, z, mean, scale, shift, residual, activation):
     grad, z, mean, scale, shift, residual = map(ready, (grad, z, mean, scale, shift, residual))
     if why_not(activation, z.dtype):
         return _norm_act_backward_plain(grad, z, mean, scale, shift, residual, activation)
+    d_z, d_scale, d_shift, d_residual = _applied_backward(
+        (grad, z, mean, scale, shift, residual), activation
+    )
+    d_residual = z.new_empty(0) if d_residual is None else d_residual
+    return d_z, d_scale.clone(), d_shift.clone(), d_residual
+
+
+@replayed
+def _applied_backward(tensors, activation):
+    grad, z, mean, scale, shift, residual = tensors
     form = kernel_form(activation, z.dtype)
-    *found, d_residual = norm_act.backward(grad, z, mean, scale, shift, residual, form)
-    return *found, z.new_empty(0) if d_residual is None else d_residual
+    return norm_act.backward(grad, z, mean, scale, shift, residual, form)
 
 
 def _norm_act_backward_plain(grad, z, mean, scale, shift, residual, activation):
@@ -254,6 +280,4 @@ for _name, _backward, _setup in (
     ("norm_conv2d", _norm_conv2d_backward, _norm_conv2d_setup),
     ("norm_act", _norm_act_backward, _norm_act_setup),
 ):
-    torch.library.register_autograd(
-        f"pointwise::{_name}", _backward, setup_context=_setup, lib=library
-    )
+    differentiate(_name, _backward, _setup)

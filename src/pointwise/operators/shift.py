@@ -32,7 +32,7 @@ from pointwise.engine.cpu.loops.weight_gradient import (
 )
 from pointwise.engine.cpu.memory import empty_result
 from pointwise.engine.cpu.weights import pack_matrix
-from pointwise.engine.library import define, library, ops
+from pointwise.engine.library import define, differentiate, ops
 from pointwise.operators import cells_on_gpus, requirements
 from pointwise.operators.autocast import follow_autocast
 from pointwise.operators.bilinear import register_gradients
@@ -244,8 +244,6 @@ def _cells_backward(ctx, grad):
     return d_features, d_weight, d_bias if ctx.with_bias else None, *[None] * 6
 
 
-torch.library.register_autograd(
-    "pointwise::cell_shift_conv", _cells_backward, setup_context=_cells_setup, lib=library
-)
+differentiate("cell_shift_conv", _cells_backward, _cells_setup)
 
 follow_autocast("cell_shift_conv")

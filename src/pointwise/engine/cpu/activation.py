@@ -35,6 +35,7 @@ from pointwise.engine.cpu.vector import (
     magnitude,
     multiply_add,
     number,
+    quotient,
     store_first,
     within,
 )
@@ -90,16 +91,6 @@ def exponential(typingctx, a):
         return builder.fmul(total, builder.bitcast(scale, shape))
 
     return a(a), codegen
-
-
-@intrinsic
-def quotient(typingctx, a, b):
-    """a / b lane by lane."""
-
-    def codegen(context, builder, signature, arguments):
-        return builder.fdiv(*arguments)
-
-    return a(a, b), codegen
 
 
 # --- formulas and slopes --------------------------------------------------------------------------

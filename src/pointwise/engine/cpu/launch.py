@@ -32,6 +32,7 @@ from numba.extending import intrinsic
 from numba.np.ufunc.parallel import _launch_threads
 from torch import Tensor
 
+from pointwise.engine.cpu import record
 from pointwise.engine.cpu.device import device
 from pointwise.engine.cpu.kernel_cache import KernelCache
 from pointwise.engine.cpu.layout import Arguments
@@ -202,6 +203,11 @@ def _raise_again(raised):
     _raise(raised)
 
 
+@host()
+def _peek_number(address):
+    return peek(address, np.int64(0))
+
+
 @intrinsic
 def _take(typingctx, counter):
     """Adds one to the int64 at ``counter`` and returns what it was, atomically."""
@@ -248,31 +254,59 @@ def _launch(address, arguments, programs, counters, threads):
     return raised
 
 
+STEP = 3  # int64: a kernel's address, that of its arguments, and how many programs there are
+
+
 @host()
-def _work_all(addresses, tables, programs, counters):
-    for step in range(len(addresses)):
-        own = counters + _LINE * step
-        if _work(addresses[step], tables[step], programs[step], own, 0, 1) != _NO_EXCEPTION:
+def _work_all(steps, count, counters):
+    for number in range(count):
+        step, own = steps + 8 * STEP * number, counters + _LINE * number
+        address, table = peek(step, np.int64(0)), peek(step + 8, np.int64(0))
+        programs = peek(step + 16, np.int64(0))
+        if _work(address, table, programs, own, 0, 1) != _NO_EXCEPTION:
             return True
     return False
 
 
 @host()
-def _launch_all(addresses, tables, programs, counters, threads):
-    for step in range(len(addresses)):
-        own = counters + _LINE * threads * step
-        if programs[step] == 1:
-            raised = _work(addresses[step], tables[step], programs[step], own, 0, 1)
+def _launch_all(steps, count, counters, threads):
+    for number in range(count):
+        step, own = steps + 8 * STEP * number, counters + _LINE * threads * number
+        address, table = peek(step, np.int64(0)), peek(step + 8, np.int64(0))
+        programs = peek(step + 16, np.int64(0))
+        if programs == 1:
+            raised = _work(address, table, programs, own, 0, 1)
         else:
-            raised = _launch(addresses[step], tables[step], programs[step], own, threads)
+            raised = _launch(address, table, programs, own, threads)
         if raised != _NO_EXCEPTION:
             return True
     return False
 
 
-def _raise_of(kernels: Sequence[kernel], counters: np.ndarray, team: int) -> NoReturn:
+def counters_of(steps: int, team: int) -> int:
+    """How many int64, zeros, so many steps count with."""
+    return steps * team * _LINE // 8
+
+
+def run_steps(kernels: Sequence[kernel], steps: int, counters: int, team: int) -> None:
+    """Launches one kernel after the other; ``steps`` and ``counters`` are where these stand.
+
+    What a program raises is raised here, with the kernel's name; nothing is launched behind it.
+    """
+    if team == 1:  # without the pool, which may not have been started
+        failed = _work_all(steps, len(kernels), counters)
+    else:
+        with _pool(team):
+            failed = _launch_all(steps, len(kernels), counters, team)
+    if failed:
+        _raise_of(kernels, counters, team)
+
+
+def _raise_of(kernels: Sequence[kernel], counters: int, team: int) -> NoReturn:
     """Raises what a program raised, with the kernel's name, from what ``_work`` left behind."""
-    places = counters.reshape(-1, _LINE // 8)[:, _RAISED // 8]
+    places = np.empty(len(kernels) * team, dtype=np.int64)
+    for i in range(len(places)):
+        places[i] = _peek_number(counters + _LINE * i + _RAISED)
     place = np.flatnonzero(places)[0]
     name = kernels[place // team].name
     if places[place] == _LOST_EXCEPTION:
@@ -339,16 +373,18 @@ def launch(compiled: kernel, arguments: Arguments | None, programs: int) -> None
     """
     if programs <= 0 or arguments is None:
         return
+    if (recording := record.current()) is not None:
+        recording.launch(compiled, arguments, programs)
     team = min(threads(), programs)
-    counters = np.zeros((team, _LINE // 8), dtype=np.int64)
-    where = (compiled.address, arguments.address, programs, counters.ctypes.data)
+    counters = numbers("q", bytes(8 * counters_of(1, team)))
+    where = (compiled.address, arguments.address, programs, counters.buffer_info()[0])
     if team == 1:
         raised = _work(*where, 0, 1)
     else:
         with _pool(team):
             raised = _launch(*where, team)
     if raised:
-        _raise_of([compiled], counters, team)
+        _raise_of([compiled], where[-1], team)
 
 
 @dataclass
@@ -393,27 +429,20 @@ class Program:
         self.tables = [
             numbers("q") if one.arguments is None else one.arguments.table for one in self.launches
         ]
-        self._addresses = np.array([kernel.address for kernel in self.kernels], dtype=np.int64)
-        self._places = np.array([table.buffer_info()[0] for table in self.tables], dtype=np.int64)
-        self._programs = np.array([one.programs for one in self.launches], dtype=np.int64)
-        self._counters = np.zeros(0, dtype=np.int64)
+        table = [
+            entry
+            for one, own in zip(self.launches, self.tables, strict=True)
+            for entry in (one.kernel.address, own.buffer_info()[0], one.programs)
+        ]
+        self._steps = numbers("q", table)
         self.lock = threading.Lock()
 
     def run(self, which: slice | None = None) -> None:
         """Runs all launches, or some; to be called with the ``lock``."""
         team = threads()
-        needed = len(self._programs) * team * _LINE // 8
-        if len(self._counters) < needed:
-            self._counters = np.zeros(needed, dtype=np.int64)
-        self._counters.fill(0)
-        given: tuple = (self._addresses, self._places, self._programs)
+        kernels, first = self.kernels, 0
         if which is not None:
-            given = tuple(part[which] for part in given)
-        given = (*given, self._counters.ctypes.data)
-        if team == 1:  # without the pool, which may not have been started
-            failed = _work_all(*given)
-        else:
-            with _pool(team):
-                failed = _launch_all(*given, team)
-        if failed:
-            _raise_of(self.kernels[which or slice(None)], self._counters, team)
+            kernels, first = kernels[which], which.indices(len(kernels))[0]
+        counters = numbers("q", bytes(8 * counters_of(len(kernels), team)))
+        steps = self._steps.buffer_info()[0] + 8 * STEP * first
+        run_steps(kernels, steps, counters.buffer_info()[0], team)

@@ -92,6 +92,16 @@ class Arguments:
         """The operand that was given by this name."""
         return self.operands[self.layout.pointers.index(name)]
 
+    def addresses(self) -> Iterator[tuple[int, Any]]:
+        """(place, operand) of every entry that is an address, those of the parts included."""
+        first = len(self.layout.fields)
+        for name, operand in zip(self.layout.pointers, self.operands, strict=True):
+            if name in self.layout.parts:
+                yield from ((first + place, own) for place, own in operand.addresses())
+                first += operand.layout.size
+            elif operand is not None:
+                yield self.layout.places[name], operand
+
 
 class Layout:
     """The names of a table's entries in order: those of ``names``, then those of the ``parts``.

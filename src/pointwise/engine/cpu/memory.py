@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from pointwise.convolution.window import Window
+from pointwise.engine.cpu import record
 
-_LARGE = 1 << 20  # smaller ones come from the allocator's own store
+LARGE = 1 << 20  # smaller ones come from the allocator's own store
 _HUGE_PAGE = 1 << 21
 _SPARE = 64 << 20
 
@@ -84,16 +85,19 @@ def empty(shape: tuple[int, ...] | torch.Size, dtype: torch.dtype) -> Tensor:
     """``torch.empty``, of memory that comes back when the tensor is dropped."""
     count: int = prod(shape)
     size = count * dtype.itemsize
-    if size < _LARGE or dtype not in _dtypes or not hasattr(mmap, "MAP_ANONYMOUS"):
+    if size < LARGE or dtype not in _dtypes or not hasattr(mmap, "MAP_ANONYMOUS"):
         return torch.empty(shape, dtype=dtype)
     lease: Any = _Lease(_take(-(-size // 4096) * 4096), count, _dtypes[dtype])
-    return torch.from_numpy(np.asarray(lease)).view(shape)
+    made = torch.from_numpy(np.asarray(lease)).view(shape)
+    if (recording := record.current()) is not None:
+        recording.make(made)
+    return made
 
 
 def empty_image(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """The same for an image ``[N, C, H, W]``, channels_last."""
     images, channels, height, width = shape
-    if images * channels * height * width * dtype.itemsize < _LARGE:
+    if images * channels * height * width * dtype.itemsize < LARGE:
         return torch.empty(tuple(shape), dtype=dtype, memory_format=torch.channels_last)
     return empty((images, height, width, channels), dtype).permute(0, 3, 1, 2)
 

@@ -38,9 +38,9 @@ from pointwise.engine.cpu.vector import (
 
 STATISTICS, NORM_GRADIENT = 1, 2
 
-MOMENTS = Layout("Moments", "*sums kind numbers z", norm=NORM)
-"""There are ``numbers`` sums for a split. Of NORM_GRADIENT, ``z`` is how many bytes z lies behind
-the gradient."""
+MOMENTS = Layout("Moments", "*sums *grad *z kind numbers", norm=NORM)
+"""There are ``numbers`` sums for a split. Of NORM_GRADIENT, ``grad`` is the result, which lies in
+memory as ``z`` does."""
 
 
 # --- in kernels -----------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ def _norm_gradient(own, sums, sums_row, rows, row_bytes, count, columns, channel
     size, width = bytes_of(like), lanes_of(like)
     norm = own.norm
     low, high = broadcast(number(norm.low, like)), broadcast(number(norm.high, like))
-    zero = broadcast(number(0, like))
+    zero, apart = broadcast(number(0, like)), own.z - own.grad
     for c in range(0, columns, width):
         left = columns - c
         at = channel + c * size
@@ -105,7 +105,7 @@ def _norm_gradient(own, sums, sums_row, rows, row_bytes, count, columns, channel
             total = load_first(here + sums_row, left, like)
         for r in range(count):
             place = rows + r * row_bytes + c * size
-            z = load_first(place + own.z, left, like) - mean
+            z = load_first(place + apart, left, like) - mean
             x = fma(z, scale, shift)
             d = load_first(place, left, like)
             # NaN is not at most anything, and keeps its gradient, as in PyTorch.
@@ -180,6 +180,7 @@ class Reduction:
 
     def begin(self, out: Tensor, counts: np.ndarray) -> Arguments:
         """Makes room for the sums of splits of ``counts`` rows; returns the kernel's table."""
+        counts.setflags(write=False)  # from shapes alone: the same in every run
         self.counts, self.channels = counts, out.shape[1]
         numbers = padded_columns(self.rows * self.channels, out.dtype)
         self.sums = torch.empty(len(counts), numbers, dtype=out.dtype)
@@ -196,7 +197,10 @@ class Moments(Reduction):
 
     def arguments(self, out: Tensor) -> Arguments:
         norm = NORM(mean=None, scale=None, shift=None, low=0.0, high=0.0)
-        return MOMENTS(sums=self.sums, kind=STATISTICS, numbers=self.sums.shape[1], z=0, norm=norm)
+        numbers = self.sums.shape[1]
+        return MOMENTS(
+            sums=self.sums, grad=None, z=None, kind=STATISTICS, numbers=numbers, norm=norm
+        )
 
     def result(self) -> tuple[Tensor, Tensor]:
         """(mean, biased variance), ``[C]`` each."""
@@ -229,9 +233,10 @@ class NormGradient(Reduction):
     def arguments(self, out: Tensor) -> Arguments:
         return MOMENTS(
             sums=self.sums,
+            grad=out,
+            z=self.z,
             kind=NORM_GRADIENT,
             numbers=self.sums.shape[1],
-            z=self.z.data_ptr() - out.data_ptr(),
             norm=self.norm,
         )
 

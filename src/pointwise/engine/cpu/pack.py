@@ -47,13 +47,16 @@ def pad_row(row: Tensor) -> Tensor:
     return padded
 
 
-# A weight is packed anew in every step of a training, so that this is worth a kernel.
+# A weight is packed anew in every step of a training, so that this is worth a kernel: with it no
+# operation of PyTorch lies between the launches of a convolution.
 
 _PACK = Layout(
     "Pack",
-    "*weight *packed columns inputs taps_y taps_x panels by_output by_input by_tap_y by_tap_x",
+    "*weight *packed *bias *row columns inputs taps_y taps_x panels by_group by_output by_input "
+    "by_tap_y by_tap_x",
 )
-"""``columns`` outputs and ``panels`` of a group; ``by_…`` are the weight's strides in bytes."""
+"""``columns`` outputs and ``panels`` of a group; ``by_…`` are the weight's strides in bytes, those
+of taps below 0 where these are read backwards. A bias becomes a ``row`` of whole registers."""
 
 
 @device
@@ -80,9 +83,12 @@ def _pack(arguments, program, thread, like):
     own = _PACK(arguments)
     inputs, by_output, by_input = own.inputs, own.by_output, own.by_input
     group, panel = program // own.panels, program % own.panels
-    source = own.weight + (group * own.columns + panel * width) * by_output
+    source = own.weight + group * own.by_group + panel * width * by_output
     place = own.packed + program * own.taps_y * own.taps_x * inputs * width * size
     lanes = min(width, own.columns - panel * width)
+    if own.row != 0:
+        bias = own.bias + (group * own.columns + panel * width) * size
+        store(own.row + program * width * size, load_first(bias, lanes, like))
     for j in range(own.taps_y):
         for i in range(own.taps_x):
             tap = source + j * own.by_tap_y + i * own.by_tap_x
@@ -101,26 +107,105 @@ _PACK_KERNELS = by_dtype(_pack, "pack")
 
 def pack_kernels(weight: Tensor, groups: int) -> Tensor:
     """``[C_out, C_in/groups, kh, kw]`` of any strides as ``[groups, panels, K, lanes]``."""
-    outputs, inputs, taps_y, taps_x = weight.shape
-    columns = outputs // groups
-    lanes = REGISTER_BYTES // weight.element_size()
+    return pack_with_bias(weight, groups, None)[0]
+
+
+def pack_with_bias(
+    weight: Tensor, groups: int, bias: Tensor | None, backwards: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """The same, and the bias ``[C_out]`` with zeros up to whole registers ``[groups, columns]``.
+
+    A weight may also be given group by group, ``[groups, C_out/groups, C_in/groups, kh, kw]``. Its
+    taps are packed from the first to the last, or ``backwards``.
+    """
+    if weight.dim() == 4:
+        weight = weight.unflatten(0, (groups, weight.shape[0] // groups))
+    groups, columns, inputs, taps_y, taps_x = weight.shape
+    dtype, size = weight.dtype, weight.element_size()
+    lanes = REGISTER_BYTES // size
     panels = -(-columns // lanes)
-    packed = empty((groups, panels, taps_y * taps_x * inputs, lanes), weight.dtype)
-    by_output, by_input, by_tap_y, by_tap_x = (
-        stride * weight.element_size() for stride in weight.stride()
-    )
+    packed = empty((groups, panels, taps_y * taps_x * inputs, lanes), dtype)
+    row = None if bias is None else torch.empty(groups, panels * lanes, dtype=dtype)
+    bias = None if bias is None else bias.contiguous()
+    by_group, by_output, by_input, by_tap_y, by_tap_x = (size * step for step in weight.stride())
+    if backwards:
+        weight, by_tap_y, by_tap_x = weight[..., -1, -1], -by_tap_y, -by_tap_x
     arguments = _PACK(
         weight=weight,
         packed=packed,
+        bias=bias,
+        row=row,
         columns=columns,
         inputs=inputs,
         taps_y=taps_y,
         taps_x=taps_x,
         panels=panels,
+        by_group=by_group,
         by_output=by_output,
         by_input=by_input,
         by_tap_y=by_tap_y,
         by_tap_x=by_tap_x,
     )
-    launch(_PACK_KERNELS[weight.dtype], arguments, groups * panels)
-    return packed
+    launch(_PACK_KERNELS[dtype], arguments, groups * panels)
+    return packed, row
+
+
+_STENCIL = Layout(
+    "PackStencil", "*weight *packed *bias *row channels taps_y taps_x by_channel by_tap_y by_tap_x"
+)
+_CHANNELS = 256  # of one program
+
+
+@device
+def _pack_stencil(arguments, program, thread, like):
+    """Some channels of a depthwise weight, tap by tap; and their bias, zeros for none."""
+    own = _STENCIL(arguments)
+    size = bytes_of(like)
+    begin = program * _CHANNELS
+    end = min(begin + _CHANNELS, own.channels)
+    for c in range(begin, end):
+        bias = number(0, like)
+        if own.bias != 0:
+            bias = peek(own.bias + c * size, like)
+        poke(own.row + c * size, bias)
+    place = own.packed
+    for j in range(own.taps_y):
+        for i in range(own.taps_x):
+            tap = own.weight + j * own.by_tap_y + i * own.by_tap_x
+            for c in range(begin, end):
+                poke(place + c * size, peek(tap + c * own.by_channel, like))
+            place += own.channels * size
+
+
+_STENCIL_KERNELS = by_dtype(_pack_stencil, "pack_stencil")
+
+
+def pack_taps(
+    weight: Tensor, bias: Tensor | None = None, backwards: bool = False
+) -> tuple[Tensor, Tensor]:
+    """``[C, 1, kh, kw]`` of any strides as ``[kh·kw, C]``; its bias ``[C]``, zeros for none.
+
+    Taps are read from the first to the last, or ``backwards``.
+    """
+    channels, _, taps_y, taps_x = weight.shape
+    dtype, size = weight.dtype, weight.element_size()
+    packed = torch.empty(taps_y * taps_x, channels, dtype=dtype)
+    row = torch.empty(channels, dtype=dtype)
+    bias = None if bias is None else bias.contiguous()
+    by_channel, _, by_tap_y, by_tap_x = (size * step for step in weight.stride())
+    if backwards:
+        weight, by_tap_y, by_tap_x = weight[..., -1, -1], -by_tap_y, -by_tap_x
+    arguments = _STENCIL(
+        weight=weight,
+        packed=packed,
+        bias=bias,
+        row=row,
+        channels=channels,
+        taps_y=taps_y,
+        taps_x=taps_x,
+        by_channel=by_channel,
+        by_tap_y=by_tap_y,
+        by_tap_x=by_tap_x,
+    )
+    launch(_STENCIL_KERNELS[dtype], arguments, -(-channels // _CHANNELS))
+    return packed, row

@@ -12,6 +12,7 @@ from pointwise.engine.cpu.by_dtype import by_dtype
 from pointwise.engine.cpu.device import device, device_of
 from pointwise.engine.cpu.launch import launch
 from pointwise.engine.cpu.layout import Layout
+from pointwise.engine.cpu.memory import empty
 from pointwise.engine.cpu.vector import (
     broadcast,
     bytes_of,
@@ -24,7 +25,7 @@ from pointwise.engine.cpu.vector import (
 SPLITS = 16
 """How many to aim at: enough to keep the threads of most machines busy to the end."""
 
-_SUMS = Layout("Sums", "*sums splits numbers")
+_SUMS = Layout("Sums", "*sums *out splits numbers")
 _BLOCK = 1024  # numbers that one program adds up
 
 
@@ -72,7 +73,7 @@ def empty_split(sums, split, numbers, like):
 
 @device
 def _total(arguments, program, thread, like):
-    """Adds the partial sums of one block of numbers to the first of them, in order."""
+    """Adds up the partial sums of one block of numbers, in order."""
     own = _SUMS(arguments)
     size, width = bytes_of(like), lanes_of(like)
     first = program * _BLOCK
@@ -82,16 +83,18 @@ def _total(arguments, program, thread, like):
         total = load(here, like)
         for s in range(1, own.splits):
             total = total + load(here + s * row, like)
-        store(here, total)
+        store(own.out + k * size, total)
 
 
 _KERNELS = by_dtype(_total, "sum_splits")
 
 
 def total_of(sums: Tensor) -> Tensor:
-    """The total of partial ``sums [splits, numbers]``, in the place of the first: ``[numbers]``."""
+    """The total ``[numbers]`` of partial ``sums [splits, numbers]``, which it does not keep."""
     splits, numbers = sums.shape
-    if splits > 1:
-        arguments = _SUMS(sums=sums, splits=splits, numbers=numbers)
-        launch(_KERNELS[sums.dtype], arguments, -(-numbers // _BLOCK))
-    return sums[0]
+    if splits == 1:
+        return sums[0]
+    out = empty((numbers,), sums.dtype)
+    arguments = _SUMS(sums=sums, out=out, splits=splits, numbers=numbers)
+    launch(_KERNELS[sums.dtype], arguments, -(-numbers // _BLOCK))
+    return out

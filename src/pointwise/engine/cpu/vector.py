@@ -332,6 +332,16 @@ def number(typingctx, value, like):
 
 
 @intrinsic
+def quotient(typingctx, a, b):
+    """a / b lane by lane."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.fdiv(*arguments)
+
+    return a(a, b), codegen
+
+
+@intrinsic
 def fma(typingctx, a, b, c):
     """``a * b + c`` lane by lane: rounded once, where the machine does that."""
 

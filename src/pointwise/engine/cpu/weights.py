@@ -7,7 +7,6 @@ with the zero point's share of them, and become ``sum·factor + shift``, one of 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from pointwise.engine.cpu import gemm_int8
 from pointwise.engine.cpu.dots import DOTS
 from pointwise.engine.cpu.gathers.weave import CHANNELS, HALF, LINES, spans, woven
 from pointwise.engine.cpu.gemm_int8 import pad
-from pointwise.engine.cpu.pack import pack, pack_kernels, pad_row, padded_columns
+from pointwise.engine.cpu.pack import pack_taps, pack_with_bias, padded_columns
 
 
 class Weights:
@@ -42,15 +41,17 @@ class PackedWeight(Weights):
         return self.packed.dtype
 
 
-def pack_weight(weight: Tensor, bias: Tensor | None, groups: int = 1) -> PackedWeight:
-    """Packs a weight, tap by tap and channel by channel, as the gathers order them."""
-    columns = weight.shape[0] // groups
-    depth = weight.shape[1] * weight.shape[2] * weight.shape[3]
-    row = None
-    if bias is not None:
-        row = torch.zeros(groups, padded_columns(columns, bias.dtype), dtype=bias.dtype)
-        row[:, :columns] = bias.reshape(groups, columns)
-    return PackedWeight(pack_kernels(weight, groups), row, groups, columns, depth)
+def pack_weight(
+    weight: Tensor, bias: Tensor | None, groups: int = 1, backwards: bool = False
+) -> PackedWeight:
+    """Packs a weight, tap by tap and channel by channel, as the gathers order them.
+
+    It may be given group by group, and its taps packed ``backwards`` (see ``pack_with_bias``).
+    """
+    columns = weight.shape[1] if weight.dim() == 5 else weight.shape[0] // groups
+    depth = weight.shape[-3] * weight.shape[-2] * weight.shape[-1]
+    packed, row = pack_with_bias(weight, groups, bias, backwards)
+    return PackedWeight(packed, row, groups, columns, depth)
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,12 @@ def pack_pairs(weight: Tensor, bias: Tensor | None) -> PairedWeight:
 
 
 def pack_matrix(matrix: Tensor, bias: Tensor | None) -> PackedWeight:
-    """Packs a weight ``[K, C_out]`` of rows that are gathered in the same order."""
-    depth, columns = matrix.shape
-    row = None if bias is None else pad_row(bias)[None]
-    return PackedWeight(pack(matrix)[None], row, 1, columns, depth)
+    """Packs a weight ``[K, C_out]`` of rows that are gathered in the same order.
+
+    That of taps may be given tap by tap, ``[taps, C_in, C_out]``.
+    """
+    taps = matrix if matrix.dim() == 3 else matrix[None]
+    return pack_weight(taps.permute(2, 1, 0)[..., None], bias)
 
 
 @dataclass(frozen=True)
@@ -102,19 +105,24 @@ class GroupedWeight(Weights):
         return self.packed.dtype
 
 
-def pack_grouped(weight: Tensor, bias: Tensor | None, groups: int, shared: int) -> GroupedWeight:
-    """Packs a weight of groups, which share registers if they are ``shared`` channels wide."""
+def pack_grouped(
+    weight: Tensor, bias: Tensor | None, groups: int, shared: int, backwards: bool = False
+) -> GroupedWeight:
+    """Packs a weight of groups, which share registers if they are ``shared`` channels wide.
+
+    It may be given group by group, and its taps packed ``backwards`` (see ``pack_with_bias``).
+    """
     if not shared:
-        own = pack_weight(weight, bias, groups)
-        inputs = weight.shape[1]
+        own = pack_weight(weight, bias, groups, backwards)
+        inputs = weight.shape[-3]
         return GroupedWeight(own.packed, own.bias, groups, inputs, own.columns, own.depth, 0)
+    if weight.dim() == 5:
+        weight = weight.flatten(0, 1)
+    # A panel is a register of channels, whatever groups they are of.
+    own = pack_weight(weight, bias, 1, backwards)
     lanes = padded_columns(1, weight.dtype)
-    bundles, taps = -(-len(weight) // lanes), weight.shape[2] * weight.shape[3]
-    wide = weight.new_zeros(bundles * lanes, shared, taps)
-    wide[: len(weight)] = weight.flatten(2)
-    packed = wide.view(bundles, lanes, shared, taps).permute(0, 3, 2, 1).contiguous()
-    row = None if bias is None else pad_row(bias)
-    return GroupedWeight(packed, row, bundles, lanes, lanes, taps * shared, shared)
+    row = None if own.bias is None else own.bias[0]
+    return GroupedWeight(own.packed[0], row, len(own.packed[0]), lanes, lanes, own.depth, shared)
 
 
 @dataclass(frozen=True)
@@ -144,16 +152,9 @@ class StencilWeight(Weights):
         return self.weight.dtype
 
 
-def pack_stencil(weight: Tensor, bias: Tensor | None) -> StencilWeight:
-    """Orders a depthwise weight as the stencil reads it."""
-    rows = weight.flatten(1).t().contiguous()
-    return StencilWeight(rows, _zeros(len(weight), weight.dtype) if bias is None else bias)
-
-
-@lru_cache(maxsize=256)
-def _zeros(count: int, dtype: torch.dtype) -> Tensor:
-    """Kept, since nobody writes them."""
-    return torch.zeros(count, dtype=dtype)
+def pack_stencil(weight: Tensor, bias: Tensor | None, backwards: bool = False) -> StencilWeight:
+    """Orders a depthwise weight as the stencil reads it; its taps may be packed ``backwards``."""
+    return StencilWeight(*pack_taps(weight, bias, backwards))
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,7 @@ def _count_cells(arguments, program, thread):
     own = _COUNTS(arguments)
     counts = array(own.counts, own.rows * own.cells, np.int32)
     for i in range(program * _COUNT_ROWS, min((program + 1) * _COUNT_ROWS, own.rows)):
+        counts[i * own.cells : (i + 1) * own.cells] = 0
         begin, end = pairs_of(own, i)
         for p in range(begin, end):
             counts[i * own.cells + (entry_of(own, p) >> own.bits)] += 1
@@ -148,7 +149,7 @@ def _count_cells(arguments, program, thread):
 def cell_counts(row_start: Tensor, pairs: Tensor, bits: int, cells: int) -> Tensor:
     """How many neighbours each query has in each cell, ``[N, M]`` int32."""
     rows = len(row_start) - 1
-    counts = torch.zeros(rows, cells, dtype=torch.int32)
+    counts = torch.empty(rows, cells, dtype=torch.int32)
     arguments = _COUNTS(
         row_start=row_start.contiguous(),
         pairs=pairs.contiguous(),

@@ -13,7 +13,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pointwise.engine.cpu.by_dtype import by_dtype
 from pointwise.engine.cpu.device import device
+from pointwise.engine.cpu.launch import launch
 from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.vector import (
     broadcast,
@@ -23,6 +25,7 @@ from pointwise.engine.cpu.vector import (
     load,
     load_first,
     number,
+    quotient,
     store,
     store_first,
     within,
@@ -30,15 +33,59 @@ from pointwise.engine.cpu.vector import (
 
 NORMALISE, CORRECT = 1, 2
 
-PROLOGUE = Layout("Prologue", "kind *scale *shift low:real high:real other")
-"""``scale`` and ``shift`` are rows of all channels; ``other`` is how many bytes the other image
-lies behind the one that is read."""
+PROLOGUE = Layout("Prologue", "kind *scale *shift low:real high:real *image *other")
+"""``scale`` and ``shift`` are rows of all channels; of CORRECT, ``image`` is what is read, and
+``other`` the other one."""
 
 
 def normalisation(scale: Tensor, shift: Tensor, low: float, high: float) -> Arguments:
     """The prologue ``clamp(x·scale + shift, low, high)``, for rows ``[C]``."""
     scale, shift = scale.contiguous(), shift.contiguous()
-    return PROLOGUE(kind=NORMALISE, scale=scale, shift=shift, low=low, high=high, other=0)
+    return PROLOGUE(
+        kind=NORMALISE, scale=scale, shift=shift, low=low, high=high, image=None, other=None
+    )
+
+
+_CORRECTING = Layout(
+    "Correcting", "*d_mean *d_variance *mean *scale *shift channels count:real share:real"
+)
+
+
+@device
+def _correct(arguments, program, thread, like):
+    own = _CORRECTING(arguments)
+    size, width = bytes_of(like), lanes_of(like)
+    count, share = broadcast(number(own.count, like)), broadcast(number(own.share, like))
+    for c in range(0, own.channels, width):
+        at, left = c * size, own.channels - c
+        scale = load_first(own.d_variance + at, left, like) * share
+        shift = quotient(load_first(own.d_mean + at, left, like), count)
+        store_first(own.scale + at, scale, left)
+        store_first(own.shift + at, shift - scale * load_first(own.mean + at, left, like), left)
+
+
+_CORRECT_KERNELS = by_dtype(_correct, "correct")
+
+
+def _correcting_rows(
+    d_mean: Tensor, d_variance: Tensor, mean: Tensor, out: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Scale and shift of a correction: ``2·d_variance / n`` and ``d_mean / n - scale·mean``."""
+    channels, dtype = out.shape[1], out.dtype
+    scale, shift = torch.empty(channels, dtype=dtype), torch.empty(channels, dtype=dtype)
+    count = out.numel() // channels
+    arguments = _CORRECTING(
+        d_mean=d_mean.contiguous(),
+        d_variance=d_variance.contiguous(),
+        mean=mean.contiguous(),
+        scale=scale,
+        shift=shift,
+        channels=channels,
+        count=count,
+        share=2 / count,
+    )
+    launch(_CORRECT_KERNELS[dtype], arguments, 1)
+    return scale, shift
 
 
 class Correction:
@@ -51,9 +98,7 @@ class Correction:
     def __init__(
         self, grad: Tensor, d_mean: Tensor, d_variance: Tensor, out: Tensor, mean: Tensor
     ) -> None:
-        count = out.numel() // out.shape[1]
-        self.scale = (d_variance * (2 / count)).contiguous()
-        self.shift = (d_mean / count - self.scale * mean).contiguous()
+        self.scale, self.shift = _correcting_rows(d_mean, d_variance, mean, out)
         self.grad, self.out = grad, out
         self.prologue = PROLOGUE(
             kind=CORRECT,
@@ -61,7 +106,8 @@ class Correction:
             shift=self.shift,
             low=0.0,
             high=0.0,
-            other=out.data_ptr() - grad.data_ptr(),
+            image=grad,
+            other=out,
         )
 
     def corrected(self) -> Tensor:
@@ -77,7 +123,7 @@ def other_image(prologue):
     if prologue != 0:
         own = PROLOGUE(prologue)
         if own.kind == CORRECT:
-            distance = own.other
+            distance = own.other - own.image
     return distance
 
 
@@ -127,7 +173,7 @@ def transfer(target, source, count, prologue, channel, like):
             x = fma(load_first(source + at, left, like), factor, term)
             store_first(target + at, within(x, low, high), left)
         return
-    other = source + own.other
+    other = source + (own.other - own.image)
     for k in range(0, whole, width):
         at = k * size
         x = fma(load(other + at, like), load(scale + at, like), load(shift + at, like))
@@ -170,9 +216,10 @@ def transfer_rows(target, target_row, source, source_row, rows, columns, prologu
                     x = fma(load(source + r * source_row + at, like), scale, shift)
                     store(target + r * target_row + at, within(x, low, high))
             else:
+                apart = own.other - own.image
                 for r in range(first, last):
                     here = source + r * source_row + at
-                    x = fma(load(here + own.other, like), scale, shift)
+                    x = fma(load(here + apart, like), scale, shift)
                     store(target + r * target_row + at, x + load(here, like))
     if whole < columns:
         at, left = whole * size, columns - whole

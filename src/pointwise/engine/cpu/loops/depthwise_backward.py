@@ -126,5 +126,5 @@ def depthwise_backward(
     launch(compiled, arguments, splits)
     total = total_of(sums)[: (window.taps + 2) * channels]
     d_weight, d_scale, d_shift = total.split((window.taps * channels, channels, channels))
-    d_weight = d_weight.view(-1, channels).t().reshape(-1, 1, *weight.shape[2:])
+    d_weight = d_weight.view(-1, channels).t().unflatten(1, (1, *weight.shape[2:]))
     return out, d_scale, d_shift, d_weight

@@ -103,7 +103,7 @@ def stencil_weight_gradient(
     )
     launch(row_kernel(_STENCIL_KERNELS, window, dtype), arguments, splits)
     total = total_of(sums)[: window.taps * channels]
-    return total.view(window.taps, channels).t().reshape(-1, 1, *kernel)
+    return total.view(window.taps, channels).t().unflatten(1, (1, *kernel))
 
 
 # --- on points ------------------------------------------------------------------------------------

@@ -125,11 +125,17 @@ def is_better(window: Window, columns: int, groups: int, dtype: torch.dtype) -> 
     return groups > 1 and columns <= (lanes if window.taps == 1 else 4 * lanes)
 
 
-def pack(weight: Tensor, bias: Tensor | None, groups: int) -> GroupedWeight:
-    """A weight ``[C_out, C_in/groups, kh, kw]`` and its bias as this loop reads them."""
-    lanes, inputs = REGISTER_BYTES // weight.element_size(), weight.shape[1]
-    shared = len(weight) == inputs * groups and inputs < lanes and inputs in SHARED
-    return pack_grouped(weight, bias, groups, inputs if shared else 0)
+def pack(
+    weight: Tensor, bias: Tensor | None, groups: int, backwards: bool = False
+) -> GroupedWeight:
+    """A weight ``[C_out, C_in/groups, kh, kw]`` and its bias as this loop reads them.
+
+    It may be given group by group, and its taps packed ``backwards`` (see ``pack_with_bias``).
+    """
+    lanes, inputs = REGISTER_BYTES // weight.element_size(), weight.shape[-3]
+    columns = weight.shape[1] if weight.dim() == 5 else len(weight) // groups
+    shared = columns == inputs < lanes and inputs in SHARED
+    return pack_grouped(weight, bias, groups, inputs if shared else 0, backwards)
 
 
 def grouped_launch(
@@ -185,18 +191,18 @@ def grouped_launch(
 
 def grouped(
     x: Tensor,
-    weight: Tensor,
+    weight: GroupedWeight,
     window: Window,
-    groups: int,
+    channels: int,
     prologue: Arguments | None = None,
     reduction: Reduction | None = None,
 ) -> Tensor:
-    """The convolution by ``weight [C_out, C_in/groups, kh, kw]`` into a new image.
+    """The convolution into a new image of so many ``channels``.
 
     ``reduction`` is taken of the result, and may change it.
     """
-    out = empty_result(window, len(weight), x.dtype)
-    grouped_launch(x, pack(weight, None, groups), window, out, prologue=prologue).run()
+    out = empty_result(window, channels, x.dtype)
+    grouped_launch(x, weight, window, out, prologue=prologue).run()
     if reduction is not None:
         pass_over(out, reduction)
     return out

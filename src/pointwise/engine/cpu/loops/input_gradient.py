@@ -24,20 +24,18 @@ def phases(window: Window) -> list[tuple[Phase, Phase]]:
 
 
 def phase_of(weight: Tensor, window: Window, y: Phase, x: Phase) -> tuple[Tensor, Window]:
-    """The taps of ``weight [.., kh, kw]`` in two phases, if any, as they are read; the window."""
-    taps = _taps_of(_taps_of(weight, y, -2), x, -1)
+    """The taps of ``weight [.., kh, kw]`` in two phases, if any, and their window.
+
+    They are read backwards, the last one first.
+    """
+    taps = weight[..., _taps_of(y), _taps_of(x)]
     return taps, Window(window.images, y.axis, x.axis)
 
 
-def _taps_of(weight: Tensor, phase: Phase, dimension: int) -> Tensor:
-    """The taps that a phase reads along a dimension of the weight, the last one first."""
-    taps = phase.axis.taps
-    if taps == 0:
-        return weight.narrow(dimension, 0, 0)
-    first = phase.tap - (taps - 1) * phase.tap_stride
-    chosen = slice(first, phase.tap + 1, phase.tap_stride)
-    weight = weight[..., chosen, :] if dimension == -2 else weight[..., chosen]
-    return weight.flip(dimension) if taps > 1 else weight
+def _taps_of(phase: Phase) -> slice:
+    """The taps that a phase reads."""
+    first = phase.tap - (phase.axis.taps - 1) * phase.tap_stride
+    return slice(first, phase.tap + 1, phase.tap_stride) if phase.axis.taps else slice(0, 0)
 
 
 def _has_taps(y: Phase, x: Phase) -> bool:
@@ -51,7 +49,7 @@ def depthwise_input_gradient(grad: Tensor, weight: Tensor, window: Window) -> Te
         pixels = out[:, :, y.first :: y.stride, x.first :: x.stride]
         if _has_taps(y, x):
             chosen, own = phase_of(weight, window, y, x)
-            depthwise_launch(grad, pack_stencil(chosen, None), own, pixels).run()
+            depthwise_launch(grad, pack_stencil(chosen, None, True), own, pixels).run()
         else:
             pixels.zero_()
     return out
@@ -71,15 +69,15 @@ def mixed_input_gradient(
     it.
     """
     outputs, inputs = weight.shape[:2]
-    weight = weight.unflatten(0, (groups, outputs // groups)).transpose(1, 2).flatten(0, 1)
+    weight = weight.unflatten(0, (groups, outputs // groups)).transpose(1, 2)
 
     def convolved(y: Phase, x: Phase, reduction: Reduction | None = None) -> Tensor:
         chosen, own = phase_of(weight, window, y, x)
         if grouped.is_better(own, inputs, groups, grad.dtype):
-            return grouped.grouped(grad, chosen, own, groups, correction, reduction)
-        return mixed(
-            grad, pack_weight(chosen, None, groups), own, prologue=correction, moments=reduction
-        )
+            packed = grouped.pack(chosen, None, groups, backwards=True)
+            return grouped.grouped(grad, packed, own, groups * inputs, correction, reduction)
+        return mixed(grad, pack_weight(chosen, None, groups, backwards=True), own,
+                     prologue=correction, moments=reduction)  # fmt: skip
 
     found = phases(window)
     if len(found) == 1 and _has_taps(*found[0]):

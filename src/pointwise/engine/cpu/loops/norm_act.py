@@ -171,4 +171,4 @@ def backward(
     )
     launch(_BACKWARD_KERNELS[z.dtype], arguments, splits)
     total = total_of(sums)
-    return out, total[:channels].clone(), total[channels : 2 * channels].clone(), residual_grad
+    return out, total[:channels], total[channels : 2 * channels], residual_grad

@@ -12,6 +12,7 @@ gradient.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ from pointwise.engine.cpu.moments import (
     Reduction,
     pass_over,
 )
-from pointwise.engine.cpu.norm import NORM
+from pointwise.engine.cpu.norm import NORM, from_zero
 from pointwise.engine.cpu.weights import pack_stencil, pack_weight
 
 
@@ -69,7 +70,7 @@ class NormalisedImage:
         if self.rows is None:
             return None
         mean, scale, shift = self.rows
-        return normalisation(scale, shift - mean * scale, self.low, self.high)
+        return normalisation(scale, from_zero(mean, scale, shift), self.low, self.high)
 
     def gradient(self) -> NormGradient | None:
         """What is made of a gradient that comes back here."""
@@ -78,12 +79,19 @@ class NormalisedImage:
     def norm(self) -> Arguments:
         """The norm for kernels that compute ``z·scale + shift``: one that changes nothing for z."""
         if self.rows is None:
-            zero = self.z.new_zeros(self.z.shape[1])
-            one = torch.ones_like(zero)
-            return NORM(mean=zero, scale=one, shift=zero, low=-np.inf, high=np.inf)
+            zeros, ones = (_same(value, self.z.shape[1], self.z.dtype) for value in (0, 1))
+            return NORM(mean=zeros, scale=ones, shift=zeros, low=-np.inf, high=np.inf)
         mean, scale, shift = self.rows
-        shift = shift - mean * scale
+        shift = from_zero(mean, scale, shift)
         return NORM(mean=mean, scale=scale, shift=shift, low=self.low, high=self.high)
+
+
+@lru_cache(maxsize=256)
+def _same(value: float, count: int, dtype: torch.dtype) -> np.ndarray:
+    """A row of one number, which nobody writes."""
+    row = np.full(count, value, dtype=str(dtype).removeprefix("torch."))
+    row.setflags(write=False)
+    return row
 
 
 # --- forward and backward -------------------------------------------------------------------------
@@ -98,7 +106,8 @@ def forward(
         stencil = pack_stencil(weight, None)
         out = normed_depthwise(image.z, stencil, window, image.prologue(), moments)
     elif grouped.is_better(window, len(weight) // groups, groups, weight.dtype):
-        out = grouped.grouped(image.z, weight, window, groups, image.prologue(), moments)
+        kernels = grouped.pack(weight, None, groups)
+        out = grouped.grouped(image.z, kernels, window, len(weight), image.prologue(), moments)
     else:
         packed = pack_weight(weight, None, groups)
         out = mixed(image.z, packed, window, prologue=image.prologue(), moments=moments)
@@ -156,10 +165,9 @@ def _depthwise_input_gradient(
 ) -> Tensor:
     found = phases(window)
     if len(found) == 1:
-        flipped, own = phase_of(weight, window, *found[0])
-        return normed_depthwise(
-            correction.grad, pack_stencil(flipped, None), own, correction.prologue, reduction
-        )
+        taps, own = phase_of(weight, window, *found[0])
+        stencil = pack_stencil(taps, None, backwards=True)
+        return normed_depthwise(correction.grad, stencil, own, correction.prologue, reduction)
     # A strided result is small beside its input: the corrected gradient may as well be written.
     d_z = depthwise_input_gradient(correction.corrected(), weight, window)
     if reduction is not None:

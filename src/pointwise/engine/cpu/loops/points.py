@@ -45,11 +45,11 @@ def _row_bytes(needed: int) -> int:
 def mixed_points(gather: Gather, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     """``A @ weight + bias`` for the gathered A ``[rows, K]`` and ``weight [K, C_out]``.
 
-    Without a weight, the gathered rows themselves.
+    The weight of cells may be ``[cells, C_in, C_out]``. Without one, the gathered rows themselves.
     """
     x, rows, depth = gather.x, gather.rows, gather.width
     size = x.element_size()
-    columns = depth if weight is None else weight.shape[1]
+    columns = depth if weight is None else weight.shape[-1]
     out = torch.empty(rows, columns, dtype=x.dtype)
     if out.numel() == 0 or depth == 0:  # nothing to add up; an empty weight has no address
         return out.zero_() if bias is None else out.copy_(bias)
