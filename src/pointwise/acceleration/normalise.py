@@ -105,7 +105,9 @@ def _conv_of_volumes(graph, node, x, weight, bias, stride, padding, dilation, gr
     steps, spread = _numbers(stride, 3), _numbers(dilation, 3)
     edges = spread and _edges(padding, shape(weight)[2:], spread)
     known = (*shape(weight), groups)
-    if steps is None or edges is None or not all(type(number) is int for number in known):
+    if steps is None or spread is None or edges is None:
+        return None
+    if not all(type(number) is int for number in known):
         return None
     return volumes.convolved(graph, node, x, weight, bias, steps, edges, spread, groups)
 

@@ -84,8 +84,8 @@ def pooled(
                  None)  # fmt: skip
     lines.meta = {**node.meta, "val": x.meta["val"].new_empty(
         (count, channels, shape(node)[2], high * wide))}  # fmt: skip
-    sizes = [-1, size_of(graph, between, 4)]
-    return call(graph, aten.unflatten.int, (lines, 3, sizes), node)
+    rows = [-1, size_of(graph, between, 4)]
+    return call(graph, aten.unflatten.int, (lines, 3, rows), node)
 
 
 def size_of(graph: fx.Graph, x: Node, dim: int) -> Any:
