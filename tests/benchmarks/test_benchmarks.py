@@ -501,8 +501,12 @@ def test_benchmarks_run_on_gpus(name, tmp_path, capsys):
     assert json.loads(path.read_text())["device"]
 
 
+# Those that start processes or need a GPU have records, and tests, of their own.
+OF_THEIR_OWN = {"gpu_choice", "int8", "saved"}
+
+
 @pytest.mark.rare
-@pytest.mark.parametrize("name", sorted({*command.names(command.benchmarks())} - {"gpu_choice"}))
+@pytest.mark.parametrize("name", sorted({*command.names(command.benchmarks())} - OF_THEIR_OWN))
 def test_every_benchmark_runs(name, tmp_path, capsys):
     path = tmp_path / "speed.json"
     command.bench(name, json=path, rounds=2, quick=True)
