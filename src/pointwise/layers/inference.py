@@ -280,6 +280,8 @@ def _make(input: Tensor, units: Sequence[Unit], residual: Tensor | None) -> _Pla
         or residual.dtype != input.dtype
     ):
         return None  # a stencil takes none, and a wrong one gets its error elsewhere
+    if residual is not None:  # as ``run`` will hand it over: launches know how its pixels lie
+        residual = residual.contiguous(memory_format=torch.channels_last)
     buffers = _two_buffers(chain, input.dtype)
     groups: list[list[Launch]] = []  # each reads one buffer and writes the other
     counts: list[int] = []
