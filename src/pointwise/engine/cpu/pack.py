@@ -128,7 +128,7 @@ def pack_with_bias(
     row = None if bias is None else torch.empty(groups, panels * lanes, dtype=dtype)
     bias = None if bias is None else bias.contiguous()
     by_group, by_output, by_input, by_tap_y, by_tap_x = (size * step for step in weight.stride())
-    if backwards:
+    if backwards and taps_y * taps_x:  # where no tap reads, there is no last one
         weight, by_tap_y, by_tap_x = weight[..., -1, -1], -by_tap_y, -by_tap_x
     arguments = _PACK(
         weight=weight,
@@ -193,7 +193,7 @@ def pack_taps(
     row = torch.empty(channels, dtype=dtype)
     bias = None if bias is None else bias.contiguous()
     by_channel, _, by_tap_y, by_tap_x = (size * step for step in weight.stride())
-    if backwards:
+    if backwards and taps_y * taps_x:  # where no tap reads, there is no last one
         weight, by_tap_y, by_tap_x = weight[..., -1, -1], -by_tap_y, -by_tap_x
     arguments = _STENCIL(
         weight=weight,
