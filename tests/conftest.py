@@ -21,6 +21,10 @@ import pytest
 import torch
 from hypothesis import settings
 
+if not torch.cuda.is_available():
+    # Kernels for GPUs are interpreted. Triton asks when PyTorch's compiler, or anybody, imports it.
+    os.environ["TRITON_INTERPRET"] = "1"
+
 settings.register_profile("pointwise", deadline=None, max_examples=30, derandomize=True)
 settings.load_profile("pointwise")
 
