@@ -75,8 +75,10 @@ ON_IMAGES = (
 
 def test_every_operator_is_here_and_has_a_form_for_other_devices():
     known = torch._C._dispatch_get_all_op_names()
+    # What graphs are traced with is there once something has been accelerated.
+    traced = {"pointwise::fixed_norm", "pointwise::resize"}
     assert {f"pointwise::{name}" for name in (*PLAIN, *ON_IMAGES)} == {
-        name for name in known if name.startswith("pointwise::")
+        name for name in known if name.startswith("pointwise::") and name not in traced
     }
     for name in (*PLAIN, *ON_IMAGES):
         assert torch._C._dispatch_has_kernel_for_dispatch_key(
