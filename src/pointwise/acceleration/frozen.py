@@ -109,7 +109,8 @@ class Frozen(Constants):
         if isinstance(weights, StencilWeight):
             return weights.weight.t().reshape(shape).contiguous()
         if isinstance(weights, GroupedWeight) and weights.shared:
-            rows_of_taps = weights.packed.permute(0, 3, 2, 1).flatten(0, 1)
+            taps = weights.packed.unflatten(1, (-1, weights.shared))
+            rows_of_taps = taps.permute(0, 3, 2, 1).flatten(0, 1)
             return rows_of_taps[: shape[0]].reshape(shape).contiguous()
         if not isinstance(weights, (PackedWeight, GroupedWeight)) or weights.packed.dim() != 4:
             return torch.empty(0)

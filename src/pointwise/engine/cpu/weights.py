@@ -92,7 +92,7 @@ class GroupedWeight(Weights):
     weights are those of its own group.
     """
 
-    packed: Tensor  # [bundles, columns/lanes, kh·kw·steps, lanes]
+    packed: Tensor  # [bundles, columns/lanes, kh·kw·steps, lanes]; without the second if shared
     bias: Tensor | None  # [bundles, columns up to whole registers]
     bundles: int
     inputs: int  # channels that a bundle reads
