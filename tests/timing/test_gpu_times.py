@@ -53,8 +53,8 @@ def test_without_a_gpu_one_line_says_so(arguments):
 
 
 def test_a_benchmark_of_the_cpu_alone_says_so():
-    result = CliRunner().invoke(app, ["bench", "cloud", "--device", "cuda"])
-    assert "bench: cloud runs on the CPU alone, got --device cuda" in str(result.exception)
+    result = CliRunner().invoke(app, ["bench", "machine", "--device", "cuda"])
+    assert "bench: machine runs on the CPU alone, got --device cuda" in str(result.exception)
 
 
 def test_profile_on_a_gpu_takes_less():

@@ -202,17 +202,17 @@ def _narrowed(
 
 
 def _in_other_order(x: Any) -> Any:
-    """An image's channels last where they are first, and first where they are last.
+    """Channels of an image or a volume last where they are first, and first where they are last.
 
     Of other tensors the dimensions backwards in memory.
     """
     if not isinstance(x, Tensor) or x.dim() < 2:
         return x
-    if x.dim() != 4:
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim())
+    if last is None:
         backwards = tuple(reversed(range(x.dim())))
         return x.permute(backwards).contiguous().permute(backwards)
-    first = torch.contiguous_format, torch.channels_last
-    return x.contiguous(memory_format=first[x.is_contiguous()])
+    return x.contiguous(memory_format=last if x.is_contiguous() else torch.contiguous_format)
 
 
 def _with_gaps(x: Any) -> Any:

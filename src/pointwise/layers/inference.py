@@ -39,7 +39,7 @@ def run(input: Tensor, units: Sequence[Unit], residual: Tensor | None = None) ->
     while a graph is traced, with hooks on the modules, and for input that does not fit: their own
     code says so best.
     """
-    if input.is_cuda:
+    if isinstance(input, Tensor) and input.is_cuda:
         return _run_on_gpu(input, units, residual)
     if not can_run(input, residual) or not all(map(is_fixed, units)):
         return None
@@ -139,7 +139,8 @@ def remember(
         return
     first = units[0].conv
     plan = _plans.get(first, {}).get((*_key(input, residual), id(units[-1].conv), len(units)))
-    if plan is None:
+    # It may be that of the convolution alone, where what is around it runs module by module.
+    if plan is None or not all(map(is_fixed, units)) or not plan.is_still(units):
         return
     known = _known.get(modules[0])
     if known is None or not known[0].is_still(modules):
