@@ -23,6 +23,7 @@ from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.replay import replayed
 from pointwise.functional import (
     cell_conv,
+    cell_depthwise_conv,
     conv2d,
     depthwise_conv2d,
     depthwise_separable_conv2d,
@@ -483,6 +484,21 @@ def test_nothing_that_was_given_or_made_is_kept():
     assert [each() for each in gone] == [None] * 3
     held = [each for each in gc.get_objects() if isinstance(each, torch.Tensor)]
     assert not any(tuple(each.shape) in {(1, 7, 13, 17), (11, 7, 3, 5)} for each in held)
+
+
+def test_results_may_be_written_to():
+    """As by ``relu_`` behind a convolution, while gradients are wanted."""
+    cloud = PointCloud(torch.rand(50, 3))
+    near = cloud.neighborhood(0.3)
+    image, rows = some(1, 4, 8, 8).requires_grad_(), some(50, 4).requires_grad_()
+    for make in (
+        lambda: conv2d(image, some(5, 4, 3, 3)),
+        lambda: cell_conv(rows, near, some(6, 4, 3, 3, 3)),
+        lambda: cell_depthwise_conv(rows, near, some(4, 1, 3, 3, 3)),
+        lambda: pointwise_conv(rows, some(7, 4)),
+    ):
+        for _ in range(3):
+            make().mul_(2).sum().backward()
 
 
 def test_a_layer_that_ran_is_copied_and_pickled():

@@ -327,7 +327,8 @@ def test_a_network_finds_the_same_neighbours_there(request):
     expected = step("cpu")
     found_there = step(request.getfixturevalue("device"))
     for here, there in zip(expected, found_there, strict=True):
-        torch.testing.assert_close(there, here)
+        # Convolutions round otherwise there; another neighbour would change far more.
+        torch.testing.assert_close(there, here, rtol=0, atol=1e-4 * float(here.abs().max()))
 
 
 class Waits(torch.overrides.TorchFunctionMode):

@@ -111,6 +111,7 @@ def differentiate(name: str, backward: Callable, setup_context: Callable) -> Non
 
     def forward(ctx, *arguments):
         result = on_cpu(*arguments)
+        result = tuple(map(_whole, result)) if isinstance(result, tuple) else _whole(result)
         setup_context(ctx, arguments, result)
         return result
 
@@ -123,6 +124,12 @@ def differentiate(name: str, backward: Callable, setup_context: Callable) -> Non
 
     setattr(at_once, name, call)
     _differentiable.add(name)
+
+
+def _whole(result):
+    """The same memory as a tensor of its own: PyTorch lets nobody write to a view that a function
+    of ours returns, as ``relu_`` behind a convolution would."""
+    return result.data if isinstance(result, torch.Tensor) and result._is_view() else result
 
 
 def _where_it_can(cuda: Callable, plain: Callable) -> Callable:
