@@ -93,10 +93,13 @@ def modules() -> Iterator[ModuleType]:
 
 
 def forms(only: str) -> Iterator[tuple[str, tuple]]:
-    """The operators whose names begin so, with arguments of every type."""
+    """The operators on tables whose names begin so, with arguments of every type.
+
+    Not the searches, which read what their kernels have found: ``as_compiled.py`` is for them.
+    """
     sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "operators")]
     from cases import Case, uniform
-    from cell_calls import calls
+    from cell_calls import PLAIN_FORMS, calls
 
     for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
 
@@ -110,7 +113,7 @@ def forms(only: str) -> Iterator[tuple[str, tuple]]:
             cases.append(Case("ones", uniform(1), (1, 1), 0.3, 1))
         for case in cases:
             for name, arguments in calls(case).items():
-                if name in library.on_gpu and name.startswith(only):
+                if name in PLAIN_FORMS and name.startswith(only):
                     yield name, tuple(map(typed, arguments))
 
 

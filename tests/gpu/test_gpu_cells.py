@@ -14,7 +14,7 @@ from cases import Case, each, lattice, named, uniform, walls
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "operators"))
 
-from cell_calls import OPERATORS, calls
+from cell_calls import OPERATORS, PLAIN_FORMS, calls
 from torch.library import opcheck
 
 from pointwise.cloud.point_cloud import PointCloud
@@ -26,26 +26,10 @@ from pointwise.functional import (
     cell_shift_conv,
     pointwise_conv,
 )
-from pointwise.operators import cells as operators
-from pointwise.operators import shift
 
 F64 = torch.float64
 HALVES = (torch.float16, torch.bfloat16)
 
-PLAIN = {
-    "cell_conv": operators._cell_conv_plain,
-    "cell_conv_grad_input": operators._cell_conv_grad_input_plain,
-    "cell_conv_grad_weight": operators._cell_conv_grad_weight_plain,
-    "cell_depthwise_conv": operators._depthwise_plain,
-    "cell_depthwise_conv_grad_input": operators._depthwise_grad_input_plain,
-    "cell_depthwise_conv_grad_weight": operators._depthwise_grad_weight_plain,
-    "cell_separable_conv": operators._separable_plain,
-    "cell_shift_conv": shift._cells_plain,
-    "cell_shift_conv_grad_input": shift._cells_grad_input_plain,
-    "cell_shift_conv_grad_weight": shift._cells_grad_weight_plain,
-    "pointwise_conv": operators._pointwise_plain,
-    "pointwise_conv_grad_weight": operators._pointwise_grad_weight_plain,
-}
 MIXES = ("cell_conv", "cell_depthwise_conv", "cell_shift_conv", "pointwise_conv")
 """The operators that have a gradient."""
 
@@ -88,7 +72,7 @@ def given(case: Case, name: str, device: str, dtype=None) -> tuple:
 
 def in_double(name: str, arguments: tuple):
     """The plain form of an operator, in float64 and on the CPU."""
-    return PLAIN[name](
+    return PLAIN_FORMS[name](
         *(
             (x.double() if x.is_floating_point() else x).cpu() if isinstance(x, torch.Tensor) else x
             for x in arguments
@@ -107,13 +91,13 @@ def compare(name: str, arguments: tuple, terms: int) -> None:
         oracle.assert_close(a.double().cpu().numpy(), b.numpy(), terms, eps, name)
 
 
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("name", PLAIN_FORMS)
 @each(FEW)
 def test_kernels_compute_what_the_plain_form_does(case, name, device):
     compare(name, given(case, name, device), case.terms + case.rows)
 
 
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("name", PLAIN_FORMS)
 @pytest.mark.parametrize("dtype", HALVES)
 def test_halves_are_added_up_in_float32(name, dtype, halves):
     case = Case("halves", uniform(9, 0.4), (5, 7), 0.3)
@@ -200,7 +184,7 @@ def wanting_gradients(arguments: tuple) -> tuple:
     )
 
 
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("name", PLAIN_FORMS)
 def test_opcheck(name, device):
     case = Case("opcheck", walls(6), (3, 2), 0.5, 1, queries=walls(4, 1))
     arguments = given(case, name, device)
@@ -299,7 +283,7 @@ def test_whether_kernels_run_is_a_constant_to_the_compiler(device):
 @pytest.mark.gpu
 def test_no_form_waits_for_the_device(device):
     (case,) = named("batch, down")
-    for name in PLAIN:
+    for name in PLAIN_FORMS:
         arguments = given(case, name, device)
         getattr(OPERATORS, name)(*arguments)  # compiled
         torch.cuda.set_sync_debug_mode("error")

@@ -5,7 +5,25 @@ from __future__ import annotations
 import torch
 from cases import Case
 
+from pointwise.operators import cells as operators
+from pointwise.operators import shift
+
 OPERATORS = torch.ops.pointwise
+PLAIN_FORMS = {
+    "cell_conv": operators._cell_conv_plain,
+    "cell_conv_grad_input": operators._cell_conv_grad_input_plain,
+    "cell_conv_grad_weight": operators._cell_conv_grad_weight_plain,
+    "cell_depthwise_conv": operators._depthwise_plain,
+    "cell_depthwise_conv_grad_input": operators._depthwise_grad_input_plain,
+    "cell_depthwise_conv_grad_weight": operators._depthwise_grad_weight_plain,
+    "cell_separable_conv": operators._separable_plain,
+    "cell_shift_conv": shift._cells_plain,
+    "cell_shift_conv_grad_input": shift._cells_grad_input_plain,
+    "cell_shift_conv_grad_weight": shift._cells_grad_weight_plain,
+    "pointwise_conv": operators._pointwise_plain,
+    "pointwise_conv_grad_weight": operators._pointwise_grad_weight_plain,
+}
+"""In plain PyTorch, of every operator on a table."""
 
 
 def calls(case: Case) -> dict[str, tuple]:

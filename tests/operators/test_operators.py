@@ -9,7 +9,7 @@ import oracle
 import pytest
 import torch
 from cases import Case, each, lattice, named, uniform, walls
-from cell_calls import OPERATORS, calls
+from cell_calls import OPERATORS, PLAIN_FORMS, calls
 from torch.library import opcheck
 
 from pointwise.engine.cpu.search.neighbours import grid_search
@@ -21,7 +21,6 @@ from pointwise.functional import (
     pointwise_conv,
 )
 from pointwise.operators import cells as operators
-from pointwise.operators import shift
 
 F64 = torch.float64
 
@@ -39,22 +38,7 @@ FEW = named(
 )
 
 
-PLAIN = {
-    "cell_search": operators._search_anywhere,
-    "voxel_grid": voxel_grid,
-    "cell_conv": operators._cell_conv_plain,
-    "cell_conv_grad_input": operators._cell_conv_grad_input_plain,
-    "cell_conv_grad_weight": operators._cell_conv_grad_weight_plain,
-    "cell_depthwise_conv": operators._depthwise_plain,
-    "cell_depthwise_conv_grad_input": operators._depthwise_grad_input_plain,
-    "cell_depthwise_conv_grad_weight": operators._depthwise_grad_weight_plain,
-    "cell_separable_conv": operators._separable_plain,
-    "cell_shift_conv": shift._cells_plain,
-    "cell_shift_conv_grad_input": shift._cells_grad_input_plain,
-    "cell_shift_conv_grad_weight": shift._cells_grad_weight_plain,
-    "pointwise_conv": operators._pointwise_plain,
-    "pointwise_conv_grad_weight": operators._pointwise_grad_weight_plain,
-}
+PLAIN = {"cell_search": operators._search_anywhere, "voxel_grid": voxel_grid, **PLAIN_FORMS}
 
 
 # Tested in test_image_operators.py, test_image_training.py and test_shift_operators.py.

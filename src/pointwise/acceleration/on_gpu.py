@@ -15,7 +15,6 @@ from torch import Tensor
 
 from pointwise.convolution.problem import is_depthwise
 from pointwise.engine.eager import why_not_on_gpu
-from pointwise.operators import ops
 
 
 def device_of(values: Iterable[Any]) -> torch.device | None:
@@ -47,5 +46,7 @@ def conv(
         return None
     if residual is not None and residual.shape[0] != x.shape[0]:
         return None  # one for all images
+    from pointwise.operators import ops  # which saved models on the CPU do without
+
     return ops.conv2d(x, weight, bias, residual, list(stride), list(padding), list(dilation),
                       groups, activation)  # fmt: skip
