@@ -48,6 +48,7 @@ from pointwise.cloud.neighborhood import Neighborhood
 from pointwise.cloud.point_cloud import PointCloud
 from pointwise.functional import cell_conv
 from pointwise.networks import Hua2018Segmentation
+from pointwise.timing import gpu
 
 CELL_SIZE, KERNEL_SIZE, DILATIONS = 0.1, 3, (1, 2, 3, 4)
 CLASSES = 13
@@ -83,9 +84,8 @@ def main(
     """
     if device != "cpu":
         import cloud_on_gpu  # which reads this file
-        from device import use
 
-        use(device)
+        gpu.chosen("bench", device)
         return cloud_on_gpu.run(json, rounds, quick, only)
     console = Console(highlight=False)
     some = chosen(plan(QUICK if quick else Sizes()), only)

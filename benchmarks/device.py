@@ -6,7 +6,6 @@ of it, so times hold its waits for the CPU as well.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,22 +30,6 @@ class Device:
     name: str
     bandwidth_gbs: float
     torch: str
-
-
-def use(name: str) -> None:
-    """Makes a GPU the current one; raises ValueError where there is none of that name."""
-    if not re.fullmatch(r"cuda(:\d+)?", name):
-        raise ValueError(f"bench: --device is cpu, cuda or cuda:1, got {name!r}")
-    count = torch.cuda.device_count()
-    if not count:
-        raise ValueError(
-            f"bench: --device {name}, and PyTorch {torch.__version__} finds no CUDA device here;"
-            " leave --device out for the CPU"
-        )
-    number = int(name.partition(":")[2] or 0)
-    if number >= count:
-        raise ValueError(f"bench: --device {name}, and there are {count}, from cuda:0 on")
-    torch.cuda.set_device(number)
 
 
 def run(

@@ -27,9 +27,10 @@ from rich.console import Console
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 
 from pointwise.cli.outputs import check_output, write_json
+from pointwise.cli.train_run import score_table
 from pointwise.cloud.scan import Scan
 from pointwise.training.classes import IGNORED
-from pointwise.training.evaluate import score_record
+from pointwise.training.evaluate import count, score_record
 from pointwise.training.metrics import scores
 from pointwise.training.plan import plan
 from pointwise.training.recipe import Recipe
@@ -133,11 +134,6 @@ def labelled(run: Run, train: Sequence[Scan], test: Sequence[Scan], seed: int) -
     return matrix
 
 
-def count(matrix: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> None:
-    known = truth != IGNORED
-    np.add.at(matrix, (truth[known], predicted[known]), 1)
-
-
 def command(
     data: Annotated[list[str], typer.Argument(help="As of 'pointwise train'.")],
     test: Annotated[list[str] | None, typer.Option(help="To test on.")] = None,
@@ -149,7 +145,6 @@ def command(
     json: Annotated[Path | None, typer.Option(help="Also write the numbers here.")] = None,
 ) -> None:
     check_output("forest", "--json", json, (".json",))
-    console = Console()
     found = load_data(data, test=test or (), task=task, held_out=hold_out, rooms=rooms, seed=seed)
     run = plan(found, cell_size=cell_size, seed=seed)
     # Trees have no use for a validation part, which the networks choose their best weights by.
@@ -157,18 +152,9 @@ def command(
     start = time.perf_counter()
     judge = labelled if found.task == "segmentation" else classified
     matrix = judge(run, train, found.test, seed)
-    result = scores(matrix)
-    for name, total, right, iou in zip(
-        run.recipe.classes.names, result.counts, result.class_accuracy, result.iou, strict=True
-    ):
-        console.print(
-            f"{name:20} {total:9,}  accuracy {100 * right:5.1f} %  IoU {100 * iou:5.1f} %"
-        )
-    console.print(
-        f"overall accuracy {100 * result.overall_accuracy:.1f} %, mean class accuracy"
-        f" {100 * result.mean_class_accuracy:.1f} %, mean IoU {100 * result.mean_iou:.1f} %"
-        f" ({time.perf_counter() - start:.0f} s)"
-    )
+    counted = "points" if found.task == "segmentation" else "clouds"
+    title = f"Trees, after {time.perf_counter() - start:.0f} s"
+    Console().print(score_table(run, scores(matrix), counted, title))
     if json is not None:
         write_json(json, score_record(run, matrix, {}))
 

@@ -33,11 +33,13 @@ def test_a_device_that_is_too_old_is_named(compiled, monkeypatch):
 
 def test_without_triton_the_plain_form_runs_and_it_is_said_once(monkeypatch):
     monkeypatch.setattr(gpu.importlib.util, "find_spec", lambda name: None)
+    gpu._has_triton.cache_clear()
     library._warn_once.cache_clear()
     run = library._where_it_can(lambda x: "kernel", lambda x: "plain")
     with pytest.warns(UserWarning, match="Triton is not installed") as said:
         assert run(torch.zeros(1)) == run(torch.zeros(1)) == "plain"
     assert len(said) == 1
+    gpu._has_triton.cache_clear()
     library._warn_once.cache_clear()
 
 

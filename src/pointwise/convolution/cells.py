@@ -89,6 +89,19 @@ def is_sound(row_start: Tensor, pairs: Tensor, bits: int, points: int, cells: in
     return sound & rises.all() & (cell < cells).all() & (point < points).all()
 
 
+# --- weights in the order of the cells ------------------------------------------------------------
+
+
+def by_cell(weight: Tensor) -> Tensor:
+    """``[C_out, C_in, k, k, k]`` as the mix, cell by cell: ``[M, C_in, C_out]``."""
+    return weight.flatten(2).permute(2, 1, 0)
+
+
+def depthwise_by_cell(weight: Tensor) -> Tensor:
+    """``[C, 1, k, k, k]`` as ``[M, C]``."""
+    return weight.flatten(1).t()
+
+
 # --- the gathers over a table, and the weights of their adjoint -----------------------------------
 
 

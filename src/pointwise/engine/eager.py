@@ -28,6 +28,11 @@ def why_not_now() -> str | None:
     """
     if torch.is_autocast_enabled("cpu"):
         return "autocast is on, and kernels compute in the types that a model has"
+    return _why_watched()
+
+
+def _why_watched() -> str | None:
+    """Who would have to see what is computed, on whatever device; None where nobody looks."""
     if torch._C._is_tracing() or _is_exported():
         return "it is being traced"
     if torch._C._len_torch_dispatch_stack():
@@ -50,12 +55,8 @@ def why_not_on_gpu(*tensors: Tensor) -> str | None:
 
     Unlike on the CPU, autocast is no reason: kernels there compute in its types.
     """
-    if torch._C._is_tracing() or _is_exported():
-        return "it is being traced"
-    if torch._C._len_torch_dispatch_stack():
-        return "a TorchDispatchMode is on, which kernels would not show themselves to"
-    if forward_ad._current_level >= 0:
-        return "gradients are wanted, in forward mode"
+    if why := _why_watched():
+        return why
     for x in tensors:
         if type(x) not in (Tensor, torch.nn.Parameter):
             return f"{type(x).__name__} is no plain tensor"

@@ -56,12 +56,11 @@ def run(input: Tensor, units: Sequence[Unit], residual: Tensor | None = None) ->
     """
     if not units:
         return input
-    if isinstance(input, Tensor):  # what is none gets its error from the first of the modules
-        if training.can_run(input, units, residual):
-            return training.run(input, units, residual)
-        out = inference.run(input, units, residual)
-        if out is not None:
-            return out
+    if training.can_run(input, units, residual):
+        return training.run(input, units, residual)
+    out = inference.run(input, units, residual)
+    if out is not None:
+        return out
     if len(units) > 1:
         for unit in units[:-1]:
             input = run(input, [unit])

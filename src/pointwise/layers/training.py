@@ -26,8 +26,10 @@ _INFINITY = float("inf")
 
 def can_run(input: Tensor, units: Sequence[Unit], residual: Tensor | None) -> bool:
     """Whether all units are convolutions with batch norm in training, on ordinary tensors."""
-    if torch.compiler.is_compiling() or not torch.is_grad_enabled() or input.dim() != 4:
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return False
+    if not isinstance(input, Tensor) or input.dim() != 4:
+        return False  # and the first of the modules says what is wrong
     given = (input,) if residual is None else (input, residual)
     dtype = input.dtype
     if input.is_cuda:

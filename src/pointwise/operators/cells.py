@@ -11,7 +11,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from pointwise.convolution.cells import adjoint_weights, gather, gather_depthwise, index_bits
+from pointwise.convolution.cells import (
+    adjoint_weights,
+    by_cell,
+    depthwise_by_cell,
+    gather,
+    gather_depthwise,
+    index_bits,
+)
 from pointwise.engine import found
 from pointwise.engine.cpu.gathers import cells
 from pointwise.engine.cpu.gathers.points import CELLS, CELLS_DEPTHWISE, IDENTITY, Gather
@@ -133,14 +140,9 @@ def ready(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
     return tuple(None if x is None else x.contiguous() for x in tensors)
 
 
-def _taps(weight: Tensor) -> Tensor:
-    """``[C_out, C_in, k, k, k]`` as the mix, cell by cell: ``[M, C_in, C_out]``."""
-    return weight.flatten(2).permute(2, 1, 0)
-
-
 def _matrix(weight: Tensor) -> Tensor:
-    """The same as a matrix ``[M·C_in, C_out]``."""
-    return _taps(weight).reshape(-1, len(weight))
+    """``by_cell`` as a matrix ``[M·C_in, C_out]``."""
+    return by_cell(weight).reshape(-1, len(weight))
 
 
 # --- cell_conv ------------------------------------------------------------------------------------
@@ -155,7 +157,7 @@ def _convolved(tensors, mean):
     features, weight, bias, row_start, pairs = tensors
     kernel_cells = weight.shape[2:].numel()
     gather = gather_over_table(CELLS, features, row_start, pairs, kernel_cells, mean)
-    return mixed_points(gather, _taps(weight), bias)
+    return mixed_points(gather, by_cell(weight), bias)
 
 
 def _cell_conv_plain(features, weight, bias, row_start, pairs, back_row_start, back_pairs, mean):
@@ -194,7 +196,7 @@ def _input_gradient(tensors, mean, points):
     grad, weight, row_start, pairs, *back = tensors
     kernel_cells = weight.shape[2:].numel()
     gather = adjoint_over_table(CELLS, grad, (row_start, pairs), back, kernel_cells, mean, points)
-    return mixed_points(gather, _taps(weight.transpose(0, 1)), None)
+    return mixed_points(gather, by_cell(weight.transpose(0, 1)), None)
 
 
 def _cell_conv_grad_input_plain(
@@ -285,8 +287,8 @@ differentiate("cell_conv", _cell_conv_backward, _cell_conv_setup)
 
 
 def _depthwise_matrix(weight: Tensor) -> Tensor:
-    """``[C, 1, k, k, k]`` as ``[M, C]``."""
-    return weight.flatten(1).t().contiguous()
+    """``depthwise_by_cell`` as the kernels read it."""
+    return depthwise_by_cell(weight).contiguous()
 
 
 def _depthwise_cpu(features, weight, row_start, pairs, back_row_start, back_pairs, mean):

@@ -7,18 +7,8 @@ What is a matrix product and nothing else is cuBLAS's.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
-
-def _cell_by_cell(weight: Tensor) -> Tensor:
-    """``[C_out, C_in, k, k, k]`` as the mix ``[M, C_in, C_out]``."""
-    return weight.flatten(2).permute(2, 1, 0)
-
-
-def _depthwise_matrix(weight: Tensor) -> Tensor:
-    """``[C, 1, k, k, k]`` as ``[M, C]``."""
-    return weight.flatten(1).t()
-
+from pointwise.convolution.cells import by_cell, depthwise_by_cell
 
 # --- cell_conv ------------------------------------------------------------------------------------
 
@@ -27,7 +17,7 @@ def cell_conv(features, weight, bias, row_start, pairs, back_row_start, back_pai
     from pointwise.engine.gpu.loops.points import mixed, over_table
 
     gather = over_table(features, row_start, pairs, weight.shape[2:].numel(), mean)
-    return mixed(gather, _cell_by_cell(weight), bias)
+    return mixed(gather, by_cell(weight), bias)
 
 
 def cell_conv_grad_input(grad, weight, row_start, pairs, back_row_start, back_pairs, mean, points):
@@ -35,7 +25,7 @@ def cell_conv_grad_input(grad, weight, row_start, pairs, back_row_start, back_pa
 
     table, back, cells = (row_start, pairs), (back_row_start, back_pairs), weight.shape[2:].numel()
     gather = adjoint_over_table(grad, table, back, cells, mean, points)
-    return mixed(gather, _cell_by_cell(weight.transpose(0, 1)), None)
+    return mixed(gather, by_cell(weight.transpose(0, 1)), None)
 
 
 def cell_conv_grad_weight(grad, features, weight, row_start, pairs, mean):
@@ -54,7 +44,7 @@ def depthwise(features, weight, row_start, pairs, back_row_start, back_pairs, me
     from pointwise.engine.gpu.loops.points import gathered, over_table
 
     gather = over_table(features, row_start, pairs, weight[0].numel(), mean)
-    return gathered(gather, _depthwise_matrix(weight))
+    return gathered(gather, depthwise_by_cell(weight))
 
 
 def depthwise_grad_input(grad, weight, row_start, pairs, back_row_start, back_pairs, mean, points):
@@ -62,7 +52,7 @@ def depthwise_grad_input(grad, weight, row_start, pairs, back_row_start, back_pa
 
     table, back = (row_start, pairs), (back_row_start, back_pairs)
     gather = adjoint_over_table(grad, table, back, weight[0].numel(), mean, points)
-    return gathered(gather, _depthwise_matrix(weight))
+    return gathered(gather, depthwise_by_cell(weight))
 
 
 def depthwise_grad_weight(grad, features, weight, row_start, pairs, mean):
@@ -88,7 +78,7 @@ def separable(features, depthwise, pointwise, bias, row_start, pairs, mean):
     from pointwise.engine.gpu.loops import points
 
     gather = points.over_table(features, row_start, pairs, depthwise[0].numel(), mean)
-    return points.separable(gather, _depthwise_matrix(depthwise), pointwise.t(), bias)
+    return points.separable(gather, depthwise_by_cell(depthwise), pointwise.t(), bias)
 
 
 # --- cell_shift_conv ------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """What each operator asks of its arguments: kernels work on addresses, and see no wrong ones.
 
 Shapes, types and devices are checked whoever calls, and when shapes alone are computed; tables of
-neighbours are read by ``search.tables``, or on GPUs by the kernels that use them.
+neighbours are read by ``operators.tables``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from pointwise import checks
 from pointwise.convolution.epilogue import ACTIVATIONS
 from pointwise.convolution.shift import padding_of
 from pointwise.engine import gpu
-from pointwise.engine.gpu import is_interpreted
 from pointwise.operators import tables
 
 HALVES = (torch.float16, torch.bfloat16)
@@ -393,7 +392,7 @@ def _normed_floats(caller: str, images: dict[str, Tensor | None], **rows: Tensor
     """Images and weights alike, and rows like them; on GPUs also float32 rows of 16-bit images."""
     z = images["z"]
     assert z is not None
-    if z.dtype in (torch.float16, torch.bfloat16) and (z.device.type != "cpu" or is_interpreted()):
+    if z.dtype in HALVES and (z.device.type != "cpu" or gpu.is_interpreted()):
         checks.alike(caller, **images)
         wide = z.new_empty((), dtype=torch.float32).expand(z.shape)
         checks.alike(caller, z=wide, **rows)

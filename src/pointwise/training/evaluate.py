@@ -45,7 +45,7 @@ def evaluate(
     if run.recipe.task == "classification":
         for i, probabilities in enumerate(classify_scans(run, scans)):
             truth, predicted = run.recipe.targets(scans[i]), np.atleast_1d(probabilities.argmax())
-            _count(matrix, truth, predicted)
+            count(matrix, truth, predicted)
             if seen is not None:
                 seen(scans[i], truth, predicted)
             if progress is not None:
@@ -55,7 +55,7 @@ def evaluate(
     for scan in scans:
         truth = run.recipe.targets(scan)
         predicted = classes.index(label_scan(run, scan, votes=votes))
-        _count(matrix, truth, predicted)
+        count(matrix, truth, predicted)
         if seen is not None:
             seen(scan, truth, predicted)
         done += len(scan)
@@ -105,13 +105,14 @@ def evaluate_images(
     matrix = np.zeros((len(run.recipe.classes),) * 2, dtype=np.int64)
     truth = run.recipe.targets(pictures)
     for i, probabilities in enumerate(classify_pictures(run, pictures)):
-        _count(matrix, truth[i : i + 1], np.atleast_1d(probabilities.argmax()))
+        count(matrix, truth[i : i + 1], np.atleast_1d(probabilities.argmax()))
         if progress is not None:
             progress(i + 1, len(pictures))
     return total(matrix)
 
 
-def _count(matrix: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> None:
+def count(matrix: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> None:
+    """Adds class indices to a count ``[K, K]`` of truth against prediction; not what has none."""
     known = truth != IGNORED
     pairs = truth[known] * len(matrix) + predicted[known]
     matrix += np.bincount(pairs, minlength=matrix.size).reshape(matrix.shape)

@@ -128,8 +128,8 @@ def pack_with_bias(
     row = None if bias is None else torch.empty(groups, panels * lanes, dtype=dtype)
     bias = None if bias is None else bias.contiguous()
     by_group, by_output, by_input, by_tap_y, by_tap_x = (size * step for step in weight.stride())
-    if backwards and taps_y * taps_x:  # where no tap reads, there is no last one
-        weight, by_tap_y, by_tap_x = weight[..., -1, -1], -by_tap_y, -by_tap_x
+    if backwards:
+        weight, by_tap_y, by_tap_x = _from_the_last(weight), -by_tap_y, -by_tap_x
     arguments = _PACK(
         weight=weight,
         packed=packed,
@@ -148,6 +148,11 @@ def pack_with_bias(
     )
     launch(_PACK_KERNELS[dtype], arguments, groups * panels)
     return packed, row
+
+
+def _from_the_last(weight: Tensor) -> Tensor:
+    """A weight from its last tap on; all of it where it has none, of which nothing is read."""
+    return weight[..., -1, -1] if weight.shape[-2] * weight.shape[-1] else weight
 
 
 _STENCIL = Layout(
@@ -193,8 +198,8 @@ def pack_taps(
     row = torch.empty(channels, dtype=dtype)
     bias = None if bias is None else bias.contiguous()
     by_channel, _, by_tap_y, by_tap_x = (size * step for step in weight.stride())
-    if backwards and taps_y * taps_x:  # where no tap reads, there is no last one
-        weight, by_tap_y, by_tap_x = weight[..., -1, -1], -by_tap_y, -by_tap_x
+    if backwards:
+        weight, by_tap_y, by_tap_x = _from_the_last(weight), -by_tap_y, -by_tap_x
     arguments = _STENCIL(
         weight=weight,
         packed=packed,

@@ -25,11 +25,17 @@ def is_interpreted() -> bool:
 
 def why_not(device: torch.device) -> str | None:
     """Why no kernel runs on a device; None where kernels do."""
-    if importlib.util.find_spec("triton") is None:
+    if not _has_triton():
         return "Triton is not installed; CUDA builds of torch bring it, or: pip install triton"
     if is_interpreted():
         return None
     return _why_not_device(device)
+
+
+@lru_cache
+def _has_triton() -> bool:
+    """To look for what is not installed takes as long as a small kernel: once is enough."""
+    return importlib.util.find_spec("triton") is not None
 
 
 def runs_on(device: torch.device) -> bool:

@@ -6,8 +6,6 @@ import torch
 import triton
 import triton.language as tl
 
-from pointwise.engine import gpu
-
 
 def sums_of(dtype: torch.dtype) -> tl.dtype:
     """The type that numbers of a type are added up in."""
@@ -17,20 +15,11 @@ def sums_of(dtype: torch.dtype) -> tl.dtype:
 @triton.jit
 def product(a, b, total, PRECISION: tl.constexpr):
     """``total + a @ b``; ``a`` is rounded to the type of ``b``, and ``total`` has that of sums."""
-    a = a.to(b.dtype)
-    if PRECISION == "widened":
-        return tl.dot(a.to(tl.float32), b.to(tl.float32), total, input_precision="ieee")
-    else:
-        return tl.dot(a, b, total, input_precision=PRECISION)
+    return tl.dot(a.to(b.dtype), b, total, input_precision=PRECISION)
 
 
 def precision(dtype: torch.dtype) -> str:
-    """How ``product`` multiplies numbers of a type: of float32 as PyTorch is told to.
-
-    Triton's interpreter has bfloat16 as integers, and multiplies these: there it is widened first.
-    """
-    if dtype == torch.bfloat16 and gpu.is_interpreted():
-        return "widened"
+    """How ``product`` multiplies numbers of a type: of float32 as PyTorch is told to."""
     return "tf32" if dtype == torch.float32 and _is_tf32_allowed() else "ieee"
 
 

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pointwise.engine.gpu.gathers.prologue import is_double, type_of_sums
+from pointwise.engine.gpu.gathers.prologue import block_of, is_double, type_of_sums
 from pointwise.engine.gpu.launch import launch, pieces
 
 _ROWS, _CHANNELS = 64, 64  # of one part, as much as fits into the registers of four warps
@@ -31,12 +31,9 @@ def moments_kernel(
     IS_DOUBLE: tl.constexpr,
 ):  # fmt: skip
     like: tl.constexpr = tl.float64 if IS_DOUBLE else tl.float32
-    part = tl.program_id(0) // blocks_c
-    row = part * ROWS + tl.arange(0, ROWS)
-    channel = tl.program_id(0) % blocks_c * BLOCK_C + tl.arange(0, BLOCK_C)
-    has = channel < channels
-    inside = (row < count)[:, None] & has[None, :]
-    place = row.to(tl.int64)[:, None] * channels + channel[None, :]
+    program = tl.program_id(0)
+    part = program // blocks_c
+    channel, has, inside, place = block_of(program, count, channels, blocks_c, ROWS, BLOCK_C)
     value = tl.load(x + place, mask=inside, other=0.0).to(like)
     number = tl.minimum(count - part * ROWS, ROWS).to(like)
     middle = tl.sum(value, 0) / number

@@ -30,6 +30,14 @@ def entry_of(pairs, at, here):
 
 
 @triton.jit
+def range_of(bounds, row, cell, cells, here):
+    """(where the pairs of a cell begin among those of a row, how many there are)."""
+    at = bounds + row * (cells + 1) + cell
+    first = tl.load(at, mask=here, other=0)
+    return first, tl.load(at + 1, mask=here, other=0) - first
+
+
+@triton.jit
 def count_of(bounds, row, cell, cells, here):
     """How many points are in a cell of a row; 1 where nobody asks."""
     at = bounds + row * (cells + 1) + cell

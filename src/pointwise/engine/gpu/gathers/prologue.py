@@ -61,6 +61,19 @@ def type_of_sums(x: Tensor) -> torch.dtype:
 
 
 @triton.jit
+def block_of(
+    program, count, channels, blocks_c, ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """A program's part of ``count`` rows of channels: (its channels, which of them there are; which
+    of its numbers there are, where they lie)."""
+    row = program // blocks_c * ROWS + tl.arange(0, ROWS)
+    channel = program % blocks_c * BLOCK_C + tl.arange(0, BLOCK_C)
+    has = channel < channels
+    inside = (row < count)[:, None] & has[None, :]
+    return channel, has, inside, row.to(tl.int64)[:, None] * channels + channel[None, :]
+
+
+@triton.jit
 def row_of(row, channel, has, like: tl.constexpr):
     """``row [C]`` of some channels, as ``[1, BLOCK_C]``; zeros without one."""
     if row is None:

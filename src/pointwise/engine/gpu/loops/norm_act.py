@@ -11,7 +11,14 @@ import triton.language as tl
 from torch import Tensor
 
 from pointwise.engine.gpu.activation import activate, slope, within
-from pointwise.engine.gpu.gathers.prologue import Prologue, is_double, read, row_of, type_of_sums
+from pointwise.engine.gpu.gathers.prologue import (
+    Prologue,
+    block_of,
+    is_double,
+    read,
+    row_of,
+    type_of_sums,
+)
 from pointwise.engine.gpu.launch import launch, pieces
 from pointwise.engine.gpu.moments import store_part
 
@@ -25,11 +32,8 @@ def norm_act_kernel(
     IS_DOUBLE: tl.constexpr,
 ):  # fmt: skip
     like: tl.constexpr = tl.float64 if IS_DOUBLE else tl.float32
-    row = tl.program_id(0) // blocks_c * ROWS + tl.arange(0, ROWS)
-    channel = tl.program_id(0) % blocks_c * BLOCK_C + tl.arange(0, BLOCK_C)
-    has = channel < channels
-    inside = (row < count)[:, None] & has[None, :]
-    place = row.to(tl.int64)[:, None] * channels + channel[None, :]
+    program = tl.program_id(0)
+    channel, has, inside, place = block_of(program, count, channels, blocks_c, ROWS, BLOCK_C)
     value = tl.load(z + place, mask=inside, other=0.0).to(like) - row_of(mean, channel, has, like)
     value = value * row_of(scale, channel, has, like) + row_of(shift, channel, has, like)
     if residual is not None:
@@ -45,12 +49,8 @@ def norm_act_gradient_kernel(
     BLOCK_C: tl.constexpr, IS_DOUBLE: tl.constexpr,
 ):  # fmt: skip
     like: tl.constexpr = tl.float64 if IS_DOUBLE else tl.float32
-    part = tl.program_id(0) // blocks_c
-    row = part * ROWS + tl.arange(0, ROWS)
-    channel = tl.program_id(0) % blocks_c * BLOCK_C + tl.arange(0, BLOCK_C)
-    has = channel < channels
-    inside = (row < count)[:, None] & has[None, :]
-    place = row.to(tl.int64)[:, None] * channels + channel[None, :]
+    program = tl.program_id(0)
+    channel, has, inside, place = block_of(program, count, channels, blocks_c, ROWS, BLOCK_C)
     scale = row_of(scale, channel, has, like)
     away = tl.load(z + place, mask=inside, other=0.0).to(like) - row_of(mean, channel, has, like)
     before = away * scale + row_of(shift, channel, has, like)
@@ -61,7 +61,9 @@ def norm_act_gradient_kernel(
     if d_residual is not None:
         tl.store(d_residual + place, d.to(d_residual.dtype.element_ty), mask=inside)
     tl.store(d_z + place, (d * scale).to(d_z.dtype.element_ty), mask=inside)
-    store_part(sums, part, channels, channel, has, (tl.sum(d * away, 0), tl.sum(d, 0)))
+    store_part(
+        sums, program // blocks_c, channels, channel, has, (tl.sum(d * away, 0), tl.sum(d, 0))
+    )
 
 
 @triton.jit(do_not_specialize=["size", "count", "blocks_c"])
@@ -70,11 +72,8 @@ def corrected_kernel(
     BLOCK_C: tl.constexpr, IS_DOUBLE: tl.constexpr,
 ):  # fmt: skip
     like: tl.constexpr = tl.float64 if IS_DOUBLE else tl.float32
-    row = tl.program_id(0) // blocks_c * ROWS + tl.arange(0, ROWS)
-    channel = tl.program_id(0) % blocks_c * BLOCK_C + tl.arange(0, BLOCK_C)
-    has = channel < channels
-    inside = (row < size)[:, None] & has[None, :]
-    place = row.to(tl.int64)[:, None] * channels + channel[None, :]
+    program = tl.program_id(0)
+    channel, has, inside, place = block_of(program, size, channels, blocks_c, ROWS, BLOCK_C)
     value = read(
         grad, result, 0, place, inside, row_of(mean, channel, has, like),
         row_of(scale, channel, has, like), row_of(shift, channel, has, like), 1.0 / count.to(like),

@@ -110,9 +110,7 @@ def _mixed(
     start = tl.load(row_start + row, mask=inside, other=0)
     total = tl.zeros([ROWS, COLUMNS], dtype=SUMS)
     for key in range(kernel_cells):
-        border = bounds + row * (kernel_cells + 1) + key
-        first = tl.load(border, mask=inside, other=0)
-        count = tl.load(border + 1, mask=inside, other=0) - first
+        first, count = cells.range_of(bounds, row, key, kernel_cells, inside)
         cell = kernel_cells - 1 - key if MIRRORED else key
         if tl.max(count, axis=0) > 0:
             for c in range(0, channels, CHANNELS):

@@ -7,12 +7,12 @@ the same call gives the same bits, and nothing is added up by atomics.
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from pointwise.engine.gpu.gathers import cells
+from pointwise.engine.gpu.gathers.prologue import type_of_sums
 from pointwise.engine.gpu.launch import launch, pieces
 from pointwise.engine.gpu.loops.points import CHANNELS_AT_ONCE, ROWS, Gather, tile
 from pointwise.engine.gpu.mix import precision, product, sums_of, warps
@@ -47,9 +47,7 @@ def _of_mixed(
     for r in range(0, tl.minimum(span, rows - slab * span).to(tl.int32), ROWS):
         row = slab * span + r + tl.arange(0, ROWS)
         inside = row < rows
-        border = bounds + row * (kernel_cells + 1) + cell
-        first = tl.load(border, mask=inside, other=0)
-        count = tl.load(border + 1, mask=inside, other=0) - first
+        first, count = cells.range_of(bounds, row, cell, kernel_cells, inside)
         if tl.max(count, axis=0) > 0:
             start = tl.load(row_start + row, mask=inside, other=0) + first
             gathered = cells.fill(
@@ -82,7 +80,7 @@ def of_mixed(gather: Gather, grad: Tensor) -> Tensor:
 
 def _partial(x: Tensor, *size: int) -> Tensor:
     """Room for what slabs add up to."""
-    return torch.empty(size, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+    return x.new_empty(size, dtype=type_of_sums(x))
 
 
 # --- of each channel by itself --------------------------------------------------------------------
@@ -102,9 +100,7 @@ def _of_depthwise(
     for r in range(0, tl.minimum(span, rows - slab * span).to(tl.int32), ROWS):
         row = slab * span + r + tl.arange(0, ROWS)
         inside = row < rows
-        border = bounds + row * (kernel_cells + 1) + cell
-        first = tl.load(border, mask=inside, other=0)
-        count = tl.load(border + 1, mask=inside, other=0) - first
+        first, count = cells.range_of(bounds, row, cell, kernel_cells, inside)
         if tl.max(count, axis=0) > 0:
             start = tl.load(row_start + row, mask=inside, other=0) + first
             gathered = cells.fill(

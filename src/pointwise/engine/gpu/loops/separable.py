@@ -27,6 +27,18 @@ _COUNTS = [
 ]  # fmt: skip
 
 
+@triton.jit
+def _with_tap(
+    tile, x, depthwise, image, line, spot, given, height, width, channel, channels, has, tap,
+):  # fmt: skip
+    """A stencil's sums with one more tap; outside of the image is nothing to add."""
+    inside = given & (line >= 0) & (line < height) & (spot >= 0) & (spot < width)
+    place = ((image + line) * width + spot)[:, None] * channels + channel[None, :]
+    pixels = tl.load(x + place, mask=inside[:, None] & has[None, :], other=0.0)
+    weight = tl.load(depthwise + tap, mask=has, other=0.0).to(tl.float32)
+    return tile + pixels.to(tl.float32) * weight[None, :]
+
+
 @triton.jit(do_not_specialize=_COUNTS)
 def separable_kernel(
     x, depthwise, inner, pointwise, bias, residual, out, count, channels, columns, height, width,
@@ -52,22 +64,16 @@ def separable_kernel(
             for j in tl.static_range(TAPS_Y):
                 for i in tl.static_range(TAPS_X):
                     line, spot = top + j * dilation_y, left + i * dilation_x
-                    inside = given & (line >= 0) & (line < height) & (spot >= 0) & (spot < width)
-                    place = ((image + line) * width + spot)[:, None] * channels + channel[None, :]
-                    pixels = tl.load(x + place, mask=inside[:, None] & has[None, :], other=0.0)
                     tap = channel * TAPS_Y * TAPS_X + j * TAPS_X + i
-                    weight = tl.load(depthwise + tap, mask=has, other=0.0).to(tl.float32)
-                    tile = tile + pixels.to(tl.float32) * weight[None, :]
+                    tile = _with_tap(tile, x, depthwise, image, line, spot, given, height, width,
+                                     channel, channels, has, tap)  # fmt: skip
         else:
             for j in range(taps_y):
                 for i in range(taps_x):
                     line, spot = top + j * dilation_y, left + i * dilation_x
-                    inside = given & (line >= 0) & (line < height) & (spot >= 0) & (spot < width)
-                    place = ((image + line) * width + spot)[:, None] * channels + channel[None, :]
-                    pixels = tl.load(x + place, mask=inside[:, None] & has[None, :], other=0.0)
                     tap = channel * taps_y * taps_x + j * taps_x + i
-                    weight = tl.load(depthwise + tap, mask=has, other=0.0).to(tl.float32)
-                    tile = tile + pixels.to(tl.float32) * weight[None, :]
+                    tile = _with_tap(tile, x, depthwise, image, line, spot, given, height, width,
+                                     channel, channels, has, tap)  # fmt: skip
         if inner is not None:
             tile = tile + tl.load(inner + channel, mask=has, other=0.0).to(tl.float32)[None, :]
         tile = activate(tile, BETWEEN)
