@@ -50,6 +50,7 @@ FEW = [
     Case("too wide for one kernel", walls(6), (5, 65), 0.5, 1),
     Case("kernel 5", uniform(4, 0.3), (3, 2), 0.1, 5),
 ]  # fmt: skip
+SLABS = Case("three slabs", walls(140), (2, 3), 0.1, 1)
 
 
 @pytest.fixture
@@ -59,15 +60,27 @@ def halves(device, monkeypatch):
     return device
 
 
-def given(case: Case, name: str, device: str, dtype=None) -> tuple:
-    """Arguments of an operator, in another type if wanted."""
+@pytest.fixture(scope="module")
+def few():
+    """Arguments of every operator for every case, by its name. The tables are the CPU's: made before
+    its search is another, which takes the interpreter seconds."""
+    return {case.name: calls(case) for case in (*FEW, SLABS)}
 
-    def there(x):
+
+def there(arguments: tuple, device: str, dtype=None) -> tuple:
+    """Arguments on a device, in another type if wanted."""
+
+    def moved(x):
         if not isinstance(x, torch.Tensor):
             return x
         return x.to(device, dtype) if x.is_floating_point() else x.to(device)
 
-    return tuple(map(there, calls(case)[name]))
+    return tuple(map(moved, arguments))
+
+
+def given(case: Case, name: str, device: str, dtype=None) -> tuple:
+    """Arguments of an operator, in another type if wanted."""
+    return there(calls(case)[name], device, dtype)
 
 
 def in_double(name: str, arguments: tuple):
@@ -93,8 +106,8 @@ def compare(name: str, arguments: tuple, terms: int) -> None:
 
 @pytest.mark.parametrize("name", PLAIN_FORMS)
 @each(FEW)
-def test_kernels_compute_what_the_plain_form_does(case, name, device):
-    compare(name, given(case, name, device), case.terms + case.rows)
+def test_kernels_compute_what_the_plain_form_does(case, name, few, device):
+    compare(name, there(few[case.name][name], device), case.terms + case.rows)
 
 
 @pytest.mark.parametrize("name", PLAIN_FORMS)
@@ -195,13 +208,12 @@ def test_opcheck(name, device):
 
 
 @pytest.mark.parametrize("name", ["cell_conv_grad_weight", "cell_depthwise_conv_grad_weight"])
-def test_slabs_of_rows_add_up(name, device, monkeypatch):
+def test_slabs_of_rows_add_up(name, few, device, monkeypatch):
     from pointwise.engine.gpu.loops import points_gradient
 
-    case = Case("three slabs", walls(140), (2, 3), 0.1, 1)
     monkeypatch.setattr(points_gradient, "_LEAST", points_gradient.ROWS)
-    assert points_gradient._slabs(case.rows, case.cells) == (3, 64)
-    compare(name, given(case, name, device), case.terms + case.rows)
+    assert points_gradient._slabs(SLABS.rows, SLABS.cells) == (3, 64)
+    compare(name, there(few[SLABS.name][name], device), SLABS.terms + SLABS.rows)
 
 
 def test_the_table_read_from_the_other_side_is_its_transpose(device):
