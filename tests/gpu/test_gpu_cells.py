@@ -62,8 +62,8 @@ def halves(device, monkeypatch):
 
 @pytest.fixture(scope="module")
 def few():
-    """Arguments of every operator for every case, by its name. Tables are the CPU's: made before its
-    search is another, which takes the interpreter seconds."""
+    """Arguments of every operator for every case, by its name. Tables are the CPU's,
+    made before its search is another, which takes the interpreter seconds."""
     return {case.name: calls(case) for case in (*FEW, SLABS)}
 
 
