@@ -62,8 +62,10 @@ def halves(device, monkeypatch):
 
 @pytest.fixture(scope="module")
 def few():
-    """Arguments of every operator for every case, by its name. Tables are the CPU's,
-    made before its search is another, which takes the interpreter seconds."""
+    """Arguments of every operator for every case, by the case's name.
+
+    Tables are the CPU's, made before its search is another, which takes the interpreter seconds.
+    """
     return {case.name: calls(case) for case in (*FEW, SLABS)}
 
 
@@ -218,11 +220,11 @@ def test_slabs_of_rows_add_up(name, few, device, monkeypatch):
 
 def test_the_table_read_from_the_other_side_is_its_transpose(device):
     case = Case("nobody on a border", walls(12) + 0.001 * uniform(12, seed=9), (3, 2), 0.3)
-    neighborhood = case.neighborhood()
-    assert neighborhood.symmetric
+    assert case.neighborhood().symmetric
+    arguments = calls(case)
     for name in ("cell_conv_grad_input", "cell_depthwise_conv_grad_input",
                  "cell_shift_conv_grad_input"):  # fmt: skip
-        whole = given(case, name, device)
+        whole = there(arguments[name], device)
         mirrored = [None if x is whole[4] or x is whole[5] else x for x in whole]
         found = (getattr(OPERATORS, name)(*each) for each in (whole, mirrored))
         torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
