@@ -82,19 +82,20 @@ def test_forward_and_backward(rows, activation, dtype, poisoned):
 
 @EACH
 def test_numbers_without_a_value_and_without_end(activation, dtype):
-    # What PyTorch makes of them, forward and backward, and no other number is touched by it.
+    # What PyTorch makes of them in float64, forward and backward, and no other number is touched by
+    # it. In float32 its gelu of infinity is NaN on AVX-512.
     z = torch.linspace(-8, 8, 21, dtype=dtype)
     z[3], z[7], z[11] = float("nan"), float("inf"), -float("inf")
     z[0], z[20] = 1e30, -1e30
     z = z.view(1, 1, -1, 1)
     one, zero = torch.ones(1, dtype=dtype), torch.zeros(1, dtype=dtype)
     out = norm_act.forward(z, zero, one, zero, None, kernel_form(activation, dtype))
-    x = z.clone().requires_grad_()
+    x = z.double().requires_grad_()
     expected = PLAIN[activation](x)
     close = {"rtol": 1e-5, "atol": 1e-5, "equal_nan": True}
-    torch.testing.assert_close(out, expected.detach(), **close)
+    torch.testing.assert_close(out, expected.detach().to(dtype), **close)
     grad = torch.ones_like(z)
-    (slope,) = torch.autograd.grad(expected, x, grad)
+    slope = torch.autograd.grad(expected, x, grad.double())[0].to(dtype)
     found = norm_act.backward(grad, z, zero, one, zero, None, kernel_form(activation, dtype))[0]
     ordinary = z.isfinite()
     torch.testing.assert_close(found[ordinary], slope[ordinary], **close)
