@@ -156,9 +156,9 @@ def run(who: str, model: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[[obj
     if who == EAGER:
         return infer(model, inputs)
     if who == CHANNELS_LAST:
-        return infer(*_channels_last(model, inputs))
+        return infer(*in_channels_last(model, inputs))
     if who == runtimes.COMPILE:
-        last, images = _channels_last(model, inputs)
+        last, images = in_channels_last(model, inputs)
         return infer(runtimes.compiled(last), images)
     if who == OURS:
         return infer(pointwise.accelerate(model, inputs), inputs)
@@ -179,7 +179,7 @@ def by_runtime(who: str, file: bytes | Path, image: Tensor) -> Callable[[object]
     return RUNTIMES[who](file, image)
 
 
-def _channels_last(model: nn.Module, inputs: tuple[Tensor, ...]):
+def in_channels_last(model: nn.Module, inputs: tuple[Tensor, ...]):
     import copy
 
     last = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -115,7 +115,9 @@ def by_onnxruntime(file: bytes | Path, image: Tensor) -> Callable[[object], Any]
     return lambda _: session.run(None, feed)[0]
 
 
-def by_openvino(file: bytes | Path, image: Tensor) -> Callable[[object], Any]:
+def by_openvino(
+    file: bytes | Path, image: Tensor, precision: str = "f32"
+) -> Callable[[object], Any]:
     """Runs an ONNX file with OpenVINO.
 
     Some processors would use bfloat16 unasked: float32 is asked for, as everyone computes in it.
@@ -124,7 +126,7 @@ def by_openvino(file: bytes | Path, image: Tensor) -> Callable[[object], Any]:
     settings = {
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": precision,
     }
     core = openvino.Core()
     model = core.read_model(file if isinstance(file, Path) else io.BytesIO(file))

@@ -21,7 +21,7 @@ from pointwise.engine.cpu.launch import launch
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.pack import pack, pack_kernels, pad_row, padded_columns
 from pointwise.engine.cpu.product import TILE_ROW
-from pointwise.engine.cpu.vector import REGISTER_BYTES, number
+from pointwise.engine.cpu.vector import REGISTER_BYTES, bytes_of, number
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 STARTS = pytest.mark.parametrize(
@@ -45,9 +45,9 @@ def _multiply(arguments, program, thread, like):
     own = PRODUCT(arguments)
     low, high = number(own.low, like), number(own.high, like)
     if own.turned:
-        multiply_turned(own.a, own.a_stride, own.b, own.b_stride, own.depth, own.c, own.c_row,
-                        own.rows, own.columns, own.start, own.source, own.source_row, low, high,
-                        0, 0, 0, like)  # fmt: skip
+        multiply_turned(own.a, own.a_stride, ROWS * bytes_of(like), own.b, own.b_stride, own.depth,
+                        own.c, own.c_row, own.rows, own.columns, own.start, own.source,
+                        own.source_row, low, high, 0, 0, 0, like)  # fmt: skip
     else:
         multiply(own.a, own.a_stride, own.a_stride == TILE_ROW, own.b, own.b_stride, own.depth,
                  own.c, own.c_row, own.rows, own.columns, own.start, own.source, own.source_row,

@@ -227,11 +227,12 @@ _narrow_turned = microkernel(Floats, ROWS, 1, TURNED, some=True)
 
 
 @device
-def multiply_turned(a, a_step, b, b_step, depth, c, c_row, rows, columns, start, source, source_row,
-                    low, high, ahead, ahead_end, apart, like):  # fmt: skip
+def multiply_turned(a, a_step, a_next, b, b_step, depth, c, c_row, rows, columns, start, source,
+                    source_row, low, high, ahead, ahead_end, apart, like):  # fmt: skip
     """C[rows, columns] (+)= Aᵀ·B: ``depth`` rows of A ``a_step`` apart, of B ``b_step``.
 
-    All else is as in ``multiply``; there is no bias.
+    ``ROWS`` numbers of A's rows are followed by the next ones ``a_next`` bytes on. All else is as
+    in ``multiply``; there is no bias.
     """
     size = bytes_of(like)
     width = lanes_of(like)
@@ -244,7 +245,7 @@ def multiply_turned(a, a_step, b, b_step, depth, c, c_row, rows, columns, start,
             line = ahead if asks else a
             far = apart if asks else 0
             given = (
-                a + row * size, a_step, b + column * size, b_step, depth,
+                a + row // ROWS * a_next, a_step, b + column * size, b_step, depth,
                 c + row * c_row + column * size, c_row, valid, left, start,
                 source + row * source_row + column * size, source_row, 0, low, high, line, far,
                 like,

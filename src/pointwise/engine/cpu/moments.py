@@ -31,8 +31,10 @@ from pointwise.engine.cpu.vector import (
     choose,
     fma,
     lanes_of,
+    load,
     load_first,
     number,
+    store,
     store_first,
 )
 
@@ -69,52 +71,100 @@ def _statistics(sums, sums_row, rows, row_bytes, count, columns, begins, like):
     size, width = bytes_of(like), lanes_of(like)
     for c in range(0, columns, width):
         left = columns - c
-        here = sums + c * size
-        if begins:
-            zero = broadcast(number(0, like))
-            store_first(here, load_first(rows + c * size, left, like), left)
-            store_first(here + sums_row, zero, left)
-            store_first(here + 2 * sums_row, zero, left)
-        pivot = load_first(here, left, like)
-        total = load_first(here + sums_row, left, like)
-        squares = load_first(here + 2 * sums_row, left, like)
-        for r in range(count):
-            x = load_first(rows + r * row_bytes + c * size, left, like) - pivot
-            total = total + x
-            squares = fma(x, x, squares)
-        store_first(here + sums_row, total, left)
-        store_first(here + 2 * sums_row, squares, left)
+        given = (sums + c * size, sums_row, rows + c * size, row_bytes, count, left, begins, like)
+        if left >= width:
+            _statistics_of_register(*given)
+        else:
+            _statistics_of_part(*given)
 
 
 @device
 def _norm_gradient(own, sums, sums_row, rows, row_bytes, count, columns, channel, begins, like):
     size, width = bytes_of(like), lanes_of(like)
-    norm = own.norm
-    low, high = broadcast(number(norm.low, like)), broadcast(number(norm.high, like))
-    zero, apart = broadcast(number(0, like)), own.z - own.grad
+    norm, apart = own.norm, own.z - own.grad
     for c in range(0, columns, width):
         left = columns - c
-        at = channel + c * size
-        mean = load_first(norm.mean + at, left, like)
-        scale = load_first(norm.scale + at, left, like)
-        shift = load_first(norm.shift + at, left, like)
-        here = sums + c * size
+        given = (norm, channel + c * size, apart, sums + c * size, sums_row, rows + c * size,
+                 row_bytes, count, left, begins, like)  # fmt: skip
+        if left >= width:
+            _norm_gradient_of_register(*given)
+        else:
+            _norm_gradient_of_part(*given)
+
+
+def _statistics_of(read, write):
+    """``_statistics`` of a register of channels."""
+
+    @device
+    def statistics(sums, sums_row, rows, row_bytes, count, left, begins, like):
+        zero = broadcast(number(0, like))
+        if begins:
+            write(sums, read(rows, left, like), left)
+            write(sums + sums_row, zero, left)
+            write(sums + 2 * sums_row, zero, left)
+        pivot = read(sums, left, like)
+        total, squares = read(sums + sums_row, left, like), read(sums + 2 * sums_row, left, like)
+        # Two rows at a time: one sum would wait for itself.
+        other_total, other_squares = zero, zero
+        for r in range(0, count - 1, 2):
+            x = read(rows + r * row_bytes, left, like) - pivot
+            other = read(rows + (r + 1) * row_bytes, left, like) - pivot
+            total, other_total = total + x, other_total + other
+            squares, other_squares = fma(x, x, squares), fma(other, other, other_squares)
+        if count % 2 == 1:
+            x = read(rows + (count - 1) * row_bytes, left, like) - pivot
+            total, squares = total + x, fma(x, x, squares)
+        write(sums + sums_row, total + other_total, left)
+        write(sums + 2 * sums_row, squares + other_squares, left)
+
+    return statistics
+
+
+def _norm_gradient_of(read, write):
+    """``_norm_gradient`` of a register of channels, ``channel`` bytes from the first."""
+
+    @device
+    def norm_gradient(norm, channel, apart, sums, sums_row, rows, row_bytes, count, left, begins,
+                      like):  # fmt: skip
+        low, high = broadcast(number(norm.low, like)), broadcast(number(norm.high, like))
+        zero = broadcast(number(0, like))
+        mean = read(norm.mean + channel, left, like)
+        scale = read(norm.scale + channel, left, like)
+        shift = read(norm.shift + channel, left, like)
         weighted, total = zero, zero
         if not begins:
-            weighted = load_first(here, left, like)
-            total = load_first(here + sums_row, left, like)
+            weighted, total = read(sums, left, like), read(sums + sums_row, left, like)
         for r in range(count):
-            place = rows + r * row_bytes + c * size
-            z = load_first(place + apart, left, like) - mean
+            place = rows + r * row_bytes
+            z = read(place + apart, left, like) - mean
             x = fma(z, scale, shift)
-            d = load_first(place, left, like)
+            d = read(place, left, like)
             # NaN is not at most anything, and keeps its gradient, as in PyTorch.
             d = choose(at_most(x, low), zero, choose(at_most(high, x), zero, d))
             weighted = fma(d, z, weighted)
             total = total + d
-            store_first(place, d * scale, left)
-        store_first(here, weighted, left)
-        store_first(here + sums_row, total, left)
+            write(place, d * scale, left)
+        write(sums, weighted, left)
+        write(sums + sums_row, total, left)
+
+    return norm_gradient
+
+
+@device
+def _load(address, count, like):
+    return load(address, like)
+
+
+@device
+def _store(address, value, count):
+    store(address, value)
+
+
+# Masks cost: only where a row of channels ends within a register.
+_statistics_of_register = _statistics_of(_load, _store)
+_statistics_of_part = _statistics_of(load_first, store_first)
+_norm_gradient_of_register = _norm_gradient_of(_load, _store)
+_norm_gradient_of_part = _norm_gradient_of(load_first, store_first)
 
 
 # --- mean and variance of all splits --------------------------------------------------------------
@@ -136,21 +186,30 @@ def _merge(arguments, program, thread, kind):
     for s in range(splits):
         total += counts[s]
     means, squares = np.zeros(_BLOCK), np.zeros(_BLOCK)
+    share = 1.0 / total
+    # Slices: an index that a compiler cannot tell from one below 0 keeps it from whole registers.
+    width = end - begin
+    # Means are counted from the first row, so that those of constant channels are exact.
+    base = sums[begin:end]
     for s in range(splits):
-        for c in range(begin, end):
-            at = s * numbers + c
-            means[c - begin] += (
-                counts[s] * np.float64(sums[at]) + np.float64(sums[at + channels])
-            ) / total
+        first, count = s * numbers + begin, np.float64(counts[s])
+        pivot = sums[first : first + width]
+        from_pivot = sums[first + channels : first + channels + width]
+        for c in range(width):
+            means[c] += (count * (np.float64(pivot[c]) - base[c]) + from_pivot[c]) * share
     for s in range(splits):
-        for c in range(begin, end):
-            at = s * numbers + c
-            from_pivot = np.float64(sums[at + channels]) / counts[s]
-            from_mean = np.float64(sums[at]) + from_pivot - means[c - begin]
-            square = np.float64(sums[at + 2 * channels]) - counts[s] * from_pivot * from_pivot
-            squares[c - begin] += (max(0.0, square) + counts[s] * from_mean * from_mean) / total
+        first, count = s * numbers + begin, np.float64(counts[s])
+        part = 1.0 / count
+        pivot = sums[first : first + width]
+        from_pivot = sums[first + channels : first + channels + width]
+        about_pivot = sums[first + 2 * channels : first + 2 * channels + width]
+        for c in range(width):
+            apart = from_pivot[c] * part
+            from_mean = np.float64(pivot[c]) - base[c] + apart - means[c]
+            square = about_pivot[c] - count * apart * apart
+            squares[c] += (max(0.0, square) + count * from_mean * from_mean) * share
     for c in range(begin, end):
-        mean[c] = means[c - begin]
+        mean[c] = base[c - begin] + means[c - begin]
         variance[c] = squares[c - begin]
 
 

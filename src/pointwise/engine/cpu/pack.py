@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import torch
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 from torch import Tensor
 
 from pointwise.engine.cpu.by_dtype import by_dtype
@@ -15,11 +18,15 @@ from pointwise.engine.cpu.vector import (
     broadcast,
     bytes_of,
     lanes_of,
+    llvm_type,
     load_first,
+    load_lanes,
     number,
     peek,
     poke,
     store,
+    store_lanes,
+    vector_of,
 )
 
 
@@ -59,6 +66,44 @@ _PACK = Layout(
 of taps below 0 where these are read backwards. A bias becomes a ``row`` of whole registers."""
 
 
+@intrinsic
+def _transpose_square(typingctx, place, source, row, like):
+    """Registers at ``place``, one after the other: the columns of as many rows as they have lanes.
+
+    Step by step, blocks of 1, 2, 4 … numbers beside the diagonal change places.
+    """
+    vector = vector_of(like)
+
+    def codegen(context, builder, signature, arguments):
+        place, source, row, _ = arguments
+        shape, lanes = llvm_type(vector), range(vector.count)
+        whole = ir.IntType(64)
+        rows = [
+            load_lanes(builder, builder.add(source, builder.mul(row, whole(i))), None, shape)
+            for i in lanes
+        ]
+        half = 1
+        while half < vector.count:
+            low = [vector.count + k - half if k & half else k for k in lanes]
+            high = [vector.count + k if k & half else k + half for k in lanes]
+            for i in lanes:
+                if not i & half:
+                    pair = rows[i], rows[i + half]
+                    rows[i] = builder.shuffle_vector(*pair, _lanes(low))
+                    rows[i + half] = builder.shuffle_vector(*pair, _lanes(high))
+            half *= 2
+        register = vector.count * vector.dtype.bitwidth // 8
+        for i in lanes:
+            store_lanes(builder, builder.add(place, whole(i * register)), rows[i], None)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64, like), codegen
+
+
+def _lanes(numbers: list[int]) -> ir.Constant:
+    return ir.Constant(ir.VectorType(ir.IntType(32), len(numbers)), numbers)
+
+
 @device
 def _transpose(place, source, count, lanes, by_input, by_output, like):
     """``count`` registers of neighbouring outputs, of weights in which inputs are neighbours.
@@ -66,6 +111,9 @@ def _transpose(place, source, count, lanes, by_input, by_output, like):
     A square at a time: each cache line is read once, before its neighbours in the same set come.
     """
     size, width = bytes_of(like), lanes_of(like)
+    if count == width and lanes == width and by_input == size:
+        _transpose_square(place, source, by_output, like)
+        return
     if lanes < width:
         zero = broadcast(number(0, like))
         for c in range(count):

@@ -20,13 +20,15 @@ from pointwise.engine.cpu.vector import (
     load,
     number,
     store,
+    store_first,
 )
 
 SPLITS = 16
 """How many to aim at: enough to keep the threads of most machines busy to the end."""
 
-_SUMS = Layout("Sums", "*sums *out splits numbers")
-_BLOCK = 1024  # numbers that one program adds up
+_SUMS = Layout("Sums", "*sums *out splits numbers row columns blocks")
+"""``numbers`` are those of a split, ``row`` those from row to row, of which ``columns`` count."""
+_BLOCK = 1024  # numbers of a row that one program adds up
 
 
 def split_rows(rows: int, most: int = SPLITS, least: int = 1) -> tuple[int, int]:
@@ -73,17 +75,21 @@ def empty_split(sums, split, numbers, like):
 
 @device
 def _total(arguments, program, thread, like):
-    """Adds up the partial sums of one block of numbers, in order."""
+    """Adds up the partial sums of one block of a row, in order."""
     own = _SUMS(arguments)
     size, width = bytes_of(like), lanes_of(like)
-    first = program * _BLOCK
-    row = own.numbers * size
-    for k in range(first, min(first + _BLOCK, own.numbers), width):
-        here = own.sums + k * size
+    row, first = program // own.blocks, program % own.blocks * _BLOCK
+    source, target = own.sums + row * own.row * size, own.out + row * own.columns * size
+    split = own.numbers * size
+    for k in range(first, min(first + _BLOCK, own.columns), width):
+        here = source + k * size
         total = load(here, like)
         for s in range(1, own.splits):
-            total = total + load(here + s * row, like)
-        store(own.out + k * size, total)
+            total = total + load(here + s * split, like)
+        if own.columns - k >= width:
+            store(target + k * size, total)
+        else:
+            store_first(target + k * size, total, own.columns - k)
 
 
 _KERNELS = by_dtype(_total, "sum_splits")
@@ -92,9 +98,15 @@ _KERNELS = by_dtype(_total, "sum_splits")
 def total_of(sums: Tensor) -> Tensor:
     """The total ``[numbers]`` of partial ``sums [splits, numbers]``, which it does not keep."""
     splits, numbers = sums.shape
-    if splits == 1:
-        return sums[0]
-    out = empty((numbers,), sums.dtype)
-    arguments = _SUMS(sums=sums, out=out, splits=splits, numbers=numbers)
-    launch(_KERNELS[sums.dtype], arguments, -(-numbers // _BLOCK))
+    return sums[0] if splits == 1 else total_of_rows(sums, numbers, 1)[0]
+
+
+def total_of_rows(sums: Tensor, columns: int, rows: int) -> Tensor:
+    """The total ``[rows, columns]`` of partial sums whose rows are longer: of whole registers."""
+    splits, numbers = sums.shape
+    out = empty((rows, columns), sums.dtype)
+    blocks = -(-columns // _BLOCK)
+    arguments = _SUMS(sums=sums, out=out, splits=splits, numbers=numbers, row=numbers // rows,
+                      columns=columns, blocks=blocks)  # fmt: skip
+    launch(_KERNELS[sums.dtype], arguments, rows * blocks)
     return out

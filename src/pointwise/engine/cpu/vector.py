@@ -81,7 +81,7 @@ def vector_of(like) -> Vector:
     return like if isinstance(like, Vector) else Vector(like, lanes(like))
 
 
-def _llvm_type(vector: Vector) -> ir.VectorType:
+def llvm_type(vector: Vector) -> ir.VectorType:
     return ir.VectorType(_element(vector.dtype), vector.count)
 
 
@@ -256,7 +256,7 @@ def load(typingctx, address, like):
     vector = vector_of(like)
 
     def codegen(context, builder, signature, arguments):
-        pointer = _pointer(builder, arguments[0], _llvm_type(vector))
+        pointer = _pointer(builder, arguments[0], llvm_type(vector))
         return builder.load(pointer, align=vector.dtype.bitwidth // 8)
 
     return vector(types.int64, like), codegen
@@ -269,7 +269,7 @@ def load_first(typingctx, address, count, like):
 
     def codegen(context, builder, signature, arguments):
         address, many, _ = arguments
-        return load_some(builder, address, many, _llvm_type(vector))
+        return load_some(builder, address, many, llvm_type(vector))
 
     return vector(types.int64, types.int64, like), codegen
 
@@ -279,7 +279,7 @@ def store(typingctx, address, value):
     """Writes a register to ``address`` (any alignment)."""
 
     def codegen(context, builder, signature, arguments):
-        pointer = _pointer(builder, arguments[0], _llvm_type(value))
+        pointer = _pointer(builder, arguments[0], llvm_type(value))
         builder.store(arguments[1], pointer, align=value.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
@@ -314,7 +314,7 @@ def keep(typingctx, condition, a):
     """``a`` where the scalar ``condition`` holds, else zeros: a mask, not a branch."""
 
     def codegen(context, builder, signature, arguments):
-        shape = _llvm_type(a)
+        shape = llvm_type(a)
         mask = splat(builder, arguments[0], a.count)
         return builder.select(mask, arguments[1], ir.Constant(shape, [0.0] * a.count))
 
@@ -356,7 +356,7 @@ def floor(typingctx, a):
     """The largest whole number not above each lane."""
 
     def codegen(context, builder, signature, arguments):
-        return call(builder, f"llvm.floor.{_suffix(a)}", _llvm_type(a), arguments)
+        return call(builder, f"llvm.floor.{_suffix(a)}", llvm_type(a), arguments)
 
     return a(a), codegen
 
@@ -366,7 +366,7 @@ def magnitude(typingctx, a):
     """|a| lane by lane."""
 
     def codegen(context, builder, signature, arguments):
-        return call(builder, f"llvm.fabs.{_suffix(a)}", _llvm_type(a), arguments)
+        return call(builder, f"llvm.fabs.{_suffix(a)}", llvm_type(a), arguments)
 
     return a(a), codegen
 
@@ -386,7 +386,7 @@ def root(typingctx, a):
     """√a lane by lane."""
 
     def codegen(context, builder, signature, arguments):
-        return call(builder, f"llvm.sqrt.{_suffix(a)}", _llvm_type(a), arguments)
+        return call(builder, f"llvm.sqrt.{_suffix(a)}", llvm_type(a), arguments)
 
     return a(a), codegen
 
@@ -395,7 +395,7 @@ def _selection(name: str, doc: str):
     @intrinsic
     def operation(typingctx, a, b):
         def codegen(context, builder, signature, arguments):
-            return call(builder, f"llvm.{name}.{_suffix(a)}", _llvm_type(a), arguments)
+            return call(builder, f"llvm.{name}.{_suffix(a)}", llvm_type(a), arguments)
 
         return a(a, b), codegen
 
@@ -531,7 +531,7 @@ def to_uint32(typingctx, a):
     vector = Vector(types.uint32, a.count)
 
     def codegen(context, builder, signature, arguments):
-        return builder.fptoui(arguments[0], _llvm_type(vector))
+        return builder.fptoui(arguments[0], llvm_type(vector))
 
     return vector(a), codegen
 

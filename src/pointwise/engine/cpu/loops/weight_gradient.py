@@ -19,9 +19,10 @@ from pointwise.engine.cpu.cut import odd_lines
 from pointwise.engine.cpu.device import device, device_of
 from pointwise.engine.cpu.gathers import points, shift
 from pointwise.engine.cpu.gathers.patches import PATCHES, fill_floats, patches_arguments
-from pointwise.engine.cpu.gathers.prologue import other_image, transfer_rows
+from pointwise.engine.cpu.gathers.prologue import other_image
 from pointwise.engine.cpu.gathers.shift import SHIFT, shift_arguments
-from pointwise.engine.cpu.gemm import FROM_NOTHING, FROM_ROWS, multiply_turned
+from pointwise.engine.cpu.gathers.slabs import fill_slabs
+from pointwise.engine.cpu.gemm import FROM_NOTHING, FROM_ROWS, ROWS, multiply_turned
 from pointwise.engine.cpu.launch import kernel, launch, threads
 from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.memory import empty
@@ -32,6 +33,7 @@ from pointwise.engine.cpu.partial_sums import (
     split_points,
     split_rows,
     total_of,
+    total_of_rows,
 )
 from pointwise.engine.cpu.vector import REGISTER_BYTES, bytes_of, number, poke
 from pointwise.engine.cpu.window import over_other_pixels
@@ -45,13 +47,14 @@ def weight_gradient_of(name: str, gather: Layout, fill):
     """
     layout = Layout(
         f"WeightGradient{name}",
-        "*x *grad *sums *scratch *prologue *correction x_row grad_row gathered_row corrected_row "
-        "scratch_bytes direct rows span tile groups inputs outputs taps block blocks bias numbers",
+        "*x *grad *sums *scratch *prologue *correction x_row grad_row gathered_row scratch_bytes "
+        "direct slab rows span tile groups inputs outputs taps block blocks bias sums_row numbers",
         gather=gather,
     )
     # For each group and output, partial sums are [taps, inputs], and the bias's behind if it has
-    # one; a program makes ``block`` of the inputs, of ``span`` rows. ``direct`` reads the rows of x
-    # where they are.
+    # one, ``sums_row`` bytes apart; a program makes ``block`` of the inputs, of ``span`` rows.
+    # ``direct`` reads the rows of x where they are; with a ``slab`` of so many bytes the gradient
+    # is gathered too.
 
     @device_of(name)
     def weight_gradient(arguments, program, thread, like):
@@ -67,8 +70,8 @@ def weight_gradient_of(name: str, gather: Layout, fill):
         x = own.x + first_channel
         grad = own.grad + group * own.outputs * size
         gathered = own.scratch + thread * own.scratch_bytes
-        corrected = gathered + own.tile * own.gathered_row
-        sums_row = (own.taps * own.inputs + own.bias) * size
+        slabs = gathered + own.tile * own.gathered_row
+        sums_row = own.sums_row
         sums = own.sums + (split * own.numbers + channel) * size + group * own.outputs * sums_row
         # Of all channels, the taps of a row lie side by side in the weight as well.
         products, columns = own.taps, channels
@@ -92,20 +95,20 @@ def weight_gradient_of(name: str, gather: Layout, fill):
                 # A column of ones behind A makes the bias's gradient part of the same product.
                 for r in range(rows):
                     poke(b + r * b_step + own.taps * channels * size, number(1, like))
-            a, a_step = grad + first * own.grad_row, own.grad_row
-            if own.correction != 0:
-                a, a_step = corrected, own.corrected_row
-                transfer_rows(a, a_step, grad + first * own.grad_row, own.grad_row, rows,
-                              own.outputs, own.correction, group * own.outputs * size,
-                              like)  # fmt: skip
+            a, a_step, a_next = grad + first * own.grad_row, own.grad_row, ROWS * size
+            if own.slab != 0:
+                a_next = own.slab
+                fill_slabs(slabs, a_next, a, a_step, rows, own.outputs, own.correction,
+                           group * own.outputs * size, like)  # fmt: skip
+                a, a_step = slabs, ROWS * size
             ahead = ahead_end = 0
             if own.groups == 1:
                 ahead = grad + (first + own.tile) * own.grad_row
                 ahead_end = grad + min(first + 2 * own.tile, end) * own.grad_row
             for t in range(products):
                 place = sums + t * own.inputs * size
-                multiply_turned(a, a_step, b + t * channels * size, b_step, rows, place, sums_row,
-                                own.outputs, columns, start, place, sums_row,
+                multiply_turned(a, a_step, a_next, b + t * channels * size, b_step, rows, place,
+                                sums_row, own.outputs, columns, start, place, sums_row,
                                 number(-np.inf, like), number(np.inf, like), ahead, ahead_end,
                                 other, like)  # fmt: skip
             start = FROM_ROWS
@@ -116,6 +119,10 @@ def weight_gradient_of(name: str, gather: Layout, fill):
 # --- on images ------------------------------------------------------------------------------------
 
 _Patches = PATCHES.tuple
+_TILE = 128  # rows
+# Of a line of the cache, a microkernel reads a part at a time: less than half of it is better
+# gathered, unless there are too few columns to make up for that.
+_LINE, _WORTH_SLABS = 64, 64
 
 
 @device
@@ -153,23 +160,31 @@ def mixed_weight_gradient(
                                       correction)  # fmt: skip
         return _of_own_groups(whole, groups, together)
     # Few large sums are cut by channels, many small ones by points.
-    block = min(inputs, 64 if taps > 1 else 224)
-    while block > 64 and groups * -(-inputs // block) < SPLITS:
+    block = min(inputs, 64 if taps > 1 else 512)
+    # Programs with other columns of the same rows correct the gradient once more.
+    least = 128 if window.points > 512 else 256
+    while block > least and groups * -(-inputs // block) < SPLITS:
         # The microkernel reads whole registers of channels.
-        block = padded_columns(max(64, block // 2), dtype)
+        block = padded_columns(max(least, block // 2), dtype)
     blocks = -(-inputs // block)
     most = max(1, min(64, SPLITS // (groups * blocks), -(-window.points // 64)))
     splits, span = split_rows(window.points, most)
     # The microkernel reads whole registers of channels.
     direct = window.is_identity and prologue is None and x.shape[1] * size % REGISTER_BYTES == 0
     direct = direct and inputs * size % REGISTER_BYTES == 0
+    # Rows a power of two apart share a few sets of the cache, which only products of whole lines
+    # leave time for.
+    direct = direct and (REGISTER_BYTES == _LINE or x.shape[1] * size % 2048 != 0)
     gathered_row = odd_lines(block * taps * size)
+    tile = max(16, min(_TILE, span, 384 * 1024 // (gathered_row + outputs * size)))
+    parts = ROWS * size <= _LINE // 2 and block * taps >= _WORTH_SLABS
+    gathers_grad = correction is not None or parts
+    # With room for a register behind the last row.
+    slab = tile * ROWS * size + REGISTER_BYTES
+    scratch_bytes = tile * gathered_row + -(-outputs // ROWS) * slab
     # Rows a power of two apart would share a few sets of the cache.
-    corrected_row = odd_lines(outputs * size)
-    tile = max(16, min(256, span, 384 * 1024 // (gathered_row + corrected_row)))
-    scratch_bytes = tile * (gathered_row + corrected_row)
-    count = groups * outputs * taps * inputs
-    sums = empty((splits, padded_columns(count, dtype)), dtype)
+    sums_row = odd_lines(taps * inputs * size)
+    sums = empty((splits, groups * outputs * sums_row // size), dtype)
     pixel = x.shape[1] * size
     arguments = _PATCHES(
         x=x,
@@ -181,9 +196,9 @@ def mixed_weight_gradient(
         x_row=pixel,
         grad_row=grad.shape[1] * size,
         gathered_row=gathered_row,
-        corrected_row=corrected_row,
         scratch_bytes=scratch_bytes,
         direct=int(direct),
+        slab=slab if gathers_grad else 0,
         rows=window.points,
         span=span,
         tile=tile,
@@ -194,11 +209,12 @@ def mixed_weight_gradient(
         block=block,
         blocks=blocks,
         bias=0,
+        sums_row=sums_row,
         numbers=sums.shape[1],
         gather=patches_arguments(window, pixel, inputs),
     )
     launch(_PATCHES_KERNELS[dtype], arguments, splits * groups * blocks)
-    total = total_of(sums)[:count]
+    total = total_of_rows(sums, taps * inputs, groups * outputs)
     return total.view(groups * outputs, *kernel, inputs).permute(0, 3, 1, 2)
 
 
@@ -275,9 +291,9 @@ def _of_rows(
         x_row=inputs * size,
         grad_row=outputs * size,
         gathered_row=gathered_row,
-        corrected_row=0,
         scratch_bytes=tile * gathered_row,
         direct=0,
+        slab=0,
         rows=rows,
         span=span,
         tile=tile,
@@ -288,6 +304,7 @@ def _of_rows(
         block=inputs,
         blocks=1,
         bias=1,
+        sums_row=(depth + 1) * size,
         numbers=sums.shape[1],
         gather=gather,
     )
