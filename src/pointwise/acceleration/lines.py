@@ -38,6 +38,7 @@ def lowered(graph: fx.Graph, image: Node, like: Node) -> Node:
 
 def images_for_lines(graph: fx.Graph) -> None:
     """Does to images what is done to lines between convolutions, in place."""
+    _raise_once(graph)
     for node in list(graph.nodes):
         image = _image_of(node.args[0]) if node.op == "call_function" and node.args else None
         if image is not None and _is_raised(node):
@@ -51,6 +52,14 @@ def images_for_lines(graph: fx.Graph) -> None:
             if _is_raised(node):
                 _raise_padding(graph, node)
     graph.eliminate_dead_code()
+
+
+def _raise_once(graph: fx.Graph) -> None:
+    """One image of a line that several convolutions read."""
+    images: dict[Node, Node] = {}
+    for node in list(graph.nodes):
+        if _is_raised(node) and images.setdefault(node.args[0], node) is not node:
+            replace(graph, node, images[node.args[0]])
 
 
 def _image_of(node: Any) -> Any:
