@@ -38,7 +38,6 @@ def lowered(graph: fx.Graph, image: Node, like: Node) -> Node:
 
 def images_for_lines(graph: fx.Graph) -> None:
     """Does to images what is done to lines between convolutions, in place."""
-    _raise_once(graph)
     for node in list(graph.nodes):
         image = _image_of(node.args[0]) if node.op == "call_function" and node.args else None
         if image is not None and _is_raised(node):
@@ -51,6 +50,7 @@ def images_for_lines(graph: fx.Graph) -> None:
                 continue
             if _is_raised(node):
                 _raise_padding(graph, node)
+    _raise_once(graph)
     graph.eliminate_dead_code()
 
 
