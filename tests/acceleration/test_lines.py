@@ -94,3 +94,22 @@ def test_convolutions_are_kernels_and_take_in_what_follows(name):
     report = faster.reports()[-1]
     assert [entry.what for entry in report.fused] == KERNELS[name]
     assert {entry.what for entry in report.plain} <= {"aten.unsqueeze", "aten.mean.dim"}
+
+
+class Both(nn.Module):
+    """Two convolutions of one line, of which one is padded before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.far, self.near = nn.Conv1d(5, 7, 3, dilation=4), nn.Conv1d(5, 7, 1)
+
+    def forward(self, x):
+        return F.relu(self.far(F.pad(x, (8, 0)))) + self.near(x)
+
+
+def test_a_line_that_several_read_becomes_an_image_once():
+    model = settle(Both())
+    faster = exported(model, torch.rand(2, 5, 30))
+    assert_as_eager(model, faster, torch.randn(2, 5, 30))
+    (report,) = faster.reports()
+    assert sum("unsqueeze" in entry.what for entry in report.plain) == 1

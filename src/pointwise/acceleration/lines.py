@@ -50,7 +50,16 @@ def images_for_lines(graph: fx.Graph) -> None:
                 continue
             if _is_raised(node):
                 _raise_padding(graph, node)
+    _raise_once(graph)
     graph.eliminate_dead_code()
+
+
+def _raise_once(graph: fx.Graph) -> None:
+    """One image of a line that several convolutions read."""
+    images: dict[Node, Node] = {}
+    for node in list(graph.nodes):
+        if _is_raised(node) and images.setdefault(node.args[0], node) is not node:
+            replace(graph, node, images[node.args[0]])
 
 
 def _image_of(node: Any) -> Any:

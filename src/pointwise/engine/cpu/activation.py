@@ -31,11 +31,13 @@ from pointwise.engine.cpu.vector import (
     fma,
     lanes_of,
     less,
+    load,
     load_first,
     magnitude,
     multiply_add,
     number,
     quotient,
+    store,
     store_first,
     within,
 )
@@ -278,12 +280,13 @@ def elu_slope(x, like):
 
 
 def _leaky_of(leak: float) -> tuple[Any, Any]:
-    """x, and below 0 ``leak`` times x; and the slope."""
+    """x, and below 0 ``leak`` times x, which is less than x above; and the slope."""
+    assert 0 < leak < 1
 
     @device_of(leak)
     def leaky_relu(x, like):
-        zero = broadcast(number(0, like))
-        return choose(less(x, zero), x * broadcast(number(leak, like)), x)
+        below = x * broadcast(number(leak, like))
+        return choose(less(x, below), below, x)
 
     @device_of(leak)
     def leaky_relu_slope(x, like):
@@ -319,18 +322,28 @@ def form_arguments(activation: str, dtype: torch.dtype) -> Arguments:
 
 
 def _over_rows(name: str) -> Any:
-    """What applies a formula in place to ``count`` rows of ``columns`` numbers."""
+    """What applies a formula to ``count`` rows of ``columns`` numbers.
+
+    Results have an address of their own also where they take the place of what they are made of:
+    LLVM would make stores with a mask of a formula that leaves some numbers as they are, and those
+    are slow on some processors.
+    """
     function = formula(name)
 
     @device_of(name)
-    def apply(rows, row_bytes, count, columns, like):
+    def apply(rows, row_bytes, out, out_row, count, columns, like):
         size, width = bytes_of(like), lanes_of(like)
+        if row_bytes == out_row == columns * size:  # rows without gaps are one
+            count, columns = min(count, 1), count * columns
+        whole = columns // width * width
+        left = columns - whole
         for r in range(count):
-            row = rows + r * row_bytes
-            for k in range(0, columns, width):
-                left = columns - k
-                value = load_first(row + k * size, left, like)
-                store_first(row + k * size, function(value, like), left)
+            row, result = rows + r * row_bytes, out + r * out_row
+            for k in range(0, whole, width):
+                store(result + k * size, function(load(row + k * size, like), like))
+            if left > 0:
+                value = load_first(row + whole * size, left, like)
+                store_first(result + whole * size, function(value, like), left)
 
     return apply
 
@@ -338,10 +351,10 @@ def _over_rows(name: str) -> Any:
 def _over_rows_of(name: str, dtype: torch.dtype) -> kernel:
     apply, like = _over_rows(name), ZEROS[dtype]
 
-    def run(rows, row_bytes, count, columns):
-        apply(rows, row_bytes, count, columns, like)
+    def run(rows, row_bytes, out, out_row, count, columns):
+        apply(rows, row_bytes, out, out_row, count, columns, like)
 
-    return kernel(run, f"{name}_{dtype}", ((types.int64,) * 4, types.void))
+    return kernel(run, f"{name}_{dtype}", ((types.int64,) * 6, types.void))
 
 
 _FUNCTIONS = {
@@ -362,22 +375,28 @@ def activation_function(kind: int, dtype: torch.dtype) -> int:
 
 
 @intrinsic
-def _apply(typingctx, function, rows, row_bytes, count, columns):
+def _apply(typingctx, function, rows, row_bytes, out, out_row, count, columns):
     def codegen(context, builder, signature, values):
-        own = [types.int64] * 4
+        own = [types.int64] * 6
         shape = context.call_conv.get_function_type(types.none, own)
         address = builder.inttoptr(values[0], shape.as_pointer())
         context.call_conv.call_function(builder, address, types.none, own, values[1:])
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 5), codegen
+    return types.void(*[types.int64] * 7), codegen
 
 
 @device
 def activate(function, rows, row_bytes, count, columns):
     """Applies an ``activation_function``, or 0, in place to rows that are in the cache."""
     if function != 0:
-        _apply(function, rows, row_bytes, count, columns)
+        _apply(function, rows, row_bytes, rows, row_bytes, count, columns)
+
+
+@device
+def activated(function, rows, row_bytes, out, out_row, count, columns):
+    """Writes what an ``activation_function``, which is not 0, makes of rows to others."""
+    _apply(function, rows, row_bytes, out, out_row, count, columns)
 
 
 def _slope_or(name: str, kind: int, otherwise: Any) -> Any:

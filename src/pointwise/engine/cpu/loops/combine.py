@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pointwise.engine.cpu.activation import FORM, activate, form_arguments
+from pointwise.engine.cpu.activation import FORM, activate, activated, form_arguments
 from pointwise.engine.cpu.by_dtype import by_dtype
 from pointwise.engine.cpu.cut import cut_rows
 from pointwise.engine.cpu.device import device
@@ -50,6 +50,9 @@ def _combine(arguments, program, thread, like):
     for r in range(begin, end):
         columns = min(channels, total - r * channels)
         x, out = own.x + r * own.x_row, own.out + r * own.out_row
+        if how == COPY and form.activation != 0:  # which has no bounds
+            activated(form.activation, x, own.x_row, out, own.out_row, 1, columns)
+            continue
         y, z = own.y, own.z
         if how == SCALE:
             y += r // own.pixels * channels * size

@@ -27,6 +27,7 @@ from pointwise.engine.cpu.gathers.prologue import other_image
 from pointwise.engine.cpu.gemm import ROWS
 from pointwise.engine.cpu.launch import Launch, kernel, threads
 from pointwise.engine.cpu.layout import Arguments, Layout
+from pointwise.engine.cpu.loops import lines
 from pointwise.engine.cpu.memory import empty_result
 from pointwise.engine.cpu.mix import (
     MIX,
@@ -221,6 +222,8 @@ def mixed_launch(
     if out.numel() == 0:
         return Launch(compiled, None, 0, out)
     size, groups, depth = x.element_size(), weights.groups, weights.depth
+    if not paired and prologue is moments is None and lines.is_better(x, window, groups):
+        return lines.lines_launch(x, weights, window, out, residual, activation)
     pixel, is_identity = pixel_bytes(x), window.is_identity
     # Pixels a multiple of 4 KB apart share their cache sets, and are better copied; what is
     # narrowed has to be.
