@@ -131,9 +131,10 @@ def _relax(model: nn.Module, trace: Trace, example: Given) -> None:
                 ends[against] = [ends.get(against, [size])[0], size]
         for against, sizes in ends.items():
             tried_ = [_narrowed(trace, example, symbol, size) for size in dict.fromkeys(sizes)]
-            if any(_differs(model, trace.found, x, only_if_it_runs=True) for x in tried_ if x):
+            found = [_is_same(model, trace.found, x) for x in tried_ if x]
+            if False in found:
                 needless -= against
-            elif any(x and _runs(model, x) for x in tried_):
+            elif True in found:
                 confirmed |= against
     asked[:] = [condition for condition in asked if condition not in needless & confirmed]
 
@@ -146,15 +147,6 @@ def _open_sizes(trace: Trace, example: Given) -> Iterator[tuple[Any, int]]:
             if not isinstance(size, int) and size.is_symbol and size not in seen:
                 seen.add(size)
                 yield size, leaf.shape[dim]
-
-
-def _runs(model: nn.Module, example: Given) -> bool:
-    try:
-        with torch.no_grad():
-            called(model, example)
-    except Exception:
-        return False
-    return True
 
 
 def _takes(found: Accelerated, example: Given) -> bool:
@@ -251,14 +243,20 @@ def _differs(
     model: nn.Module, found: Accelerated, example: Given, only_if_it_runs: bool = False
 ) -> bool:
     """Whether the trace gives something else than the model, which may refuse such inputs."""
+    same = _is_same(model, found, example)
+    return not only_if_it_runs if same is None else not same
+
+
+def _is_same(model: nn.Module, found: Accelerated, example: Given) -> bool | None:
+    """Whether the trace gives what the model does; None where the model does not run."""
     with torch.no_grad():
         try:
             wanted = called(model, example)
         except Exception:
-            return not only_if_it_runs
+            return None
         try:
             given = found.run_plain(pytree.tree_leaves(example))
             given = pytree.tree_unflatten(given, found.out_spec)
         except Exception:
-            return True
-    return bool(_compared(wanted, given))
+            return False
+    return not _compared(wanted, given)

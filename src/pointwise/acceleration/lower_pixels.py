@@ -198,9 +198,7 @@ def _avg_pool(plan, node, x, kernel, stride, padding, ceil, with_padding, diviso
 
 
 def _join(plan: Builder, node: fx.Node, xs: Sequence[Any]) -> Found:
-    if any(isinstance(x, Constant) for x in xs):
-        return "an operand is a constant"
-    values = [plan.settled(x) for x in xs]
+    values = [plan.held(x) if isinstance(x, Constant) else plan.settled(x) for x in xs]
     why = why_not(*values)
     if why:
         return why

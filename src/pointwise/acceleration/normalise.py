@@ -12,7 +12,7 @@ import torch
 from torch import fx
 
 import pointwise.operators  # noqa: F401  (registers torch.ops.pointwise)
-from pointwise.acceleration import vocabulary, volumes
+from pointwise.acceleration import vocabulary, volumes, writes
 from pointwise.acceleration.graph import Node, call, replace, same, shape
 from pointwise.acceleration.lines import lowered, raised
 from pointwise.acceleration.resize import resize, resizing
@@ -524,11 +524,14 @@ def _slice(graph, node, x, dim, start, end, step):
         _, source, *where = arguments_of(x)
         if [str(part) for part in where] == [str(part) for part in (dim, start, end, step)]:
             return source
-    if whole is None or start not in (0, None) or step != 1:
+    if whole is None:
         return None
     ends = end is None or (type(end) is int and end == sys.maxsize)
     size = whole[dim]
-    return x if ends or (type(size) is int and type(end) is int and end >= size) else None
+    reaches = ends or (type(size) is int and type(end) is int and end >= size)
+    if start in (0, None) and step == 1 and reaches:
+        return x
+    return writes.slice_of(graph, x, dim, start, end, step)
 
 
 _VIEWS = (aten.view.default, aten._unsafe_view.default, aten.reshape.default)
@@ -632,6 +635,9 @@ _REWRITES: dict[Any, Callable] = {
     aten.mul.Tensor: _neutral(1, _multiply),
     aten.div.Tensor: _neutral(1),
     aten.slice.Tensor: _slice,
+    aten.select.int: writes.selected_from,
+    aten.slice_scatter.default: writes.with_slice,
+    aten.select_scatter.default: writes.with_selected,
     aten.as_strided.default: _as_strided,
     aten.mean.dim: _mean,
     aten.mean.default: lambda graph, node, x, dtype: _reduced("mean")(graph, node, x, dtype=dtype),

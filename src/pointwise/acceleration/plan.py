@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pointwise.acceleration.buffers import Value, new_arena
+from pointwise.acceleration.buffers import Value, new_arena, strides_of
 from pointwise.acceleration.report import Entry
 from pointwise.acceleration.watch import KERNELS, Step, Watch
 from pointwise.engine.cpu.launch import Launch, Program
+from pointwise.engine.cpu.loops import planes
 
 Work = Callable[[list[Any]], None]
 """Does something with the tensors of a run: its inputs, then what plain calls give."""
@@ -182,6 +183,8 @@ class Plan:
             assert strides is not None
             tensor = self._real(value)
             shape, dtype = tensor.shape, tensor.dtype
+            if _is_turned(tensor, strides):
+                return _turned(tensor, strides)
 
             def copy(slots: list[Any]) -> Tensor:
                 return torch.empty_strided(shape, strides, dtype=dtype).copy_(tensor)
@@ -190,6 +193,34 @@ class Plan:
         if part.copied:
             return lambda slots: value.clone()
         return lambda slots: value
+
+
+_LEAST = 4096  # numbers; a launch of its own takes as long as to copy as many
+
+
+def _is_turned(tensor: Tensor, strides: Sequence[int]) -> bool:
+    """Whether a result is an image with its channels last that PyTorch would have planes of."""
+    if tensor.dim() != 4 or tensor.numel() < _LEAST or not planes.is_worth_it(tensor):
+        return False
+    is_last = tensor.permute(0, 2, 3, 1).is_contiguous() and not tensor.is_contiguous()
+    return is_last and tuple(strides) == strides_of(tensor.shape, range(4))
+
+
+def _turned(tensor: Tensor, strides: Sequence[int]) -> Callable[[list[Any]], Tensor]:
+    """Copies planes of an image into memory of their own, by a kernel."""
+    launch = planes.planes(tensor, tensor)  # where to, each run says
+    program = Program([launch])
+    assert launch.arguments is not None
+    table, place = program.tables[0], launch.arguments.layout.places["out"]
+
+    def turn(slots: list[Any]) -> Tensor:
+        out = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype)
+        with program.lock:
+            table[place] = out.data_ptr()
+            program.run()
+        return out
+
+    return turn
 
 
 def _name(target: Callable) -> str:

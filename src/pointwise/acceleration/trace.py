@@ -28,7 +28,7 @@ from pointwise.acceleration.inputs import Inputs
 from pointwise.acceleration.module import Accelerated
 from pointwise.acceleration.module_state import ModuleState
 from pointwise.acceleration.rewrite import rewritten
-from pointwise.acceleration.whole import WholeCalls
+from pointwise.acceleration.whole import WholeCalls, known_activations
 from pointwise.acceleration.windows import cuts_windows
 
 
@@ -106,7 +106,7 @@ def _quick() -> Iterator[None]:
     asks much about each to put it there (a quarter of the time, of GhostNet)."""
     from torch._dynamo import config  # imported by torch.export in any case
 
-    with WholeCalls(), config.patch(fake_tensor_cache_enabled=False):
+    with WholeCalls(), known_activations(), config.patch(fake_tensor_cache_enabled=False):
         yield
 
 
