@@ -2,11 +2,18 @@
 
     python benchmarks/campaign.py measure --json campaign.json
     python benchmarks/campaign.py simulate campaign.json     # 10,000 tiles, up to 1,024 workers
+    python benchmarks/campaign.py workers                    # --workers 1 against 2, without Ray
 
 **Measured** is the command itself, on a survey of square tiles (ground on a slope, boxes on it, no
 two alike) with a network whose weights are random, which takes as long as one that has learned: the
-time of a campaign with one worker and with two, that of a tile's parts in one worker, bytes of a
-point in LAZ, how long a worker needs to be ready, and what Ray needs for a task that does nothing.
+time of a campaign on this machine alone, and on a Ray cluster on it with one worker and with two;
+what the two spend on tiles, on passing arguments and results, and on waiting (for Ray to start
+them, for a task, for the last tile), by Ray's own record; the parts of a tile in one worker, bytes
+of a point in LAZ, how long a worker needs to be ready, and what Ray needs for a task that does
+nothing. Tiles are few and small, so that it ends in minutes on two cores: what is spent on starting
+is a larger share than in a campaign; ``--tiles``, ``--points`` and ``--width`` make them larger. A
+worker with one core is timed by its processor, which other programs on the machine do not change;
+whole campaigns are timed by the clock.
 
 **Simulated** is a list schedule: whoever is free takes the next tile, the largest first, as the
 command does. What is assumed:
@@ -28,13 +35,14 @@ from __future__ import annotations
 
 import heapq
 import json
+import math
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -67,12 +75,12 @@ class Rates:
 
 @app.command()
 def measure(
-    tiles: Annotated[int, typer.Option(min=3, help="Along each side of the survey.")] = 4,
-    points: Annotated[int, typer.Option(min=1000, help="In a tile.")] = 1_000_000,
-    width: Annotated[float, typer.Option(help="Of a tile, metres.")] = 250.0,
+    tiles: Annotated[int, typer.Option(min=3, help="Along each side of the survey.")] = 3,
+    points: Annotated[int, typer.Option(min=1000, help="In a tile.")] = 100_000,
+    width: Annotated[float, typer.Option(help="Of a tile, metres.")] = 80.0,
     json_: Annotated[Path | None, typer.Option("--json", help="For 'simulate'.")] = None,
 ) -> None:
-    """Labels a survey with one worker and with two, and takes a worker's time apart."""
+    """Labels a survey alone, with one worker and with two, and takes a worker's time apart."""
     from pointwise.costs.machine import cpu_name
 
     console = terminal()
@@ -81,23 +89,23 @@ def measure(
         _write_survey(folder, tiles, points, width)
         size = sum(file.stat().st_size for file in (folder / "tiles").iterdir())
         cores = max(1, (os.cpu_count() or 1) // 2)
-        _command(folder, "warm", 1, cores)  # kernels are compiled, files are in the cache
-        seconds = {n: _command(folder, f"with {n}", n, cores) for n in (1, 2)}
-        same = all(
-            file.read_bytes() == (folder / "with 2" / file.name).read_bytes()
-            for file in (folder / "with 1").iterdir()
-        )
-        if not same:
-            raise RuntimeError("two workers have written other bytes than one")
+        _alone(folder, "warm", ["--alone"])  # kernels are compiled, files are in the cache
+        alone = _alone(folder, "alone")
+        seconds, shares = {}, {}
+        for n in (1, 2):
+            seconds[n], shares[n] = _on_ray(folder, f"with {n}", n, cores)
+        _check_same(folder, "with 1", "with 2")
         rates = Rates(
             cpu_name(), cores, **_parts(folder, cores), bytes=size / (points * tiles**2),
             ready=_ready(folder, cores), task=_task(),
         )  # fmt: skip
     table = Table("", "", box=box.SIMPLE_HEAD, title=f"{tiles**2} tiles of {points:,} points")
+    table.add_row("this machine alone, no Ray", _each(alone, tiles))
     for workers, taken in seconds.items():
-        each = taken / tiles**2
-        table.add_row(f"{workers} worker{'s' * (workers > 1)}", f"{taken:.1f} s, {each:.2f} a tile")
+        table.add_row(f"Ray, {workers} worker{'s' * (workers > 1)}", _each(taken, tiles))
     table.add_row("two against one", f"{seconds[1] / seconds[2]:.2f} times")
+    for what, share in shares[2].items():
+        table.add_row(f"two workers, {what}", f"{100 * share:.1f} % of their time")
     for part in ("read", "label", "write"):
         table.add_row(
             f"{part}, one worker", f"{1e6 * getattr(rates, part):.2f} s per million points"
@@ -109,8 +117,52 @@ def measure(
     console.print(table)
     if json_ is not None:
         with replacing(json_) as part_file:
-            record = {**asdict(rates), "seconds": seconds, "tiles": tiles**2, "points": points}
+            record = {
+                **asdict(rates),
+                "alone": alone,
+                "seconds": seconds,
+                "shares": shares,
+                "tiles": tiles**2,
+                "points": points,
+            }
             part_file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def _each(seconds: float, tiles: int) -> str:
+    return f"{seconds:.1f} s, {seconds / tiles**2:.2f} a tile"
+
+
+@app.command()
+def workers(
+    tiles: Annotated[int, typer.Option(min=2, help="Along each side of the survey.")] = 3,
+    points: Annotated[int, typer.Option(min=1000, help="In a tile.")] = 100_000,
+    width: Annotated[float, typer.Option(help="Of a tile, metres.")] = 80.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Of each, in turns; the least counts.")] = 2,
+) -> None:
+    """``label`` on a folder of tiles with ``--workers 1`` and with 2, by the clock."""
+    console, taken = terminal(), {1: math.inf, 2: math.inf}
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        _write_survey(folder, tiles, points, width)
+        _alone(folder, "warm", ["--alone"])
+        for turn in range(rounds):
+            for count in taken:
+                seconds = _alone(folder, f"{count} in {turn}", ["--workers", str(count)])
+                taken[count] = min(taken[count], seconds)
+        _check_same(folder, "1 in 0", "2 in 0", exact=False)
+    table = Table("", "", box=box.SIMPLE_HEAD, title=f"{tiles**2} tiles of {points:,} points")
+    for count, seconds in taken.items():
+        table.add_row(f"--workers {count}", _each(seconds, tiles))
+    table.add_row("two against one", f"{taken[1] / taken[2]:.2f} times")
+    console.print(table)
+
+
+def _check_same(folder: Path, one: str, other: str, *, exact: bool = True) -> None:
+    """Raises RuntimeError where two campaigns have not written the same files."""
+    for file in (folder / one).iterdir():
+        twin = folder / other / file.name
+        if not twin.is_file() or (exact and file.read_bytes() != twin.read_bytes()):
+            raise RuntimeError(f"{file.name} is another one in {other!r} than in {one!r}")
 
 
 def _write_survey(folder: Path, tiles: int, points: int, width: float) -> None:
@@ -141,8 +193,23 @@ def _write_survey(folder: Path, tiles: int, points: int, width: float) -> None:
     save_weights(run, folder / "run")
 
 
-_COMMAND = """
-import logging, sys, time
+_ALONE = """
+import sys, time
+from pointwise.cli import main
+
+out, *sys.argv[1:] = sys.argv[1:]
+if __name__ == "__main__":  # the processes of --workers read this, too
+    begin = time.perf_counter()
+    try:
+        main()
+    except SystemExit as end:
+        if end.code:
+            raise
+    print(time.perf_counter() - begin, file=open(out, "w"))
+"""
+
+_ON_RAY = """
+import collections, json, logging, sys, time
 import ray
 from pointwise.cli import main
 
@@ -154,19 +221,50 @@ try:
 except SystemExit as end:
     if end.code:
         raise
-print(time.perf_counter() - begin, file=open(out, "w"))
+seconds = time.perf_counter() - begin
+time.sleep(3)  # until what workers have noted has arrived
+parts = collections.Counter()
+for event in ray.timeline():
+    if event["ph"] == "X" and event["cat"].startswith("task:") and "::" not in event["cat"]:
+        parts[event["cat"].removeprefix("task:")] += event["dur"] / 1e6
+json.dump({"seconds": seconds, "parts": parts}, open(out, "w"))
 """
 
 
-def _command(folder: Path, out: str, workers: int, cores: int) -> float:
-    """Seconds of the labelling of all tiles by so many workers, in a cluster that is up."""
-    taken = folder / "seconds.txt"
-    words = ["label", "run", "tiles", "-o", out, "--ray", "local", "--workers", str(workers)]
+def _alone(folder: Path, out: str, options: Sequence[str] = ()) -> float:
+    """Seconds of the labelling of all tiles by the command, without Ray."""
+    script, taken = folder / "alone.py", folder / "seconds.txt"
+    script.write_text(_ALONE)
+    words = ["label", "run", "tiles", "-o", out, *options]
     subprocess.run(
-        [sys.executable, "-c", _COMMAND, str(workers), str(cores), str(taken), *words],
+        [sys.executable, str(script), str(taken), *words],
         cwd=folder, check=True, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     return float(taken.read_text())
+
+
+def _on_ray(folder: Path, out: str, workers: int, cores: int) -> tuple[float, dict[str, float]]:
+    """Seconds of all tiles by so many workers of a cluster that is up; what their time went into.
+
+    The shares are of the workers' time from the command's beginning to its end.
+    """
+    taken = folder / "seconds.json"
+    words = ["label", "run", "tiles", "-o", out, "--ray", "local", "--workers", str(workers)]
+    subprocess.run(
+        [sys.executable, "-c", _ON_RAY, str(workers), str(cores), str(taken), *words],
+        cwd=folder, check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    found = json.loads(taken.read_text())
+    seconds, parts = found["seconds"], found["parts"]
+    whole = workers * seconds
+    tasks = parts.get("execute", 0.0) / whole
+    moved = (parts.get("deserialize_arguments", 0.0) + parts.get("store_outputs", 0.0)) / whole
+    shares = {
+        "tiles": tasks,
+        "arguments and results": moved,
+        "waiting, starting": max(0.0, 1 - tasks - moved),
+    }
+    return seconds, shares
 
 
 def _parts(folder: Path, cores: int) -> dict[str, float]:
@@ -183,18 +281,22 @@ def _parts(folder: Path, cores: int) -> dict[str, float]:
     files = sorted((folder / "tiles").iterdir())
     around = surroundings([find_place(file) for file in files], run.recipe.reach, run.recipe.unit)
     middle = max(range(len(files)), key=lambda i: len(around[i].neighbours))
-    scan, reading = _timed(lambda: read_scan(files[middle]))
+    scan, reading = _timed(lambda: read_scan(files[middle]), cores)
     beside = [read_scan(file) for file in around[middle].neighbours]
-    found, labelling = _timed(lambda: label_tile(run, scan, beside, around[middle].frame))
-    _, writing = _timed(lambda: write_labels(scan, found.codes, folder / "one.laz"))
+    frame = around[middle].frame
+    label_tile(run, scan.select(slice(0, 2000)))  # what the first one loads is not a tile's
+    found, labelling = _timed(lambda: label_tile(run, scan, beside, frame), cores)
+    _, writing = _timed(lambda: write_labels(scan, found.codes, folder / "one.laz"), cores)
     own = len(scan)
     return {"read": reading / own, "label": labelling / own, "write": writing / own}
 
 
-def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    begin = time.perf_counter()
+def _timed(work: Callable[[], Any], cores: int = 0) -> tuple[Any, float]:
+    """What ``work`` returns, and its seconds: by the processor where it has one core."""
+    clock = time.process_time if cores == 1 else time.perf_counter
+    begin = clock()
     result = work()
-    return result, time.perf_counter() - begin
+    return result, clock() - begin
 
 
 def _ready(folder: Path, cores: int) -> float:

@@ -10,6 +10,10 @@ near the scanner costs no more than the same thing further away. Every run is tr
 weights, for as many steps, and tested on the same rooms, which are in no pool. With ``--whole``
 there is one more, from all labels, which says what there is to gain. Nothing here is timed, so a
 busy machine changes no figure.
+
+Short, some two minutes of one core for each seed, and too short for labels to decide much:
+
+    python benchmarks/suggest.py --rooms 16 --test 10 --rays 15000 --block 4 --width 16 --steps 300
 """
 
 from __future__ import annotations
@@ -80,16 +84,27 @@ class Pool:
 class Experiment:
     """Trains on parts of the pool's labels, always alike, and tests on the same rooms."""
 
-    def __init__(self, pool: Pool, test: list[Scan], steps: int, seed: int) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        test: list[Scan],
+        steps: int,
+        seed: int,
+        *,
+        block: float | None = None,
+        width: int | None = None,
+    ) -> None:
         self.pool, self.test, self.steps, self.seed = pool, test, steps, seed
-        whole = Data("segmentation", pool.scans, [], test)
-        self.planned = plan(whole, cell_size=CELL, seed=seed)
+        self.block, self.arguments = block, None if width is None else {"width": width}
 
     def run(self, chosen: Sequence[tuple[int, int]]) -> Run:
         """A run that has learned from the labels of the columns ``chosen``."""
         known = [scan for scan in self.pool.labelled(chosen) if len(codes_of(scan))]
         whole = Data("segmentation", self.pool.scans, [], self.test)
-        run = plan(whole, cell_size=CELL, seed=self.seed)  # the same classes and weights each time
+        # The same classes and weights each time.
+        run = plan(
+            whole, cell_size=CELL, seed=self.seed, block=self.block, arguments=self.arguments
+        )
         blocks = RandomBlocks(run.recipe, known, Augmentation(jitter=0.05 * CELL), self.seed)
         # One epoch of so many blocks: the number of steps is the same however many have labels.
         loader = DataLoader(blocks, sampler=range(self.steps), batch_size=1, collate_fn=pack)
@@ -165,6 +180,10 @@ def command(
     rays: Annotated[int, typer.Option(help="Of each room's scan.")] = 40_000,
     budget: Annotated[float, typer.Option(help="Share of all points that chance labels.")] = 0.15,
     steps: Annotated[int, typer.Option(help="Of each training.")] = 600,
+    block: Annotated[float | None, typer.Option(help="Side of training's blocks, metres.")] = None,
+    width: Annotated[
+        int | None, typer.Option(help="Channels of the network's finest level.")
+    ] = None,
     seeds: Annotated[int, typer.Option(help="Repetitions, each with rooms of its own.")] = 3,
     whole: Annotated[bool, typer.Option("--whole", help="Also with all labels.")] = False,
     json: Annotated[Path | None, typer.Option(help="Also write the numbers here.")] = None,
@@ -174,11 +193,8 @@ def command(
     held_out = rooms(test, "test", rays=rays)
     for seed in range(seeds):
         pool = Pool.of(rooms(count, "train", seed=seed, rays=rays))
-        found.append(
-            compare(
-                Experiment(pool, held_out, steps, seed), budget, whole, partial(print, flush=True)
-            )
-        )
+        experiment = Experiment(pool, held_out, steps, seed, block=block, width=width)
+        found.append(compare(experiment, budget, whole, partial(print, flush=True)))
         if json is not None:
             settings = {
                 "rooms": count,
@@ -186,6 +202,8 @@ def command(
                 "rays": rays,
                 "budget": budget,
                 "steps": steps,
+                "block": block,
+                "width": width,
             }
             write_json(json, {**settings, "seeds": found})
     for name in found[0]:

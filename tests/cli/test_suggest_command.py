@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -94,12 +95,55 @@ def test_what_has_labels_is_not_suggested(segmenter, tmp_path):
     assert str(done.exception) == "suggest: there is no point without a label"
 
 
-def test_las_says_what_it_does_not_keep(segmenter, tmp_path):
-    write_scan(scan(0), tmp_path / "a.las")
-    with pytest.warns(UserWarning, match=r"a header of its own, without the coordinate system"):
-        done = run(segmenter, tmp_path / "a.las", "--points", tmp_path / "out")
+@pytest.mark.parametrize(
+    ("name", "system"),
+    [
+        ("town_6_classes.las", "LASF_Projection"),  # WKT and GeoTIFF keys, LAS 1.4
+        ("interesting.las", "LASF_Projection"),  # GeoTIFF keys, LAS 1.2
+        ("extrabytes.las", None),  # LAS 1.4 with fields of its own
+        ("simple.copc.laz", "LASF_Projection"),  # WKT; what is written is LAZ
+    ],
+)
+def test_las_keeps_its_coordinate_system_and_everything_else(
+    segmenter, shared_data, tmp_path, name, system
+):
+    laspy = pytest.importorskip("laspy")
+    source = shared_data / "las" / name
+    out = tmp_path / "out"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of extra dimensions, of COPC's octree
+        before = laspy.read(source)
+        if ".copc" not in name:
+            before.classification[:] = 1  # "unclassified", which is to stay another code than 0
+            source = tmp_path / name
+            before.write(source)
+        done = run(segmenter, source, "--points", out, "--side", 300, "--regions", 2)
     assert done.exit_code == 0, done.output
-    assert read_scan(tmp_path / "out" / "a.las").fields["suggested"].max() > 0
+    after = laspy.read(out / name.replace(".copc", ""))
+    assert after.suggested.max() > 0
+    assert after.point_format.id == before.point_format.id
+    assert after.header.version == before.header.version
+    np.testing.assert_array_equal(after.header.scales, before.header.scales)
+    np.testing.assert_array_equal(after.header.offsets, before.header.offsets)
+    for dimension in before.point_format.dimension_names:  # whole steps X, Y, Z among them
+        np.testing.assert_array_equal(after[dimension], before[dimension])
+    told = [
+        [v.record_data_bytes() for v in las.header.vlrs if v.user_id == "LASF_Projection"]
+        for las in (before, after)
+    ]
+    assert told[0] == told[1]
+    assert bool(told[1]) == (system is not None)
+    assert after.header.global_encoding.wkt == before.header.global_encoding.wkt
+
+
+def test_a_second_round_replaces_the_first_ranks(segmenter, tmp_path):
+    write_scan(scan(0), tmp_path / "a.las")
+    for source, out in (("a.las", "one"), ("one/a.las", "two")):
+        done = run(segmenter, tmp_path / source, "--points", tmp_path / out, "--regions", 1)
+        assert done.exit_code == 0, done.output
+    first, second = (read_scan(tmp_path / out / "a.las") for out in ("one", "two"))
+    assert first.fields.keys() == second.fields.keys()
+    np.testing.assert_array_equal(first.fields["suggested"], second.fields["suggested"])
 
 
 @pytest.mark.parametrize(

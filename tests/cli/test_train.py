@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -10,7 +14,9 @@ from torch import nn
 from typer.testing import CliRunner
 
 import pointwise.networks
+from pointwise import cli
 from pointwise.cli.train import train
+from pointwise.cli.train_clouds import CloudTraining
 from pointwise.cloud.files import write_scan
 from pointwise.cloud.scan import Scan
 from pointwise.training.run import load_run
@@ -92,6 +98,51 @@ def test_a_file_is_learned_and_tested(scene, tmp_path):
     assert max(len(line) for line in result.output.splitlines() if line != command) <= 80
     assert (out / "confusion.png").read_bytes().startswith(b"\x89PNG")
     load_run(out)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_final_test_that_is_cut_short_is_made_up_for(name, scene, tmp_path, monkeypatch, capsys):
+    number = getattr(signal, name)
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    words = ["pointwise", "train", scene, "--network", "EachPoint", "--steps", 3]
+    tested = CloudTraining.evaluate
+
+    def command(*arguments):
+        monkeypatch.setattr(sys, "argv", [str(each) for each in arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code
+
+    def told(*_, **__):
+        os.kill(os.getpid(), number)
+        time.sleep(10)
+
+    assert command(*words, "-o", whole) in (0, None)
+    monkeypatch.setattr(CloudTraining, "evaluate", told)
+    capsys.readouterr()
+    assert command(*words, "-o", out) == 128 + number
+    said, errors = capsys.readouterr()
+    making_up = f"evaluate {out} --json {out / 'metrics.json'} --html {out / 'test.html'}"
+    (line,) = [line for line in said.splitlines() if "cut short" in line]
+    assert line.endswith(f"pointwise {making_up}")
+    assert "--resume" not in said
+    assert errors.count("pointwise: ") == 1
+    assert not (out / "metrics.json").exists()
+    load_run(out)
+
+    monkeypatch.setattr(CloudTraining, "evaluate", tested)
+    assert command("pointwise", *making_up.split()) in (0, None)
+    made_up, at_once = (json.loads((f / "metrics.json").read_text()) for f in (out, whole))
+    assert made_up["confusion"] == at_once["confusion"]
+    assert made_up["data"] == "its test part"
+    assert (out / "test.html").exists()
+
+    # Scores of the weights before are not left beside the new ones.
+    monkeypatch.setattr(CloudTraining, "evaluate", told)
+    assert command("pointwise", "train", "--resume", out, "--steps", 5) == 128 + number
+    assert "cut short" in capsys.readouterr().out
+    assert not (out / "metrics.json").exists()
+    assert not (out / "test.html").exists()
 
 
 def test_folders_of_classes(tmp_path):

@@ -23,17 +23,19 @@ if TYPE_CHECKING:
 
 MOST_IN_A_TABLE = 12  # classes whose confusions fit into 80 columns
 MOST_CONFUSIONS = 10
+HELD_OUT = "its test part"
 
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="The folder of a run, from 'pointwise train'.")],
     labelled: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             help="Labelled clouds or images, or folders of them; 'rooms': those held out.",
-            metavar="LABELLED...",
+            metavar="[LABELLED...]",
+            show_default="what the run's training held out",
         ),
-    ],
+    ] = None,
     html: Annotated[
         Path | None,
         typer.Option(help="Also write a page: scores, confusions, and clouds to turn in 3-d."),
@@ -65,6 +67,10 @@ def evaluate(
     check_output("evaluate", "--html", html, (".html", ".htm"))
     check_output("evaluate", "--json", json, (".json",))
     trained = load_run(run, device_of(device))
+    own = labelled is None or not labelled
+    labelled = list(labelled or [])
+    if own and (without or columns):
+        raise ValueError("evaluate: --without and --columns need LABELLED data")
     remarks = [
         f"{name} is among what the run was trained with: what it has learned by heart scores too"
         " high"
@@ -73,7 +79,9 @@ def evaluate(
     for remark in remarks:
         warnings.warn(remark, stacklevel=1)
     gallery = Gallery()
-    if trained.recipe.task == IMAGES:
+    if own:
+        counted, matrix, rest = _held_out(run, trained, votes, gallery)
+    elif trained.recipe.task == IMAGES:
         if without or columns:
             raise ValueError("evaluate: --without and --columns are for clouds, these are images")
         counted = "images"
@@ -96,13 +104,38 @@ def evaluate(
         console.print(f"Not counted: {shown(each)}")
     console.print(_confusions(trained, matrix))
     if json is not None:
-        record = {"run": str(run), "data": labelled, **score_record(trained, matrix, rest)}
+        record = {
+            "run": str(run),
+            "data": labelled or HELD_OUT,
+            **score_record(trained, matrix, rest),
+        }
         write_json(json, record | ({"remarks": remarks} if remarks else {}))
         console.print(shown(json), soft_wrap=True)
     if html is not None:
-        title = f"{run.name} on {', '.join(Path(name).name for name in labelled)}"
+        title = f"{run.name} on {', '.join(Path(name).name for name in labelled) or HELD_OUT}"
         write_page(trained, matrix, rest, gallery, title, html, remarks)
         console.print(shown(html), soft_wrap=True)
+
+
+def _held_out(
+    folder: Path, run: Run, votes: int, gallery: Gallery
+) -> tuple[str, np.ndarray, dict[str, int]]:
+    """What the training has tested on, or would have: of what kind, truth and prediction, rest."""
+    from pointwise.cli.progress import bar, working
+    from pointwise.cli.train_run import held_out
+    from pointwise.training.options import Options
+    from pointwise.training.run_schema import check_options
+
+    if not run.options.get("data"):
+        raise ValueError(
+            f"evaluate: {folder} does not say what it was trained with; give LABELLED data"
+        )
+    options = Options.from_plain(check_options(folder / "run.json", run.options))
+    with working("reading data") as say:
+        training = held_out(options, say)
+    with bar("testing") as advance:
+        matrix = training.evaluate(run, advance, gallery.add, votes)
+    return training.counted, matrix, training.not_counted(run)
 
 
 def _clouds(

@@ -196,7 +196,7 @@ def _check_targets(files: list[Path], folder: Path) -> None:
     """Raises ValueError where a cloud with the field could not be written; before the work."""
     from pointwise.cloud.files import WRITABLE
 
-    targets = [folder / file.name for file in files]
+    targets = [_target(folder, file) for file in files]
     for file, target in zip(files, targets, strict=True):
         if file.suffix.lower() not in WRITABLE:
             raise ValueError(
@@ -209,15 +209,20 @@ def _check_targets(files: list[Path], folder: Path) -> None:
             raise ValueError(f"suggest: two clouds are called {target.name}; look at one at a time")
 
 
+def _target(folder: Path, file: Path) -> Path:
+    import re
+
+    # The octree of COPC is not written.
+    return folder / re.sub(r"(?i)\.copc\.laz$", ".laz", file.name)
+
+
 def _write_points(
     folder: Path, read: list[_Cloud], chosen: list[Region], side: float, columns: str | None
 ) -> Iterator[Path]:
     """Writes the clouds that have a region among ``chosen``, each point with its rank."""
-    from dataclasses import replace
-
     import numpy as np
 
-    from pointwise.cloud.files import read_scan, write_scan
+    from pointwise.cloud.files import read_scan, write_fields
     from pointwise.cloud.scan import UNLABELLED
     from pointwise.training.suggest import squares
 
@@ -233,9 +238,7 @@ def _write_points(
         rank_of_point = ranks[square]
         if scan.labels is not None:
             rank_of_point[scan.labels != UNLABELLED] = 0
-        target = folder / cloud.file.name
-        write_scan(replace(scan, fields={**scan.fields, "suggested": rank_of_point}), target)
-        if target.suffix.lower() in (".las", ".laz"):
-            said = f"{target}: has the points and fields of {cloud.file}, and a header of its own"
-            warnings.warn(f"{said}, without the coordinate system", stacklevel=1)
+        target = _target(folder, cloud.file)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_fields(scan, target, {"suggested": rank_of_point})
         yield target

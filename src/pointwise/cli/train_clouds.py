@@ -18,6 +18,7 @@ from pointwise.training.augment import Augmentation
 from pointwise.training.data import feed, prepare
 from pointwise.training.evaluate import evaluate, not_counted
 from pointwise.training.feed import Feed
+from pointwise.training.label import VOTES
 from pointwise.training.options import Options
 from pointwise.training.plan import plan
 from pointwise.training.recipe import Recipe
@@ -93,8 +94,9 @@ class CloudTraining:
         run: Run[Recipe],
         progress: Callable[[int, int], object],
         seen: Callable[[Scan, np.ndarray, np.ndarray], object],
+        votes: int = VOTES,
     ) -> np.ndarray:
-        return evaluate(run, self.data.test, progress, seen=seen)
+        return evaluate(run, self.data.test, progress, votes=votes, seen=seen)
 
     def not_counted(self, run: Run[Recipe]) -> dict[str, int]:
         return not_counted(run, self.data.test)

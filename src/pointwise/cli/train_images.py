@@ -69,9 +69,13 @@ class ImageTraining:
         )
 
     def evaluate(
-        self, run: Run[ImageRecipe], progress: Callable[[int, int], object], seen: object
+        self,
+        run: Run[ImageRecipe],
+        progress: Callable[[int, int], object],
+        seen: object,
+        votes: object = None,
     ) -> np.ndarray:
-        """``seen`` is of clouds only: a page of images has their scores."""
+        """``seen`` and ``votes`` are of clouds only: a page of images has their scores."""
         return evaluate_images(run, self.data.test, progress)
 
     def not_counted(self, run: Run[ImageRecipe]) -> dict[str, int]:

@@ -18,6 +18,7 @@ from pointwise.terminal import plain, shown
 from pointwise.training import processes
 from pointwise.training.data_kind import kind_of
 from pointwise.training.evaluate import write_metrics, write_page
+from pointwise.training.label import VOTES
 from pointwise.training.options import Options
 from pointwise.training.parts import means_over
 from pointwise.training.run import Run, load_run, read_run
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pointwise.cloud.scan import Scan
+    from pointwise.training.clock import Spent
     from pointwise.training.feed import Feed
     from pointwise.training.metrics import Scores
 
@@ -42,6 +44,7 @@ class Training(Protocol):
     """What differs between clouds and images: the data, the network, and what is said of them."""
 
     counted: str  # what the classes are of: "points", "clouds" or "images"
+    data: Any  # with its parts: ``train``, ``validation``, ``test``
 
     def plan(self, arguments: dict[str, Any], start: Run | None) -> Run: ...
 
@@ -50,7 +53,7 @@ class Training(Protocol):
     def feed(self, run: Run) -> Feed: ...
 
     def evaluate(
-        self, run: Run, progress: Callable[[int, int], object], seen: Seen
+        self, run: Run, progress: Callable[[int, int], object], seen: Seen, votes: int = VOTES
     ) -> np.ndarray: ...
 
     def not_counted(self, run: Run) -> dict[str, int]: ...
@@ -97,6 +100,19 @@ def run(folder: Path, options: Options, console: Console, *, resume: bool) -> No
             said = f"\nContinue with: pointwise train --resume {shown(folder)}"
             console.print(said, soft_wrap=True)
         raise
+    try:
+        _test(training, planned, folder, spent, console)
+    except KeyboardInterrupt:
+        if processes.rank() == 0 and not (folder / "metrics.json").exists():
+            console.print(_cut_short(folder), soft_wrap=True)
+        raise
+
+
+def _test(training: Training, planned: Run, folder: Path, spent: Spent, console: Console) -> None:
+    """Tests on the part that was held out, and writes and says the scores."""
+    if processes.rank() == 0:
+        for name in ("metrics.json", "confusion.png", PAGE):
+            (folder / name).unlink(missing_ok=True)  # of the weights before a --resume
     gallery = Gallery()
     with bar("testing") as advance:
         matrix = training.evaluate(planned, advance, gallery.add)
@@ -117,6 +133,22 @@ def run(folder: Path, options: Options, console: Console, *, resume: bool) -> No
     purpose, command = training.next_step(folder)
     console.print(f"{spent.steps:,} steps, {spent.seconds:.0f} s of training. {purpose}")
     console.print(f"  {shown(command)}", soft_wrap=True)
+
+
+def _cut_short(folder: Path) -> str:
+    command = f"pointwise evaluate {folder} --json {folder / 'metrics.json'}"
+    command += f" --html {folder / PAGE}"
+    return "\nThe weights are saved, the final test was cut short. Make it up with: " + shown(
+        command
+    )
+
+
+def held_out(options: Options, say: Callable[[str], object]) -> Training:
+    """What a run was tested on, as its options say, with the data read and cut in the same way."""
+    training = _training(options, lambda file: say(f"reading {plain(file)}"))
+    if not training.data.test:
+        raise ValueError("evaluate: the run has no test part; give LABELLED data")
+    return training
 
 
 def _settings(options: Options) -> Settings:

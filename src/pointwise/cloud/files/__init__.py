@@ -36,6 +36,7 @@ __all__ = [
     "read_scan",
     "read_scans",
     "sample_surface",
+    "write_fields",
     "write_labels",
     "write_scan",
 ]
@@ -201,6 +202,32 @@ def write_labels(
         )
     together = scan.fields | added
     write_scan(replace(scan, fields=together, labels=labels.astype(np.int64)), path)
+
+
+def write_fields(scan: Scan, path: str | Path, fields: Mapping[str, np.ndarray]) -> None:
+    """Writes a cloud with more ``fields`` (numbers ``[N]`` by name), and all else as it was.
+
+    A LAS or LAZ file that it came from is written again: header, records (the coordinate system is
+    one of them), coordinates and class codes stay, and points that were dropped in reading have 0
+    in the new fields. What has another format, or is no longer what its file holds, is written by
+    ``write_scan``. Fields of these names are replaced.
+    """
+    path, source = Path(path), scan.source
+    for name, values in fields.items():
+        if values.shape != (len(scan),):
+            raise ValueError(f"write_fields: {name} must be [{len(scan)}], got {[*values.shape]}")
+    if source is not None and _same_format(source, path) and _WRITERS[path.suffix.lower()] is las:
+        original = _as_read(scan, source)
+        if original is not None:
+            rows = {name: _on_rows(v, original.kept, 0) for name, v in fields.items()}
+            with _naming(path):
+                las.write_fields(source, path, rows)
+            return
+        warnings.warn(
+            f"{path}: the cloud is not what {source} holds now, so its header is not kept",
+            stacklevel=2,
+        )
+    write_scan(replace(scan, fields=scan.fields | dict(fields)), path)
 
 
 def check_labels(

@@ -24,7 +24,7 @@ from pointwise.cloud.files.las_classes import (
     new_names,
     numbered_classes,
 )
-from pointwise.cloud.files.las_columns import INEXACT, grid, las_names, other_labels
+from pointwise.cloud.files.las_columns import INEXACT, grid, holds, las_names, other_labels
 from pointwise.cloud.files.las_file import backend, load, save
 from pointwise.cloud.scan import UNLABELLED, Scan
 from pointwise.extras import import_extra
@@ -137,6 +137,16 @@ def write_labels(
     save(_with_fields(_labelled(las, codes, names), fields), path)
 
 
+def write_fields(source: Path, path: Path, fields: dict[str, np.ndarray]) -> None:
+    """Writes ``source`` again with ``fields`` as extra bytes, and everything else as it was."""
+    _refuse_copc(path)
+    las = load(source)
+    for lost in _lost(las):
+        warnings.warn(f"{path}: {lost}", stacklevel=3)
+    _leave_out_copc(las)
+    save(_with_fields(las, fields), path)
+
+
 def check_labels(
     source: Path, scan: Scan, codes: np.ndarray, path: Path, fields: dict[str, np.ndarray]
 ) -> None:
@@ -165,10 +175,7 @@ def _labelled(las: Any, codes: np.ndarray, names: dict[int, str]) -> Any:
         las = _with_larger_format(las)
     las.classification = codes
     name_classes(las, names)
-    # A file that says it is COPC without COPC's octree is broken for every reader of COPC.
-    las.header.vlrs = _without_copc(las.header.vlrs)
-    if las.evlrs is not None:
-        las.evlrs = _without_copc(las.evlrs)
+    _leave_out_copc(las)
     return las
 
 
@@ -176,10 +183,14 @@ def _with_fields(las: Any, fields: dict[str, np.ndarray]) -> Any:
     laspy = import_extra("laspy", "files")
     for name, values in fields.items():
         if name in las.point_format.dimension_names:
-            kind = las.point_format.dimension_by_name(name).kind.name
-            if kind != "FloatingPoint" and values.dtype.kind == "f":
+            dimension = las.point_format.dimension_by_name(name)
+            if dimension.kind.name != "FloatingPoint" and values.dtype.kind == "f":
                 raise ValueError(
                     f"its dimension {name!r} holds whole numbers, which {name} is not; rename it"
+                )
+            if values.dtype.kind != "f" and not holds(dimension, values):
+                raise ValueError(
+                    f"its dimension {name!r} is too small for {values.max()}; rename it"
                 )
         else:
             las.add_extra_dim(laspy.ExtraBytesParams(name, values.dtype.newbyteorder("<")))
@@ -195,6 +206,13 @@ def _lost(las: Any) -> list[str]:
     if las.header.start_of_waveform_data_packet_record:
         lost.append("the waveforms are not kept; their descriptions are")
     return lost
+
+
+def _leave_out_copc(las: Any) -> None:
+    """A file that says it is COPC without COPC's octree is broken for every reader of COPC."""
+    las.header.vlrs = _without_copc(las.header.vlrs)
+    if las.evlrs is not None:
+        las.evlrs = _without_copc(las.evlrs)
 
 
 def _without_copc(records: Any) -> Any:

@@ -90,14 +90,14 @@ def las_names(columns: dict[str, np.ndarray], point_format: Any) -> dict[str, np
         if name in ("red", "green", "blue"):
             values = values.astype(np.uint16) * 257  # 255 becomes 65535
         elif name in ("X", "Y", "Z", "classification") or (
-            name in own and not _holds(own[name], values)
+            name in own and not holds(own[name], values)
         ):
             name = INEXACT + name
         named[name] = values
     return named
 
 
-def _holds(dimension: Any, values: np.ndarray) -> bool:
+def holds(dimension: Any, values: np.ndarray) -> bool:
     """Whether LAS's own dimension holds the values as they are."""
     if dimension.kind.name == "FloatingPoint" or not len(values):
         return True
