@@ -36,7 +36,14 @@ from pointwise.engine.cpu.pairs import WHY_NOT
 
 BATCHES = (1, 8)
 TIMES_PYTORCH = 2
-PYTORCH = "torch_bf16"
+OURS_BF16, PYTORCH = f"{OURS}_bf16", "torch_bf16"
+COMPILED, OPENVINO = f"{runtimes.COMPILE}_bf16", f"{runtimes.OPENVINO}_bf16"
+NAMES = {
+    OURS_BF16: "pointwise, bf16",
+    PYTORCH: "PyTorch, bf16",
+    COMPILED: "torch.compile, bf16",
+    OPENVINO: "OpenVINO, bf16",
+}
 
 
 def main(
@@ -85,19 +92,17 @@ def _runs(
     half = contest.in_channels_last(copy.deepcopy(model).bfloat16(), (images.bfloat16(),))
     runs = {
         OURS: contest.infer(pointwise.accelerate(model, images), (images,)),
-        f"{OURS}_bf16": contest.infer(
-            pointwise.accelerate(model, images, precision="bf16"), (images,)
-        ),
+        OURS_BF16: contest.infer(pointwise.accelerate(model, images, precision="bf16"), (images,)),
         PYTORCH: contest.infer(*half),
     }
     if runtimes.COMPILE not in missing:
-        runs[f"{runtimes.COMPILE}_bf16"] = contest.infer(runtimes.compiled(half[0]), half[1])
+        runs[COMPILED] = contest.infer(runtimes.compiled(half[0]), half[1])
     engines = {runtimes.ONNXRUNTIME, runtimes.OPENVINO} - missing
     file = runtimes.onnx_file(model, images) if engines else b""
     if runtimes.ONNXRUNTIME in engines:
         runs[runtimes.ONNXRUNTIME] = runtimes.by_onnxruntime(file, images)
     if runtimes.OPENVINO in engines:
-        runs[f"{runtimes.OPENVINO}_bf16"] = runtimes.by_openvino(file, images, "bf16")
+        runs[OPENVINO] = runtimes.by_openvino(file, images, "bf16")
     return runs
 
 

@@ -1,20 +1,25 @@
-r"""The tables of docs/field.md, made of what the benchmarks have measured.
+r"""The tables of docs/field.md and docs/speed.md, made of what the benchmarks have measured.
 
     pointwise bench accelerate --models all --json docs/measured/field.json
     pointwise bench saved --json docs/measured/saved.json
     pointwise bench int8 --json docs/measured/int8.json
+    pointwise bench cloud --json docs/measured/cloud_avx512.json
+    POINTWISE_ISA=avx2 pointwise bench cloud --json docs/measured/cloud_avx2.json
     python benchmarks/tables.py
 
-writes what these files hold into the page; a file that is not there leaves its place as it is.
+writes what these files hold into the pages; a file that is not there leaves its place as it is. Of
+``image``, ``training``, ``accelerate`` and ``bf16`` there are files as of ``cloud``.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import accelerate as contest
+import bf16
 import field
 import int8
 import kept
@@ -34,15 +39,16 @@ Tables = Callable[[Found], str]
 
 
 def command(
-    page: Annotated[Path, typer.Option(help="The page to write into.")] = DOCS / "field.md",
+    docs: Annotated[Path, typer.Option(help="The folder with field.md and speed.md.")] = DOCS,
     measured: Annotated[
-        Path, typer.Option(help="The folder with field.json, saved.json and int8.json.")
+        Path, typer.Option(help="The folder with field.json, saved.json and the others.")
     ] = DOCS / "measured",
 ) -> None:
-    """Writes what was measured into the tables of the page."""
-    for name, text in texts(measured).items():
-        pages.put(page, text, by(name))
-        print(f"{page}: {name}")
+    """Writes what was measured into the tables of the pages."""
+    for page in PAGES:
+        for name, text in texts(page, measured).items():
+            pages.put(docs / page, text, by(name))
+            print(f"{docs / page}: {name}")
 
 
 def by(name: str) -> str:
@@ -50,11 +56,11 @@ def by(name: str) -> str:
     return f"benchmarks/tables.py of {name}.json"
 
 
-def texts(measured: Path) -> dict[str, str]:
-    """What is to stand in the page, by the names of the files that are there."""
+def texts(page: str, measured: Path) -> dict[str, str]:
+    """What is to stand in a page, by the names of the files that are there."""
     return {
-        name: write(kept.read(measured / f"{name}.json"))
-        for name, write in _TABLES.items()
+        name: write(read(measured / f"{name}.json"))
+        for name, (read, write) in PAGES[page].items()
         if (measured / f"{name}.json").is_file()
     }
 
@@ -179,7 +185,72 @@ def of_int8(found: Found) -> str:
     return _table(heads, rows, 2) + said + _footer(found) + _why_not(found, int8.NAMES)
 
 
-_TABLES: dict[str, Tables] = {"field": of_field, "saved": of_saved, "int8": of_int8}
+# --- speed ----------------------------------------------------------------------------------------
+
+_OTHERS = {"torch": "PyTorch", "torch_mm": "torch.mm", "ckdtree": "SciPy, lists",
+           "ckdtree_pairs": "SciPy, pairs", "open3d": "Open3D"}  # fmt: skip
+_NAMES = contest.NAMES | bf16.NAMES | _OTHERS | {OURS: "pointwise"}
+
+
+def read_rows(path: Path) -> Found:
+    """A file that ``frame.write`` has written; ValueError for any other."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found["machine"], dict) and found["rows"]:
+            return found
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+        pass
+    raise ValueError(f"{path} holds no rows of a benchmark")
+
+
+def of_rows(found: Found) -> str:
+    """A row for each case: times of everyone, and the fastest of the others over ours."""
+    rows = found["rows"]
+    who = list(dict.fromkeys(row["who"] for row in rows))
+    who.remove(OURS)
+    heads = ["", "pointwise", "limit", *(_NAMES[one] for one in who), "of the best"]
+    cases: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        cases.setdefault(row["case"], {})[row["who"]] = row
+    machine = found["machine"]
+    footer = (
+        f"\n{machine['cpu']}, {machine['threads']} threads, {machine['fma_gflops']:.0f} GFLOP/s, "
+        f"{machine['bandwidth_gbs']:.0f} GB/s.\n"
+    )
+    busy = {row["case"]: row["busy"] for row in rows if row["busy"]}
+    if busy:
+        footer += f"\n{', '.join(busy)}: {verdict_of(next(iter(busy.values())))}\n"
+    return _table(heads, [_speeds(name, by_who, who) for name, by_who in cases.items()]) + footer
+
+
+def _speeds(name: str, rows: Found, who: Sequence[str]) -> list[str]:
+    ours = rows[OURS]
+    times = {one: row["median_ms"] for one, row in rows.items()}
+    first = min((one for one in times if one != OURS), key=times.__getitem__, default="")
+    share = ours["share_of_limit"]
+    least = min(times.values())
+    if not first:
+        best = ""
+    elif ours["busy"]:
+        best = f"– ({_NAMES[first]})"
+    else:
+        best = f"{factor(rows[first]['ratio']['ratio'])} ({_NAMES[first]})"
+    return [
+        f"`{name}`",
+        _bold(milliseconds(times[OURS]), times[OURS] == least and bool(first)),
+        "" if share is None or ours["busy"] else f"{100 * share:.0f} %",
+        *("" if one not in times else _bold(milliseconds(times[one]), times[one] == least)
+          for one in who),
+        best]  # fmt: skip
+
+
+_SPEED = ("cloud", "image", "training", "accelerate")
+PAGES: dict[str, dict[str, tuple[Callable[[Path], Found], Tables]]] = {
+    "field.md": {"field": (kept.read, of_field), "saved": (kept.read, of_saved),
+                 "int8": (kept.read, of_int8)},
+    "speed.md": {f"{name}_{isa}": (read_rows, of_rows)
+                 for name in _SPEED for isa in ("avx512", "avx2")} | {"bf16": (read_rows, of_rows)},
+}  # fmt: skip
 
 if __name__ == "__main__":
     typer.run(command)

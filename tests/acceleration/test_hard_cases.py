@@ -12,7 +12,7 @@ from both_ways import assert_as_eager, assert_same, compiled, exported
 from random_networks import settle
 from torch import Tensor, nn
 
-from pointwise.acceleration import plans
+from pointwise.acceleration import accelerate, plans
 
 
 def stem(channels: int = 8) -> nn.Sequential:
@@ -313,6 +313,27 @@ def test_autocast_and_inference_mode():
     assert given.dtype == wanted.dtype == torch.bfloat16
     torch.testing.assert_close(given, wanted, rtol=0.05, atol=0.05)
     assert_as_eager(model, faster, x)
+
+
+class WritesAndShuffles(nn.Module):
+    """Views of what has been copied, once by ``contiguous`` and once by a write."""
+
+    def forward(self, x):
+        x = torch.relu(x)
+        y = x.clone()
+        y[:, :1].copy_(x[:, 1:2])
+        y += 1
+        shuffled = x.unflatten(1, (2, -1)).transpose(1, 2).contiguous().view(x.shape)
+        return torch.cat([y.flatten(1), y[:, :1].flatten(1), shuffled.flatten(1)], 1)
+
+
+def test_views_whose_copies_are_gone_run_as_pytorch():
+    model, x = WritesAndShuffles().eval(), torch.randn(2, 4, 5, 6)
+    faster = accelerate(model, x)
+    assert_same(faster(x), model(x))
+    with torch.no_grad(), torch.autocast("cpu", torch.float16):  # of which there are no kernels
+        assert_same(faster(x), model(x))
+    assert_same(torch.func.vmap(faster)(x[None])[0], model(x))
 
 
 def test_models_made_under_inference_mode_run():

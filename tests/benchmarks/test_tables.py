@@ -1,4 +1,4 @@
-"""The tables of docs/field.md are what was measured."""
+"""The tables of the guide's pages are what was measured."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def files() -> dict[str, dict]:
 
 
 def test_files_become_tables(tmp_path):
-    page, folder = tmp_path / "page.md", tmp_path / "measured"
+    page, folder = tmp_path / "field.md", tmp_path / "measured"
     folder.mkdir()
     places = "".join(f"{pages.begin(tables.by(name))}\nold\n{pages.END}\n" for name in files())
     page.write_text(f"# Before\n{places}After.\n", encoding="utf-8")
@@ -50,7 +50,7 @@ def test_files_become_tables(tmp_path):
     app.command()(tables.command)
 
     def written() -> str:
-        done = CliRunner().invoke(app, ["--page", str(page), "--measured", str(folder)])
+        done = CliRunner().invoke(app, ["--docs", str(tmp_path), "--measured", str(folder)])
         assert done.exit_code == 0, done.exception
         return page.read_text(encoding="utf-8")
 
@@ -72,13 +72,42 @@ def test_files_become_tables(tmp_path):
     assert "a toy, 2 threads; PyTorch 2.13.0; 2026-01-02." in text
 
 
-def test_the_page_says_what_was_measured():
+def test_rows_become_a_table(tmp_path):
+    def row(case, who, ms, over=1.0, **more):
+        return {"case": case, "who": who, "median_ms": ms, "share_of_limit": 0.5, "busy": "",
+                "ratio": {"ratio": over, "low": 0.0, "high": 9.0}, **more}  # fmt: skip
+
+    page, file = tmp_path / "speed.md", tmp_path / "training_avx2.json"
+    page.write_text(f"{pages.begin(tables.by('training_avx2'))}\nold\n{pages.END}\n")
+    rows = [row("a", OURS, 4.0), row("a", "torch_eager", 5.0, 1.25), row("a", "torch_mm", 8.0, 2.0),
+            row("b", OURS, 4.0, busy="others compute"), row("b", "torch_eager", 2.0, 0.5),
+            row("c", OURS, 3.0, share_of_limit=None)]  # fmt: skip
+    machine = {"cpu": "a toy", "threads": 2, "fma_gflops": 100.4, "bandwidth_gbs": 20.2}
+    file.write_text(json.dumps({"machine": machine, "rows": rows}))
+    app = typer.Typer()
+    app.command()(tables.command)
+    done = CliRunner().invoke(app, ["--docs", str(tmp_path), "--measured", str(tmp_path)])
+    assert done.exit_code == 0, done.exception
+    text = page.read_text()
+    assert "|  | pointwise | limit | PyTorch | torch.mm | of the best |" in text
+    assert "| `a` | **4.00** | 50 % | 5.00 | 8.00 | 1.25 (PyTorch) |" in text
+    assert "| `b` | 4.00 |  | **2.00** |  | – (PyTorch) |" in text
+    assert "| `c` | 3.00 |  |  |  |  |" in text
+    assert "a toy, 2 threads, 100 GFLOP/s, 20 GB/s." in text
+    assert "b: This machine is busy: others compute." in text
+    file.write_text("{}")
+    with pytest.raises(ValueError, match="holds no rows"):
+        tables.texts("speed.md", tmp_path)
+
+
+@pytest.mark.parametrize("name", tables.PAGES)
+def test_the_page_says_what_was_measured(name):
     """Its tables are those of the files beside it, and where there is no file it says so."""
-    page = (tables.DOCS / "field.md").read_text(encoding="utf-8")
-    found = tables.texts(tables.DOCS / "measured")
-    for name in tables._TABLES:
-        place = page.partition(pages.begin(tables.by(name)))[2].partition(pages.END)[0].strip()
-        assert place == found.get(name, "Not measured yet.").strip()
+    page = (tables.DOCS / name).read_text(encoding="utf-8")
+    found = tables.texts(name, tables.DOCS / "measured")
+    for file in tables.PAGES[name]:
+        place = page.partition(pages.begin(tables.by(file)))[2].partition(pages.END)[0].strip()
+        assert place == found.get(file, "Not measured yet.").strip()
 
 
 def test_a_page_without_places_is_left_alone(tmp_path):

@@ -24,6 +24,8 @@ from pointwise.acceleration.quantisation_cost import QuantisationCost
 from pointwise.acceleration.report import Report
 from pointwise.engine.eager import is_wrapped, why_not_now
 
+aten = torch.ops.aten
+
 
 class Accelerated(nn.Module):
     """A model as a graph of kernels and plain calls; made by ``accelerate``.
@@ -135,7 +137,7 @@ class Accelerated(nn.Module):
         """The graph call by call, in PyTorch, which sees autocast and torch.func's transforms."""
         with self._lock:
             if not self._plain:
-                self._plain.append(fx.GraphModule({}, self._graph))
+                self._plain.append(fx.GraphModule({}, _without_views(self._graph)))
             constants = list(self._constants.tensors().values())
         if _is_transformed([*inputs, *constants]):
             return _apart(self._plain[0](*constants, *inputs), inputs)
@@ -271,6 +273,16 @@ torch.serialization.add_safe_globals([Accelerated])
 def _is_transformed(inputs: Sequence[Any]) -> bool:
     """Whether one of torch.func's transforms is at work, which takes care of gradients itself."""
     return any(isinstance(x, Tensor) and is_wrapped(x) for x in inputs)
+
+
+def _without_views(graph: fx.Graph) -> fx.Graph:
+    """The graph for PyTorch: copies are gone that only a view needed, which becomes a reshape."""
+    own = fx.Graph()
+    own.output(own.graph_copy(graph, {}))
+    for node in own.nodes:
+        if node.target in (aten.view.default, aten._unsafe_view.default):
+            node.target = aten.reshape.default
+    return own
 
 
 def _apart(found: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
