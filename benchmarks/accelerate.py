@@ -10,10 +10,10 @@ backend, ``torch_eager`` the model as it is, ``torch_channels_last`` the same wi
 images in channels_last, ``torch_compile`` that one compiled by PyTorch, ``onnxruntime`` and
 ``openvino`` run its ONNX file, ``litert``, ``mnn`` and ``ncnn`` (which takes one image) what their
 tools convert, where they are installed (``mobile_runtimes.py``) and give PyTorch's results to
-within 1e-4 of the largest. Everyone in float32, without gradients, on the same number of threads,
-and everyone but channels_last gets images in PyTorch's usual order. The limit counts the operations
-of convolutions and linear layers as PyTorch's flop counter does, which takes zeros around an image
-for numbers.
+within 1e-4 of the largest; a line says where one does not. Everyone in float32, without gradients,
+on the same number of threads, and everyone but channels_last gets images in PyTorch's usual order.
+The limit counts the operations of convolutions and linear layers as PyTorch's flop counter does,
+which takes zeros around an image for numbers.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import pointwise
 from pointwise.acceleration import backend
+from pointwise.messages import first_line
 
 OURS_COMPILED = "pointwise_compile"
 EAGER, CHANNELS_LAST = "torch_eager", "torch_channels_last"
@@ -150,12 +151,18 @@ def case(
     for who in ALL:
         if who in missing or not mobile_runtimes.takes(who, images):
             continue
-        one = run(who, model, (images,))
-        apart = difference(result, one(None)) if who in mobile_runtimes.WHO else 0.0
-        if apart <= TOLERANCE:
+        try:
+            one = run(who, model, (images,))
+            apart = difference(result, one(None)) if who in mobile_runtimes.WHO else 0.0
+            why = "" if apart <= TOLERANCE else f"{apart:.2g} of the largest result from {EAGER}"
+        except Exception as error:
+            if who not in mobile_runtimes.WHO:
+                raise
+            why = f"{type(error).__name__}: {first_line(error)}"
+        if why:  # theirs is not ours to mend, and the others can be timed
+            console.print(f"{name} without {who}: {why}")
+        else:
             runs.append(Contestant(who, one, steady=True))
-        else:  # theirs is not ours to mend, and the others can be timed
-            console.print(f"{name} without {who}: {apart:.2g} of the largest result from {EAGER}")
     weights = sum(x.numel() for x in model.parameters())
     moved = 4 * (weights + images.numel() + result.numel())
     return Case(name, runs, same, counter.get_total_flops(), moved)

@@ -80,7 +80,8 @@ def run(
 ) -> None:
     """Measures the chosen cases one after the other, prints a table, and writes it to ``json``.
 
-    Contestants take turns within a case. Nothing of a case is left when the next one is built.
+    Contestants take turns within a case. Nothing of a case is left when the next one is built. What
+    was measured before an error or Ctrl-C is in ``json``.
     """
     console = Console(highlight=False)
     some = chosen(planned, only)
@@ -89,12 +90,17 @@ def run(
     before = machine.measured(quick, with_caches=True)
     rows: list[Row] = []
     bounds: list[Case] = []
-    with progress(console, "cases", len(some)) as advance:
-        for plan in some:
-            case = plan.make()
-            rows += measure([case], min(rounds, 2) if quick else rounds)
-            bounds.append(replace(case, contestants=(), check=lambda _: None))
-            advance()
+    try:
+        with progress(console, "cases", len(some)) as advance:
+            for plan in some:
+                case = plan.make()
+                rows += measure([case], min(rounds, 2) if quick else rounds)
+                bounds.append(replace(case, contestants=(), check=lambda _: None))
+                advance()
+    except BaseException:
+        if json is not None and rows:
+            write(with_limits(rows, bounds, before), before, json)
+        raise
     limits = machine.better(before, machine.measured(quick, with_caches=True))
     rows = with_limits(rows, bounds, limits)
     show(rows, limits, console, QUICK_NOTE if quick else "")
