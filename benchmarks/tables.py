@@ -245,12 +245,14 @@ def _speeds(name: str, rows: Found, who: Sequence[str]) -> list[str]:
         best]  # fmt: skip
 
 
-_SPEED = ("cloud", "image", "training", "accelerate")
-PAGES: dict[str, dict[str, tuple[Callable[[Path], Found], Tables]]] = {
+_Table = tuple[Callable[[Path], Found], Tables]
+_SPEED = [f"{name}_{isa}" for name in ("cloud", "image", "training", "accelerate")
+          for isa in ("avx512", "avx2")]  # fmt: skip
+_ROWS: _Table = (read_rows, of_rows)
+PAGES: dict[str, dict[str, _Table]] = {
     "field.md": {"field": (kept.read, of_field), "saved": (kept.read, of_saved),
                  "int8": (kept.read, of_int8)},
-    "speed.md": {f"{name}_{isa}": (read_rows, of_rows)
-                 for name in _SPEED for isa in ("avx512", "avx2")} | {"bf16": (read_rows, of_rows)},
+    "speed.md": dict.fromkeys([*_SPEED, "bf16"], _ROWS),
 }  # fmt: skip
 
 if __name__ == "__main__":
