@@ -100,6 +100,15 @@ def test_a_file_is_learned_and_tested(scene, tmp_path):
     load_run(out)
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C as on a terminal: what a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_final_test_that_is_cut_short_is_made_up_for(name, scene, tmp_path, monkeypatch, capsys):
     number = getattr(signal, name)
