@@ -250,8 +250,8 @@ _SPEED = [f"{name}_{isa}" for name in ("cloud", "image", "training", "accelerate
           for isa in ("avx512", "avx2")]  # fmt: skip
 _ROWS: _Table = (read_rows, of_rows)
 PAGES: dict[str, dict[str, _Table]] = {
-    "field.md": {"field": (kept.read, of_field), "saved": (kept.read, of_saved),
-                 "int8": (kept.read, of_int8)},
+    "field.md": {"field": (kept.read, of_field), "field_avx512": (kept.read, of_field),
+                 "saved": (kept.read, of_saved), "int8": (kept.read, of_int8)},
     "speed.md": dict.fromkeys([*_SPEED, "bf16"], _ROWS),
 }  # fmt: skip
 
