@@ -142,11 +142,7 @@ def case(
     missing: frozenset[str] = frozenset(),
 ) -> Case:  # fmt: skip
     """A network on ``batch`` images of ``size`` pixels along both sides, with weights at random."""
-    torch.manual_seed(0)
-    images = torch.randn(batch, 3, size, size)
-    model = plain_networks.settle(make(), torch.randn(4, 3, size, size)).eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        result = model(images)
+    model, images, result, work = job(make, batch, size)
     runs, console = [], Console(highlight=False)
     for who in ALL:
         if who in missing or not mobile_runtimes.takes(who, images):
@@ -163,9 +159,21 @@ def case(
             console.print(f"{name} without {who}: {why}")
         else:
             runs.append(Contestant(who, one, steady=True))
+    return Case(name, runs, same, *work)
+
+
+def job(
+    make: Callable[[], nn.Module], batch: int, size: int
+) -> tuple[nn.Module, Tensor, Tensor, tuple[int, int]]:
+    """A network with weights at random, images, its result, and (operations, bytes) of that."""
+    torch.manual_seed(0)
+    images = torch.randn(batch, 3, size, size)
+    model = plain_networks.settle(make(), torch.randn(4, 3, size, size)).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        result = model(images)
     weights = sum(x.numel() for x in model.parameters())
     moved = 4 * (weights + images.numel() + result.numel())
-    return Case(name, runs, same, counter.get_total_flops(), moved)
+    return model, images, result, (counter.get_total_flops(), moved)
 
 
 def run(who: str, model: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[[object], Any]:

@@ -29,7 +29,6 @@ import torch
 from frame import OURS, Case, Contestant
 from planned import Planned
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 import pointwise
 from pointwise.engine.cpu.pairs import WHY_NOT
@@ -74,16 +73,10 @@ def case(
     missing: frozenset[str] = frozenset(),
 ) -> Case:  # fmt: skip
     """A network on ``batch`` images of ``size`` pixels along both sides, with weights at random."""
-    torch.manual_seed(0)
-    images = torch.randn(batch, 3, size, size)
-    model = plain_networks.settle(make(), torch.randn(4, 3, size, size)).eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        expected = model(images)
+    model, images, expected, work = contest.job(make, batch, size)
     runs = _runs(model, images, missing)
     contestants = [Contestant(who, run, steady=True) for who, run in runs.items()]
-    moved = 4 * (sum(x.numel() for x in model.parameters()) + images.numel() + expected.numel())
-    check = partial(same, expected)
-    return Case(name, contestants, check, counter.get_total_flops(), moved)
+    return Case(name, contestants, partial(same, expected), *work)
 
 
 def _runs(

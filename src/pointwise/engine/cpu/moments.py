@@ -31,10 +31,8 @@ from pointwise.engine.cpu.vector import (
     choose,
     fma,
     lanes_of,
-    load,
     load_first,
     number,
-    store,
     store_first,
 )
 
@@ -69,102 +67,60 @@ def add_moments(moments, rows, row_bytes, count, columns, column, channels, spli
 @device
 def _statistics(sums, sums_row, rows, row_bytes, count, columns, begins, like):
     size, width = bytes_of(like), lanes_of(like)
+    zero = broadcast(number(0, like))
     for c in range(0, columns, width):
         left = columns - c
-        given = (sums + c * size, sums_row, rows + c * size, row_bytes, count, left, begins, like)
-        if left >= width:
-            _statistics_of_register(*given)
-        else:
-            _statistics_of_part(*given)
+        here, first = sums + c * size, rows + c * size
+        if begins:
+            store_first(here, load_first(first, left, like), left)
+            store_first(here + sums_row, zero, left)
+            store_first(here + 2 * sums_row, zero, left)
+        pivot = load_first(here, left, like)
+        total = load_first(here + sums_row, left, like)
+        squares = load_first(here + 2 * sums_row, left, like)
+        # Two rows at a time: one sum would wait for itself.
+        other_total, other_squares = zero, zero
+        for r in range(0, count - 1, 2):
+            x = load_first(first + r * row_bytes, left, like) - pivot
+            other = load_first(first + (r + 1) * row_bytes, left, like) - pivot
+            total, other_total = total + x, other_total + other
+            squares, other_squares = fma(x, x, squares), fma(other, other, other_squares)
+        if count % 2 == 1:
+            x = load_first(first + (count - 1) * row_bytes, left, like) - pivot
+            total, squares = total + x, fma(x, x, squares)
+        store_first(here + sums_row, total + other_total, left)
+        store_first(here + 2 * sums_row, squares + other_squares, left)
 
 
 @device
 def _norm_gradient(own, sums, sums_row, rows, row_bytes, count, columns, channel, begins, like):
     size, width = bytes_of(like), lanes_of(like)
-    norm, apart = own.norm, own.z - own.grad
+    norm = own.norm
+    low, high = broadcast(number(norm.low, like)), broadcast(number(norm.high, like))
+    zero, apart = broadcast(number(0, like)), own.z - own.grad
     for c in range(0, columns, width):
         left = columns - c
-        given = (norm, channel + c * size, apart, sums + c * size, sums_row, rows + c * size,
-                 row_bytes, count, left, begins, like)  # fmt: skip
-        if left >= width:
-            _norm_gradient_of_register(*given)
-        else:
-            _norm_gradient_of_part(*given)
-
-
-def _statistics_of(read, write):
-    """``_statistics`` of a register of channels."""
-
-    @device
-    def statistics(sums, sums_row, rows, row_bytes, count, left, begins, like):
-        zero = broadcast(number(0, like))
-        if begins:
-            write(sums, read(rows, left, like), left)
-            write(sums + sums_row, zero, left)
-            write(sums + 2 * sums_row, zero, left)
-        pivot = read(sums, left, like)
-        total, squares = read(sums + sums_row, left, like), read(sums + 2 * sums_row, left, like)
-        # Two rows at a time: one sum would wait for itself.
-        other_total, other_squares = zero, zero
-        for r in range(0, count - 1, 2):
-            x = read(rows + r * row_bytes, left, like) - pivot
-            other = read(rows + (r + 1) * row_bytes, left, like) - pivot
-            total, other_total = total + x, other_total + other
-            squares, other_squares = fma(x, x, squares), fma(other, other, other_squares)
-        if count % 2 == 1:
-            x = read(rows + (count - 1) * row_bytes, left, like) - pivot
-            total, squares = total + x, fma(x, x, squares)
-        write(sums + sums_row, total + other_total, left)
-        write(sums + 2 * sums_row, squares + other_squares, left)
-
-    return statistics
-
-
-def _norm_gradient_of(read, write):
-    """``_norm_gradient`` of a register of channels, ``channel`` bytes from the first."""
-
-    @device
-    def norm_gradient(norm, channel, apart, sums, sums_row, rows, row_bytes, count, left, begins,
-                      like):  # fmt: skip
-        low, high = broadcast(number(norm.low, like)), broadcast(number(norm.high, like))
-        zero = broadcast(number(0, like))
-        mean = read(norm.mean + channel, left, like)
-        scale = read(norm.scale + channel, left, like)
-        shift = read(norm.shift + channel, left, like)
+        at = channel + c * size
+        mean = load_first(norm.mean + at, left, like)
+        scale = load_first(norm.scale + at, left, like)
+        shift = load_first(norm.shift + at, left, like)
+        here = sums + c * size
         weighted, total = zero, zero
         if not begins:
-            weighted, total = read(sums, left, like), read(sums + sums_row, left, like)
+            weighted = load_first(here, left, like)
+            total = load_first(here + sums_row, left, like)
         for r in range(count):
-            place = rows + r * row_bytes
-            z = read(place + apart, left, like) - mean
+            place = rows + r * row_bytes + c * size
+            z = load_first(place + apart, left, like) - mean
             x = fma(z, scale, shift)
-            d = read(place, left, like)
+            d = load_first(place, left, like)
             # NaN is not at most anything, and keeps its gradient, as in PyTorch.
             d = choose(at_most(x, low), zero, choose(at_most(high, x), zero, d))
             weighted = fma(d, z, weighted)
             total = total + d
-            write(place, d * scale, left)
-        write(sums, weighted, left)
-        write(sums + sums_row, total, left)
-
-    return norm_gradient
-
-
-@device
-def _load(address, count, like):
-    return load(address, like)
-
-
-@device
-def _store(address, value, count):
-    store(address, value)
-
-
-# Masks cost: only where a row of channels ends within a register.
-_statistics_of_register = _statistics_of(_load, _store)
-_statistics_of_part = _statistics_of(load_first, store_first)
-_norm_gradient_of_register = _norm_gradient_of(_load, _store)
-_norm_gradient_of_part = _norm_gradient_of(load_first, store_first)
+            store_first(place, d * scale, left)
+        store_first(here, weighted, left)
+        store_first(here + sums_row, total, left)
 
 
 # --- mean and variance of all splits --------------------------------------------------------------

@@ -86,10 +86,7 @@ def _total(arguments, program, thread, like):
         total = load(here, like)
         for s in range(1, own.splits):
             total = total + load(here + s * split, like)
-        if own.columns - k >= width:
-            store(target + k * size, total)
-        else:
-            store_first(target + k * size, total, own.columns - k)
+        store_first(target + k * size, total, own.columns - k)
 
 
 _KERNELS = by_dtype(_total, "sum_splits")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pointwise.engine.cpu.device import device
 from pointwise.engine.cpu.gathers.prologue import PROLOGUE
 from pointwise.engine.cpu.gemm import ROWS
-from pointwise.engine.cpu.vector import bytes_of, fma, lanes_of, load, load_first, store
+from pointwise.engine.cpu.vector import bytes_of, fma, lanes_of, load_first, store
 
 # So many rows at a time: the lines that two slabs share are still in the first-level cache.
 _ROWS_TOGETHER = 16
@@ -47,19 +47,13 @@ def _fill_slab(target, source, source_row, rows, columns, correction, channel, l
         here, place = source + at, target + at
         if correction == 0:
             for r in range(rows):
-                store(place + r * ROWS * size, _some(here + r * source_row, left, like))
+                store(place + r * ROWS * size, load_first(here + r * source_row, left, like))
         else:
             own = PROLOGUE(correction)
             apart = own.other - own.image
-            scale = _some(own.scale + channel + at, left, like)
-            shift = _some(own.shift + channel + at, left, like)
+            scale = load_first(own.scale + channel + at, left, like)
+            shift = load_first(own.shift + channel + at, left, like)
             for r in range(rows):
                 row = here + r * source_row
-                x = fma(_some(row + apart, left, like), scale, shift)
-                store(place + r * ROWS * size, x + _some(row, left, like))
-
-
-@device
-def _some(address, count, like):
-    """A register, or the ``count`` numbers that there are."""
-    return load(address, like) if count >= lanes_of(like) else load_first(address, count, like)
+                x = fma(load_first(row + apart, left, like), scale, shift)
+                store(place + r * ROWS * size, x + load_first(row, left, like))
