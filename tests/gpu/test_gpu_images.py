@@ -118,7 +118,9 @@ def test_activations_keep_what_is_no_number(device):
     weight = torch.ones(1, 1, 1, 1, device=device)
     for name, row in ACTIVATIONS.items():
         found = OPERATORS.conv2d(x, weight, None, None, [1, 1], [0] * 4, [1, 1], 1, name)
-        torch.testing.assert_close(found, row.plain(x), equal_nan=True, msg=name)
+        # In float32, PyTorch's gelu of infinity is NaN on a processor with AVX-512.
+        exact = row.plain(x.double()).float()
+        torch.testing.assert_close(found, exact, equal_nan=True, msg=name)
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last", "sliced", "transposed"])

@@ -38,8 +38,8 @@ class Alike:
 
     @property
     def bound(self) -> str:
-        """What bounds them, the most frequent first."""
-        return ", ".join(word for word, _ in Counter(row.bound for row in self.rows).most_common())
+        """What bounds most of them: one word, so that the names keep their room in a terminal."""
+        return Counter(row.bound for row in self.rows).most_common(1)[0][0]
 
 
 def alike(rows: Sequence[Row]) -> list[Alike]:
