@@ -184,6 +184,30 @@ def test_a_real_scan_as_the_kd_tree_sees_it(shared_data):
         assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
+@pytest.mark.parametrize("kernel", [(3, 1), (3, 2), (3, 4), (5, 3)], ids=str)
+@pytest.mark.parametrize("shift", [0.0, 1e7])
+@pytest.mark.parametrize("long", [False, True])
+def test_points_on_a_millimetre_grid(kernel, shift, long):
+    # Every twentieth lies on a border of a cell, which float32 cannot see.
+    generator = np.random.default_rng(0)
+    extent = [40.0, 0.3, 0.3] if long else [1.0, 1.0, 0.4]  # and rows of many points, or of few
+    points = (generator.random((3000, 3)) * extent).round(3) + shift
+    where = (torch.from_numpy(points), torch.tensor([0, 1000, 3000]))
+    for transposed in (False, True):
+        expected = kdtree_search(*where, *where, 0.1, *kernel, transposed)
+        found = grid_search(*where, *where, 0.1, *kernel, transposed)
+        assert len(found[1]) > 5000
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 100, 511, 512, 513, 700])
+def test_so_many_neighbours_in_ascending_order(count):
+    points, offsets = torch.from_numpy(uniform(count)), torch.tensor([0, count])
+    row_start, pairs, _ = grid_search(points, offsets, points, offsets, 3.0, 1, 1)
+    assert torch.equal(row_start, torch.arange(count + 1) * count)
+    assert torch.equal(pairs.view(count, count), torch.arange(count).expand(count, count).int())
+
+
 @pytest.mark.rare
 def test_five_million_points():
     generator = torch.Generator().manual_seed(0)

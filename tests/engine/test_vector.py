@@ -213,6 +213,33 @@ def test_to_uint32_keeps_all_32_bits():
 
 
 @njit
+def _whole_numbers(a, b, target, count):
+    """Four registers: the nearest whole numbers, shifted, from another, and with ones added."""
+    like, whole = np.float32(0), np.uint32(0)
+    step = v.bytes_of(like)
+    x = v.load(a, like)
+    v.store(target, v.nearest(x))
+    v.store(target + step, v.shifted(v.small_uint32(x), count))
+    v.store(target + 2 * step, v.offset(v.load(b, whole), v.counting(np.uint32(7))))
+    v.store(target + 3 * step, v.one_more(v.load(b, whole), v.less(x, v.broadcast(like))))
+
+
+@pytest.mark.parametrize("count", [0, 3, 20])
+def test_whole_numbers(count):
+    lanes = width(np.float32)
+    a = np.array([-2.5, -1.5, 0.5, 3.0] * (lanes // 4), np.float32)
+    b = np.arange(lanes, dtype=np.uint32) * 3
+    target = np.zeros((4, lanes), np.float32)
+    _whole_numbers(address(np.abs(a)), address(b), address(target), count)
+    np.testing.assert_array_equal(target[0], np.abs(a).round())  # NumPy too goes to the even one
+    np.testing.assert_array_equal(target[1].view(np.uint32), np.abs(a).astype(np.uint32) << count)
+    np.testing.assert_array_equal(target[2], 2.0 * np.arange(lanes) - 7)
+    _whole_numbers(address(a), address(b), address(target), count)
+    np.testing.assert_array_equal(target[0], a.round())
+    np.testing.assert_array_equal(target[3].view(np.uint32), b + (a < 0))
+
+
+@njit
 def _grow(count):
     memory = v.resize(0, 8)
     v.poke(memory, 1)

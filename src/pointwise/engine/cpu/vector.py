@@ -362,6 +362,16 @@ def floor(typingctx, a):
 
 
 @intrinsic
+def nearest(typingctx, a):
+    """The nearest whole number of each lane; of two, the even one."""
+
+    def codegen(context, builder, signature, arguments):
+        return call(builder, f"llvm.rint.{_suffix(a)}", llvm_type(a), arguments)
+
+    return a(a), codegen
+
+
+@intrinsic
 def magnitude(typingctx, a):
     """|a| lane by lane."""
 
@@ -534,6 +544,62 @@ def to_uint32(typingctx, a):
         return builder.fptoui(arguments[0], llvm_type(vector))
 
     return vector(a), codegen
+
+
+@intrinsic
+def small_uint32(typingctx, a):
+    """``to_uint32`` of numbers below 2³¹: one instruction where unsigned ones take several."""
+    vector = Vector(types.uint32, a.count)
+
+    def codegen(context, builder, signature, arguments):
+        return builder.fptosi(arguments[0], llvm_type(vector))
+
+    return vector(a), codegen
+
+
+@intrinsic
+def shifted(typingctx, a, count):
+    """Whole numbers times 2 to the ``count``, which is less than their bits."""
+
+    def codegen(context, builder, signature, arguments):
+        number, by = arguments
+        by = builder.trunc(by, llvm_type(a).element)
+        return builder.shl(number, splat(builder, by, a.count))
+
+    return a(a, count), codegen
+
+
+@intrinsic
+def offset(typingctx, a, b):
+    """``a - b`` of uint32, as float32: with a sign, since whole numbers wrap around."""
+    vector = Vector(types.float32, a.count)
+
+    def codegen(context, builder, signature, arguments):
+        return builder.sitofp(builder.sub(*arguments), llvm_type(vector))
+
+    return vector(a, b), codegen
+
+
+@intrinsic
+def counting(typingctx, start):
+    """``start``, ``start + 1``, … in the lanes."""
+    vector = vector_of(start)
+
+    def codegen(context, builder, signature, arguments):
+        steps = ir.Constant(llvm_type(vector), list(range(vector.count)))
+        return builder.add(splat(builder, arguments[0], vector.count), steps)
+
+    return vector(start), codegen
+
+
+@intrinsic
+def one_more(typingctx, a, mask):
+    """Whole numbers, and one more in the lanes of ``mask``."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.add(arguments[0], builder.zext(arguments[1], llvm_type(a)))
+
+    return a(a, mask), codegen
 
 
 @intrinsic

@@ -21,16 +21,21 @@ from pointwise.engine.search import INDEX_BITS, KEY_BITS, LARGEST, refuse_point
 
 # What vector loads may read past the last point.
 PADDING = 16
+# Of a cloud's extent: with room for rounding, and for differences with a sign.
+_FIXED_BITS = 30
 
-FRAME = Layout("Frame", "*origin clouds edge:real step:real bits_x bits_y bits_z")
+FRAME = Layout("Frame", "*origin clouds edge:real step:real units:real bits_x bits_y bits_z")
 """``Frame`` as kernels read it."""
 
-GRID = Layout("Grid", "*row_key *row_start *column *order *position rows stride")
-"""``Grid`` as kernels read it; ``stride`` is of the three axes of ``position``, in numbers."""
+GRID = Layout("Grid", "*row_key *row_start *column *order *position *fixed rows stride")
+"""``Grid`` as kernels read it; ``stride`` is of the three axes of ``position`` and ``fixed``, in
+numbers."""
 
 _BOUNDS = Layout("Bounds", "*points *offsets *corners *refused")
 _KEYS = Layout("Keys", "*points *offsets *keys *order count", frame=FRAME)
-_SORTED = Layout("Sorted", "*points *keys *order *position *column count stride bits_x")
+_SORTED = Layout(
+    "Sorted", "*points *keys *order *position *fixed *column count stride", frame=FRAME
+)
 
 
 @dataclass(eq=False)
@@ -40,12 +45,14 @@ class Frame:
     origin: np.ndarray  # [B, 3] float64, the lowest corner of each cloud
     edge: float  # of a row's cross-section
     step: float  # of the index along x
+    units: float  # of the fixed-point coordinates, in one of a length
     bits: tuple[int, int, int]  # of the indices x, y, z in a key
 
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, Frame)
-            and (self.edge, self.step, self.bits) == (other.edge, other.step, other.bits)
+            and (self.edge, self.step, self.units) == (other.edge, other.step, other.units)
+            and self.bits == other.bits
             and np.array_equal(self.origin, other.origin)
         )
 
@@ -56,6 +63,7 @@ class Frame:
             clouds=len(self.origin),
             edge=self.edge,
             step=self.step,
+            units=self.units,
             bits_x=bits_x,
             bits_y=bits_y,
             bits_z=bits_z,
@@ -70,6 +78,9 @@ class Grid:
     key: np.ndarray  # [N] int64, (cloud, z, y, x), ascending
     order: np.ndarray  # [N + padding] uint32, the original index of each sorted point
     position: np.ndarray  # [3, N + padding] float64, sorted
+    fixed: (
+        np.ndarray
+    )  # [3, N + padding] uint32: from the origin, in the frame's units, rounded down
     column: np.ndarray  # [N] int32, the x index of each sorted point
     row_key: np.ndarray  # [R] int64, (cloud, z, y) of each row, ascending
     row_start: np.ndarray  # [R + 1] int64
@@ -81,6 +92,7 @@ class Grid:
             column=self.column,
             order=self.order,
             position=self.position,
+            fixed=self.fixed,
             rows=len(self.row_key),
             stride=self.position.shape[1],
         )
@@ -137,7 +149,8 @@ def make_frame(corners: np.ndarray, edge: float, step: float) -> Frame:
         widths = tuple(int(n).bit_length() + 1 for n in cells)
         if sum(widths) + clouds <= KEY_BITS and max(widths) <= INDEX_BITS:
             origin = np.where(np.isfinite(corners[:, 0]), corners[:, 0], 0.0)
-            return Frame(np.ascontiguousarray(origin), edge, step, widths)  # type: ignore[arg-type]
+            units = 2.0**_FIXED_BITS / max(extent.max(), step)
+            return Frame(np.ascontiguousarray(origin), edge, step, units, widths)  # type: ignore[arg-type]
         edge, step = 2 * edge, 2 * step
 
 
@@ -169,20 +182,24 @@ def _make_keys(arguments, program, thread):
 def _permute(arguments, program, thread):
     """Positions and x indices in the order of the keys."""
     own = _SORTED(arguments)
-    count, stride = own.count, own.stride
+    frame, count, stride = own.frame, own.count, own.stride
     first = program * CHUNK
     last = min(first + CHUNK, count)
     points = array(own.points, 3 * count, np.float64)
     order = array(own.order, count, np.uint32)
+    origin = array(frame.origin, 3 * frame.clouds, np.float64)
     position = array(own.position, 3 * stride, np.float64)
+    fixed = array(own.fixed, 3 * stride, np.uint32)
     keys = array(own.keys, count, np.int64)
     column = array(own.column, count, np.int32)
-    mask = (1 << own.bits_x) - 1
+    mask = (1 << frame.bits_x) - 1
     for i in range(first, last):
         source = 3 * np.int64(order[i])
-        position[i] = points[source]
-        position[stride + i] = points[source + 1]
-        position[2 * stride + i] = points[source + 2]
+        cloud = keys[i] >> (frame.bits_x + frame.bits_y + frame.bits_z)
+        for axis in range(3):
+            value = points[source + axis]
+            position[axis * stride + i] = value
+            fixed[axis * stride + i] = np.int64((value - origin[3 * cloud + axis]) * frame.units)
         column[i] = keys[i] & mask
 
 
@@ -205,16 +222,18 @@ def build(points: Tensor, offsets: Tensor, frame: Frame) -> Grid:
     stride = count + PADDING
     position = np.empty((3, stride))
     position[:, count:] = np.nan
+    fixed = np.zeros((3, stride), dtype=np.uint32)
     column = np.empty(count, dtype=np.int32)
     arguments = _SORTED(
         points=points,
         keys=keys,
         order=order,
         position=position,
+        fixed=fixed,
         column=column,
         count=count,
         stride=stride,
-        bits_x=frame.bits[0],
+        frame=frame.arguments(),
     )
     launch(_permute, arguments, chunks)
     rows = keys >> frame.bits[0]
@@ -222,7 +241,7 @@ def build(points: Tensor, offsets: Tensor, frame: Frame) -> Grid:
     row_start = np.append(starts, count)
     padded = np.zeros(stride, dtype=np.uint32)
     padded[:count] = order
-    return Grid(frame, keys, padded, position, column, rows[row_start[:-1]], row_start)
+    return Grid(frame, keys, padded, position, fixed, column, rows[row_start[:-1]], row_start)
 
 
 _last: tuple = ()  # (weak reference to points, their values, offsets, frame, grid)

@@ -15,15 +15,9 @@ from pointwise.engine.cpu.launch import array, kernel, launch
 from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.search import grid
 from pointwise.engine.cpu.search.grid import GRID, Grid
+from pointwise.engine.cpu.search.owned import OWNED, RESULTS, free
 from pointwise.engine.cpu.search.reach import KERNEL, reach_arguments
-from pointwise.engine.cpu.search.tile import (
-    OWNED,
-    QUERIES_PER_TILE,
-    RESULTS,
-    SEARCH,
-    free,
-    search_tile,
-)
+from pointwise.engine.cpu.search.tile import QUERIES_PER_TILE, SEARCH, search_tile
 from pointwise.engine.cpu.vector import lanes_of, load_first, release, store_first
 from pointwise.engine.search import check, row_edge
 

@@ -8,12 +8,11 @@ from pointwise.engine.cpu.device import device
 from pointwise.engine.cpu.launch import array, kernel, launch
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.vector import (
-    bits,
     broadcast,
-    count_bits,
     lanes_of,
     less,
     load,
+    one_more,
     peek,
     poke,
     store,
@@ -21,6 +20,8 @@ from pointwise.engine.cpu.vector import (
 
 CHUNK = 1 << 15
 """Points that a program takes where each point is a step of its own, at least."""
+
+_BY_RANK = 512  # elements at most: their ranks are counted in the square of it
 
 _DIGIT = 11  # bits sorted in one pass: 2,048 counters stay in the first-level cache
 
@@ -108,44 +109,25 @@ def sort_distinct(source, count, target):
     """Writes ``count`` distinct uint32 from ``source`` to ``target``, ascending.
 
     Short lists, nearly all there are, are sorted by rank: an element's place is the number of
-    smaller ones, counted a register at a time and without a branch. ``source`` has room for four
-    registers more, which are written to.
+    smaller ones, counted for a register of elements at once, without a branch. ``source`` has room
+    for as many numbers again, and four registers more.
     """
     value = np.uint32(0)
     width = lanes_of(value)
-    if count > 4 * width:
+    if count > _BY_RANK:
         found = array(source, count, np.uint32)
         array(target, count, np.uint32)[:] = found if _ascends(found) else np.sort(found)
         return
-    last = broadcast(np.uint32(0xFFFFFFFF))
-    store(source + 4 * count, last)
-    store(source + 4 * (count + width), last)
-    store(source + 4 * (count + 2 * width), last)
-    store(source + 4 * (count + 3 * width), last)
-    a, b = load(source, value), load(source + 4 * width, value)
-    c, d = load(source + 8 * width, value), load(source + 12 * width, value)
-    if count <= width:
-        for i in range(count):
-            mine = peek(source + 4 * i, value)
-            poke(target + 4 * _smaller_in(a, broadcast(mine)), mine)
-    elif count <= 2 * width:
-        for i in range(count):
-            mine = peek(source + 4 * i, value)
-            wanted = broadcast(mine)
-            poke(target + 4 * (_smaller_in(a, wanted) + _smaller_in(b, wanted)), mine)
-    else:
-        for i in range(count):
-            mine = peek(source + 4 * i, value)
-            wanted = broadcast(mine)
-            rank = _smaller_in(a, wanted) + _smaller_in(b, wanted)
-            rank += _smaller_in(c, wanted) + _smaller_in(d, wanted)
-            poke(target + 4 * rank, mine)
-
-
-@device
-def _smaller_in(a, wanted):
-    """How many lanes of ``a`` are smaller than those of ``wanted``."""
-    return count_bits(bits(less(a, wanted)))
+    ranks = source + 4 * (count + width)
+    for i in range(0, count, width):
+        mine = load(source + 4 * i, value)
+        rank = broadcast(value)
+        for j in range(count):
+            rank = one_more(rank, less(broadcast(peek(source + 4 * j, value)), mine))
+        store(ranks + 4 * i, rank)
+    for i in range(count):
+        place = np.int64(peek(ranks + 4 * i, value))
+        poke(target + 4 * place, peek(source + 4 * i, value))
 
 
 @device
