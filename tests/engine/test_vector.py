@@ -216,7 +216,7 @@ def test_to_uint32_keeps_all_32_bits():
 def _whole_numbers(a, b, target, count):
     """Four registers: the nearest whole numbers, shifted, from another, and with ones added."""
     like, whole = np.float32(0), np.uint32(0)
-    step = v.bytes_of(like)
+    step = 4 * v.lanes_of(like)
     x = v.load(a, like)
     v.store(target, v.nearest(x))
     v.store(target + step, v.shifted(v.small_uint32(x), count))

@@ -85,31 +85,32 @@ def test_a_table_that_cannot_be_mirrored_is_refused():
         )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @each(FEW)
-def test_cell_counts(case):
+def test_cell_shares(case, dtype):
     (row_start, pairs), _ = tables(case)
     bits = max(1, (len(case.points) - 1).bit_length())
-    counts = cells.cell_counts(row_start, pairs, bits, case.cells)
-    expected = np.zeros((case.rows, case.cells), np.int32)
-    np.add.at(expected, tuple(case.table[:, :2].T), 1)
-    np.testing.assert_array_equal(counts, expected)
+    shares = cells.cell_shares(row_start, pairs, bits, case.cells, dtype)
+    counts = torch.zeros(case.rows, case.cells, dtype=dtype)
+    np.add.at(counts.numpy(), tuple(case.table[:, :2].T), 1)
+    assert torch.equal(shares, torch.where(counts > 0, 1 / counts, 0))
 
 
-def test_cell_counts_of_more_rows_than_one_program(monkeypatch):
+def test_cell_shares_of_more_rows_than_one_program():
     case = Case("counted in parts", walls(5000), cell_size=0.02)
     neighborhood = case.neighborhood()
-    assert len(case.points) > cells._COUNT_ROWS
-    args = (neighborhood.row_start, neighborhood.pairs, 13, case.cells)
-    counts = cells.cell_counts(*args).numpy()
-    query, cell, _ = (index.numpy() for index in neighborhood.decode())
-    expected = np.bincount(query * case.cells + cell, minlength=counts.size)
-    np.testing.assert_array_equal(counts.ravel(), expected)
+    assert len(case.points) > cells._ROWS
+    args = (neighborhood.row_start, neighborhood.pairs, 13, case.cells, torch.float64)
+    shares = cells.cell_shares(*args)
+    query, cell, _ = neighborhood.decode()
+    counts = torch.bincount(query * case.cells + cell, minlength=shares.numel()).view_as(shares)
+    assert torch.equal(shares, torch.where(counts > 0, 1 / counts.double(), 0))
 
 
 def test_the_highest_bit_of_a_pair_is_no_sign():
     pairs = torch.tensor([(124 << 25) | 3, 5], dtype=torch.int64).to(torch.uint32).view(torch.int32)
-    counts = cells.cell_counts(torch.tensor([0, 1, 2]), pairs, 25, 125)
-    assert counts[0].tolist() == [0] * 124 + [1]
+    shares = cells.cell_shares(torch.tensor([0, 1, 2]), pairs, 25, 125, torch.float32)
+    assert shares[0].tolist() == [0] * 124 + [1]
 
 
 @pytest.mark.parametrize("rows_given", [0, 1])

@@ -10,6 +10,7 @@ from norm_cases import FEW, operands
 
 TABLES = {
     "cell_conv": 3, "cell_conv_grad_input": 2, "cell_conv_grad_weight": 3,
+    "cell_conv_grads": 3,
     "cell_depthwise_conv": 2, "cell_depthwise_conv_grad_input": 2,
     "cell_depthwise_conv_grad_weight": 3, "cell_separable_conv": 4,
 }  # fmt: skip

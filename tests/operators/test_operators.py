@@ -168,7 +168,10 @@ def test_only_the_gradients_asked_for(name):
 
     whole = gradients(every)
     for i in every:
-        assert torch.equal(gradients([i])[i], whole[i])
+        if name == "cell_conv":  # both gradients from one gather add up in another order
+            torch.testing.assert_close(gradients([i])[i], whole[i])
+        else:
+            assert torch.equal(gradients([i])[i], whole[i])
 
 
 @pytest.mark.parametrize(

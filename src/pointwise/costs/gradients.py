@@ -107,6 +107,24 @@ def _gradient_of_cells(depthwise: bool) -> Formula:
     return formula
 
 
+def _both_gradients_of_cells(given, out) -> list[Work]:
+    """Each takes as many multiply-adds as the convolution; neighbours are added up once."""
+    grad, features, weight = given["grad"], given["features"], given["weight"]
+    table = table_of_call(given, features.shape[0], weight[0, 0].numel())
+    products = table.occupied * weight.shape[1] * grad.shape[1]
+    gathered = grad.shape[1]
+    count = Count(
+        multiplications=2 * products + (table.occupied * gathered if given["mean"] else 0),
+        multiply_adds=2 * products,
+        additions=2 * products + table.pairs * gathered,
+        outputs=sum(x.numel() for x in out),
+        bytes_read=table.bytes + size_of(grad) + size_of(features) + size_of(weight),
+        bytes_written=sum(map(size_of, out)),
+        exact=table.exact,
+    )
+    return [applied(work_kinds.CELL, count)]
+
+
 def _gradient_of_shift(given, out) -> list[Work]:
     """Either gradient takes as many multiply-adds as the mix; channels are moved for nothing."""
     grad, results = given["grad"], out if isinstance(out, (tuple, list)) else [out]
@@ -141,6 +159,7 @@ FORMULAS: dict[str, Formula] = {
     "pointwise::norm_act_backward": _norm_act_backward,
     "pointwise::cell_conv_grad_input": _gradient_of_cells(depthwise=False),
     "pointwise::cell_conv_grad_weight": _gradient_of_cells(depthwise=False),
+    "pointwise::cell_conv_grads": _both_gradients_of_cells,
     "pointwise::cell_depthwise_conv_grad_input": _gradient_of_cells(depthwise=True),
     "pointwise::cell_depthwise_conv_grad_weight": _gradient_of_cells(depthwise=True),
     "pointwise::pointwise_conv_grad_weight": _pointwise_grad_weight,

@@ -2,7 +2,8 @@
 for tracing, and gradients. Their forms on GPUs are in ``cells_on_gpus``.
 
 All of a convolution's gradients are convolutions again: the input's is one over the transposed
-table, the weight's gathers once more and multiplies from the other side.
+table, the weight's gathers once more and multiplies from the other side. Where both are wanted, one
+gather over the transposed table serves both.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pointwise.engine.cpu.gathers import cells
 from pointwise.engine.cpu.gathers.points import CELLS, CELLS_DEPTHWISE, IDENTITY, Gather
 from pointwise.engine.cpu.loops.depthwise_gradient import cells_weight_gradient
 from pointwise.engine.cpu.loops.points import mixed_points
+from pointwise.engine.cpu.loops.points_backward import points_backward
 from pointwise.engine.cpu.loops.weight_gradient import points_weight_gradient
 from pointwise.engine.cpu.replay import replayed
 from pointwise.engine.cpu.search.neighbours import grid_search
@@ -131,7 +133,8 @@ def adjoint_over_table(
     if mean:
         gather.mode = cells.ADJOINT_OF_MEAN
         row_start, pairs = table
-        gather.counts = cells.cell_counts(row_start, pairs, index_bits(points), kernel_cells)
+        bits = index_bits(points)
+        gather.shares = cells.cell_shares(row_start, pairs, bits, kernel_cells, grad.dtype)
     return gather
 
 
@@ -260,6 +263,50 @@ define(
 )
 
 
+def _cell_conv_grads_cpu(
+    grad, features, weight, row_start, pairs, back_row_start, back_pairs, mean
+):
+    tensors = ready(grad, features, weight, row_start, pairs, back_row_start, back_pairs)
+    d_features, total = _both_gradients(tensors, mean)
+    grad = grad.contiguous()
+    _, bias = points_weight_gradient(Gather(IDENTITY, grad[:, :0], len(grad)), grad)
+    total = total.view(weight.shape[1], -1, len(weight)).permute(2, 0, 1)
+    return d_features, total.reshape(weight.shape).contiguous(), bias
+
+
+@replayed
+def _both_gradients(tensors, mean):
+    grad, features, weight, row_start, pairs, *back = tensors
+    kernel_cells, table = weight.shape[2:].numel(), (row_start, pairs)
+    gather = adjoint_over_table(CELLS, grad, table, back, kernel_cells, mean, len(features))
+    return points_backward(gather, by_cell(weight.transpose(0, 1)), features)
+
+
+def _cell_conv_grads_plain(
+    grad, features, weight, row_start, pairs, back_row_start, back_pairs, mean
+):
+    table, back = (row_start, pairs), (back_row_start, back_pairs)
+    d_features = _cell_conv_grad_input_plain(grad, weight, *table, *back, mean, len(features))
+    return d_features, *_cell_conv_grad_weight_plain(grad, features, weight, *table, mean)
+
+
+def _cell_conv_grads_fake(grad, features, weight, *rest):
+    like = torch.empty_like(weight, memory_format=torch.contiguous_format)
+    return features.new_empty(features.shape), like, grad.new_empty(grad.shape[1])
+
+
+define(
+    f"cell_conv_grads(Tensor grad, Tensor features, Tensor weight, {TABLE}, "
+    "Tensor? back_row_start, Tensor? back_pairs, bool mean) -> (Tensor, Tensor, Tensor)",
+    _cell_conv_grads_cpu,
+    _cell_conv_grads_plain,
+    _cell_conv_grads_fake,
+    requirements.cell_conv_grads,
+    requirements.cell_conv_grads_tables,
+    cuda=cells_on_gpus.cell_conv_grads,
+)
+
+
 def _cell_conv_setup(ctx, inputs, output) -> None:
     features, weight, bias, *tables, mean = inputs
     ctx.save_for_backward(features, weight, *tables)
@@ -271,9 +318,13 @@ def _cell_conv_backward(ctx, grad):
     features, weight, *tables = ctx.saved_tensors
     wants = ctx.needs_input_grad
     d_features = d_weight = d_bias = None
-    if wants[0]:
+    if wants[0] and wants[1]:
+        d_features, d_weight, d_bias = ops.cell_conv_grads(
+            grad, features, weight, *tables, ctx.mean
+        )
+    elif wants[0]:
         d_features = ops.cell_conv_grad_input(grad, weight, *tables, ctx.mean, features.shape[0])
-    if wants[1] or wants[2]:
+    if d_bias is None and (wants[1] or wants[2]):
         d_weight, d_bias = ops.cell_conv_grad_weight(
             grad, features, weight, tables[0], tables[1], ctx.mean
         )

@@ -37,6 +37,12 @@ def cell_conv_grad_weight(grad, features, weight, row_start, pairs, mean):
     return total.reshape(weight.shape).contiguous(), grad.sum(0)
 
 
+def cell_conv_grads(grad, features, weight, row_start, pairs, back_row_start, back_pairs, mean):
+    table, back = (row_start, pairs), (back_row_start, back_pairs)
+    d_features = cell_conv_grad_input(grad, weight, *table, *back, mean, len(features))
+    return d_features, *cell_conv_grad_weight(grad, features, weight, *table, mean)
+
+
 # --- cell_depthwise_conv --------------------------------------------------------------------------
 
 

@@ -149,6 +149,16 @@ def cell_conv_grad_weight_table(grad, features, weight, row_start, pairs, mean) 
     tables.check("cell_conv_grad_weight", row_start, pairs, len(features), cells)
 
 
+def cell_conv_grads(grad, features, weight, row_start, pairs, c, d, mean) -> None:
+    _grad_weight("cell_conv_grads", grad, features, weight, row_start, pairs, False)
+    _grad_input("cell_conv_grads", grad, weight, row_start, pairs, c, d, features.shape[0])
+
+
+def cell_conv_grads_tables(grad, features, weight, row_start, pairs, c, d, mean) -> None:
+    cells = weight.shape[2:].numel()
+    _grad_input_tables("cell_conv_grads", grad, cells, row_start, pairs, c, d, len(features))
+
+
 def depthwise(features, weight, row_start, pairs, back_row_start, back_pairs, mean) -> None:
     caller = "cell_depthwise_conv"
     _kernel(caller, "weight", weight, own=True)

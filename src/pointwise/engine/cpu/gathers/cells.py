@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pointwise.engine.cpu.by_dtype import by_dtype
 from pointwise.engine.cpu.device import device
-from pointwise.engine.cpu.launch import array, kernel, launch
+from pointwise.engine.cpu.launch import launch
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.vector import (
     broadcast,
@@ -24,6 +25,7 @@ from pointwise.engine.cpu.vector import (
     load_first,
     number,
     peek,
+    poke,
     store,
     store_first,
 )
@@ -32,11 +34,12 @@ from pointwise.engine.cpu.vector import (
 # the number of points in the cell it came from, which is the adjoint of the second.
 SUM, MEAN, ADJOINT_OF_MEAN = 0, 1, 2
 
-CELLS = Layout("Cells", "*row_start *pairs *counts *weight bits mode cells mirrored")
+CELLS = Layout("Cells", "*row_start *pairs *shares *weight bits mode cells mirrored")
 """A table of neighbours, and how its cells are reduced.
 
-``row_start [rows + 1]`` int64; ``pairs [P]`` of ``cell << bits | point``; ``counts [N, M]`` int32
-of the points in each of M ``cells``, for ADJOINT_OF_MEAN; ``weight [M, C]`` of a depthwise gather.
+``row_start [rows + 1]`` int64; ``pairs [P]`` of ``cell << bits | point``; ``shares [N, M]``, one
+over the number of points in each of M ``cells``, for ADJOINT_OF_MEAN; ``weight [M, C]`` of a
+depthwise gather.
 ``mirrored`` reads the table as its own transpose: cell m stands for cell M-1-m.
 """
 
@@ -91,7 +94,7 @@ def fill(target, target_row, first, rows, x, x_row, channels, table, like):
                 if mode == MEAN:
                     outward = reciprocal(run, like)
                 elif mode == ADJOINT_OF_MEAN:
-                    inward = reciprocal(count_of(table, entry & mask, cell), like)
+                    inward = share_of(table, entry & mask, cell, like)
                 scale, weight = broadcast(outward), broadcast(inward)
                 s0 = fma(load_first(source, left, like), weight, keep(same, s0))
                 store_first(place, s0 * scale, left)
@@ -117,9 +120,9 @@ def fill(target, target_row, first, rows, x, x_row, channels, table, like):
 
 
 @device
-def count_of(table, point, cell):
-    """How many points are in a cell of a query: of the forward table's, for ADJOINT_OF_MEAN."""
-    return peek(table.counts + 4 * (point * table.cells + cell), np.int32(0))
+def share_of(table, point, cell, like):
+    """One over the points in a cell of a query: of the forward table's, for ADJOINT_OF_MEAN."""
+    return peek(table.shares + bytes_of(like) * (point * table.cells + cell), like)
 
 
 @device
@@ -128,35 +131,46 @@ def reciprocal(count, like):
     return number(1, like) / number(count, like)
 
 
-_COUNT_ROWS = 4096
+_ROWS = 4096
 
 
-_COUNTS = Layout("CellCounts", "*row_start *pairs *counts bits rows cells")
+_SHARES = Layout("CellShares", "*row_start *pairs *shares bits rows cells")
 
 
-@kernel
-def _count_cells(arguments, program, thread):
-    """How many neighbours some of the queries have in each cell."""
-    own = _COUNTS(arguments)
-    counts = array(own.counts, own.rows * own.cells, np.int32)
-    for i in range(program * _COUNT_ROWS, min((program + 1) * _COUNT_ROWS, own.rows)):
-        counts[i * own.cells : (i + 1) * own.cells] = 0
+@device
+def _share(arguments, program, thread, like):
+    """One over the number of neighbours that some of the queries have in each cell, if any."""
+    own = _SHARES(arguments)
+    size = bytes_of(like)
+    for i in range(program * _ROWS, min((program + 1) * _ROWS, own.rows)):
+        row = own.shares + i * own.cells * size
+        for cell in range(own.cells):
+            poke(row + cell * size, number(0, like))
         begin, end = pairs_of(own, i)
-        for p in range(begin, end):
-            counts[i * own.cells + (entry_of(own, p) >> own.bits)] += 1
+        before, run = np.int64(-1), 0
+        for p in range(begin, end):  # cell by cell: the last one of each stays
+            cell = entry_of(own, p) >> own.bits
+            run = run * (cell == before) + 1
+            before = cell
+            poke(row + cell * size, reciprocal(run, like))
 
 
-def cell_counts(row_start: Tensor, pairs: Tensor, bits: int, cells: int) -> Tensor:
-    """How many neighbours each query has in each cell, ``[N, M]`` int32."""
+_KERNELS = by_dtype(_share, "cell_shares")
+
+
+def cell_shares(
+    row_start: Tensor, pairs: Tensor, bits: int, cells: int, dtype: torch.dtype
+) -> Tensor:
+    """One over the number of neighbours of each query in each cell, 0 of none: ``[N, M]``."""
     rows = len(row_start) - 1
-    counts = torch.empty(rows, cells, dtype=torch.int32)
-    arguments = _COUNTS(
+    shares = torch.empty(rows, cells, dtype=dtype)
+    arguments = _SHARES(
         row_start=row_start.contiguous(),
         pairs=pairs.contiguous(),
-        counts=counts,
+        shares=shares,
         bits=bits,
         rows=rows,
         cells=cells,
     )
-    launch(_count_cells, arguments, -(-rows // _COUNT_ROWS))
-    return counts
+    launch(_KERNELS[dtype], arguments, -(-rows // _ROWS))
+    return shares

@@ -10,10 +10,10 @@ from pointwise.engine.cpu.device import device
 from pointwise.engine.cpu.gathers.cells import (
     ADJOINT_OF_MEAN,
     MEAN,
-    count_of,
     entry_of,
     pairs_of,
     reciprocal,
+    share_of,
 )
 from pointwise.engine.cpu.vector import (
     broadcast,
@@ -52,8 +52,7 @@ def fill(target, target_row, first, rows, x, x_row, channels, table, like):
                         break
                     source = x + (entry & mask) * x_row + c * size
                     if mode == ADJOINT_OF_MEAN:
-                        count = count_of(table, entry & mask, cell)
-                        scale = broadcast(reciprocal(count, like))
+                        scale = broadcast(share_of(table, entry & mask, cell, like))
                         s0 = s0 + scale * load_first(source, left, like)
                         if two:
                             s1 = s1 + scale * load_first(source + width * size, left - width, like)

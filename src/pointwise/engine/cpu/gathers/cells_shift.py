@@ -12,10 +12,10 @@ from pointwise.engine.cpu.device import device
 from pointwise.engine.cpu.gathers.cells import (
     ADJOINT_OF_MEAN,
     MEAN,
-    count_of,
     entry_of,
     pairs_of,
     reciprocal,
+    share_of,
 )
 from pointwise.engine.cpu.gathers.prologue import zeros
 from pointwise.engine.cpu.vector import (
@@ -44,7 +44,7 @@ def _reduce(target, x, x_row, begin, end, cell, first, count, table, like):
             point = entry_of(table, p) & mask
             inward = number(1, like)
             if table.mode == ADJOINT_OF_MEAN:
-                inward = reciprocal(count_of(table, point, cell), like)
+                inward = share_of(table, point, cell, like)
             total = fma(load_first(x + point * x_row + c * size, left, like), broadcast(inward),
                         total)  # fmt: skip
         store_first(target + c * size, total * broadcast(outward), left)

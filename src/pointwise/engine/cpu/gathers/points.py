@@ -27,7 +27,7 @@ class Gather:
     bits: int = 0
     mode: int = cells.SUM
     mirrored: bool = False  # read the table as its own transpose: cell m stands for cell M-1-m
-    counts: Tensor | None = None  # [Np, M] int32, for ADJOINT_OF_MEAN
+    shares: Tensor | None = None  # [Np, M], for ADJOINT_OF_MEAN
     cells: int = 1
     weight: Tensor | None = None  # [M, C], for CELLS_DEPTHWISE
 
@@ -41,7 +41,7 @@ class Gather:
         table = cells.CELLS(
             row_start=self.row_start,
             pairs=self.pairs,
-            counts=self.counts,
+            shares=self.shares,
             weight=self.weight,
             bits=self.bits,
             mode=self.mode,
