@@ -70,7 +70,7 @@ def _add_term(s, s_row, count, scale, term, by_key, left, like):
 
 @device
 def _with_term(s, s_row, count, scale, term, by_query, by_key, lanes, room, like):
-    """``_add_term`` of one register of queries; ``room`` is for a term whose keys are neighbours."""
+    """``_add_term`` of a register of queries; ``room`` is for a term whose keys are neighbours."""
     size, width = bytes_of(like), lanes_of(like)
     if by_query == 0:
         _add_term(s, s_row, count, scale, term, by_key, 0, like)
@@ -286,15 +286,13 @@ def _tile(heads: int, queries: int, lanes: int) -> int:
     tiles = -(-queries // most)
     while heads * tiles < 4 * threads() and queries > 2 * lanes * tiles:
         tiles *= 2
-    return -(-(-(-queries // tiles)) // lanes) * lanes
+    return -(-queries // (tiles * lanes)) * lanes
 
 
 def _steps(x: Tensor) -> tuple[int, int]:
     """Bytes from one row to the next, and from one column to the next."""
     size = x.element_size()
-    rows, columns = (
-        0 if x.shape[dim] == 1 else x.stride(dim) * size for dim in (-2, -1)
-    )
+    rows, columns = (0 if x.shape[dim] == 1 else x.stride(dim) * size for dim in (-2, -1))
     return rows, columns
 
 
