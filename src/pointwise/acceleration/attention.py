@@ -208,7 +208,7 @@ def _period_of(x: Any) -> int:
     before, after = shape(x.args[0]), shape(x)
     if before is None or len(after) != len(before) + 1 or not same(after[2:], before[1:]):
         return 0
-    sizes = x.args[2] if x.target is aten.unflatten.int else x.args[1]
+    sizes: Any = x.args[2 if x.target is aten.unflatten.int else 1]
     return sizes[1] if len(sizes) > 1 and type(sizes[1]) is int and sizes[1] > 0 else 0
 
 

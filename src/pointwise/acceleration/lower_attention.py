@@ -15,7 +15,7 @@ from pointwise.acceleration import vocabulary
 from pointwise.acceleration.buffers import Value, strides_of
 from pointwise.acceleration.builder import Builder, Constant, Found, why_not
 from pointwise.engine.cpu.launch import Launch
-from pointwise.engine.cpu.loops import attention
+from pointwise.engine.cpu.loops import attention, matrices
 
 aten = torch.ops.aten
 
@@ -53,8 +53,8 @@ def _attention(plan: Builder, node: fx.Node, q: Any, k: Any, v: Any, terms: Sequ
     ]  # fmt: skip
     if any(x is None for x in given):
         return "a term does not fit its scores"
-    operands = [_with_neighbours(plan, x) for x in (q, k, v)]
-    views, _, _ = _same_heads(*operands, is_grouped)
+    q, k, v = (_with_neighbours(plan, x) for x in (q, k, v))
+    views, _, _ = _same_heads(q, k, v, is_grouped)
     assert views is not None
     shape = (*lead, q.shape[-2], v.shape[-1])
     rank = len(shape)  # tokens around heads, as whoever puts heads together reads them
@@ -65,10 +65,11 @@ def _attention(plan: Builder, node: fx.Node, q: Any, k: Any, v: Any, terms: Sequ
     factor = q.shape[-1] ** -0.5 if scale is None else scale
 
     def make() -> Launch:
-        parts = [plan.real(x) for x in (*views, out)]
+        query, key, value, result = (plan.real(x) for x in (*views, out))
         added = [plan.real(x) if isinstance(x, Value) else x for x in given]
         empty = _empty() if is_named else math.nan
-        return attention.attention(*parts, added, factor, is_causal, empty)
+        return attention.attention(query, key, value, result, added, factor, is_causal,
+                                   empty)  # fmt: skip
 
     reads = [x for x in (*views, *given) if isinstance(x, Value)]
     plan.emit(make, reads, out)
@@ -129,4 +130,38 @@ def _turned(x: Tensor) -> Tensor:
     return x.transpose(-2, -1).contiguous().transpose(-2, -1)
 
 
-LOWERINGS: dict[Any, Callable[..., Found]] = {vocabulary.attention: _attention}
+def _product(plan: Builder, node: fx.Node, a: Any, b: Any) -> Found:
+    """``a @ b`` of many matrices, none of them large: of large ones PyTorch's is as fast."""
+    if node.kwargs or isinstance(a, Constant):
+        return "PyTorch's own"
+    a, b = (plan.held(x) if isinstance(x, Constant) else plan.settled(x) for x in (a, b))
+    why = why_not(a, b)
+    if why:
+        return why
+    if min(len(a.shape), len(b.shape)) < 3 or a.shape[-1] != b.shape[-2]:
+        return "PyTorch's own"
+    depth, columns = b.shape[-2:]
+    if depth * columns * b.fake.element_size() > matrices.MOST_BYTES:
+        return "a product of large matrices"
+    if a.shape[-2] < matrices.LEAST_ROWS:
+        return "a product of few rows"
+    try:
+        lead = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    except RuntimeError:
+        return "shapes do not fit"
+    a = _with_neighbours(plan, a)
+    views = [Value(x.fake.expand(*lead, *x.shape[-2:]), x.buffer) for x in (a, b)]
+    shape = (*lead, a.shape[-2], columns)
+    out = plan.room(shape, strides_of(shape, range(len(shape))), a.dtype)
+    return plan.emit(
+        lambda: matrices.product(plan.real(views[0]), plan.real(views[1]), plan.real(out)),
+        views,
+        out,
+    )
+
+
+LOWERINGS: dict[Any, Callable[..., Found]] = {
+    vocabulary.attention: _attention,
+    aten.matmul.default: _product,
+    aten.bmm.default: _product,
+}

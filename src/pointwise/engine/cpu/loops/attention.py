@@ -254,10 +254,10 @@ def attention(
     own = [*terms, *[None] * (MOST_TERMS - len(terms))]
     nowhere = torch.zeros(heads, dtype=torch.int64)
     places = torch.stack(
-        [nowhere if x is None else _places(x) for x in (q, k, v, out, *own)], 1
+        [nowhere if x is None else places_of(x) for x in (q, k, v, out, *own)], 1
     ).contiguous()
     (bias_query, bias_key), (mask_query, mask_key) = (
-        (0, 0) if x is None else _steps(x) for x in own
+        (0, 0) if x is None else steps_of(x) for x in own
     )
     copies = columns % lanes != 0
     numbers = (3 + depth + block) * tile + block * lanes
@@ -268,8 +268,8 @@ def attention(
         q=q, k=k, v=v, out=out, bias=own[0], mask=own[1], places=places,
         scratch=torch.empty(threads() * scratch_bytes, dtype=torch.uint8),
         queries=queries, keys=keys, depth=depth, columns=columns, tile=tile, tiles=tiles,
-        block=block, q_row=_steps(q)[0], k_row=_steps(k)[0], v_row=_steps(v)[0],
-        out_row=_steps(out)[0], bias_query=bias_query, bias_key=bias_key, mask_query=mask_query,
+        block=block, q_row=steps_of(q)[0], k_row=steps_of(k)[0], v_row=steps_of(v)[0],
+        out_row=steps_of(out)[0], bias_query=bias_query, bias_key=bias_key, mask_query=mask_query,
         mask_key=mask_key, is_causal=int(is_causal), copies_values=int(copies),
         scratch_bytes=scratch_bytes, scale=scale, empty=empty,
     )  # fmt: skip
@@ -289,14 +289,14 @@ def _tile(heads: int, queries: int, lanes: int) -> int:
     return -(-queries // (tiles * lanes)) * lanes
 
 
-def _steps(x: Tensor) -> tuple[int, int]:
+def steps_of(x: Tensor) -> tuple[int, int]:
     """Bytes from one row to the next, and from one column to the next."""
     size = x.element_size()
     rows, columns = (0 if x.shape[dim] == 1 else x.stride(dim) * size for dim in (-2, -1))
     return rows, columns
 
 
-def _places(x: Tensor) -> Tensor:
+def places_of(x: Tensor) -> Tensor:
     """How many bytes behind the first number each head begins."""
     found = torch.zeros((), dtype=torch.int64)
     for count, stride in zip(x.shape[:-2], x.stride()[:-2], strict=True):
