@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -29,6 +30,9 @@ _FAR_BELOW = -1e30
 def attentions(graph: fx.Graph) -> None:
     """Rewrites attention, in place."""
     for node in list(graph.nodes):
+        _product(graph, node)
+    graph.eliminate_dead_code()
+    for node in list(graph.nodes):
         if node.op != "call_function":
             continue
         if node.target is aten.scaled_dot_product_attention.default:
@@ -38,6 +42,36 @@ def attentions(graph: fx.Graph) -> None:
         elif node.target is vocabulary.softmax:
             _by_hand(graph, node)
     graph.eliminate_dead_code()
+
+
+_VIEWS = (aten.view.default, aten.reshape.default, aten._unsafe_view.default)
+
+
+def _product(graph: fx.Graph, node: Node) -> None:
+    """A product of matrices with several leading dimensions, which AOTAutograd makes one of."""
+    if node.target not in _VIEWS or len(shape(node) or ()) < 4:
+        return
+    bmm = node.args[0]
+    if bmm.target is not aten.bmm.default or not same(shape(node)[-2:], shape(bmm)[-2:]):
+        return
+    operands = [_divided(x, shape(node)[:-2]) for x in bmm.args]
+    if None not in operands:
+        with graph.inserting_before(node):
+            new = call(graph, aten.matmul.default, tuple(operands), node)
+        replace(graph, node, new)
+
+
+def _divided(x: Node, lead: Sequence[Any]) -> Node | None:
+    """What ``x`` is a view of that has all the dimensions ``lead``; None where it is none."""
+    if x.target not in _VIEWS:
+        return None
+    inner = x.args[0]
+    sizes = shape(inner) or ()
+    if len(sizes) < 3 or not same(sizes[:-2], lead) or not same(sizes[-2:], shape(x)[-2:]):
+        return None
+    if inner.target is aten.expand.default and same(sizes, shape(inner.args[0]) or ()):
+        return inner.args[0]
+    return inner
 
 
 # --- PyTorch's own --------------------------------------------------------------------------------
@@ -56,7 +90,7 @@ def _named_for_cpu(graph: fx.Graph, node: Node) -> None:
     if len(firsts) != len(node.users) or not firsts:
         return
     q, k, v, dropout, is_causal, mask, scale = arguments_of(node)
-    new = _call(graph, node, firsts[0], q, k, v, mask, dropout, is_causal, scale, False)
+    new = _call(graph, node, firsts[0], q, k, v, mask, dropout, is_causal, scale, True)
     for user in firsts if new is not None else ():
         replace(graph, user, new)
 
@@ -196,9 +230,6 @@ def _without_number(x: Node) -> tuple[Node, float]:
     while len(x.users) == 1 and (number := _number(x)) is not None:
         x, scale = x.args[0], scale * number
     return x, scale
-
-
-_VIEWS = (aten.view.default, aten.reshape.default, aten._unsafe_view.default)
 
 
 def _period_of(x: Any) -> int:
