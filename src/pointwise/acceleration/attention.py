@@ -39,7 +39,7 @@ def attentions(graph: fx.Graph) -> None:
             _named(graph, node)
         elif node.target is aten._scaled_dot_product_flash_attention_for_cpu.default:
             _named_for_cpu(graph, node)
-        elif node.target is vocabulary.softmax:
+        elif node.target in (vocabulary.softmax, aten._safe_softmax.default):
             _by_hand(graph, node)
     graph.eliminate_dead_code()
 
@@ -138,15 +138,21 @@ class _Scores:
 
 
 def _by_hand(graph: fx.Graph, node: Node) -> None:
-    """``softmax(x @ y · scale + terms) @ v``, where ``node`` is the softmax."""
-    x, dim = node.args
+    """``softmax(x @ y · scale + terms) @ v``, where ``node`` is the softmax.
+
+    A safe one, which gives zeros where nothing is seen, is what is left of PyTorch's own call.
+    """
+    x, dim = node.args[:2]
+    is_named = node.target is aten._safe_softmax.default
     if dim not in (-1, len(shape(node)) - 1) or len(node.users) != 1:
         return
     (last,) = node.users
     if last.target is not aten.matmul.default or last.args[0] is not node:
         return
     v, found = last.args[1], _scores(x, 0)
-    if v is node or len(shape(v) or ()) < 2 or found is None:
+    if v is node or len(shape(v) or ()) < 2 or found is None or node.kwargs:
+        return
+    if is_named and (len(found.terms) > 1 or any(term.period for term in found.terms)):
         return
     (q, by_q), (k, by_k) = map(_without_number, found.product.args)
     dtype = node.meta["val"].dtype
@@ -158,7 +164,7 @@ def _by_hand(graph: fx.Graph, node: Node) -> None:
         ]  # fmt: skip
         periods = [term.period for term in found.terms]
         scale = found.scale * by_q * by_k
-        arguments = (q, _turned(graph, k), v, terms, periods, scale, False, False, False)
+        arguments = (q, _turned(graph, k), v, terms, periods, scale, False, is_named, False)
         new = call(graph, vocabulary.attention, arguments, last)
     replace(graph, last, new)
 
@@ -199,15 +205,19 @@ def _sums(x: Node) -> list[tuple[Any, _Term]]:
         a, b = x.args[:2]
         both = shape(a) is not None and shape(b) is not None and a is not b
         return [(a, _Term(b)), (b, _Term(a))] if both else []
-    if x.target is aten.masked_fill.Scalar and _is_far_below(x.args[2]):
-        return [(x.args[0], _Term(x.args[1], (float(x.args[2]), 0.0)))]
-    if x.target is aten.where.ScalarOther and _is_far_below(x.args[2]):
-        return [(x.args[1], _Term(x.args[0], (0.0, float(x.args[2]))))]
+    if x.target is aten.masked_fill.Scalar and (number := _far_below(x.args[2])):
+        return [(x.args[0], _Term(x.args[1], (number, 0.0)))]
+    if x.target in (aten.where.ScalarOther, aten.where.self) and (number := _far_below(x.args[2])):
+        return [(x.args[1], _Term(x.args[0], (0.0, number)))]
     return []
 
 
-def _is_far_below(number: Any) -> bool:
-    return isinstance(number, (int, float)) and number <= _FAR_BELOW
+def _far_below(number: Any) -> float | None:
+    """A number that leaves nothing of what is added to it; None of any other."""
+    if isinstance(number, fx.Node) and number.target is aten.scalar_tensor.default:
+        number = number.args[0]
+    is_it = isinstance(number, (int, float)) and number <= _FAR_BELOW
+    return float(number) if is_it else None
 
 
 _TIMES = (aten.mul.Tensor, aten.mul.Scalar)
