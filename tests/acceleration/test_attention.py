@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import sys
 from pathlib import Path
 
@@ -180,3 +181,14 @@ def test_networks_leave_nothing_to_pytorch(name):
         kernels = [entry.what for entry in report.fused]
         assert kernels.count("attention") == count
         assert kernels.count("aten.matmul") == (0 if count else 2)
+
+
+@pytest.mark.parametrize("case", ["causal", "a mask of bools", "by hand, in windows"])
+def test_it_is_saved(case):
+    attend, *inputs = CASES[case]
+    torch.manual_seed(0)
+    model = Heads(attend).eval()
+    read = pickle.loads(pickle.dumps(exported(model, *inputs)))
+    assert_as_eager(model, read, *inputs)
+    for report in read.reports():
+        assert "attention" in [entry.what for entry in report.fused]

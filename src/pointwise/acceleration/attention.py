@@ -152,7 +152,9 @@ def _by_hand(graph: fx.Graph, node: Node) -> None:
     v, found = last.args[1], _scores(x, 0)
     if v is node or len(shape(v) or ()) < 2 or found is None or node.kwargs:
         return
-    if is_named and (len(found.terms) > 1 or any(term.period for term in found.terms)):
+    if is_named and (
+        len(found.terms) > 1 or any(term.period for term in found.terms) or any(node.args[2:])
+    ):
         return
     (q, by_q), (k, by_k) = map(_without_number, found.product.args)
     dtype = node.meta["val"].dtype
