@@ -73,6 +73,33 @@ class ChannelsLast(nn.Module):
         return x + (y * self.scale).permute(0, 3, 1, 2)
 
 
+class Attention(nn.Module):
+    """Attention among the pixels of an image, by PyTorch's own call or ``by_hand``."""
+
+    def __init__(self, channels: int, heads: int, bias: bool, causal: bool, by_hand: bool) -> None:
+        super().__init__()
+        self.heads, self.causal, self.by_hand = heads, causal, by_hand
+        self.qkv = nn.Linear(channels, 3 * 4 * heads)
+        self.last = nn.Linear(4 * heads, channels)
+        self.bias = nn.Parameter(torch.randn(heads, 1, 1)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.qkv(x.flatten(2).transpose(1, 2)).unflatten(2, (3, self.heads, 4))
+        q, k, v = y.permute(2, 0, 3, 1, 4).unbind(0)
+        if self.by_hand:
+            scores = q * 0.5 @ k.transpose(2, 3)
+            scores = scores if self.bias is None else scores + self.bias
+            if self.causal:
+                later = torch.ones_like(scores[0, 0]).triu(1)
+                scores = scores.masked_fill(later > 0, float("-inf"))
+            y = scores.softmax(3) @ v
+        else:
+            mask = None if self.causal else self.bias
+            y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=self.causal)
+        y = self.last(y.transpose(1, 2).flatten(2))
+        return x + y.transpose(1, 2).unflatten(2, x.shape[2:])
+
+
 def _cut(x: Tensor) -> Tensor:
     first, *rest = x.split((x.shape[1] + 1) // 2, 1)
     return torch.cat((*rest, F.relu(first)), 1)
@@ -164,7 +191,7 @@ class Builder:
         kind = self.chance.choice(
             ("conv", "conv", "conv", "separable", "function", "around", "gate", "pool", "last",
              "shared", "norm", "shuffle", "branches", "multiplier", "grouped", "activation", "up",
-             "deep", "parts")
+             "deep", "parts", "attention")
         )  # fmt: skip
         return getattr(self, f"_{kind}")(channels)
 
@@ -281,6 +308,11 @@ class Builder:
         return nn.Sequential(parts, self._finished(nn.Conv2d(4 * half, 2 * half, 1), 2 * half)), (
             2 * half
         )
+
+    def _attention(self, channels: int) -> tuple[nn.Module, int]:
+        draw = self.chance.choice
+        found = Attention(channels, draw((1, 2, 3)), *(draw((True, False)) for _ in range(3)))
+        return found, channels
 
     def _branches(self, channels: int) -> tuple[nn.Module, int]:
         one, other = (self._conv(channels, keeps=True)[0] for _ in range(2))

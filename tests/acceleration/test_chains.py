@@ -204,3 +204,22 @@ def test_one_image_of_a_constant_batch():
     model = Positions().eval()
     x = torch.randn(8, 3, 64, 64)
     assert_as_eager(model, exported(model, x), x)
+
+
+def test_a_chain_of_one_channel_among_others():
+    """What is joined with others behind it: its numbers are no neighbours there."""
+
+    class Joined(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.last = nn.Conv2d(3, 1, 3), nn.Conv2d(3, 4, 1)
+
+        def forward(self, x):
+            x = self.one(x)
+            return self.last(
+                torch.cat((torch.nn.functional.avg_pool2d(x, 3, 1, 1), x, x.tanh()), 1)
+            )
+
+    model = Joined().eval()
+    x = torch.randn(2, 3, 9, 7)
+    assert_as_eager(model, exported(model, x), x)

@@ -13,6 +13,7 @@ import torch
 from torch import fx
 
 from pointwise.acceleration import vocabulary
+from pointwise.acceleration.attention import attentions
 from pointwise.acceleration.chains import chains
 from pointwise.acceleration.constants import constant_nodes
 from pointwise.acceleration.graph import Node, call, replace, same, shape
@@ -36,6 +37,7 @@ def fuse(graph: fx.Graph, constants: set[Node]) -> None:
     channels_first(graph)
     name_activations(graph)
     graph.eliminate_dead_code()  # what is dead still counts as a user
+    attentions(graph)
     fixed = constant_nodes(graph, constants)
     for node in _nodes(graph):
         handler = _HANDLERS.get(node.target) if node.op == "call_function" else None

@@ -52,7 +52,8 @@ def _chain(plan: Builder, node: fx.Node, inputs: Sequence[Any], steps: Sequence[
 
     values = [x for x in operands if isinstance(x, Value)]
     # Among others, pixels are one dimension more, of however many images.
-    is_room = len(way().sizes) < chain.MOST and len(shape) == 4
+    # Of one channel, pixels are the neighbours, and would lie apart.
+    is_room = len(way().sizes) < chain.MOST and len(shape) == 4 and shape[1] > 1
     images = [x for x in (*values, out) if x.shape == shape and are_parts(x.fake)]
     return plan.emit(make, values, out, images if is_room else [])
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from pointwise.acceleration import lower_copies, lower_pixels, vocabulary
+from pointwise.acceleration import lower_attention, lower_copies, lower_pixels, vocabulary
 from pointwise.acceleration.buffers import Buffer, Value, empty, is_pixels, strides_of
 from pointwise.acceleration.builder import Deferred, MicroBatches, dtype_of
 from pointwise.acceleration.constants import Constants
@@ -28,7 +28,13 @@ _CACHE = 1024 * 1024  # bytes of a core's own
 _MOST = 32  # micro-batches: each has launches of its own
 
 # What divides, joins or regroups images, of whatever dimension.
-_OF_MORE = (vocabulary.planes, vocabulary.volumes, *lower_copies.LOWERINGS, *lower_pixels.DIVIDED)
+_OF_MORE = (
+    vocabulary.planes,
+    vocabulary.volumes,
+    *lower_attention.LOWERINGS,
+    *lower_copies.LOWERINGS,
+    *lower_pixels.DIVIDED,
+)
 
 
 class Unlike(Exception):

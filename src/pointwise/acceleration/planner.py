@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx
 
 from pointwise.acceleration import (
+    lower_attention,
     lower_chains,
     lower_convolutions,
     lower_copies,
@@ -49,7 +50,7 @@ PLAIN = "PyTorch's own"  # why a call that no kernel knows is none
 
 LOWERINGS = {**lower_convolutions.LOWERINGS, **lower_pixels.LOWERINGS, **lower_chains.LOWERINGS,
              **lower_reductions.LOWERINGS, **lower_moves.LOWERINGS,
-             **lower_copies.LOWERINGS, **lower_volumes.LOWERINGS,
+             **lower_attention.LOWERINGS, **lower_copies.LOWERINGS, **lower_volumes.LOWERINGS,
              **lower_int8.LOWERINGS}  # fmt: skip
 
 

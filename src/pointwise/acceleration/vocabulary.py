@@ -121,6 +121,43 @@ def softmax(x: Tensor, dim: int) -> Tensor:
     return x.softmax(dim)
 
 
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    terms: Sequence[Tensor],
+    periods: Sequence[int],
+    scale: float | None,
+    is_causal: bool,
+    is_named: bool,
+    is_grouped: bool,
+) -> Tensor:
+    """``softmax(q · kᵀ · scale + terms) · v``, all ``[…, length, channels]``.
+
+    Terms broadcast to the scores; one with a period to scores whose first dimension is divided in
+    two, the second so long. What ``is_named`` is PyTorch's own call, which gives rows that see
+    nothing a number of its own; where it ``is_grouped``, several heads of q share one of k and v.
+    """
+    if is_named:
+        mask = terms[0] if terms else None
+        return F.scaled_dot_product_attention(
+            q, k, v, mask, 0.0, is_causal, scale=scale, enable_gqa=is_grouped
+        )
+    scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-2, -1)
+    for term, period in zip(terms, periods, strict=True):
+        if period:
+            scores = (scores.unflatten(0, (-1, period)) + term).flatten(0, 1)
+        else:
+            scores = scores + term
+    return scores.softmax(-1) @ v
+
+
+def from_bools(mask: Tensor, yes: float, no: float, double: bool) -> Tensor:
+    """Two numbers in the places of a mask."""
+    dtype = torch.float64 if double else torch.float32
+    return torch.where(mask, torch.tensor(yes, dtype=dtype), torch.tensor(no, dtype=dtype))
+
+
 def norm_terms(
     x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> Tensor:
@@ -356,7 +393,8 @@ FUNCTIONS = {
     function.__name__: function
     for function in (
         conv, conv_bf16, linear, linear_bf16, activate, add, multiply, scale, affine, chain, reduce,
-        softmax, norm_terms, shuffle, part, mean, max_pool, avg_pool, join, squeeze_excite,
+        softmax, attention, from_bools, norm_terms, shuffle, part, mean, max_pool, avg_pool, join,
+        squeeze_excite,
         layer_norm, channel_norm, norm_factor, norm_shift, as_type, scaled_weight, shifted_bias,
         scaled_bias, merged_weight, merged_bias, norm_weight, phases_weight, phases_bias,
         shuffled_rows, as_kernel, planes, volumes, planes_weight,

@@ -7,6 +7,8 @@ A are points) with it, ``multiply_turned`` ``Aᵀ·B`` (rows of A are channels).
 
 from __future__ import annotations
 
+import math
+
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -20,6 +22,7 @@ from pointwise.engine.cpu.vector import (
     bytes_of,
     clamp,
     lanes_of,
+    number,
     store_lanes,
     vector_of,
 )
@@ -257,4 +260,38 @@ def multiply_turned(a, a_step, a_next, b, b_step, depth, c, c_row, rows, columns
                 _wide_turned(*given)
             else:
                 _wide_turned_some(*given)
+        column += 2 * width if left > width else width
+
+
+_wide_columns = microkernel(Floats, ROWS, 2, TURNED)
+_wide_columns_few = microkernel(Floats, ROWS // 2, 2, TURNED, some=True)
+_wide_columns_some = microkernel(Floats, ROWS, 2, TURNED, some=True)
+_narrow_columns_some = microkernel(Floats, ROWS, 1, TURNED, some=True)
+
+
+@device
+def multiply_columns(a, a_step, b, b_step, depth, c, c_row, rows, columns, start, like):
+    """``multiply_turned`` of an A that is small: its numbers are neighbours, nothing is asked for.
+
+    Where ``start`` is FROM_ROWS, C is added to. Whole registers of B are read.
+    """
+    size, width = bytes_of(like), lanes_of(like)
+    low, high = number(-math.inf, like), number(math.inf, like)
+    column = 0
+    while column < columns:
+        left = columns - column
+        for row in range(0, rows, ROWS):
+            valid, place = min(ROWS, rows - row), c + row * c_row + column * size
+            given = (
+                a + row * size, a_step, b + column * size, b_step, depth, place, c_row, valid, left,
+                start, place, c_row, 0, low, high, 0, 0, like,
+            )  # fmt: skip
+            if left <= width:
+                _narrow_columns_some(*given)
+            elif valid == ROWS:
+                _wide_columns(*given)
+            elif valid <= ROWS // 2:
+                _wide_columns_few(*given)
+            else:
+                _wide_columns_some(*given)
         column += 2 * width if left > width else width

@@ -105,7 +105,7 @@ def _lanes(numbers: list[int]) -> ir.Constant:
 
 
 @device
-def _transpose(place, source, count, lanes, by_input, by_output, like):
+def transpose(place, source, count, lanes, by_input, by_output, like):
     """``count`` registers of neighbouring outputs, of weights in which inputs are neighbours.
 
     A square at a time: each cache line is read once, before its neighbours in the same set come.
@@ -145,7 +145,7 @@ def _pack(arguments, program, thread, like):
                     store(place + c * width * size, load_first(tap + c * by_input, lanes, like))
             else:
                 for c in range(0, inputs, width):
-                    _transpose(place + c * width * size, tap + c * by_input, min(width, inputs - c),
+                    transpose(place + c * width * size, tap + c * by_input, min(width, inputs - c),
                           lanes, by_input, by_output, like)  # fmt: skip
             place += inputs * width * size
 
