@@ -45,7 +45,9 @@ def _lines(arguments, program, thread, like):
     size, width = bytes_of(like), lanes_of(like)
     points, stride, padding = window.points, window.stride_x, window.padding_x
     pixel, tap_bytes = window.pixel, window.channels * size
+    pitch = window.width * pixel
     reach = (window.taps_x - 1) * window.dilation_x
+    below = (window.taps_y - 1) * window.dilation_y
     # Points first … behind read nothing outside of their line.
     first = min(points, max(0, -(-padding // stride)))
     behind = max(first, min(points, (window.width - 1 - reach + padding) // stride + 1))
@@ -64,23 +66,31 @@ def _lines(arguments, program, thread, like):
     end = min(at + own.span, own.rows)
     while at < end:
         line, point = at // points, at % points
-        if first <= point < behind:
+        top = line % window.lines * window.stride_y - window.padding_y
+        taps_y, taps_x, depth = window.taps_y, window.taps_x, window.channels
+        if first <= point < behind and top >= 0 and top + below < window.height:
             rows = min(end - at, behind - point)
-            a = own.x + (line * window.width + point * stride - padding) * pixel
-            a_row, by_tap = stride * pixel, window.dilation_x * pixel
+            a = own.x + (line // window.lines * window.height + top) * pitch
+            a += (point * stride - padding) * pixel
+            a_row, by_tap, by_line = stride * pixel, window.dilation_x * pixel, \
+                window.dilation_y * pitch
         else:
-            rows = min(end - at, own.tile, (first if point < first else points) - point)
+            stop = points
+            if top >= 0 and top + below < window.height and point < first:
+                stop = first
+            rows = min(end - at, own.tile, stop - point)
             a = own.scratch + thread * own.tile * own.scratch_row
-            a_row, by_tap = own.scratch_row, tap_bytes
+            a_row, by_tap, by_line = own.scratch_row, tap_bytes, window.taps_x * tap_bytes
             fill_floats(a, a_row, at, rows, own.x, own.gather, 0, 0, like)
-        taps, depth = window.taps_x, window.channels
         if by_tap == tap_bytes:  # side by side, as if of one tap
-            taps, depth = 1, mix.depth
+            taps_x, depth = 1, taps_x * depth
+            if by_line == depth * size:
+                taps_y, depth = 1, taps_y * depth
         out = own.out + at * mix.out_row + column * size
         beside = own.residual + at * mix.residual_row + column * size
         multiply_where_they_lie(
-            a, a_row, weight, panel, depth, taps, by_tap, out, mix.out_row, rows, columns, start,
-            beside, mix.residual_row, bias, low, high, like,
+            a, a_row, weight, panel, depth, taps_y, taps_x, by_line, by_tap, out, mix.out_row,
+            rows, columns, start, beside, mix.residual_row, bias, low, high, like,
         )  # fmt: skip
         activate(mix.activation, out, mix.out_row, rows, columns)
         at += rows
@@ -95,7 +105,8 @@ def is_better(x: Tensor, window: Window, groups: int) -> bool:
     Pixels a multiple of 4 KB apart share their cache sets, and are better copied.
     """
     step = window.x.stride * pixel_bytes(x)
-    return window.y.is_identity and window.x.taps > 1 and groups == 1 and step % 4096 != 0
+    import os
+    return (window.y.is_identity or int(os.environ.get("L","0"))) and window.x.taps > 1 and groups == 1 and step % 4096 != 0
 
 
 def lines_launch(
