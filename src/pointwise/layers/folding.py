@@ -20,7 +20,9 @@ from pointwise.engine.cpu.changes import State
 from pointwise.engine.eager import why_not_plain
 from pointwise.layers.unit import Unit, is_batch_norm, is_ordinary, window_of
 
-_kept: WeakKeyDictionary[nn.Module, tuple[State, choose.Choice, choose.Weight]] = WeakKeyDictionary()
+_kept: WeakKeyDictionary[nn.Module, tuple[State, choose.Choice, choose.Weight]] = (
+    WeakKeyDictionary()
+)
 
 
 def is_fixed(unit: Unit) -> bool:
