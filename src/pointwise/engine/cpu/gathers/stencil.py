@@ -33,8 +33,8 @@ from pointwise.engine.cpu.vector import (
 from pointwise.engine.cpu.window import WINDOW
 
 STENCIL = Layout("Stencil", "*weight *bias tap low:real high:real activation")
-"""``weight [taps_y, taps_x, C]``, whose taps lie ``tap`` bytes apart, ``bias [C]``; results are kept
-within ``low … high``, then comes the function ``activation``."""
+"""``weight [taps_y, taps_x, C]``, whose taps lie ``tap`` bytes apart, ``bias [C]``; results are
+kept within ``low … high``, then comes the function ``activation``."""
 
 _Stencil = STENCIL.tuple
 
