@@ -8,8 +8,8 @@ tiles, and turned into points by A: 4 multiplications for each point and pair of
 It rounds otherwise than the direct sum, whose error is twice that of m = 2, and half that of m = 4
 (which is 1.5e-6 to 4e-6 of the largest result); an infinity or a NaN spreads over its tile. So
 it is for inference. Small weights are transformed once, in float64 (``winograd_weight``); large
-ones in every run, since keeping them so would nearly double their memory
-(``weight_transform_launch``). (Lavin and Gray, CVPR 2016.)
+ones of an accelerated model in every run, since keeping them so would nearly double their memory
+(``weight_transform_launch``), those of a layer by itself once. (Lavin and Gray, CVPR 2016.)
 """
 
 from __future__ import annotations
