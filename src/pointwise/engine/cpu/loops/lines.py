@@ -144,8 +144,8 @@ def is_better(x: Tensor, window: Window, groups: int, columns: int) -> bool:
     """Whether a convolution's points had better be multiplied where they lie.
 
     On lines always, unless pixels lie a multiple of 4 KB apart: these share their cache sets, and
-    are better copied. Of images those with few channels, whose patches take as long to copy as to
-    multiply (benchmarked from 1 → 32 to 16 → 64 channels), and with rows of some length.
+    are better copied. Of images those with few channels, whose patches take half as long to copy as
+    to multiply (benchmarked from 1 → 32 to 16 → 64 channels), and with rows of some length.
     """
     pixel = pixel_bytes(x)
     if groups > 1 or window.x.taps == 1 or window.x.stride * pixel % 4096 == 0:
