@@ -22,6 +22,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from image_cases import CASES, F32, F64, ImageCase
 
 from pointwise.convolution.window import window
+from pointwise.engine.cpu.loops import lines
+from pointwise.engine.cpu.loops.depthwise import depthwise_launch
+from pointwise.engine.cpu.loops.depthwise_copied import is_better_copied
+from pointwise.engine.cpu.loops.mixed import mixed_launch
 from pointwise.engine.cpu.loops.winograd import (
     MATRICES,
     room_for,
@@ -31,7 +35,7 @@ from pointwise.engine.cpu.loops.winograd import (
     winograd_weight_in,
 )
 from pointwise.engine.cpu.pack import padded_columns
-from pointwise.engine.cpu.weights import pack_weight
+from pointwise.engine.cpu.weights import pack_stencil, pack_weight
 from pointwise.functional import conv2d, depthwise_separable_conv2d
 
 PAGE = mmap.PAGESIZE
@@ -130,6 +134,30 @@ def run_winograd(dtype: torch.dtype, at_end: bool) -> None:
                 torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
 
 
+def run_by_shape(at_end: bool) -> None:
+    """Loops that only images of some shapes have: few channels and long rows, many channels."""
+    for channels, columns, groups, size, stride in (
+        (3, 32, 1, (9, 131), 2),
+        (1, 9, 1, (5, 70), 1),
+        (1024, 1024, 1024, (3, 4), 1),
+        (1026, 1026, 1026, (5, 3), 2),
+    ):
+        x = torch.rand(2, channels, *size)
+        wide = x.new_zeros(2, *size, 2048 if channels == 1026 else channels).permute(0, 3, 1, 2)
+        x = fenced(wide[:, -channels:].copy_(x), at_end)
+        weight = fenced(torch.rand(columns, channels // groups, 3, 3), at_end)
+        seen = window(2, size, (3, 3), (stride, stride), (1, 1, 1, 1), (1, 1))
+        expected = F.conv2d(x, weight, None, stride, 1, 1, groups)
+        out = fenced(expected.to(memory_format=torch.channels_last), at_end)
+        if groups == 1:
+            assert lines.is_better(x, seen, 1, columns)
+            mixed_launch(x, pack_weight(weight, None), seen, out.fill_(torch.nan)).run()
+        else:
+            assert is_better_copied(x)
+            depthwise_launch(x, pack_stencil(weight, None), seen, out.fill_(torch.nan)).run()
+        torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
+
+
 def main(side: str) -> None:
     at_end = side == "end"
     for case in CASES:  # the oracle's loops need no fences
@@ -141,6 +169,8 @@ def main(side: str) -> None:
     for dtype in (F32, F64):
         print("winograd", dtype, flush=True)
         run_winograd(dtype, at_end)
+    print("loops by shape", flush=True)
+    run_by_shape(at_end)
     print("all", flush=True)
 
 

@@ -49,10 +49,14 @@ def problem(case: str, dtype: torch.dtype):
 @pytest.mark.parametrize("case", CASES)
 def test_sums_are_those_of_gathered_patches(case, dtype, monkeypatch):
     x, weight, own, exact = problem(case, dtype)
+    assert lines.is_better(x, own, 1, weight.columns)
+    same_as_gathered(x, weight, own, exact, dtype, monkeypatch)
+
+
+def same_as_gathered(x, weight, own, exact, dtype, monkeypatch):
     residual = torch.randn(exact.shape, dtype=dtype).contiguous(memory_format=torch.channels_last)
-    assert lines.is_better(x, own, 1)
     found = []
-    for is_better in (lines.is_better, lambda *_: False):
+    for is_better in (lambda *_: True, lambda *_: False):
         monkeypatch.setattr(lines, "is_better", is_better)
         for more, activation in ((None, "none"), (residual, "relu"), (residual, "leaky_relu_0.1")):
             out = empty_result(own, weight.columns, dtype).fill_(torch.nan)
@@ -94,9 +98,71 @@ def test_results_do_not_depend_on_the_number_of_threads(case):
     assert torch.equal(found[0], found[2])
 
 
+# images, size, channels (in, out), taps, stride, padding (top, bottom, left, right), dilation
+IMAGES = {
+    "a stem": (2, (37, 61), (3, 32), (3, 3), (2, 2), (1, 1, 1, 1), (1, 1)),
+    "one channel": (1, (9, 70), (1, 9), (5, 3), (1, 1), (2, 2, 1, 1), (1, 1)),
+    "a wide kernel": (1, (12, 33), (2, 19), (7, 7), (2, 2), (3, 3, 3, 3), (1, 1)),
+    "one side": (1, (8, 31), (5, 40), (3, 3), (1, 3), (0, 2, 1, 0), (1, 1)),
+    "no padding": (3, (7, 30), (4, 17), (4, 4), (4, 4), (0, 0, 0, 0), (1, 1)),
+    "all is padding": (1, (1, 2), (3, 8), (3, 3), (1, 1), (4, 4, 4, 4), (1, 1)),
+    "no line without padding": (2, (2, 40), (3, 5), (5, 3), (1, 1), (2, 2, 1, 1), (1, 1)),
+    "a tall image": (1, (90, 3), (3, 16), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
+    "lines far apart": (1, (30, 40), (3, 24), (3, 3), (1, 1), (2, 2, 1, 1), (2, 1)),
+    "taps far apart": (2, (20, 40), (3, 24), (3, 3), (2, 1), (3, 3, 3, 3), (3, 3)),
+    "columns among programs": (1, (5, 40), (6, 300), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
+}
+
+
+def image_problem(case: str, dtype: torch.dtype):
+    images, size, (c_in, c_out), taps, stride, padding, dilation = IMAGES[case]
+    generator = torch.Generator().manual_seed(len(case))
+    x = torch.randn(images, c_in, *size, dtype=F64, generator=generator)
+    weight = torch.randn(c_out, c_in, *taps, dtype=F64, generator=generator)
+    bias = torch.randn(c_out, dtype=F64, generator=generator)
+    own = window(images, size, taps, stride, padding, dilation)
+    top, bottom, left, right = padding
+    exact = F.conv2d(F.pad(x, (left, right, top, bottom)), weight, bias, stride, 0, dilation)
+    x = x.to(dtype).contiguous(memory_format=torch.channels_last)
+    return x, pack_weight(weight.to(dtype), bias.to(dtype)), own, exact
+
+
+@pytest.mark.parametrize("dtype", [F32, F64], ids=str)
+@pytest.mark.parametrize("case", IMAGES)
+def test_images_too(case, dtype, monkeypatch):
+    same_as_gathered(*image_problem(case, dtype), dtype, monkeypatch)
+
+
+@pytest.mark.parametrize("case", ["a stem", "taps far apart", "no line without padding"])
+def test_images_with_any_threads(case, threads, monkeypatch):
+    x, weight, own, _ = image_problem(case, F32)
+    monkeypatch.setattr(lines, "is_better", lambda *_: True)
+    threads(1)
+    expected = mixed(x, weight, own, activation="silu")
+    for count in (2, 3, 5):
+        threads(count)
+        assert torch.equal(mixed(x, weight, own, activation="silu"), expected)
+
+
+def stem(x, columns, kernel=3, dilation=1):
+    own = window(1, tuple(x.shape[2:]), (kernel,) * 2, (2, 2), (1,) * 4, (dilation,) * 2)
+    return lines.is_better(x, own, 1, columns)
+
+
+def test_images_of_few_channels_and_long_rows():
+    wide = torch.zeros(1, 3, 8, 224).contiguous(memory_format=torch.channels_last)
+    assert stem(wide, 32)
+    assert stem(wide, 64, kernel=7)
+    assert not stem(wide, 96)
+    assert not stem(wide, 32, dilation=2)
+    assert not stem(wide[..., :16].contiguous(memory_format=torch.channels_last), 32)
+    many = torch.zeros(1, 32, 8, 224).contiguous(memory_format=torch.channels_last)
+    assert not stem(many, 32)
+    assert not stem(many[:, :3], 32)  # parts of wider pixels
+
+
 def test_what_is_gathered_all_the_same():
     x, _, own, _ = problem("causal", F32)
-    assert not lines.is_better(x, own, 2)
-    assert not lines.is_better(torch.zeros(1, 1024, 1, 41).to(memory_format=torch.channels_last),
-                               own, 1)  # fmt: skip
-    assert not lines.is_better(x, window(1, (8, 8), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)), 1)
+    assert not lines.is_better(x, own, 2, 24)
+    far = torch.zeros(1, 1024, 1, 41).to(memory_format=torch.channels_last)
+    assert not lines.is_better(far, own, 1, 24)

@@ -140,22 +140,27 @@ def why_not_quantised(
 
 
 def choose(
-    convolution: Convolution, constant: bool = False, algorithm: str | None = None
+    convolution: Convolution,
+    constant: bool = False,
+    algorithm: str | None = None,
+    kept: bool = False,
 ) -> Choice:
     """The loop for a convolution.
 
     Winograd's is chosen only for a ``constant`` weight of an inference: it rounds otherwise than
-    the direct sum that training computes, and transforms the weight first. An ``algorithm`` by name
-    is taken as it is: for tests, and for the curious. Raises ValueError where it cannot run.
+    the direct sum that training computes, and transforms the weight first: a large one in every
+    run, unless it may be ``kept`` so. An ``algorithm`` by name is taken as it is: for tests, and
+    for the curious. Raises ValueError where it cannot run.
     """
     if algorithm is not None and (why := why_not(convolution, algorithm)):
         raise ValueError(f"{algorithm} cannot run this convolution: {why}")
     if convolution.bf16 and algorithm in (None, "mixed"):
         return Choice("mixed", bf16=True)
     wanted = algorithm == "winograd" or (algorithm is None and constant)
-    if wanted and (tile_size := _winograd_tile_size(convolution)):
+    if wanted and (tile_size := _winograd_tile_size(convolution, kept)):
         channels = convolution.in_channels, convolution.out_channels
-        return Choice("winograd", tile_size, winograd.is_large(*channels, convolution.dtype))
+        large = winograd.is_large(*channels, convolution.dtype)
+        return Choice("winograd", tile_size, large and not kept)
     if algorithm is None:
         algorithm = "depthwise" if convolution.is_depthwise else "mixed"
         if algorithm == "mixed" and _is_better_grouped(convolution):
@@ -168,12 +173,12 @@ def _is_better_grouped(convolution: Convolution) -> bool:
     return grouped.is_better(convolution.window, columns, convolution.groups, convolution.dtype)
 
 
-def _winograd_tile_size(convolution: Convolution) -> int:
+def _winograd_tile_size(convolution: Convolution, kept: bool = False) -> int:
     """How many points high and wide Winograd's tiles had better be; 0: it is no faster."""
     window, inputs, columns, groups, dtype, *_ = convolution
     if convolution.is_depthwise or dtype == torch.uint8:
         return 0
-    return winograd.best_tile_size(window, inputs, columns, groups, dtype)
+    return winograd.best_tile_size(window, inputs, columns, groups, dtype, kept)
 
 
 def pack(choice: Choice, groups: int, weight: Tensor, bias: Tensor | None) -> Weight:

@@ -18,7 +18,12 @@ def why_not_eager(*tensors: Tensor) -> str | None:
 
     Kernels read memory, and nobody sees them do so: no tracer, no mode, no transform.
     """
-    return why_not_now() or next(filter(None, map(why_not_plain, tensors)), None)
+    if why := why_not_now():
+        return why
+    for x in tensors:  # an iterator takes longer than what it asks
+        if why := why_not_plain(x):
+            return why
+    return None
 
 
 def why_not_now() -> str | None:

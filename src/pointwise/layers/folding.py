@@ -20,7 +20,9 @@ from pointwise.engine.cpu.changes import State
 from pointwise.engine.eager import why_not_plain
 from pointwise.layers.unit import Unit, is_batch_norm, is_ordinary, window_of
 
-_kept: WeakKeyDictionary[nn.Module, tuple[State, choose.Weight]] = WeakKeyDictionary()
+_kept: WeakKeyDictionary[nn.Module, tuple[State, choose.Choice, choose.Weight]] = (
+    WeakKeyDictionary()
+)
 
 
 def is_fixed(unit: Unit) -> bool:
@@ -58,7 +60,8 @@ def prepare(shape: torch.Size, dtype: torch.dtype, unit: Unit) -> choose.Prepare
                               unit.activation or "none")  # fmt: skip
     if choose.why_not(convolution) is not None:
         return None
-    choice = choose.choose(convolution)
+    # Nobody wants gradients of what is made here, and its weight is kept: see ``_weight``.
+    choice = choose.choose(convolution, constant=True, kept=True)
     return choose.Prepared(convolution, choice, _weight(choice, conv, unit.norm))
 
 
@@ -69,10 +72,10 @@ def _weight(choice: choose.Choice, conv: nn.Conv2d, norm: Any) -> choose.Weight:
         tensors += [norm.weight, norm.bias, norm.running_mean, norm.running_var]
         numbers = [norm.eps]
     kept = _kept.get(conv)
-    if kept is not None and kept[0].is_still(tensors, numbers):
-        return kept[1]
+    if kept is not None and kept[1] == choice and kept[0].is_still(tensors, numbers):
+        return kept[2]
     with torch.no_grad():
         weight, bias = fold(conv.weight, conv.bias, norm)
         packed = choose.pack(choice, conv.groups, weight.detach(), bias)
-    _kept[conv] = State(tensors, numbers), packed
+    _kept[conv] = State(tensors, numbers), choice, packed
     return packed

@@ -20,6 +20,12 @@ class Conv2d(nn.Conv2d):
     Beyond that, ``padding`` may be ``"same"`` with any stride, or a pair (before, after) for each
     dimension, and an ``activation`` may follow.
 
+    Where no gradients are wanted, 3×3 kernels of stride 1 are multiplied by Winograd's algorithm if
+    that is faster. It rounds otherwise than the direct sum of training: errors are between two
+    thirds and twice as large (root mean square of 256 channels: 0.9e-7 or 2.5e-7 of the largest
+    result, instead of 1.3e-7), and an infinity or a NaN spreads to neighbours up to three pixels
+    further.
+
     >>> Conv2d(3, 16, 3, stride=2, padding="same", activation="relu")(torch.rand(1, 3, 8, 8)).shape
     torch.Size([1, 16, 4, 4])
     """

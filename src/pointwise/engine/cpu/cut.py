@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from pointwise.convolution.window import Window
-from pointwise.engine.cpu.gemm import ROWS
+from pointwise.engine.cpu.gemm import FEW, ROWS
 from pointwise.engine.cpu.launch import threads
 from pointwise.engine.cpu.product import TILE_ROW
 from pointwise.engine.cpu.vector import REGISTER_BYTES
@@ -113,21 +113,27 @@ def cut_tiles(total: int, columns: int, tile_bytes: int, panel: int, team: int) 
 
     Programs with other columns of the same tiles transform them again.
     """
-    groups = -(-total // ROWS)
-    most = max(1, 512 * 1024 // (ROWS * tile_bytes))
+    most = ROWS * max(1, 512 * 1024 // (ROWS * tile_bytes))
     panels = -(-columns // panel)
     transform = 16  # columns, as long as which it takes to transform a tile
+    reading = 2  # rows, as long as which it takes at least to read a weight
 
     def cost(cut: tuple[int, int]) -> tuple[int, int, int]:
-        band, share = cut
-        programs = -(-groups // band) * -(-panels // share)
-        return -(-programs // team) * band * (share * panel + transform), -share, -band
+        span, share = cut
+        programs = -(-total // span) * -(-panels // share)
+        rows, rest = span // ROWS * ROWS, span % ROWS
+        rows += FEW if 0 < rest <= FEW else ROWS if rest else 0
+        if ROWS < span <= 2 * FEW:
+            rows = 2 * FEW
+        each = (rows + reading) * share * panel + rows * transform
+        return -(-programs // team) * each, -share, -span
 
     shares = {-(-panels // cuts) for cuts in range(1, min(panels, team) + 1)}
-    band, share = min(
-        ((band, share) for band in range(1, min(groups, most) + 1) for share in shares), key=cost
-    )
-    return band * ROWS, share * panel
+    spans = {-(-total // cuts) for cuts in range(1, 2 * team + 1)}
+    spans |= set(range(ROWS, -(-total // ROWS) * ROWS + 1, ROWS))
+    cuts = ((min(span, most), share) for span in spans for share in shares)
+    span, share = min(cuts, key=cost)
+    return span, share * panel
 
 
 def is_better_joined(then: PackedWeight) -> bool:

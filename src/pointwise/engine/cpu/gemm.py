@@ -32,6 +32,9 @@ from pointwise.engine.cpu.vector import (
 # loads each into a register first, and LLVM a step's all at once: of 14 or 12 rows it then keeps
 # sums on the stack, of 8 none.
 ROWS = {"AVX-512": 14, "NEON": 8}.get(ISA.title, 6)
+# The fewest rows whose sums, of two vectors, keep the multipliers busy; two such products leave
+# less undone than one of all rows and the rest, where a tile has no more.
+FEW = {14: 8}.get(ROWS, 4)
 
 # What a product is added to: nothing, or these, or both.
 FROM_NOTHING, FROM_ROWS, FROM_BIAS = 0, 1, 2
@@ -162,6 +165,7 @@ def multiply_of(kind: type[Floats]):
     # For one or two rows: as fast as B comes in.
     few_rows = microkernel(kind, 2, 4, GENERAL, some=True)
     wide_tile = microkernel(kind, ROWS, 2, TILE, some=True, asks=True)
+    wide_tile_few = microkernel(kind, FEW, 2, TILE, some=True, asks=True)
     narrow_tile = microkernel(kind, ROWS, 1, TILE, some=True)
 
     @device_of(kind.__name__)
@@ -186,8 +190,11 @@ def multiply_of(kind: type[Floats]):
                 column += 4 * width
         while column < columns:
             left = columns - column
-            for row in range(0, rows, ROWS):
-                valid = min(ROWS, rows - row)
+            row = 0
+            while row < rows:
+                rest = rows - row
+                few = is_tile and left > width and (rest <= FEW or ROWS < rest <= 2 * FEW)
+                valid = min(FEW if few else ROWS, rest)
                 asks = ahead < ahead_end
                 line = ahead if asks else a
                 far = apart if asks else 0
@@ -199,8 +206,11 @@ def multiply_of(kind: type[Floats]):
                 )  # fmt: skip
                 # As long as there is any, every step asks for a line of what is read next.
                 ahead += asks * depth * 64
+                row += valid
                 if left > width:
-                    if is_tile:
+                    if few:
+                        wide_tile_few(*given)
+                    elif is_tile:
                         wide_tile(*given)
                     elif valid < ROWS:
                         if valid <= ROWS // 2:

@@ -161,13 +161,12 @@ _wide_few = _microkernel(ROWS_OF_TWO // 2, 0, some=True, vectors=2)
 
 @device
 def multiply_where_they_lie(
-    a, a_stride, b, b_next, depth, taps, by_tap, c, c_row, points, columns, start, source,
-    source_row, bias, low, high, like,
+    a, a_stride, b, b_next, depth, taps_y, taps_x, by_line, by_tap, c, c_row, points, columns,
+    start, source, source_row, bias, low, high, like,
 ):  # fmt: skip
     """The product for a line of points, of any number of columns.
 
-    Of one line of ``taps``; panels of B, a register wide, lie ``b_next`` apart. All else is the
-    microkernel's.
+    Panels of B, a register wide, lie ``b_next`` apart. All else is the microkernel's.
     """
     size, width = bytes_of(like), lanes_of(like)
     column = 0
@@ -176,9 +175,10 @@ def multiply_where_they_lie(
         for point in range(0, points, ROWS_OF_TWO):
             left = points - point
             given = (
-                a + point * a_stride, a_stride, b + column // width * b_next, b_next, depth, 1,
-                taps, 0, by_tap, c + point * c_row + at, c_row, left, columns - column, start,
-                source + point * source_row + at, source_row, bias + at, low, high, like,
+                a + point * a_stride, a_stride, b + column // width * b_next, b_next, depth,
+                taps_y, taps_x, by_line, by_tap, c + point * c_row + at, c_row, left,
+                columns - column, start, source + point * source_row + at, source_row, bias + at,
+                low, high, like,
             )  # fmt: skip
             if left >= ROWS_OF_TWO:
                 _wide(*given)
@@ -190,6 +190,7 @@ def multiply_where_they_lie(
     if column < columns:
         at = column * size
         _one_register(
-            a, a_stride, b + column // width * b_next, depth, 1, taps, 0, by_tap, c + at, c_row,
-            points, columns - column, start, source + at, source_row, bias + at, low, high, like,
+            a, a_stride, b + column // width * b_next, depth, taps_y, taps_x, by_line, by_tap,
+            c + at, c_row, points, columns - column, start, source + at, source_row, bias + at, low,
+            high, like,
         )  # fmt: skip

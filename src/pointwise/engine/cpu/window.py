@@ -48,3 +48,13 @@ def over_other_pixels(window, channels, height, width, padding_y, padding_x):
         window.stride_x, window.taps_y, window.taps_x, padding_y, padding_x, window.dilation_y,
         window.dilation_x,
     )  # fmt: skip
+
+
+@device
+def over_some_lines(window, pixel, channels, height, padding_y):
+    """The window over some lines of its image, and some channels, in pixels of other sizes."""
+    return _Window(
+        pixel, channels, height, window.width, window.lines, window.points, window.stride_y,
+        window.stride_x, window.taps_y, window.taps_x, padding_y, window.padding_x,
+        window.dilation_y, window.dilation_x,
+    )  # fmt: skip

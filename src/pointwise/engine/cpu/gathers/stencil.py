@@ -23,7 +23,6 @@ from pointwise.engine.cpu.gathers.stencil_rows import (
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.vector import (
     Vector,
-    bytes_of,
     clamp,
     load_lanes,
     multiply_add,
@@ -33,9 +32,19 @@ from pointwise.engine.cpu.vector import (
 )
 from pointwise.engine.cpu.window import WINDOW
 
-STENCIL = Layout("Stencil", "*weight *bias low:real high:real activation")
-"""``weight [taps_y, taps_x, C]``, ``bias [C]``; results are kept within ``low … high``, then comes
-the function ``activation``."""
+STENCIL = Layout("Stencil", "*weight *bias tap low:real high:real activation")
+"""``weight [taps_y, taps_x, C]``, whose taps lie ``tap`` bytes apart, ``bias [C]``; results are
+kept within ``low … high``, then comes the function ``activation``."""
+
+_Stencil = STENCIL.tuple
+
+
+@device
+def from_channel(stencil, offset):
+    """The stencil of the channels from ``offset`` bytes on."""
+    return _Stencil(stencil.weight + offset, stencil.bias + offset, stencil.tap, stencil.low,
+                    stencil.high, stencil.activation)  # fmt: skip
+
 
 BLOCKS = (8, 7, 4, 1)
 """Points that are made at once."""
@@ -61,7 +70,7 @@ class _Block:
         )
         pitch = self.multiple(self.window.width, self.window.pixel)
         self.next_line = self.multiple(self.window.dilation_y, pitch)
-        self.tap = self.multiple(self.window.channels, self.size)
+        self.tap = self.stencil.tap
         self.tap_line = self.multiple(self.window.taps_x, self.tap)
 
     # --- numbers and registers ---
@@ -198,7 +207,7 @@ def _taps_of(y, image, window, stencil, scratch, like):
     begin = max(0, -(top // window.dilation_y))
     end = min(window.taps_y, (window.height - 1 - top) // window.dilation_y + 1)
     x = image + (top + begin * window.dilation_y) * window.width * window.pixel
-    weight = stencil.weight + begin * window.taps_x * window.channels * bytes_of(like)
+    weight = stencil.weight + begin * window.taps_x * stencil.tap
     return x, end - begin, weight
 
 

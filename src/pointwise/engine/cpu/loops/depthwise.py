@@ -17,6 +17,7 @@ from pointwise.engine.cpu.gathers.stencil import STENCIL
 from pointwise.engine.cpu.gathers.stencil_int8 import STENCIL_INT8
 from pointwise.engine.cpu.launch import Launch, threads
 from pointwise.engine.cpu.layout import Arguments, Layout
+from pointwise.engine.cpu.loops.depthwise_copied import copied_launch, is_better_copied
 from pointwise.engine.cpu.loops.row_kernels import BYTES, FLOATS, row_kernel, row_kernels
 from pointwise.engine.cpu.memory import empty_result
 from pointwise.engine.cpu.moments import Reduction, add_moments
@@ -98,6 +99,7 @@ def stencil_arguments(
     return STENCIL(
         weight=weight.weight,
         bias=weight.bias,
+        tap=weight.weight.shape[1] * weight.weight.element_size(),
         low=low,
         high=high,
         activation=activation_function(kind, weight.dtype),
@@ -159,6 +161,8 @@ def depthwise_launch(
 
     Without an activation, rows and columns of ``out`` may lie apart.
     """
+    if isinstance(weight, StencilWeight) and out.numel() and is_better_copied(x):
+        return copied_launch(x, weight, window, out, stencil_arguments(weight, activation))
     cut = cut_bands(window, window.x.points * x.shape[1] * x.element_size(), 64 * 1024)
     room = stencil_bytes(weight, window)
     arguments = _arguments(x, weight, window, out, cut, room, activation)

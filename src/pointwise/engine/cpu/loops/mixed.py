@@ -222,7 +222,8 @@ def mixed_launch(
     if out.numel() == 0:
         return Launch(compiled, None, 0, out)
     size, groups, depth = x.element_size(), weights.groups, weights.depth
-    if not paired and prologue is moments is None and lines.is_better(x, window, groups):
+    plain = not paired and prologue is moments is None
+    if plain and lines.is_better(x, window, groups, weights.columns):
         return lines.lines_launch(x, weights, window, out, residual, activation)
     pixel, is_identity = pixel_bytes(x), window.is_identity
     # Pixels a multiple of 4 KB apart share their cache sets, and are better copied; what is

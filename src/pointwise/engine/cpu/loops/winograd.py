@@ -8,8 +8,8 @@ tiles, and turned into points by A: 4 multiplications for each point and pair of
 It rounds otherwise than the direct sum, whose error is twice that of m = 2, and half that of m = 4
 (which is 1.5e-6 to 4e-6 of the largest result); an infinity or a NaN spreads over its tile. So
 it is for inference. Small weights are transformed once, in float64 (``winograd_weight``); large
-ones in every run, since keeping them so would nearly double their memory
-(``weight_transform_launch``). (Lavin and Gray, CVPR 2016.)
+ones of an accelerated model in every run, since keeping them so would nearly double their memory
+(``weight_transform_launch``), those of a layer by itself once. (Lavin and Gray, CVPR 2016.)
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from pointwise.engine.cpu.by_dtype import by_dtype
 from pointwise.engine.cpu.cut import cut_tiles, odd_lines
 from pointwise.engine.cpu.device import device_of
 from pointwise.engine.cpu.gathers.prologue import copy, zeros
-from pointwise.engine.cpu.gemm import ROWS, multiply
+from pointwise.engine.cpu.gemm import FEW, ROWS, multiply
 from pointwise.engine.cpu.launch import Launch, threads
 from pointwise.engine.cpu.layout import Layout
+from pointwise.engine.cpu.memory import empty
 from pointwise.engine.cpu.mix import MIX, mix_arguments
 from pointwise.engine.cpu.pack import pack_kernels, pad_row
 from pointwise.engine.cpu.product import TILE_ROW
@@ -41,7 +42,7 @@ from pointwise.engine.cpu.vector import (
     store,
     within,
 )
-from pointwise.engine.cpu.weights import PackedWeight, WinogradWeight
+from pointwise.engine.cpu.weights import PackedWeight, WinogradWeight, pack_weight
 from pointwise.engine.cpu.window import WINDOW, pixel_bytes, window_arguments
 
 # In eighths, where rounding loses least: with 0, ±1, ±2 it is four times as much for m = 4.
@@ -66,13 +67,23 @@ _WEIGHT_TRANSFORM = Layout("WinogradWeight", "*x *out weight_step panel")
 
 
 def winograd_weight(weight: Tensor, bias: Tensor | None, outputs: int) -> WinogradWeight:
-    """Transforms a weight, in float64, for tiles of ``outputs × outputs`` points."""
+    """Transforms a weight for tiles of ``outputs × outputs`` points.
+
+    In float64; a large one by ``weight_transform_launch``, as where that is done in every run: in
+    its own type, and in a twentieth of the time.
+    """
+    columns, depth = weight.shape[:2]
+    if is_large(depth, columns, weight.dtype):
+        plain = pack_weight(weight, bias)
+        into = winograd_weight_in(empty((room_for(plain, outputs),), weight.dtype), plain, outputs)
+        weight_transform_launch(plain, into).run()
+        return into
     _, g, _ = MATRICES[outputs]
     rows = torch.tensor([[float(x) for x in row] for row in g], dtype=torch.float64)
-    whole = torch.einsum("ij, ocjk, lk -> iloc", rows, weight.double(), rows).to(weight.dtype)
-    columns, depth = weight.shape[:2]
-    points = whole.flatten(0, 2)[:, :, None, None]  # each point's weight as a group's
-    packed = pack_kernels(points, len(rows) ** 2)
+    taps = weight.double().reshape(columns * depth, 9)
+    whole = (torch.kron(rows, rows) @ taps.t()).to(weight.dtype)
+    points = whole.view(-1, columns, depth, 1, 1)  # each point's weight as a group's
+    packed = pack_kernels(points, len(points))
     return WinogradWeight(packed, None if bias is None else pad_row(bias), columns, depth, outputs)
 
 
@@ -154,10 +165,13 @@ def _loop_of(m: int):
             weight = mix.weight + column // lanes * panel
             bias = 0 if mix.bias == 0 else mix.bias + column * size
             for p in range(points * points):
+                own_weight = weight + p * own.weight_step
+                # Large weights come from far away: those of the next point, while these are used.
+                ahead = own_weight + own.weight_step if p < points * points - 1 else 0
                 multiply(tiles + p // points * own.by_y + p % points * own.by_x, own.tile_row,
-                         is_tile, weight + p * own.weight_step, panel, channels,
-                         products + p * step, own.products_row, count, columns, 0, 0, 0, 0,
-                         -infinity, infinity, 0, 0, 0, like)  # fmt: skip
+                         is_tile, own_weight, panel, channels, products + p * step,
+                         own.products_row, count, columns, 0, 0, 0, 0, -infinity, infinity, ahead,
+                         ahead + min(ahead, columns // lanes * panel), 0, like)  # fmt: skip
             for r in range(count):
                 image, y, x = position(first + r, window)
                 point = (image * lines + y) * row + x
@@ -264,13 +278,14 @@ def winograd_weight_in(room: Tensor, weights: PackedWeight, outputs: int) -> Win
 
 
 def best_tile_size(
-    window: Window, inputs: int, columns: int, groups: int, dtype: torch.dtype
+    window: Window, inputs: int, columns: int, groups: int, dtype: torch.dtype, kept: bool = False
 ) -> int:
     """The m with which a convolution is faster by this loop than directly; 0 where it is not.
 
     What is compared are rows of matrix products, in steps of half a microkernel's, and reading the
-    weight, which takes as long as some rows: where there are few tiles, larger weights do not pay.
-    Four times the weight's memory is not spent on more than a megabyte.
+    weight, which takes as long as some rows: where there are few tiles, larger weights do not pay,
+    the less so if they are transformed in every run and not ``kept`` so. Four times the weight's
+    memory is not spent on more than a megabyte.
     """
     y, x = window.y, window.x
     lanes = REGISTER_BYTES // dtype.itemsize
@@ -280,8 +295,8 @@ def best_tile_size(
 
     def cost(m: int) -> int:
         tiles = window.images * -(-y.points // max(m, 1)) * -(-x.points // max(m, 1))
-        products = (m + 2) ** 2 if m else 9
-        return products * (-(-tiles // (ROWS // 2)) * (ROWS // 2) + _READING)
+        products, step = ((m + 2) ** 2, FEW if kept else ROWS // 2) if m else (9, ROWS // 2)
+        return products * (-(-tiles // step) * step + _READING)
 
     return min((0, 2) if is_large(inputs, columns, dtype) else (0, *MATRICES), key=cost)
 
