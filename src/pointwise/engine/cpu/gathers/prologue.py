@@ -95,25 +95,23 @@ class Correction:
     rows ``[C]``; ``prologue`` has a gather read it so.
     """
 
-    def __init__(
-        self, grad: Tensor, d_mean: Tensor, d_variance: Tensor, out: Tensor, mean: Tensor
-    ) -> None:
-        self.scale, self.shift = _correcting_rows(d_mean, d_variance, mean, out)
-        self.grad, self.out = grad, out
+    def __init__(self, grad: Tensor, out: Tensor, scale: Tensor, shift: Tensor) -> None:
+        self.grad, self.out, self.scale, self.shift = grad, out, scale, shift
         self.prologue = PROLOGUE(
-            kind=CORRECT,
-            scale=self.scale,
-            shift=self.shift,
-            low=0.0,
-            high=0.0,
-            image=grad,
-            other=out,
+            kind=CORRECT, scale=scale, shift=shift, low=0.0, high=0.0, image=grad, other=out
         )
 
     def corrected(self) -> Tensor:
         """The corrected gradient itself."""
         scale, shift = self.scale.view(-1, 1, 1), self.shift.view(-1, 1, 1)
         return torch.addcmul(shift, self.out, scale).add_(self.grad)
+
+
+def correction_of(
+    grad: Tensor, d_mean: Tensor, d_variance: Tensor, out: Tensor, mean: Tensor
+) -> Correction:
+    """That of a gradient, for those of the result's ``mean`` and variance, rows ``[C]``."""
+    return Correction(grad, out, *_correcting_rows(d_mean, d_variance, mean, out))
 
 
 @device
