@@ -139,7 +139,7 @@ def _as_one(
         layers.append(
             normed_run.Layer(
                 stride, edges, dilation, conv.groups, activation or "none", norm.eps, norm.momentum
-            )  # fmt: skip
+            )
         )
         if _moves(norm) and norm.num_batches_tracked is not None:
             counts.append(norm.num_batches_tracked)

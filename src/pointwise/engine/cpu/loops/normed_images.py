@@ -20,7 +20,7 @@ from pointwise.convolution.problem import is_depthwise
 from pointwise.convolution.window import Window
 from pointwise.engine.cpu.gathers.prologue import Correction, correction_of, normalisation
 from pointwise.engine.cpu.layout import Arguments
-from pointwise.engine.cpu.loops import grouped
+from pointwise.engine.cpu.loops import grouped, pointwise_backward
 from pointwise.engine.cpu.loops.depthwise import normed_depthwise
 from pointwise.engine.cpu.loops.depthwise_backward import backward_kernel, depthwise_backward
 from pointwise.engine.cpu.loops.depthwise_gradient import stencil_weight_gradient
@@ -142,6 +142,18 @@ def backward(
     return d_z, total[:channels], total[channels : 2 * channels], d_weight
 
 
+_SMALL = 4 * 1024 * 1024  # bytes
+
+
+def _is_small(grad: Tensor) -> bool:
+    """Whether a gradient had better be corrected once and for all.
+
+    Every block of columns of both products would do it again, and what is so small stays in the
+    cache meanwhile.
+    """
+    return grad.numel() * grad.element_size() <= _SMALL
+
+
 def gradients(
     image: NormalisedImage,
     weight: Tensor,
@@ -159,19 +171,27 @@ def gradients(
                 compiled, image.z, image.norm(), weight, window, correction
             )
             return d_z, None if image.rows is None else sums, d_weight
-    prologue, kernel, grad = image.prologue(), weight.shape[2:], correction.grad
+    prologue, kernel = image.prologue(), weight.shape[2:]
+    reduction = image.gradient()
+    if wanted and pointwise_backward.is_better(window, weight, groups):
+        d_z, d_weight = pointwise_backward.pointwise_backward(
+            image.z, weight, window, correction, prologue, reduction
+        )
+        return d_z, None if reduction is None else reduction.sums, d_weight
+    grad, how = correction.grad, correction.prologue
+    if wanted and window.taps == 1 and not depthwise and _is_small(grad):
+        grad, how = correction.corrected(), None
     given = grad, image.z, window, kernel
     if depthwise:
-        d_weight = stencil_weight_gradient(*given, prologue, correction.prologue)
+        d_weight = stencil_weight_gradient(*given, prologue, how)
     else:
-        d_weight = mixed_weight_gradient(*given, groups, prologue, correction.prologue)
+        d_weight = mixed_weight_gradient(*given, groups, prologue, how)
     if not wanted:
         return None, None, d_weight
-    reduction = image.gradient()
     if depthwise:
         d_z = _depthwise_input_gradient(weight, window, correction, reduction)
     else:
-        d_z = mixed_input_gradient(grad, weight, window, groups, correction.prologue, reduction)
+        d_z = mixed_input_gradient(grad, weight, window, groups, how, reduction)
     return d_z, None if reduction is None else reduction.sums, d_weight
 
 
