@@ -69,7 +69,7 @@ def _backward(arguments, program, thread, like):
         multiply_turned(a, a_step, a_next, gathered, own.gathered_row, rows, sums, own.sums_row,
                         own.outputs, own.inputs, start, sums, own.sums_row, number(-np.inf, like),
                         number(np.inf, like), own.x + ahead * own.x_row,
-                        own.x + following * own.x_row, 0, like)  # fmt: skip
+                        own.x + following * own.x_row, own.out - own.x, like)  # fmt: skip
         mix_tile(own.mix, own.out, 0, corrected, own.corrected_row, False, first, rows, 0, 0,
                  own.inputs, like, own.moments, program, first == begin,
                  own.grad + ahead * own.grad_row, own.grad + following * own.grad_row,
