@@ -145,6 +145,40 @@ def test_what_is_replayed_is_part_of_another():
     assert len(inner_runs) == 2 + 2  # and for the recording of the outer one
 
 
+def test_what_no_step_needs_at_the_same_time_shares_its_memory():
+    @replayed
+    def sums(tensors, count):
+        total, x = tensors
+        for _ in range(count):
+            total = add(total, x)
+        return total
+
+    rooms = []
+    for count in (3, 9):
+        for _ in range(4):
+            total, x = some(30), some(30)
+            expected = total
+            for _ in range(count):
+                expected = expected + x
+            assert torch.equal(sums((total, x), count), expected)
+        known = next(each.cell_contents for each in sums.__closure__ if
+                     isinstance(each.cell_contents, dict))  # fmt: skip
+        rooms.append(known[(replay.threads(), *[(x.shape, x.stride(), x.dtype)] * 2, count)]._room)
+    assert rooms[0] == rooms[1]
+
+
+def test_tensors_lie_apart_while_both_are_needed():
+    sizes, uses = {1: 128, 2: 64, 3: 64, 4: 256}, {1: (0, 1), 2: (1, 2), 3: (2, 3), 4: (3, 3)}
+    offsets, room = replay._together(sizes, uses)
+    for one in sizes:
+        for other in range(one + 1, 5):
+            first, last = max(uses[one][0], uses[other][0]), min(uses[one][1], uses[other][1])
+            if first <= last:
+                begins = sorted([(offsets[one], sizes[one]), (offsets[other], sizes[other])])
+                assert sum(begins[0]) <= begins[1][0]
+    assert room == 320
+
+
 def test_a_constant_is_kept():
     def shifted(tensors):
         (x,) = tensors

@@ -23,6 +23,7 @@ from torch import nn
 
 from pointwise.layers import training as layers_training
 from pointwise.networks import MobileNetV1
+from pointwise.operators import normed_run
 
 
 @pytest.fixture
@@ -211,3 +212,71 @@ def test_parts_may_be_frozen(block, input_wants, freeze):
     for name, b in theirs.items():
         scale = 1 + b.double().abs().max()
         torch.testing.assert_close(ours[name] / scale, b / scale, rtol=0, atol=1e-10)
+
+
+# --- as one call, or one by one -------------------------------------------------------------------
+
+
+@pytest.fixture
+def as_one(monkeypatch) -> list[int]:
+    """How many layers each run that was one call had."""
+    seen = []
+    whole = normed_run.normed_run
+
+    def noted(input, residual, layers, given):
+        seen.append(len(layers))
+        return whole(input, residual, layers, given)
+
+    monkeypatch.setattr(normed_run, "normed_run", noted)
+    return seen
+
+
+def test_a_run_is_one_call(as_one):
+    step(made("separable", F64), picture(2, 9, 8, 7, dtype=F64), True)
+    assert as_one == [2]
+
+
+@pytest.mark.parametrize("reason", ["cumulative averages", "a profiler", "rows with gaps"])
+def test_what_is_no_single_call_gives_the_same(reason, as_one):
+    ours = made("separable", F64)
+    theirs = one_by_one(ours)
+    for module in (ours, theirs):
+        for norm in norms(module):
+            if reason == "cumulative averages":
+                norm.momentum = None
+            elif reason == "rows with gaps":
+                wide = torch.zeros(2 * norm.num_features, dtype=F64)
+                norm.running_mean = wide[::2]
+    if reason == "a profiler":
+        with torch.profiler.profile():
+            compare(ours, theirs, F64, True)
+    else:
+        compare(ours, theirs, F64, True)
+        compare(ours, theirs, F64, True)
+    assert as_one == []
+
+
+@EACH
+def test_prepared_as_a_whole_or_step_by_step_it_has_the_same_bits(block, monkeypatch):
+    whole, parts = made(block, F32), made(block, F32)
+    for _ in range(3):  # from the third time on nothing is prepared
+        x = picture(2, 9, 8, 7)
+        found = step(whole, x, True)
+        with monkeypatch.context() as patched:
+            for name in ("_forward", "_backward"):
+                patched.setattr(normed_run, name, getattr(normed_run, name).__wrapped__)
+            expected = step(parts, x, True)
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
+def test_only_the_residual_wants_a_gradient():
+    ours = made("three with a residual", F64)
+    theirs = one_by_one(ours)
+    gradients = []
+    for module in (ours, theirs):
+        module.requires_grad_(False)
+        x = picture(2, 9, 8, 7, dtype=F64).requires_grad_()
+        module(x).square().sum().backward()
+        gradients.append(x.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-9)

@@ -9,6 +9,7 @@ who needs them runs the modules one by one.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -16,10 +17,11 @@ from torch import Tensor
 
 from pointwise.convolution.epilogue import CLAMP_ONLY, kernel_form, why_not
 from pointwise.convolution.problem import is_depthwise
-from pointwise.engine.eager import why_not_eager, why_not_on_gpu
+from pointwise.convolution.window import window
+from pointwise.engine.eager import is_unseen, why_not_eager, why_not_on_gpu
 from pointwise.functional.padding import resolve
 from pointwise.layers.unit import Unit, is_batch_norm, is_ordinary, window_of
-from pointwise.operators import ops
+from pointwise.operators import normed_run, ops
 
 _INFINITY = float("inf")
 
@@ -88,6 +90,73 @@ def _fit(input: Tensor, units: Sequence[Unit], residual: Tensor | None) -> bool:
 
 def run(input: Tensor, units: Sequence[Unit], residual: Tensor | None = None) -> Tensor:
     """The units one after the other; ``residual`` is added before the last activation."""
+    given = [_given(unit) for unit in units]
+    if _run_as_one(input, units, residual, given):
+        return _as_one(input, units, residual, given)
+    return _one_by_one(input, units, residual)
+
+
+def _given(unit: Unit) -> normed_run.Given:
+    norm: Any = unit.norm
+    mean, variance = (norm.running_mean, norm.running_var) if _moves(norm) else (None, None)
+    return normed_run.Given(unit.conv.weight, norm.weight, norm.bias, mean, variance)
+
+
+def _moves(norm: Any) -> bool:
+    """Whether a step moves a norm's running statistics."""
+    return norm.training and norm.track_running_stats and norm.running_mean is not None
+
+
+def _run_as_one(
+    input: Tensor,
+    units: Sequence[Unit],
+    residual: Tensor | None,
+    given: Sequence[normed_run.Given],
+) -> bool:
+    """Whether nobody watches, and the kernels of a run as a whole can write to all rows."""
+    rows = [row for each in given for row in each[1:]]
+    return (
+        not input.is_cuda
+        and input.dtype in (torch.float32, torch.float64)
+        and all(unit.norm.momentum is not None for unit in units)  # type: ignore[union-attr]
+        and all(row is None or row.is_contiguous() for row in rows)
+        and is_unseen((input, residual, *(each.weight for each in given), *rows))
+    )
+
+
+def _as_one(
+    input: Tensor,
+    units: Sequence[Unit],
+    residual: Tensor | None,
+    given: Sequence[normed_run.Given],
+) -> Tensor:
+    layers, counts, sizes = [], [], tuple(input.shape[2:])
+    for conv, module, activation, _ in units:
+        norm: Any = module
+        padding = tuple(conv.padding) if isinstance(conv.padding, list) else conv.padding
+        numbers = tuple(conv.kernel_size), tuple(conv.stride), tuple(conv.dilation)
+        (stride, edges, dilation), sizes = _geometry(sizes, padding, *numbers)
+        layers.append(
+            normed_run.Layer(
+                stride, edges, dilation, conv.groups, activation or "none", norm.eps, norm.momentum
+            )
+        )
+        if _moves(norm) and norm.num_batches_tracked is not None:
+            counts.append(norm.num_batches_tracked)
+    if counts:
+        torch._foreach_add_(counts, 1)
+    return normed_run.normed_run(input, residual, layers, given)
+
+
+@lru_cache(maxsize=4096)
+def _geometry(sizes, padding, kernel, stride, dilation):
+    """((stride, padding at each edge, dilation), how large the result is)."""
+    edges = tuple(resolve("", padding, sizes, kernel, stride, dilation))
+    seen = window(1, sizes, kernel, stride, edges, dilation)
+    return (stride, edges, dilation), (seen.y.points, seen.x.points)
+
+
+def _one_by_one(input: Tensor, units: Sequence[Unit], residual: Tensor | None) -> Tensor:
     plain = (None, None, None, -_INFINITY, _INFINITY)
     if _is_autocast(input):  # on GPUs only
         dtype = torch.get_autocast_dtype("cuda")
@@ -112,7 +181,7 @@ def run(input: Tensor, units: Sequence[Unit], residual: Tensor | None = None) ->
 
 def _statistics(norm: Any, mean: Tensor, variance: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Scale and shift of a batch norm; moves its running statistics, as PyTorch does."""
-    if norm.training and norm.track_running_stats and norm.running_mean is not None:
+    if _moves(norm):
         with torch.no_grad():
             share = norm.momentum
             if norm.num_batches_tracked is not None:

@@ -126,27 +126,21 @@ def _norm_gradient(own, sums, sums_row, rows, row_bytes, count, columns, channel
 # --- mean and variance of all splits --------------------------------------------------------------
 
 _MERGE = Layout("Merge", "*sums *counts *mean *variance splits channels numbers")
-_BLOCK = 64  # channels of one program
+BLOCK = 64  # channels of one program
 
 
-def _merge(arguments, program, thread, kind):
-    """Mean and biased variance of some channels, from the statistics of all splits, in float64."""
-    own = _MERGE(arguments)
-    splits, channels, numbers = own.splits, own.channels, own.numbers
-    sums = array(own.sums, splits * numbers, kind)
-    counts = array(own.counts, splits, np.int64)
-    mean = array(own.mean, channels, kind)
-    variance = array(own.variance, channels, kind)
-    begin, end = program * _BLOCK, min((program + 1) * _BLOCK, channels)
+@device
+def merged(sums, counts, splits, numbers, channels, begin, width, means, squares, kind):
+    """Adds mean and biased variance of ``width`` channels to zeros, from all splits' statistics."""
+    sums = array(sums, splits * numbers, kind)
+    counts = array(counts, splits, np.int64)
     total = 0
     for s in range(splits):
         total += counts[s]
-    means, squares = np.zeros(_BLOCK), np.zeros(_BLOCK)
     share = 1.0 / total
     # Slices: an index that a compiler cannot tell from one below 0 keeps it from whole registers.
-    width = end - begin
     # Means are counted from the first row, so that those of constant channels are exact.
-    base = sums[begin:end]
+    base = sums[begin : begin + width]
     for s in range(splits):
         first, count = s * numbers + begin, np.float64(counts[s])
         pivot = sums[first : first + width]
@@ -164,8 +158,22 @@ def _merge(arguments, program, thread, kind):
             from_mean = np.float64(pivot[c]) - base[c] + apart - means[c]
             square = about_pivot[c] - count * apart * apart
             squares[c] += (max(0.0, square) + count * from_mean * from_mean) * share
+    for c in range(width):
+        means[c] = base[c] + means[c]
+
+
+def _merge(arguments, program, thread, kind):
+    """Mean and biased variance of some channels, from the statistics of all splits, in float64."""
+    own = _MERGE(arguments)
+    channels = own.channels
+    mean = array(own.mean, channels, kind)
+    variance = array(own.variance, channels, kind)
+    begin, end = program * BLOCK, min((program + 1) * BLOCK, channels)
+    means, squares = np.zeros(BLOCK), np.zeros(BLOCK)
+    merged(own.sums, own.counts, own.splits, own.numbers, channels, begin, end - begin, means,
+           squares, kind)  # fmt: skip
     for c in range(begin, end):
-        mean[c] = base[c - begin] + means[c - begin]
+        mean[c] = means[c - begin]
         variance[c] = squares[c - begin]
 
 
@@ -230,7 +238,7 @@ class Moments(Reduction):
             channels=channels,
             numbers=sums.shape[1],
         )
-        launch(_MERGE_KERNELS[sums.dtype], arguments, -(-channels // _BLOCK))
+        launch(_MERGE_KERNELS[sums.dtype], arguments, -(-channels // BLOCK))
         return mean, variance
 
 

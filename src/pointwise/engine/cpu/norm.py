@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +16,15 @@ from pointwise.engine.cpu.vector import bytes_of, lanes_of, load_first, store_fi
 
 NORM = Layout("Norm", "*mean *scale *shift low:real high:real")
 """``clamp((x - mean)·scale + shift, low, high)``, for rows ``[C]``."""
+
+
+@lru_cache(maxsize=256)
+def same(value: float, count: int, dtype: torch.dtype) -> np.ndarray:
+    """A row of one number, which nobody writes."""
+    row = np.full(count, value, dtype=str(dtype).removeprefix("torch."))
+    row.setflags(write=False)
+    return row
+
 
 _SHIFT = Layout("NormShift", "*mean *scale *shift *out channels")
 

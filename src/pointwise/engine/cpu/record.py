@@ -14,6 +14,7 @@ where its ``Layout`` says that there is one: a difference of two addresses nobod
 from __future__ import annotations
 
 import threading
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -51,6 +52,7 @@ class Recording(TorchDispatchMode):
         self.given = len(given)
         self.spoiled = ""
         """Why it cannot be replayed."""
+        self._spans: list[tuple[int, int, int]] = []  # of the tensors, by where they begin
 
     def spoil(self, why: str) -> None:
         self.spoiled = self.spoiled or why
@@ -74,11 +76,34 @@ class Recording(TorchDispatchMode):
     def place(self, operand: Tensor) -> Place:
         """Where an operand lies; raises LookupError where nobody knows."""
         address = operand.data_ptr()
-        for number, tensor in enumerate(self.tensors):
-            begin, end = span(tensor)
+        if len(self._spans) != len(self.tensors):
+            numbered = enumerate(self.tensors)
+            self._spans = sorted((*span(tensor), number) for number, tensor in numbered)
+        found = bisect_right(self._spans, address, key=lambda each: each[0])
+        # One without numbers may begin where another one does.
+        for begin, end, number in reversed(self._spans[:found]):
             if begin <= address < end:
                 return Place(number, address - begin)
+            if begin < end:
+                break
         raise LookupError("an operand is neither given nor made by the function")
+
+    def uses(self) -> dict[int, tuple[int, int]]:
+        """The first and the last step that a tensor is an operand of, for all that are."""
+        found: dict[int, tuple[int, int]] = {}
+
+        def note(step: int, arguments: Arguments) -> None:
+            for _, operand in arguments.addresses():
+                if isinstance(operand, Arguments):
+                    note(step, operand)
+                elif isinstance(operand, Tensor):
+                    number = self.place(operand).tensor
+                    first, _ = found.get(number, (step, step))
+                    found[number] = first, step
+
+        for number, step in enumerate(self.steps):
+            note(number, step.arguments)
+        return found
 
 
 _MAKERS = {

@@ -114,6 +114,32 @@ class _Block:
             self.fills.append((place, number, before + offset))
 
 
+def _together(
+    sizes: dict[int, int], uses: dict[int, tuple[int, int]]
+) -> tuple[dict[int, int], int]:
+    """(where each of some tensors lies in one piece of memory, how large that is), in bytes.
+
+    Those that no step needs at the same time may lie in the same place: a run of many layers takes
+    the memory of one of them, which is also more often in the cache. The largest come first.
+    """
+    offsets: dict[int, int] = {}
+    room = 0
+    placed: list[tuple[int, int, int, int]] = []  # (begin, end, first step, last step)
+    for number in sorted(sizes, key=lambda each: -sizes[each]):
+        size, (first, last) = sizes[number], uses.get(number, (0, -1))
+        begin = 0
+        for there, end, other_first, other_last in sorted(placed):
+            if other_first > last or other_last < first:
+                continue
+            if begin + size <= there:
+                break
+            begin = max(begin, end)
+        offsets[number] = begin
+        placed.append((begin, begin + size, first, last))
+        room = max(room, begin + size)
+    return offsets, room
+
+
 class Replay:
     """What a recorded function launched, for other tensors of the same shapes, strides and types.
 
@@ -148,12 +174,14 @@ class Replay:
             form = _Result(which, result.shape, result.stride(), before, is_whole)
             self._results.append(form)
         count = given + len(self._memories)
-        self._room = 0
-        for number, other in enumerate(made, start=given):
-            if owner[number][0] < 0:
-                owner[number] = (count, self._room)
-                begin, end = record.span(other)
-                self._room += -(-(end - begin) // _LINE) * _LINE
+        sizes = {
+            number: -(-(end - begin) // _LINE) * _LINE
+            for number, (begin, end) in enumerate(map(record.span, made), start=given)
+            if owner[number][0] < 0
+        }
+        offsets, self._room = _together(sizes, recording.uses())
+        for number, offset in offsets.items():
+            owner[number] = (count, offset)
         block = _Block(recording, owner, count + 1, team)
         self._block = array("q", block.words)
         self._fills, self._counters, self._team = tuple(block.fills), 8 * block.counters, team

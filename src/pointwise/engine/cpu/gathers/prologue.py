@@ -17,6 +17,7 @@ from pointwise.engine.cpu.by_dtype import by_dtype
 from pointwise.engine.cpu.device import device
 from pointwise.engine.cpu.launch import launch
 from pointwise.engine.cpu.layout import Arguments, Layout
+from pointwise.engine.cpu.memory import empty_image
 from pointwise.engine.cpu.vector import (
     broadcast,
     bytes_of,
@@ -95,25 +96,29 @@ class Correction:
     rows ``[C]``; ``prologue`` has a gather read it so.
     """
 
-    def __init__(
-        self, grad: Tensor, d_mean: Tensor, d_variance: Tensor, out: Tensor, mean: Tensor
-    ) -> None:
-        self.scale, self.shift = _correcting_rows(d_mean, d_variance, mean, out)
-        self.grad, self.out = grad, out
+    def __init__(self, grad: Tensor, out: Tensor, scale: Tensor, shift: Tensor) -> None:
+        self.grad, self.out, self.scale, self.shift = grad, out, scale, shift
         self.prologue = PROLOGUE(
-            kind=CORRECT,
-            scale=self.scale,
-            shift=self.shift,
-            low=0.0,
-            high=0.0,
-            image=grad,
-            other=out,
+            kind=CORRECT, scale=scale, shift=shift, low=0.0, high=0.0, image=grad, other=out
         )
 
     def corrected(self) -> Tensor:
-        """The corrected gradient itself."""
-        scale, shift = self.scale.view(-1, 1, 1), self.shift.view(-1, 1, 1)
-        return torch.addcmul(shift, self.out, scale).add_(self.grad)
+        """The corrected gradient itself, an image in channels_last."""
+        channels, dtype = self.grad.shape[1], self.grad.dtype
+        out, row = empty_image(self.grad.shape, dtype), channels * self.grad.element_size()
+        rows = self.grad.numel() // max(1, channels)
+        arguments = _CORRECTED(
+            grad=self.grad, out=out, correction=self.prologue, channels=channels, row=row, rows=rows
+        )
+        launch(_CORRECTED_KERNELS[dtype], arguments, -(-rows // _ROWS))
+        return out
+
+
+def correction_of(
+    grad: Tensor, d_mean: Tensor, d_variance: Tensor, out: Tensor, mean: Tensor
+) -> Correction:
+    """That of a gradient, for those of the result's ``mean`` and variance, rows ``[C]``."""
+    return Correction(grad, out, *_correcting_rows(d_mean, d_variance, mean, out))
 
 
 @device
@@ -226,3 +231,19 @@ def transfer_rows(target, target_row, source, source_row, rows, columns, prologu
         for r in range(rows):
             here, place = source + r * source_row + at, target + r * target_row + at
             transfer(place, here, left, prologue, channel + at, like)
+
+
+_CORRECTED = Layout("Corrected", "*grad *out *correction channels row rows")
+_ROWS = 64  # of one program
+
+
+@device
+def _corrected(arguments, program, thread, like):
+    own = _CORRECTED(arguments)
+    first = program * _ROWS
+    rows, place = min(_ROWS, own.rows - first), first * own.row
+    transfer_rows(own.out + place, own.row, own.grad + place, own.row, rows, own.channels,
+                  own.correction, 0, like)  # fmt: skip
+
+
+_CORRECTED_KERNELS = by_dtype(_corrected, "corrected")

@@ -22,6 +22,7 @@ from pointwise.engine.cpu.vector import (
     clamp,
     load_lanes,
     multiply_add,
+    prefetch,
     splat,
     store_lanes,
     vector_of,
@@ -30,6 +31,9 @@ from pointwise.engine.cpu.window import WINDOW
 
 PIXELS = 8
 """Neighbouring pixels that are worked off together; each gradient is loaded once for all."""
+
+_AHEAD = 8192
+"""Bytes from a pixel to what is asked for when it is read."""
 
 
 def reach(taps: int, stride: int, phase: int) -> dict[int, list[tuple[int, int]]]:
@@ -114,6 +118,10 @@ def stencil_backward(taps: int, stride: int, phase: int, partial: bool):
                 factor, added = load(at(norm.scale), lanes), load(at(norm.shift), lanes)
                 read = []
                 for i in range(PIXELS):
+                    # Nobody else sees that images are read from start to end: a few lines of the
+                    # cache of each pixel at a time.
+                    for image in (z, out):
+                        prefetch(builder, builder.add(pixel(at(image), i), i64(_AHEAD)))
                     value = fma(load(pixel(at(z), i), masked(lanes, i)), factor, added)
                     value = clamp(builder, value, low, high, count)
                     if partial:  # a pixel that is not there gives nothing to the weight

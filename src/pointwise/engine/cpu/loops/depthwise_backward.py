@@ -92,8 +92,9 @@ def depthwise_backward(
     weight: Tensor,
     window: Window,
     correction: Correction,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of ``x``, of the norm's scale and shift, and of the ``weight [C, 1, kh, kw]``.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(the gradient of ``x``, Σ d·(x - mean) and Σ d ``[1, 2·C]`` of the gradient d before the
+    norm, that of the ``weight [C, 1, kh, kw]``).
 
     ``x`` and the corrected gradient are channels_last.
     """
@@ -125,6 +126,6 @@ def depthwise_backward(
     )
     launch(compiled, arguments, splits)
     total = total_of(sums)[: (window.taps + 2) * channels]
-    d_weight, d_scale, d_shift = total.split((window.taps * channels, channels, channels))
+    d_weight, norm_sums = total.split((window.taps * channels, 2 * channels))
     d_weight = d_weight.view(-1, channels).t().unflatten(1, (1, *weight.shape[2:]))
-    return out, d_scale, d_shift, d_weight
+    return out, norm_sums[None], d_weight

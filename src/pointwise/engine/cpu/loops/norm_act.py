@@ -148,10 +148,31 @@ def backward(
     epilogue: Epilogue,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:  # fmt: skip
     """Gradients of z, scale, shift and residual; the mean's is minus scale times the shift's."""
-    out = empty_image(z.shape, z.dtype)
-    residual_grad = None if residual is None else empty_image(z.shape, z.dtype)
     if z.numel() == 0:
-        return out, torch.zeros_like(scale), torch.zeros_like(shift), residual_grad
+        d_z, d_residual = _gradients_like(z, residual)
+        return d_z, torch.zeros_like(scale), torch.zeros_like(shift), d_residual
+    d_z, sums, d_residual = summed(grad, z, mean, scale, shift, residual, epilogue)
+    channels, total = z.shape[1], total_of(sums)
+    return d_z, total[:channels], total[channels : 2 * channels], d_residual
+
+
+def _gradients_like(z: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    return (
+        empty_image(z.shape, z.dtype),
+        None if residual is None else empty_image(z.shape, z.dtype),
+    )
+
+
+def summed(
+    grad: Tensor, z: Tensor, mean: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None,
+    epilogue: Epilogue,
+) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
+    """(the gradient of z, the sums that scale's and shift's come from, that of the residual).
+
+    Of each split the sums are Σ d·(z - mean) ``[C]`` of the gradient d before the activation, then
+    Σ d.
+    """
+    out, residual_grad = _gradients_like(z, residual)
     channels, (low, high, kind) = z.shape[1], epilogue
     rows = z.numel() // channels
     splits = -(-rows // _ROWS)
@@ -170,5 +191,4 @@ def backward(
         norm=NORM(mean=mean, scale=scale, shift=shift, low=low, high=high),
     )
     launch(_BACKWARD_KERNELS[z.dtype], arguments, splits)
-    total = total_of(sums)
-    return out, total[:channels], total[channels : 2 * channels], residual_grad
+    return out, sums, residual_grad

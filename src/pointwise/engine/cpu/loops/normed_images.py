@@ -12,17 +12,15 @@ gradient.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from pointwise.convolution.problem import is_depthwise
 from pointwise.convolution.window import Window
-from pointwise.engine.cpu.gathers.prologue import Correction, normalisation
+from pointwise.engine.cpu.gathers.prologue import Correction, correction_of, normalisation
 from pointwise.engine.cpu.layout import Arguments
-from pointwise.engine.cpu.loops import grouped
+from pointwise.engine.cpu.loops import grouped, pointwise_backward
 from pointwise.engine.cpu.loops.depthwise import normed_depthwise
 from pointwise.engine.cpu.loops.depthwise_backward import backward_kernel, depthwise_backward
 from pointwise.engine.cpu.loops.depthwise_gradient import stencil_weight_gradient
@@ -40,7 +38,8 @@ from pointwise.engine.cpu.moments import (
     Reduction,
     pass_over,
 )
-from pointwise.engine.cpu.norm import NORM, from_zero
+from pointwise.engine.cpu.norm import NORM, from_zero, same
+from pointwise.engine.cpu.partial_sums import total_of
 from pointwise.engine.cpu.weights import pack_stencil, pack_weight
 
 
@@ -57,6 +56,8 @@ class NormalisedImage:
     shift: Tensor | None
     low: float
     high: float
+    term: Tensor | None = None
+    """Of ``z·scale + term``, where that is known."""
 
     @property
     def rows(self) -> tuple[Tensor, Tensor, Tensor] | None:
@@ -69,8 +70,11 @@ class NormalisedImage:
         """How a gather reads z."""
         if self.rows is None:
             return None
-        mean, scale, shift = self.rows
-        return normalisation(scale, from_zero(mean, scale, shift), self.low, self.high)
+        return normalisation(self.rows[1], self._from_zero(), self.low, self.high)
+
+    def _from_zero(self) -> Tensor:
+        assert self.rows is not None
+        return from_zero(*self.rows) if self.term is None else self.term
 
     def gradient(self) -> NormGradient | None:
         """What is made of a gradient that comes back here."""
@@ -79,19 +83,10 @@ class NormalisedImage:
     def norm(self) -> Arguments:
         """The norm for kernels that compute ``z·scale + shift``: one that changes nothing for z."""
         if self.rows is None:
-            zeros, ones = (_same(value, self.z.shape[1], self.z.dtype) for value in (0, 1))
+            zeros, ones = (same(value, self.z.shape[1], self.z.dtype) for value in (0, 1))
             return NORM(mean=zeros, scale=ones, shift=zeros, low=-np.inf, high=np.inf)
-        mean, scale, shift = self.rows
-        shift = from_zero(mean, scale, shift)
-        return NORM(mean=mean, scale=scale, shift=shift, low=self.low, high=self.high)
-
-
-@lru_cache(maxsize=256)
-def _same(value: float, count: int, dtype: torch.dtype) -> np.ndarray:
-    """A row of one number, which nobody writes."""
-    row = np.full(count, value, dtype=str(dtype).removeprefix("torch."))
-    row.setflags(write=False)
-    return row
+        mean, scale, _ = self.rows
+        return NORM(mean=mean, scale=scale, shift=self._from_zero(), low=self.low, high=self.high)
 
 
 # --- forward and backward -------------------------------------------------------------------------
@@ -101,6 +96,14 @@ def forward(
     image: NormalisedImage, weight: Tensor, window: Window, groups: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(the convolution of a normalised image, its mean, its biased variance)."""
+    out, moments = convolved(image, weight, window, groups)
+    return out, *moments.result()
+
+
+def convolved(
+    image: NormalisedImage, weight: Tensor, window: Window, groups: int
+) -> tuple[Tensor, Moments]:
+    """(the convolution of a normalised image, the sums that its mean and variance come from)."""
     moments = Moments()
     if is_depthwise(weight.shape, groups):
         stencil = pack_stencil(weight, None)
@@ -111,7 +114,7 @@ def forward(
     else:
         packed = pack_weight(weight, None, groups)
         out = mixed(image.z, packed, window, prologue=image.prologue(), moments=moments)
-    return out, *moments.result()
+    return out, moments
 
 
 def backward(
@@ -131,33 +134,65 @@ def backward(
     The mean's gradient is minus scale times the shift's. ``out`` and its mean are what ``forward``
     gave, ``grad``, ``d_mean`` and ``d_variance`` the gradients of its three results.
     """
-    correction = Correction(grad, d_mean, d_variance, out, out_mean)
+    correction = correction_of(grad, d_mean, d_variance, out, out_mean)
+    d_z, sums, d_weight = gradients(image, weight, window, groups, correction, wanted)
+    if sums is None:
+        return d_z, None, None, d_weight
+    channels, total = image.z.shape[1], total_of(sums)
+    return d_z, total[:channels], total[channels : 2 * channels], d_weight
+
+
+_SMALL = 4 * 1024 * 1024  # bytes
+
+
+def _is_small(grad: Tensor) -> bool:
+    """Whether a gradient had better be corrected once and for all.
+
+    Every block of columns of both products would do it again, and what is so small stays in the
+    cache meanwhile.
+    """
+    return grad.numel() * grad.element_size() <= _SMALL
+
+
+def gradients(
+    image: NormalisedImage,
+    weight: Tensor,
+    window: Window,
+    groups: int,
+    correction: Correction,
+    wanted: bool,
+) -> tuple[Tensor | None, Tensor | None, Tensor]:
+    """(the gradient of z, the sums that those of its norm come from, that of the weight)."""
     depthwise = is_depthwise(weight.shape, groups)
     if depthwise and wanted:
         compiled = backward_kernel(window, image.z.dtype)
         if compiled is not None:
-            d_z, d_scale, d_shift, d_weight = depthwise_backward(
+            d_z, sums, d_weight = depthwise_backward(
                 compiled, image.z, image.norm(), weight, window, correction
             )
-            return (d_z, None, None, d_weight) if image.rows is None else (
-                d_z, d_scale, d_shift, d_weight
-            )  # fmt: skip
+            return d_z, None if image.rows is None else sums, d_weight
     prologue, kernel = image.prologue(), weight.shape[2:]
+    reduction = image.gradient()
+    if wanted and pointwise_backward.is_better(window, weight, groups):
+        d_z, d_weight = pointwise_backward.pointwise_backward(
+            image.z, weight, window, correction, prologue, reduction
+        )
+        return d_z, None if reduction is None else reduction.sums, d_weight
+    grad, how = correction.grad, correction.prologue
+    if wanted and window.taps == 1 and not depthwise and _is_small(grad):
+        grad, how = correction.corrected(), None
     given = grad, image.z, window, kernel
     if depthwise:
-        d_weight = stencil_weight_gradient(*given, prologue, correction.prologue)
+        d_weight = stencil_weight_gradient(*given, prologue, how)
     else:
-        d_weight = mixed_weight_gradient(*given, groups, prologue, correction.prologue)
+        d_weight = mixed_weight_gradient(*given, groups, prologue, how)
     if not wanted:
-        return None, None, None, d_weight
-    reduction = image.gradient()
+        return None, None, d_weight
     if depthwise:
         d_z = _depthwise_input_gradient(weight, window, correction, reduction)
     else:
-        d_z = mixed_input_gradient(grad, weight, window, groups, correction.prologue, reduction)
-    if reduction is None:
-        return d_z, None, None, d_weight
-    return d_z, *reduction.result(), d_weight
+        d_z = mixed_input_gradient(grad, weight, window, groups, how, reduction)
+    return d_z, None if reduction is None else reduction.sums, d_weight
 
 
 def _depthwise_input_gradient(
