@@ -424,4 +424,11 @@ def each(cases=CASES):
     return pytest.mark.parametrize("case", cases, ids=str)
 
 
+def every_third(cases=CASES):
+    """The same where a case takes long: the others with ``--slow``."""
+    chosen = [case if i % 3 == 0 else pytest.param(case, marks=pytest.mark.slow)
+              for i, case in enumerate(cases)]  # fmt: skip
+    return pytest.mark.parametrize("case", chosen, ids=str)
+
+
 DTYPES = pytest.mark.parametrize("dtype", [F32, F64], ids=["float32", "float64"])

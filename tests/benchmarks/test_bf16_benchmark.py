@@ -33,6 +33,7 @@ def test_a_processor_without_such_products_is_told(monkeypatch):
         bf16.main(quick=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
 def test_a_quick_run_has_a_row_for_each(tmp_path, capsys):
     bf16.main(json=tmp_path / "bf16.json", quick=True)

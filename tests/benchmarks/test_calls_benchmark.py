@@ -18,6 +18,7 @@ def written(path: Path) -> list[tuple[str, str]]:
     return [(row["case"], row["who"]) for row in json.loads(path.read_text())["rows"]]
 
 
+@pytest.mark.slow
 def test_a_row_for_each_who_calls(tmp_path):
     calls.main(json=tmp_path / "rows.json", rounds=1, quick=True, only="pointwise_conv*")
     found = written(tmp_path / "rows.json")

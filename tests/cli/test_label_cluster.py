@@ -170,6 +170,7 @@ def test_no_cluster_where_there_is_said_to_be_one(campaign):
     assert said == ""
 
 
+@pytest.mark.slow
 def test_the_command_reads_and_writes_an_object_store(campaign, tmp_path):
     """Here in this process's memory, and without a cluster."""
     store = fsspec.filesystem("memory")

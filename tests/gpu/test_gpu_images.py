@@ -6,7 +6,7 @@ import norm_cases
 import pytest
 import torch
 import torch.nn.functional as F
-from image_cases import F32, F64, ImageCase, each, laid_out, named
+from image_cases import F32, F64, ImageCase, each, every_third, laid_out, named
 from image_oracle import assert_close
 from torch import Tensor
 from torch.library import opcheck
@@ -63,7 +63,7 @@ def on(tensor: Tensor, device: str) -> Tensor:
 # --- depthwise, and its gradients -----------------------------------------------------------------
 
 
-@each(DEPTHWISE)
+@every_third(DEPTHWISE)
 def test_depthwise_and_its_gradients_are_the_oracles(case, device):
     x, weight, bias, grad = batched(case, device)
     inputs = [t.requires_grad_() for t in (x, weight, bias) if t is not None]
@@ -240,7 +240,7 @@ TRAINED = named(
 )  # fmt: skip
 
 
-@each(TRAINED)
+@every_third(TRAINED)
 def test_training_with_batch_norm(case, device):
     norm_cases.check_all(norm_cases.operands(case), device=device)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from image_cases import CASES, F32, F64, LAYOUTS, ImageCase, each, in_turn, laid_out, named
+from image_cases import CASES, F32, F64, LAYOUTS, ImageCase, each, every_third, in_turn, laid_out, named
 from torch.library import opcheck
 
 from pointwise.convolution import epilogue
@@ -72,7 +72,7 @@ def test_opcheck_with_an_activation(activation):
         opcheck(OPERATORS.conv2d.default, (*calls(case)["conv2d"][:-1], activation))
 
 
-@each()
+@every_third()
 def test_shapes_strides_and_types_are_foreseen(case):
     for name, arguments in calls(case).items():
         operator = getattr(OPERATORS, name).default

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from image_cases import F64, LAYOUTS, ImageCase, each, in_turn, laid_out, named
+from image_cases import F64, LAYOUTS, ImageCase, each, every_third, in_turn, laid_out, named
 from norm_cases import (
     FEW,
     OPERATORS,
@@ -32,7 +32,7 @@ NORMED = pytest.mark.parametrize("with_norm", [True, False], ids=["normed", "as 
 
 
 @NORMED
-@each(TRAINED)
+@every_third(TRAINED)
 def test_forward_and_backward(case, with_norm, poisoned):
     check_all(operands(case, normed=with_norm))
 
