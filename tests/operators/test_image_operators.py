@@ -8,7 +8,18 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from image_cases import CASES, F32, F64, LAYOUTS, ImageCase, each, every_third, in_turn, laid_out, named
+from image_cases import (
+    CASES,
+    F32,
+    F64,
+    LAYOUTS,
+    ImageCase,
+    each,
+    every_third,
+    in_turn,
+    laid_out,
+    named,
+)
 from torch.library import opcheck
 
 from pointwise.convolution import epilogue
