@@ -266,9 +266,9 @@ define(
 def _cell_conv_grads_cpu(
     grad, features, weight, row_start, pairs, back_row_start, back_pairs, mean
 ):
+    grad = grad.contiguous()
     tensors = ready(grad, features, weight, row_start, pairs, back_row_start, back_pairs)
     d_features, total = _both_gradients(tensors, mean)
-    grad = grad.contiguous()
     _, bias = points_weight_gradient(Gather(IDENTITY, grad[:, :0], len(grad)), grad)
     total = total.view(weight.shape[1], -1, len(weight)).permute(2, 0, 1)
     return d_features, total.reshape(weight.shape).contiguous(), bias

@@ -22,3 +22,8 @@ def of_type(loop, like, name: str) -> kernel:
         loop(arguments, program, thread, like)
 
     return kernel(run, name)
+
+
+def by_kind(loop, name: str) -> dict[torch.dtype, kernel]:
+    """Kernels of ``loop(arguments, program, thread, kind)``, which reads arrays of that type."""
+    return {dtype: of_type(loop, type(like), f"{name}_{dtype}") for dtype, like in ZEROS.items()}

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pointwise.engine.cpu.by_dtype import by_dtype
+from pointwise.engine.cpu.by_dtype import by_dtype, by_kind
 from pointwise.engine.cpu.device import device
-from pointwise.engine.cpu.launch import array, kernel, launch
+from pointwise.engine.cpu.launch import array, launch
 from pointwise.engine.cpu.layout import Arguments, Layout
 from pointwise.engine.cpu.norm import NORM
 from pointwise.engine.cpu.pack import padded_columns
@@ -162,6 +162,7 @@ def merged(sums, counts, splits, numbers, channels, begin, width, means, squares
         means[c] = base[c] + means[c]
 
 
+@device
 def _merge(arguments, program, thread, kind):
     """Mean and biased variance of some channels, from the statistics of all splits, in float64."""
     own = _MERGE(arguments)
@@ -177,20 +178,7 @@ def _merge(arguments, program, thread, kind):
         variance[c] = squares[c - begin]
 
 
-_merge_of = device(_merge)
-
-
-@kernel
-def _merge_float32(arguments, program, thread):
-    _merge_of(arguments, program, thread, np.float32)
-
-
-@kernel
-def _merge_float64(arguments, program, thread):
-    _merge_of(arguments, program, thread, np.float64)
-
-
-_MERGE_KERNELS = {torch.float32: _merge_float32, torch.float64: _merge_float64}
+_MERGE_KERNELS = by_kind(_merge, "merge")
 
 
 # --- on the host ----------------------------------------------------------------------------------

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pointwise.engine.cpu.by_dtype import by_kind
 from pointwise.engine.cpu.device import device
-from pointwise.engine.cpu.launch import array, kernel, launch
+from pointwise.engine.cpu.launch import array, launch
 from pointwise.engine.cpu.layout import Layout
 from pointwise.engine.cpu.moments import BLOCK, Moments, merged
 from pointwise.engine.cpu.norm import same
@@ -85,17 +86,7 @@ def _forward(arguments, program, thread, kind):
             variance[place] = wide + own.share * (squares[c] * unbiased - wide)
 
 
-@kernel
-def _forward_float32(arguments, program, thread):
-    _forward(arguments, program, thread, np.float32)
-
-
-@kernel
-def _forward_float64(arguments, program, thread):
-    _forward(arguments, program, thread, np.float64)
-
-
-_FORWARD_KERNELS = {torch.float32: _forward_float32, torch.float64: _forward_float64}
+_FORWARD_KERNELS = by_kind(_forward, "norm_rows_forward")
 
 
 def rows_of(moments: Moments, points: int, norm: Parameters) -> Tensor:
@@ -171,17 +162,7 @@ def _backward(arguments, program, thread, kind):
         d_shift[place] = -scale * total[c] * part_of_all - through_variance * mean
 
 
-@kernel
-def _backward_float32(arguments, program, thread):
-    _backward(arguments, program, thread, np.float32)
-
-
-@kernel
-def _backward_float64(arguments, program, thread):
-    _backward(arguments, program, thread, np.float64)
-
-
-_BACKWARD_KERNELS = {torch.float32: _backward_float32, torch.float64: _backward_float64}
+_BACKWARD_KERNELS = by_kind(_backward, "norm_rows_backward")
 
 
 def gradients_of(sums: Tensor, rows: Tensor, points: int) -> Gradients:
