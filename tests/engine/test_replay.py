@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -533,8 +534,10 @@ def test_nothing_that_was_given_or_made_is_kept():
     assert done.returncode == 0, done.stderr
 
 
-def test_results_may_be_written_to():
-    """As by ``relu_`` behind a convolution, while gradients are wanted."""
+@pytest.mark.parametrize("profiled", [False, True], ids=["", "profiled"])
+def test_results_may_be_written_to(profiled):
+    """As by ``relu_`` behind a convolution, while gradients are wanted; under a profiler, calls go
+    by PyTorch's dispatcher."""
     cloud = PointCloud(torch.rand(50, 3))
     near = cloud.neighborhood(0.3)
     image, rows = some(1, 4, 8, 8).requires_grad_(), some(50, 4).requires_grad_()
@@ -543,9 +546,11 @@ def test_results_may_be_written_to():
         lambda: cell_conv(rows, near, some(6, 4, 3, 3, 3)),
         lambda: cell_depthwise_conv(rows, near, some(4, 1, 3, 3, 3)),
         lambda: pointwise_conv(rows, some(7, 4)),
+        lambda: pointwise_conv(some(5000, 128), some(256, 128).requires_grad_()),  # rows apart
     ):
-        for _ in range(3):
-            make().mul_(2).sum().backward()
+        with torch.profiler.profile() if profiled else nullcontext():
+            for _ in range(3):
+                make().mul_(2).sum().backward()
 
 
 def test_a_layer_that_ran_is_copied_and_pickled():

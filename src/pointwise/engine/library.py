@@ -80,7 +80,7 @@ def define(
         @functools.wraps(function)
         def call(*arguments):
             allow(*arguments)
-            return function(*arguments)
+            return own(function(*arguments))
 
         return untraced(call)
 
@@ -110,8 +110,7 @@ def differentiate(name: str, backward: Callable, setup_context: Callable) -> Non
     on_cpu = getattr(at_once, name)
 
     def forward(ctx, *arguments):
-        result = on_cpu(*arguments)
-        result = tuple(map(_whole, result)) if isinstance(result, tuple) else _whole(result)
+        result = own(on_cpu(*arguments))
         setup_context(ctx, arguments, result)
         return result
 
@@ -126,9 +125,11 @@ def differentiate(name: str, backward: Callable, setup_context: Callable) -> Non
     _differentiable.add(name)
 
 
-def _whole(result):
-    """The same memory as a tensor of its own: PyTorch lets nobody write to a view that a function
+def own(result):
+    """The same memory as tensors of its own: PyTorch lets nobody write to a view that a function
     of ours returns, as ``relu_`` behind a convolution would."""
+    if isinstance(result, tuple):
+        return tuple(map(own, result))
     return result.data if isinstance(result, torch.Tensor) and result._is_view() else result
 
 

@@ -22,6 +22,7 @@ from pointwise.engine.cpu.loops import norm_act, normed_images
 from pointwise.engine.cpu.loops.normed_images import NormalisedImage
 from pointwise.engine.cpu.norm_rows import Parameters, Rows, gradients_of, rows_of
 from pointwise.engine.cpu.replay import replayed
+from pointwise.engine.library import own
 from pointwise.operators.images import ready
 
 _INFINITY = float("inf")
@@ -74,7 +75,7 @@ class _Run(torch.autograd.Function):
         # Weights of norms are in their rows, and running statistics have moved on.
         ctx.save_for_backward(input, residual, *given[::_GIVEN], *kept)
         ctx.layers = layers
-        return out.data if out._is_view() else out  # see library.differentiate
+        return own(out)
 
     @staticmethod
     @once_differentiable
