@@ -6,6 +6,7 @@ from torch.nn import functional
 from toys import TinyPoints
 
 from pointwise.training.data import CloudBatch
+from pointwise.training.lovasz import lovasz_softmax
 from pointwise.training.module import PATIENCE_FOR_NAN, TrainingModule, rate
 
 
@@ -86,3 +87,12 @@ def test_the_average_follows_the_weights_smoothly():
     one.network.layers[1].num_batches_tracked.fill_(7)
     one.on_train_batch_end()
     assert one.average.module.layers[1].num_batches_tracked == 7
+
+
+def test_overlap_is_of_rows_with_a_label():
+    logits = torch.tensor([[2.0, 0.0, 1.0], [0.0, 1.0, 0.0], [9.0, 0.0, 0.0]])
+    labels = torch.tensor([0, 1, -1])
+    both = module(overlap=True).loss(logits, labels)
+    entropy = module().loss(logits, labels)
+    assert torch.allclose(both - entropy, lovasz_softmax(logits[:2], labels[:2]))
+    assert module(overlap=True).loss(logits, torch.full((3,), -1)).isnan()

@@ -16,16 +16,20 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from pointwise.training import processes
 from pointwise.training.classes import IGNORED
 from pointwise.training.feed import Batch
+from pointwise.training.lovasz import lovasz_softmax
 from pointwise.training.metrics import scores
+from pointwise.training.muon import Muon, matrices_of
 
 PATIENCE_FOR_NAN = 5  # batches in a row; one alone may be bad luck in half precision
 
 
 class TrainingModule(lightning.LightningModule):
-    """Cross entropy, AdamW, a warm-up and a cosine to zero, and a moving average of the weights.
+    """Cross entropy, AdamW with Muon, a warm-up and a cosine to zero, and a moving average of the
+    weights.
 
-    ``progress`` says how much of the training is done, in 0..1: of its time or of its epochs. The
-    average (``average.module``) is what is validated and kept: it is worth a longer annealing.
+    ``overlap`` adds a loss of the IoU, which labels of points, unlike classes of clouds, are judged
+    by. ``progress`` says how much of the training is done, in 0..1: of its time or of its epochs.
+    The average (``average.module``) is what is validated and kept: it is worth a longer annealing.
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class TrainingModule(lightning.LightningModule):
         learning_rate: float = 0.005,
         weight_decay: float = 0.01,
         label_smoothing: float = 0.0,
+        overlap: bool = False,
         decay: float = 0.99,
     ) -> None:
         super().__init__()
@@ -48,7 +53,7 @@ class TrainingModule(lightning.LightningModule):
         self.average.requires_grad_(False)  # nothing is learned by it
         self.progress = progress
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.overlap = label_smoothing, overlap
         self.register_buffer(
             "weights", None if weights is None else torch.tensor(weights, dtype=torch.float32)
         )
@@ -57,14 +62,20 @@ class TrainingModule(lightning.LightningModule):
         self.skipped = 0.0  # whether this step's loss is not finite, here or in another process
 
     def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Weighted cross entropy over the rows that have a label; NaN where none has."""
-        return functional.cross_entropy(
-            logits.float(),
+        """Of the rows that have a label, NaN where none has: weighted cross entropy, and with
+        ``overlap`` the IoU's loss."""
+        logits = logits.float()
+        loss = functional.cross_entropy(
+            logits,
             labels,
             weight=self.get_buffer("weights") if self.weights is not None else None,
             ignore_index=IGNORED,
             label_smoothing=self.label_smoothing,
         )
+        known = labels != IGNORED
+        if self.overlap and known.any():
+            loss = loss + lovasz_softmax(logits[known], labels[known])
+        return loss
 
     def training_step(self, batch: Batch, step: int) -> torch.Tensor | None:
         labelled = bool((batch.labels != IGNORED).any())
@@ -109,8 +120,9 @@ class TrainingModule(lightning.LightningModule):
         self.log("iou", result.mean_iou, prog_bar=True)
 
     def configure_optimizers(self):
-        optimizer = torch.optim.AdamW(
+        optimizer = Muon(
             self.network.parameters(),
+            matrices_of(self.network),
             lr=self.learning_rate,
             weight_decay=self.weight_decay,
             betas=(0.9, 0.95),  # a short memory: trainings here are hundreds of steps, not millions

@@ -126,6 +126,7 @@ def train(
         weights=class_weights(feed.counts).tolist(),
         learning_rate=settings.learning_rate,
         label_smoothing=settings.label_smoothing,
+        overlap=run.recipe.task == "segmentation",
     )
     with _quiet(), as_ctrl_c(), interruptible():
         if resume:
