@@ -13,13 +13,14 @@ def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:
 
     IoU is defined for predictions that are right or wrong; this is its extension to probabilities,
     convex in the errors, and the same where all of these are 0 or 1 (Berman, Triki, Blaschko, CVPR
-    2018, "The Lovász-Softmax loss"). There must be labels, all of them 0 to K - 1.
+    2018, "The Lovász-Softmax loss"). Rows with a negative label are left out; NaN where none is left.
     """
-    if len(labels) > MOST:
-        drawn = torch.randint(len(labels), (MOST,), device=labels.device)
-        logits, labels = logits[drawn], labels[drawn]
-    present = labels.unique()
-    probabilities = logits.softmax(dim=1).t()[present]  # [C, N]
+    rows = (labels >= 0).nonzero().squeeze(1)
+    if len(rows) > MOST:
+        rows = rows[torch.randint(len(rows), (MOST,), device=rows.device)]
+    logits, labels = logits.index_select(0, rows), labels[rows]
+    present = labels.bincount().nonzero().squeeze(1)
+    probabilities = logits.t().softmax(dim=0).index_select(0, present)  # [C, N]
     own = (labels == present[:, None]).to(logits.dtype)
     errors, order = (own - probabilities).abs().sort(dim=1, descending=True)
     return (errors * _steps(own.gather(1, order))).sum(dim=1).mean()
