@@ -13,7 +13,8 @@ def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:
 
     IoU is defined for predictions that are right or wrong; this is its extension to probabilities,
     convex in the errors, and the same where all of these are 0 or 1 (Berman, Triki, Blaschko, CVPR
-    2018, "The Lovász-Softmax loss"). Rows with a negative label are left out; NaN where none is left.
+    2018, "The Lovász-Softmax loss"). Rows with a negative label are left out, and
+    without others it is NaN.
     """
     rows = (labels >= 0).nonzero().squeeze(1)
     if len(rows) > MOST:
