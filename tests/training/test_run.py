@@ -244,3 +244,15 @@ def test_checkpoints_that_are_none(tmp_path, content):
         torch.save(content, tmp_path / "last.ckpt")
     with pytest.raises(ValueError, match=r"train: .*last.ckpt (cannot be read|is no check).*anew"):
         check_resumable(tmp_path, Settings())
+
+
+def test_checkpoints_of_an_earlier_version(tmp_path):
+    """Whose optimiser had one group of parameters, AdamW's."""
+    from pointwise.training.train import Settings, check_resumable
+
+    optimiser = torch.optim.AdamW([torch.zeros(1)])
+    state = {"Clock": {"seconds": 1.0, "steps": 3}}
+    content = {"callbacks": state, "optimizer_states": [optimiser.state_dict()]}
+    torch.save(content, tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match=r"of an earlier version.*--from"):
+        check_resumable(tmp_path, Settings())

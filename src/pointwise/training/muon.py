@@ -27,6 +27,8 @@ class Muon(torch.optim.AdamW):
     twenty times as long, and one matrix after the other.
     """
 
+    GROUPS = 2  # of parameters: those of AdamW, and the matrices
+
     def __init__(self, parameters: Iterable[Tensor], matrices: Iterable[Tensor], **more) -> None:
         matrices = list(matrices)
         known = {id(matrix) for matrix in matrices}

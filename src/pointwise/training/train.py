@@ -31,6 +31,7 @@ from pointwise.training.classes import class_weights
 from pointwise.training.clock import STEPS, Clock, Spent
 from pointwise.training.feed import Feed
 from pointwise.training.module import TrainingModule
+from pointwise.training.muon import Muon
 from pointwise.training.run import Run, save_run, save_weights
 from pointwise.training.stopping import SaveLast, Stop, StopTogether, interruptible
 
@@ -171,11 +172,17 @@ def check_resumable(folder: Path, settings: Settings, steps: int | None = None) 
     try:
         used = float(state["callbacks"]["Clock"]["seconds"]) / 60
         done = int(state["callbacks"]["Clock"]["steps"])
+        groups = len(state["optimizer_states"][0]["param_groups"])
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ValueError(
             f"train: {last} is no checkpoint of a training by this command"
             f" ({type(error).__name__}: {error}); train anew"
         ) from None
+    if groups != Muon.GROUPS:
+        raise ValueError(
+            f"train: {last} is of an earlier version, whose optimiser cannot go on in this one;"
+            f" train anew, or beginning with its weights: --from {folder}"
+        )
     if settings.minutes is not None and used >= settings.minutes:
         raise ValueError(
             f"train: {folder} has used its {settings.minutes:g} minutes; give more with --minutes"
