@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pointwise.networks import CellUNet
-from pointwise.training.muon import MOMENTUM, Muon, matrices_of, orthogonal
+from pointwise.training.muon import MOMENTUM, RATE, Muon, matrices_of, orthogonal
 
 
 def network() -> nn.Sequential:
@@ -56,8 +56,8 @@ def test_an_update_is_as_it_is_defined():
             gradient = layer.weight.grad
             momenta[i] = MOMENTUM * momenta[i] + (1 - MOMENTUM) * gradient
             ahead = MOMENTUM * momenta[i] + (1 - MOMENTUM) * gradient
-            change = layer.weight.detach() - (1 - rate * decay) * before[i]
-            size = 0.2 * max(gradient.shape) ** 0.5 * rate
+            change = layer.weight.detach() - (1 - RATE * rate * decay) * before[i]
+            size = RATE * rate * max(1.0, len(gradient) / gradient.shape[1]) ** 0.5
             u, s, v = torch.linalg.svd(ahead, full_matrices=False)
             inner = (u.mT @ change @ v.mT) / -size
             large = s > 0.01 * s.max()

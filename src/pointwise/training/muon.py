@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 MOST = 1024  # rows and columns: of a larger matrix, an update takes longer than all of a step
+RATE = 4  # times AdamW's learning rate: Jordan's 0.02 where that is 0.005
 MOMENTUM = 0.95
 ROUNDS = 5
 _POLYNOMIAL = 3.4445, -4.7750, 2.0315  # Jordan's: x becomes a x + b x³ + c x⁵
@@ -19,9 +20,9 @@ class Muon(torch.optim.AdamW):
 
     Gradients of a matrix point in few directions, and Adam follows these; here all directions are
     learned at the same pace (Jordan et al., 2024, "Muon: An optimizer for hidden layers in neural
-    networks"). The factor 0.2 · √max(m, n) makes updates as large as AdamW's, so that the learning
-    rate is the same for both (Liu et al., 2025, "Muon is scalable for LLM training",
-    arXiv:2502.16982). ``matrices`` of ``parameters`` are updated so.
+    networks"). Their learning rate is ``RATE`` · √max(1, m/n) times that of all else, as it is his;
+    as large as AdamW's updates (Liu et al., 2025, arXiv:2502.16982), those of small matrices were
+    learned more slowly. ``matrices`` of ``parameters`` are updated so.
 
     ``torch.optim.Muon`` computes in bfloat16, for which processors without instructions for it take
     twenty times as long, and one matrix after the other.
@@ -67,8 +68,9 @@ class Muon(torch.optim.AdamW):
             (x if len(matrix) <= matrix.shape[1] else x.mT).to(matrix.dtype)
             for x, matrix in zip(orthogonal(lying), matrices, strict=True)
         ]
-        torch._foreach_mul_(matrices, 1 - rate * decay)
-        torch._foreach_add_(matrices, updates, alpha=-0.2 * max(matrices[0].shape) ** 0.5 * rate)
+        torch._foreach_mul_(matrices, 1 - RATE * rate * decay)
+        factors = [-RATE * rate * max(1.0, len(x) / x.shape[1]) ** 0.5 for x in matrices]
+        torch._foreach_add_(matrices, torch._foreach_mul(updates, factors))
 
     def _momentum(self, matrix: Tensor) -> Tensor:
         state = self.state[matrix]
