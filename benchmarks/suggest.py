@@ -2,8 +2,8 @@ r"""Do labels help more where ``pointwise suggest`` asks for them than where cha
 
     python benchmarks/suggest.py --json docs/measured/suggest.json
 
-The pool is of built-in rooms, of which only some square columns have labels; ``budget`` is the
-share of all points that chance labels. By chance with all of the budget, and with half of it; by
+The pool is of built-in rooms, of which only some cubes have labels; ``budget`` is the share of all
+points that chance labels. By chance with all of the budget, and with half of it; by
 suggestion with half of it: a part by chance, from which a first run is trained, and the rest by
 what that run suggests. A point is one for each cube of 5 cm, as the network reads them: what stands
 near the scanner costs no more than the same thing further away. Every run is trained from the same
@@ -42,43 +42,43 @@ from pointwise.training.metrics import Scores, scores
 from pointwise.training.plan import plan
 from pointwise.training.run import Run
 from pointwise.training.sources import Data
-from pointwise.training.suggest import choose, regions, squares
+from pointwise.training.suggest import choose, cubes, regions
 from pointwise.training.thin import thin
 from pointwise.training.train import Settings, train
 
-CELL, SIDE = 0.1, 1.6  # metres: of the finest cells, of a column that is labelled
+CELL, SIDE = 0.1, 1.6  # metres: of the finest cells, of a cube that is labelled
 FIRST = 0.5  # of the half budget: drawn by chance, for the first run
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Rooms with all their labels, and the square column of each of their points."""
+    """Rooms with all their labels, and the cube of each of their points."""
 
     scans: list[Scan]
-    column: list[np.ndarray]  # [N] each; -1 for strays
-    columns: list[tuple[int, int]]  # all of them: room, column
+    cube: list[np.ndarray]  # [N] each; -1 for strays
+    cubes: list[tuple[int, int]]  # all of them: room, cube
 
     @classmethod
     def of(cls, scans: list[Scan]) -> Pool:
         scans = [thin(scan, CELL / 2, tuple(scan.fields))[0] for scan in scans]
-        column = [squares(scan, SIDE)[0] for scan in scans]
+        cube = [cubes(scan, SIDE)[0] for scan in scans]
         pairs = [
-            (room, int(c)) for room, each in enumerate(column) for c in np.unique(each[each >= 0])
+            (room, int(c)) for room, each in enumerate(cube) for c in np.unique(each[each >= 0])
         ]
-        return cls(scans, column, pairs)
+        return cls(scans, cube, pairs)
 
     def labelled(self, chosen: Sequence[tuple[int, int]]) -> list[Scan]:
-        """The rooms with the labels of some columns only."""
+        """The rooms with the labels of some cubes only."""
         out = []
         for room, scan in enumerate(self.scans):
-            own = [column for where, column in chosen if where == room]
+            own = [cube for where, cube in chosen if where == room]
             assert scan.labels is not None
-            known = np.isin(self.column[room], own)
+            known = np.isin(self.cube[room], own)
             out.append(replace(scan, labels=np.where(known, scan.labels, UNLABELLED)))
         return out
 
     def points(self, chosen: Sequence[tuple[int, int]]) -> int:
-        return sum(int((self.column[room] == column).sum()) for room, column in chosen)
+        return sum(int((self.cube[room] == cube).sum()) for room, cube in chosen)
 
 
 class Experiment:
@@ -98,7 +98,7 @@ class Experiment:
         self.block, self.arguments = block, None if width is None else {"width": width}
 
     def run(self, chosen: Sequence[tuple[int, int]]) -> Run:
-        """A run that has learned from the labels of the columns ``chosen``."""
+        """A run that has learned from the labels of the cubes ``chosen``."""
         known = [scan for scan in self.pool.labelled(chosen) if len(codes_of(scan))]
         whole = Data("segmentation", self.pool.scans, [], self.test)
         # The same classes and weights each time.
@@ -117,19 +117,19 @@ class Experiment:
         return scores(evaluate(run, self.test))
 
     def chance(self) -> list[tuple[int, int]]:
-        order = np.random.default_rng(self.seed).permutation(len(self.pool.columns))
-        return [self.pool.columns[i] for i in order]
+        order = np.random.default_rng(self.seed).permutation(len(self.pool.cubes))
+        return [self.pool.cubes[i] for i in order]
 
     def suggested(
         self, run: Run, chosen: list[tuple[int, int]], points: int
     ) -> list[tuple[int, int]]:
         """``chosen`` and what the run suggests beside it, to as many points as ``points``."""
-        found = regions(run, self.pool.labelled(chosen), side=SIDE)
+        looked = regions(run, self.pool.labelled(chosen), side=SIDE)
         out = list(chosen)
-        for place in choose(found, len(found)):
+        for place in choose(looked):
             if self.pool.points(out) >= points:
                 break
-            out.append((found[place].scan, found[place].square))
+            out.append((looked.found[place].scan, looked.found[place].cube))
         return out
 
 
@@ -138,19 +138,19 @@ def compare(
 ) -> dict[str, dict]:
     """Mean IoU by how the labels were chosen, and how many points were labelled for it."""
     pool, order = experiment.pool, experiment.chance()
-    whole = int(budget * pool.points(pool.columns))
+    whole = int(budget * pool.points(pool.cubes))
     record: dict[str, dict] = {}
 
     def tell(name: str, run: Run, chosen: Sequence[tuple[int, int]]) -> None:
         result = experiment.scores(run)
         record[name] = {
             "points": pool.points(chosen),
-            "columns": len(chosen),
+            "cubes": len(chosen),
             "mean_iou": round(result.mean_iou, 4),
             "iou": dict(zip(run.recipe.classes.names, map(_rounded, result.iou), strict=True)),
         }
         told(f"seed {experiment.seed}, {name}: {100 * result.mean_iou:.1f} % mean IoU from"
-             f" {len(chosen)} columns, {pool.points(chosen):,} points")  # fmt: skip
+             f" {len(chosen)} cubes, {pool.points(chosen):,} points")  # fmt: skip
 
     chosen = up_to(pool, order, int(FIRST * whole / 2))
     chosen = experiment.suggested(experiment.run(chosen), chosen, whole // 2)
@@ -160,13 +160,13 @@ def compare(
         chosen = up_to(pool, order, points)
         tell(name, experiment.run(chosen), chosen)
     if every:
-        tell("all labels", experiment.run(pool.columns), pool.columns)
+        tell("all labels", experiment.run(pool.cubes), pool.cubes)
     return record
 
 
 def up_to(pool: Pool, order: Sequence[tuple[int, int]], points: int) -> list[tuple[int, int]]:
-    """The first columns that hold ``points`` together."""
-    total = np.cumsum([pool.points([column]) for column in order])
+    """The first cubes that hold ``points`` together."""
+    total = np.cumsum([pool.points([cube]) for cube in order])
     return list(order[: int(np.searchsorted(total, points)) + 1])
 
 

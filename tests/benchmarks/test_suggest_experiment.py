@@ -25,19 +25,19 @@ def pool():
     return Pool.of(rooms(2, rays=2000))
 
 
-def test_labels_are_those_of_the_chosen_columns(pool):
-    chosen = [pool.columns[0], pool.columns[-1]]
+def test_labels_are_those_of_the_chosen_cubes(pool):
+    chosen = [pool.cubes[0], pool.cubes[-1]]
     scans = pool.labelled(chosen)
     for room, (scan, whole) in enumerate(zip(scans, pool.scans, strict=True)):
-        inside = np.isin(pool.column[room], [column for where, column in chosen if where == room])
+        inside = np.isin(pool.cube[room], [cube for where, cube in chosen if where == room])
         assert (scan.labels[inside] == whole.labels[inside]).all()
         assert (scan.labels[~inside] == -1).all()
     assert pool.points(chosen) == sum(int((scan.labels >= 0).sum()) for scan in scans)
-    assert pool.points(pool.columns) == sum(map(len, pool.scans))
+    assert pool.points(pool.cubes) == sum(map(len, pool.scans))
 
 
 def test_half_a_budget_is_the_beginning_of_the_whole(pool):
-    order = list(pool.columns)
+    order = list(pool.cubes)
     half, whole = up_to(pool, order, 300), up_to(pool, order, 600)
     assert whole[: len(half)] == half
     assert pool.points(half[:-1]) < 300 <= pool.points(half)
@@ -55,7 +55,7 @@ def test_a_tiny_run(tmp_path):
     (found,) = json.loads(out.read_text())["seeds"]
     assert list(found) == ["half, suggested", "half, by chance", "whole, by chance", "all labels"]
     half, chance, whole, every = (each["points"] for each in found.values())
-    column = every / 4  # nothing is larger
-    assert abs(half - chance) < column
+    cube = every / 4  # nothing is larger
+    assert abs(half - chance) < cube
     assert chance < whole < every
     assert all(0 <= each["mean_iou"] <= 1 for each in found.values())

@@ -76,9 +76,12 @@ def test_the_points_of_the_clouds_have_their_rank(segmenter, folder, tmp_path):
         np.testing.assert_allclose(found.points, original.points)
         (rank,) = set(np.unique(found.fields["suggested"]).tolist()) - {0}
         ranks.add(rank)
-        low = original.points[:, :2].min(0)
-        inside = (original.points[:, :2] - low < 3).all(1)
-        assert ((found.fields["suggested"] == rank) == inside).all()
+        low = original.points.min(0)
+        cubes = np.floor((original.points - low) / 3)
+        marked = cubes[found.fields["suggested"] == rank]
+        assert len(np.unique(marked, axis=0)) == 1
+        assert ((found.fields["suggested"] == rank) == (cubes == marked[0]).all(1)).all()
+        assert (marked[0, :2] == 0).all()
     assert ranks == {1, 2}
 
 

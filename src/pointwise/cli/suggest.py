@@ -79,10 +79,11 @@ def suggest(
         _check_targets(files, points)
     read: list[_Cloud] = []
     clouds = _each(files, columns, trained, read, alone=points is not None)
-    found = regions(trained, clouds, side=side, votes=votes)
+    looked = regions(trained, clouds, side=side, votes=votes)
+    found = looked.found
     if not found:
         raise ValueError("suggest: there is no point without a label")
-    chosen = [found[place] for place in choose(found, count)]
+    chosen = [found[place] for place in choose(looked, count)]
 
     console = terminal()
     console.print(_table(trained, read, chosen, len(found)))
@@ -143,16 +144,16 @@ def _table(run: Run, read: list[_Cloud], chosen: list[Region], count: int) -> Ta
     )
     table.add_column("", justify="right")
     table.add_column("cloud", overflow="fold")
-    table.add_column("middle: x, y", justify="right", no_wrap=True)
+    table.add_column("middle: x, y, z", justify="right", no_wrap=True)
     table.add_column("points", justify="right")
     table.add_column("doubt", justify="right", no_wrap=True)
     table.add_column("between", overflow="fold")
     for rank, region in enumerate(chosen, start=1):
-        x, y = (low + region.side / 2 for low in region.low)
+        x, y, z = (low + region.side / 2 for low in region.low)
         table.add_row(
             str(rank),
             shown(read[region.scan].name),
-            f"{x:.1f}, {y:.1f}",
+            f"{x:.1f}, {y:.1f}, {z:.1f}",
             f"{region.points:,}",
             f"{100 * region.uncertainty:.0f} %",
             shown(_between(run, region)),
@@ -173,10 +174,11 @@ def _write_list(path: Path, run: Run, read: list[_Cloud], chosen: list[Region]) 
             "rank": rank,
             "file": str(read[region.scan].file),
             "cloud": read[region.scan].number + 1,
-            "x_min": region.low[0],
-            "y_min": region.low[1],
-            "x_max": region.low[0] + region.side,
-            "y_max": region.low[1] + region.side,
+            **{f"{axis}_min": low for axis, low in zip("xyz", region.low, strict=True)},
+            **{
+                f"{axis}_max": low + region.side
+                for axis, low in zip("xyz", region.low, strict=True)
+            },
             "points": region.points,
             "uncertainty": round(region.uncertainty, 4),
             "between": _between(run, region),
@@ -224,18 +226,18 @@ def _write_points(
 
     from pointwise.cloud.files import read_scan, write_fields
     from pointwise.cloud.scan import UNLABELLED
-    from pointwise.training.suggest import squares
+    from pointwise.training.suggest import cubes
 
     for place, cloud in enumerate(read):
-        own = {r.square: rank for rank, r in enumerate(chosen, start=1) if r.scan == place}
+        own = {r.cube: rank for rank, r in enumerate(chosen, start=1) if r.scan == place}
         if not own:
             continue
         scan = read_scan(cloud.file, columns=columns)
-        square, corners = squares(scan, side)
+        cube, corners = cubes(scan, side)
         ranks = np.zeros(len(corners) + 1, dtype=np.int32)  # the last is of strays, which have -1
         for number, rank in own.items():
             ranks[number] = rank
-        rank_of_point = ranks[square]
+        rank_of_point = ranks[cube]
         if scan.labels is not None:
             rank_of_point[scan.labels != UNLABELLED] = 0
         target = _target(folder, cloud.file)

@@ -196,10 +196,11 @@ def _logits(run: Run, samples: Sequence[Sample]) -> torch.Tensor:
 
 def label_probabilities(
     run: Run, scan: Scan, votes: int = VOTES
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields ``(index [n], probabilities [n, classes])`` of a scan's points, block by block.
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yields ``(index [n], probabilities [n, classes], share [n])`` of a scan's points, by blocks.
 
-    Every point is in one block; its class by ``label_scan`` is the likeliest.
+    Every point is in one block; its class by ``label_scan`` is the likeliest. Its share is that of
+    a point as the network reads them, which is one for each cube of so many.
     """
     prepared = run.recipe.prepare(scan)
     cube = prepared.cube
@@ -210,9 +211,9 @@ def label_probabilities(
         mean = _mean_of_votes(run, prepared, index, votes)[torch.from_numpy(core)]
         probabilities = mean.cpu().numpy()
         if cube is None:
-            yield kept, probabilities
+            yield kept, probabilities, np.ones(len(kept))
             continue
         count = np.append(first, len(order))[kept + 1] - first[kept]  # original points of each
         begin = np.repeat(first[kept] - np.cumsum(count) + count, count)
         row = np.repeat(np.arange(len(kept)), count)
-        yield order[begin + np.arange(len(row))], probabilities[row]
+        yield order[begin + np.arange(len(row))], probabilities[row], (1 / count)[row]
