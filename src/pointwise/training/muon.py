@@ -58,7 +58,7 @@ class Muon(torch.optim.AdamW):
 
     def _update(self, matrices: list[Tensor], rate: float, decay: float) -> None:
         """Of matrices that are of one shape, lying or standing."""
-        gradients = [matrix.grad for matrix in matrices]
+        gradients = [matrix.grad for matrix in matrices if matrix.grad is not None]
         momenta = [self._momentum(matrix) for matrix in matrices]
         torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
         ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)  # Nesterov's
