@@ -3,13 +3,14 @@ r"""Do labels help more where ``pointwise suggest`` asks for them than where cha
     python benchmarks/suggest.py --json docs/measured/suggest.json
 
 The pool is of built-in rooms, of which only some cubes have labels; ``budget`` is the share of all
-points that chance labels. By chance with all of the budget, and with half of it; by
-suggestion with half of it: a part by chance, from which a first run is trained, and the rest by
-what that run suggests. A point is one for each cube of 5 cm, as the network reads them: what stands
-near the scanner costs no more than the same thing further away. Every run is trained from the same
-weights, for as many steps, and tested on the same rooms, which are in no pool. With ``--whole``
-there is one more, from all labels, which says what there is to gain. Nothing here is timed, so a
-busy machine changes no figure.
+points that chance labels. By chance with all of the budget, and with half of it; by suggestion with
+half of it: a part by chance, from which a first run is trained, and the rest by what that run
+suggests, in ``rounds``, each by a run that has learned from all before. A point is one for each
+cube of 5 cm, as the network reads them: what stands near the scanner costs no more than the same
+thing further away. Every run is trained from the same weights, for as many steps, and tested on the
+same rooms, which are in no pool. With ``--whole`` there is one more, from all labels, which says
+what there is to gain. Nothing here is timed, so a busy machine changes no figure. Seeds that the
+JSON has already are not done again.
 
 Short, some two minutes of one core for each seed, and too short for labels to decide much:
 
@@ -23,6 +24,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from json import loads as read
 from pathlib import Path
 from typing import Annotated
 
@@ -47,7 +49,7 @@ from pointwise.training.thin import thin
 from pointwise.training.train import Settings, train
 
 CELL, SIDE = 0.1, 1.6  # metres: of the finest cells, of a cube that is labelled
-FIRST = 0.5  # of the half budget: drawn by chance, for the first run
+FIRST = 0.25  # of the half budget: drawn by chance, for the first run
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,11 @@ class Experiment:
 
 
 def compare(
-    experiment: Experiment, budget: float, every: bool, told: Callable[[str], object]
+    experiment: Experiment,
+    budget: float,
+    rounds: int,
+    every: bool,
+    told: Callable[[str], object],
 ) -> dict[str, dict]:
     """Mean IoU by how the labels were chosen, and how many points were labelled for it."""
     pool, order = experiment.pool, experiment.chance()
@@ -153,7 +159,9 @@ def compare(
              f" {len(chosen)} cubes, {pool.points(chosen):,} points")  # fmt: skip
 
     chosen = up_to(pool, order, int(FIRST * whole / 2))
-    chosen = experiment.suggested(experiment.run(chosen), chosen, whole // 2)
+    for done in range(1, rounds + 1):
+        share = FIRST + (1 - FIRST) * done / rounds
+        chosen = experiment.suggested(experiment.run(chosen), chosen, int(share * whole / 2))
     run = experiment.run(chosen)
     tell("half, suggested", run, chosen)
     for name, points in (("half, by chance", whole // 2), ("whole, by chance", whole)):
@@ -170,6 +178,16 @@ def up_to(pool: Pool, order: Sequence[tuple[int, int]], points: int) -> list[tup
     return list(order[: int(np.searchsorted(total, points)) + 1])
 
 
+def _done(json: Path | None, settings: dict) -> list[dict[str, dict]]:
+    """What the file holds already; raises ValueError where that is of other settings."""
+    if json is None or not json.exists():
+        return []
+    record = read(json.read_text(encoding="utf-8"))
+    if {name: record.get(name) for name in settings} != settings:
+        raise ValueError(f"suggest: {json} holds another experiment's numbers; choose another file")
+    return record["seeds"]
+
+
 def _rounded(value: float) -> float | None:
     return None if value != value else round(float(value), 4)
 
@@ -179,6 +197,7 @@ def command(
     test: Annotated[int, typer.Option(help="Rooms to test on.")] = 12,
     rays: Annotated[int, typer.Option(help="Of each room's scan.")] = 40_000,
     budget: Annotated[float, typer.Option(help="Share of all points that chance labels.")] = 0.15,
+    rounds: Annotated[int, typer.Option(min=1, help="Of suggestions.")] = 2,
     steps: Annotated[int, typer.Option(help="Of each training.")] = 600,
     block: Annotated[float | None, typer.Option(help="Side of training's blocks, metres.")] = None,
     width: Annotated[
@@ -189,22 +208,23 @@ def command(
     json: Annotated[Path | None, typer.Option(help="Also write the numbers here.")] = None,
 ) -> None:
     check_output("suggest", "--json", json, (".json",))
-    found = []
+    settings = {
+        "rooms": count,
+        "test": test,
+        "rays": rays,
+        "budget": budget,
+        "rounds": rounds,
+        "steps": steps,
+        "block": block,
+        "width": width,
+    }
+    found = _done(json, settings)
     held_out = rooms(test, "test", rays=rays)
-    for seed in range(seeds):
+    for seed in range(len(found), seeds):
         pool = Pool.of(rooms(count, "train", seed=seed, rays=rays))
         experiment = Experiment(pool, held_out, steps, seed, block=block, width=width)
-        found.append(compare(experiment, budget, whole, partial(print, flush=True)))
+        found.append(compare(experiment, budget, rounds, whole, partial(print, flush=True)))
         if json is not None:
-            settings = {
-                "rooms": count,
-                "test": test,
-                "rays": rays,
-                "budget": budget,
-                "steps": steps,
-                "block": block,
-                "width": width,
-            }
             write_json(json, {**settings, "seeds": found})
     for name in found[0]:
         values = [100 * each[name]["mean_iou"] for each in found]

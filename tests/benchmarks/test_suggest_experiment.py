@@ -59,3 +59,8 @@ def test_a_tiny_run(tmp_path):
     assert abs(half - chance) < cube
     assert chance < whole < every
     assert all(0 <= each["mean_iou"] <= 1 for each in found.values())
+    again = CliRunner().invoke(app, [*words, "--json", str(out)])
+    assert again.exit_code == 0, again.output
+    assert "seed 0" not in again.output  # what is there is not done again
+    other = CliRunner().invoke(app, [*words, "--rounds", "1", "--json", str(out)])
+    assert "holds another experiment's numbers" in str(other.exception)
