@@ -49,7 +49,6 @@ class CellUNet(nn.Module):
             Residual(narrow, size, CloudNorm)
             for narrow, size in zip(widths[:-1], self.encoder.sizes[:-1], strict=True)
         )
-        self.dropout = nn.Dropout(0.2)
         self.head = PointwiseConv(width, classes)
 
     def forward(self, points: Tensor, features: Tensor, offsets: Tensor) -> Tensor:
@@ -60,4 +59,4 @@ class CellUNet(nn.Module):
             x = self.ups[number](x, parent, fine.x, fine.voxels)
             x = self.blocks[number](x, fine.voxels)
             parent = fine.parent
-        return self.head(self.dropout(x))[parent]
+        return self.head(x)[parent]

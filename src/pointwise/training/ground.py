@@ -109,16 +109,21 @@ class _Grid:
         return outside.max(axis=1).clip(0)
 
     def height(self, points: np.ndarray) -> np.ndarray:
-        place = ((points[:, :2] - self.low) / self.side - 0.5).clip(0, self.shape - 1)
-        cell = place.astype(np.int64)
-        following = np.minimum(cell + 1, self.shape - 1)
-        (x0, y0), (x1, y1) = cell.T, following.T
-        fx, fy = (place - cell).T
-        west = self.grid[x0, y0] * (1 - fy) + self.grid[x0, y1] * fy
-        east = self.grid[x1, y0] * (1 - fy) + self.grid[x1, y1] * fy
+        (x0, x1, fx), (y0, y1, fy) = (self._between(points[:, axis], axis) for axis in (0, 1))
+        grid, row = self.grid.reshape(-1), self.shape[1]
+        x0, x1 = x0 * row, x1 * row
+        west = grid.take(x0 + y0) * (1 - fy) + grid.take(x0 + y1) * fy
+        east = grid.take(x1 + y0) * (1 - fy) + grid.take(x1 + y1) * fy
         height = points[:, 2] - west * (1 - fx) - east * fx
         largest = np.finfo(np.float32).max
         return height.clip(-largest, largest).astype(np.float32)
+
+    def _between(self, values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The cells whose centres a coordinate lies between, and its share of the way."""
+        last = self.shape[axis] - 1
+        place = ((values - self.low[axis]) / self.side[axis] - 0.5).clip(0, last)
+        cell = place.astype(np.int64)
+        return cell, np.minimum(cell + 1, last), place - cell
 
 
 def side_of(points: np.ndarray, per_cell: int = 4096, most_cells: int = 64) -> float:
