@@ -150,6 +150,27 @@ def test_clouds_are_classified_alike_alone_and_together():
         np.testing.assert_allclose(classify_scan(run, scan), probabilities, rtol=1e-5)
 
 
+def test_a_clouds_class_is_voted_on_by_its_turns():
+    clouds = [cloud(label, 0) for label in (0, 1)]
+    arguments = {"width": 8, "depths": (1, 1)}
+    run = plan(Data("classification", clouds, [], []), arguments=arguments, rotate=40.0)
+    rows = []
+    for angle in (0.0, -40.0, 40.0):
+        prepared = run.recipe.prepare(clouds[1])
+        index = np.arange(len(clouds[1]))
+        points, features = run.recipe.sample(prepared, index, angle=angle)
+        inputs = (torch.from_numpy(part) for part in (points, features))
+        with torch.inference_mode():
+            logits = run.network.eval()(*inputs, torch.tensor([0, len(points)]))
+        rows.append(logits.softmax(1)[0].numpy())
+    assert np.ptp(rows, axis=0).max() > 1e-4  # the network sees that it is turned
+    for votes in (1, 3):
+        expected = np.mean(rows[:votes], axis=0)
+        np.testing.assert_allclose(
+            classify_scan(run, clouds[1], votes=votes), expected, rtol=1e-4, atol=1e-6
+        )
+
+
 def test_an_empty_cloud_has_no_class():
     clouds = [cloud(0, 0), cloud(1, 0)]
     run = plan(Data("classification", clouds, [], []), network="TinyClouds")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pointwise.cli.class_files import Classified, check_class_file, write_class_file
-from pointwise.cli.run_options import Device, device_of
+from pointwise.cli.run_options import VOTES, Device, device_of
 from pointwise.terminal import plain, shown, terminal
 
 if TYPE_CHECKING:
@@ -69,6 +69,14 @@ def classify(
             help="Of clouds: names of the columns of text, NPY and .bin, as in 'x y z intensity'."
         ),
     ] = None,
+    votes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Of clouds: how many rotated views vote on each; 1 is fastest.",
+            show_default=str(VOTES),
+        ),
+    ] = None,
     top: Annotated[
         int | None,
         typer.Option(min=1, help="How many classes to name.", show_default="5, or 3 of clouds"),
@@ -95,11 +103,13 @@ def classify(
             force=force,
             json=json,
             top=top or 3,
+            votes=votes or VOTES,
             caller="classify",
         )
         return
-    if columns:
-        raise ValueError(f"classify: --columns is for clouds, and {run} was trained on images")
+    for option, given in (("--columns", columns), ("--votes", votes)):
+        if given is not None:
+            raise ValueError(f"classify: {option} is for clouds, and {run} was trained on images")
     check_class_file("classify", out, force=force)
     pictures = [(path, picture) for path in inputs for picture in read_pictures(path)]
     each = classify_pictures(trained, [picture for _, picture in pictures])
@@ -172,6 +182,7 @@ def classify_clouds(
     force: bool = False,
     json: bool = False,
     top: int = 3,
+    votes: int = VOTES,
     caller: str = "label",
 ) -> None:
     """Says which class each cloud is of; a file that cannot be read is said, and left out."""
@@ -192,7 +203,7 @@ def classify_clouds(
                 if without := {n for scan in scans for n in run.recipe.features.lacking(scan)}:
                     said = f"{file} has no {' and no '.join(sorted(without))}; it is classified"
                     warnings.warn(f"{said} without", stacklevel=2)
-                each = list(classify_scans(run, scans))
+                each = list(classify_scans(run, scans, votes=votes))
             except (ValueError, OSError) as error:
                 if len(files) == 1:
                     raise

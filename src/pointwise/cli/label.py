@@ -127,7 +127,9 @@ def label(
                 "label: a run that classifies whole clouds labels no points; leave out"
                 " --confidence, --unclassified-below, --keep, --skip-existing and --ray"
             )
-        classify_clouds(console, trained, inputs, columns=columns, out=out, force=force)
+        classify_clouds(
+            console, trained, inputs, columns=columns, out=out, force=force, votes=votes
+        )
         return
     if out is None:
         raise ValueError("label: give the file, or the folder for several, to write with -o OUT")

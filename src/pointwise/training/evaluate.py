@@ -43,7 +43,7 @@ def evaluate(
     scans = share(scans)
     classes, matrix = run.recipe.classes, np.zeros((len(run.recipe.classes),) * 2, dtype=np.int64)
     if run.recipe.task == "classification":
-        for i, probabilities in enumerate(classify_scans(run, scans)):
+        for i, probabilities in enumerate(classify_scans(run, scans, votes=votes)):
             truth, predicted = run.recipe.targets(scans[i]), np.atleast_1d(probabilities.argmax())
             count(matrix, truth, predicted)
             if seen is not None:

@@ -166,25 +166,38 @@ def _angles(votes: int, largest: float) -> list[float]:
     return sorted(turns, key=abs)[:votes]
 
 
-def classify_scan(run: Run, scan: Scan) -> np.ndarray:
+def classify_scan(run: Run, scan: Scan, votes: int = VOTES) -> np.ndarray:
     """The probabilities float32 ``[classes]`` of one cloud, in the order of the run's classes."""
-    return next(classify_scans(run, [scan]))
+    return next(classify_scans(run, [scan], votes=votes))
 
 
-def classify_scans(run: Run, scans: Sequence[Scan], batch: int = 16) -> Iterator[np.ndarray]:
-    """The probabilities of many clouds, ``batch`` at a time; raises ValueError for an empty one."""
+def classify_scans(
+    run: Run, scans: Sequence[Scan], batch: int = 16, votes: int = VOTES
+) -> Iterator[np.ndarray]:
+    """The probabilities of many clouds, ``batch`` at a time, each a mean of ``votes``.
+
+    Raises ValueError for an empty one.
+    """
+    angles = _angles(votes, run.recipe.rotate)
     for first in range(0, len(scans), batch):
-        samples = [_cloud(run, scan) for scan in scans[first : first + batch]]
-        yield from _logits(run, samples).softmax(dim=1).cpu().numpy()
+        clouds = [_cloud(run, scan) for scan in scans[first : first + batch]]
+        total = torch.zeros(())
+        for angle in angles:
+            samples = [
+                (*run.recipe.sample(prepared, index, angle=angle), index)
+                for prepared, index in clouds
+            ]
+            total = total + _logits(run, samples).softmax(dim=1)
+        yield from (total / len(angles)).cpu().numpy()
 
 
-def _cloud(run: Run, scan: Scan) -> Sample:
+def _cloud(run: Run, scan: Scan) -> tuple[Prepared, np.ndarray]:
+    """A cloud as the network reads it, and which of its points."""
     if not len(scan):
         raise ValueError(f"label: {scan.source or scan.name} has no points to classify")
     prepared = run.recipe.prepare(scan)
     # The same points each time, so that a cloud's answer does not change.
-    index = run.recipe.thin(np.arange(len(prepared.scan)), np.random.default_rng(0))
-    return *run.recipe.sample(prepared, index), index
+    return prepared, run.recipe.thin(np.arange(len(prepared.scan)), np.random.default_rng(0))
 
 
 @torch.inference_mode()
