@@ -49,7 +49,7 @@ from pointwise.training.thin import thin
 from pointwise.training.train import Settings, train
 
 CELL, SIDE = 0.1, 1.6  # metres: of the finest cells, of a cube that is labelled
-FIRST = 0.25  # of the half budget: drawn by chance, for the first run
+FIRST = 0.5  # of the half budget: drawn by chance, for the first run
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def command(
     test: Annotated[int, typer.Option(help="Rooms to test on.")] = 12,
     rays: Annotated[int, typer.Option(help="Of each room's scan.")] = 40_000,
     budget: Annotated[float, typer.Option(help="Share of all points that chance labels.")] = 0.15,
-    rounds: Annotated[int, typer.Option(min=1, help="Of suggestions.")] = 2,
+    rounds: Annotated[int, typer.Option(min=1, help="Of suggestions.")] = 1,
     steps: Annotated[int, typer.Option(help="Of each training.")] = 600,
     block: Annotated[float | None, typer.Option(help="Side of training's blocks, metres.")] = None,
     width: Annotated[

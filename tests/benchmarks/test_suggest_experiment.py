@@ -62,5 +62,5 @@ def test_a_tiny_run(tmp_path):
     again = CliRunner().invoke(app, [*words, "--json", str(out)])
     assert again.exit_code == 0, again.output
     assert "seed 0" not in again.output  # what is there is not done again
-    other = CliRunner().invoke(app, [*words, "--rounds", "1", "--json", str(out)])
+    other = CliRunner().invoke(app, [*words, "--rounds", "2", "--json", str(out)])
     assert "holds another experiment's numbers" in str(other.exception)
