@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-MOST = 1024  # rows and columns: of a larger matrix, an update takes longer than all of a step
+MOST = 128  # rows or columns: larger matrices cost most of the time, and gain nothing by it
 RATE = 4  # times AdamW's learning rate: Jordan's 0.02 where that is 0.005
 MOMENTUM = 0.95
 ROUNDS = 5
@@ -95,10 +95,10 @@ def orthogonal(x: Tensor) -> Tensor:
 
 
 def matrices_of(network: nn.Module) -> list[nn.Parameter]:
-    """The matrices that are trained so: all of middling size but the last, which gives the scores.
+    """The matrices that are trained so: the smaller ones but the last, which gives the scores.
 
     These are the weights of pointwise convolutions on clouds and of linear layers, not kernels of
     more dimensions.
     """
     matrices = [x for x in network.parameters() if x.ndim == 2 and x.requires_grad][:-1]
-    return [x for x in matrices if max(x.shape) <= MOST]
+    return [x for x in matrices if min(x.shape) <= MOST]
