@@ -344,3 +344,25 @@ def test_training_is_quiet(tmp_path, capfd):
     said = capfd.readouterr()
     assert said.out.strip() == ""
     assert said.err.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "task", "expected"),
+    [
+        (None, "classification", 0.1),
+        (None, "segmentation", 0.0),
+        (0.0, "classification", 0.0),
+        (0.3, "segmentation", 0.3),
+    ],
+)
+def test_labels_of_whole_clouds_are_smoothed(tmp_path, given, task, expected):
+    data = SCENES if task == "segmentation" else CLOUDS
+    seen = []
+
+    class Look(lightning.Callback):
+        def on_train_start(self, trainer, module):
+            seen.append((module.label_smoothing, module.overlap))
+
+    settings = Settings(steps=1, label_smoothing=given)
+    train(new_run(data), data, tmp_path, settings, callbacks=[Look()])
+    assert seen == [(expected, task == "segmentation")]

@@ -35,6 +35,7 @@ from pointwise.training.muon import Muon
 from pointwise.training.run import Run, save_run, save_weights
 from pointwise.training.stopping import SaveLast, Stop, StopTogether, interruptible
 
+SMOOTHING = 0.1  # a few hundred clouds are soon known by heart, and then nothing more is learned
 _PRECISIONS = tuple(f"{bits}{kind}" for bits in ("16", "bf16") for kind in ("-mixed", "-true", ""))
 _PRECISIONS += ("32-true", "32", "64-true", "64")  # Lightning's, without those of other packages
 
@@ -48,7 +49,7 @@ class Settings:
     epochs: int | None = None
     minutes: float | None = None
     learning_rate: float = 0.005
-    label_smoothing: float = 0.0
+    label_smoothing: float | None = None  # SMOOTHING for whole clouds, none for the rest
     patience: int | None = None  # validations without a better one before the end
     devices: int | None = None  # processes on this machine; as many as were started
     precision: str | None = None  # bf16-mixed on a GPU, else 32-true
@@ -115,6 +116,9 @@ def train(
     if processes.rank() == 0:
         _compile_kernels(run, feed)
     processes.together(lambda: None)
+    smoothing = settings.label_smoothing
+    if smoothing is None:
+        smoothing = SMOOTHING if run.recipe.task == "classification" else 0.0
     scores = {"IoU": "iou"} if run.recipe.task == "segmentation" else {"accuracy": "accuracy"}
     clock = Clock(steps, settings.minutes)
     told: list[Callback] = []
@@ -126,7 +130,7 @@ def train(
         progress=clock.progress,
         weights=class_weights(feed.counts).tolist(),
         learning_rate=settings.learning_rate,
-        label_smoothing=settings.label_smoothing,
+        label_smoothing=smoothing,
         overlap=run.recipe.task == "segmentation",
     )
     with _quiet(), as_ctrl_c(), interruptible():
