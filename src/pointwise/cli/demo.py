@@ -9,7 +9,7 @@ import typer
 
 from pointwise.terminal import shown, terminal
 
-STEPS, ROOMS = 800, 60
+STEPS, ROOMS = 600, 60
 MINUTES, MACHINE = 7, "two cores of an AMD EPYC with AVX2"  # measured when nothing else ran
 
 
