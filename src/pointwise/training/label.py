@@ -101,7 +101,7 @@ def label_tile(
         asked = core & wanted[index]
         if not asked.any():
             continue
-        probabilities = _mean_of_votes(run, prepared, index, votes)[torch.from_numpy(asked)]
+        probabilities = _mean_of_votes(run, [(prepared, index)], votes)[torch.from_numpy(asked)]
         best, place = probabilities.max(dim=1)
         found[index[asked]] = run.recipe.classes.code(place.cpu().numpy())
         probable[index[asked]] = best.cpu().numpy()
@@ -144,13 +144,18 @@ def lacking(recipe: Recipe, tile: Scan, neighbour: Scan) -> list[str]:
     ]
 
 
-def _mean_of_votes(run: Run, prepared: Prepared, index: np.ndarray, votes: int) -> torch.Tensor:
-    """The probabilities ``[n, classes]`` of a block's points, averaged over its turns."""
+def _mean_of_votes(
+    run: Run, clouds: Sequence[tuple[Prepared, np.ndarray]], votes: int
+) -> torch.Tensor:
+    """The probabilities ``[n, classes]``, averaged over the turns, of the points ``index`` of each
+    ``(prepared, index)``, or of each of them as a whole."""
     angles = _angles(votes, run.recipe.rotate)
     total = torch.zeros(())
     for angle in angles:
-        points, features = run.recipe.sample(prepared, index, angle=angle)
-        total = total + _logits(run, [(points, features, index)]).softmax(dim=1)
+        samples = [
+            (*run.recipe.sample(prepared, index, angle=angle), index) for prepared, index in clouds
+        ]
+        total = total + _logits(run, samples).softmax(dim=1)
     return total / len(angles)
 
 
@@ -178,17 +183,9 @@ def classify_scans(
 
     Raises ValueError for an empty one.
     """
-    angles = _angles(votes, run.recipe.rotate)
     for first in range(0, len(scans), batch):
         clouds = [_cloud(run, scan) for scan in scans[first : first + batch]]
-        total = torch.zeros(())
-        for angle in angles:
-            samples = [
-                (*run.recipe.sample(prepared, index, angle=angle), index)
-                for prepared, index in clouds
-            ]
-            total = total + _logits(run, samples).softmax(dim=1)
-        yield from (total / len(angles)).cpu().numpy()
+        yield from _mean_of_votes(run, clouds, votes).cpu().numpy()
 
 
 def _cloud(run: Run, scan: Scan) -> tuple[Prepared, np.ndarray]:
@@ -221,7 +218,7 @@ def label_probabilities(
     first = np.searchsorted(order if cube is None else cube[order], np.arange(len(prepared.scan)))
     for index, core in cut(run.recipe, prepared):
         kept = index[core]
-        mean = _mean_of_votes(run, prepared, index, votes)[torch.from_numpy(core)]
+        mean = _mean_of_votes(run, [(prepared, index)], votes)[torch.from_numpy(core)]
         probabilities = mean.cpu().numpy()
         if cube is None:
             yield kept, probabilities, np.ones(len(kept))
