@@ -18,11 +18,16 @@ def network() -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def after(steps: int, model: nn.Module, optimiser: torch.optim.Optimizer) -> nn.Module:
-    generator = torch.Generator().manual_seed(1)
-    for _ in range(steps):
+def batch(step: int) -> torch.Tensor:
+    return torch.rand(4, 1, 6, generator=torch.Generator().manual_seed(step))
+
+
+def after(
+    steps: int, model: nn.Module, optimiser: torch.optim.Optimizer, begin: int = 0
+) -> nn.Module:
+    for step in range(begin, begin + steps):
         optimiser.zero_grad()
-        model(torch.rand(4, 1, 6, generator=generator)).square().sum().backward()
+        model(batch(step)).square().sum().backward()
         optimiser.step()
     return model
 
@@ -82,11 +87,10 @@ def test_gradients_may_be_found_in_the_step():
     after(1, outside, Muon(outside.parameters(), matrices_of(outside)))
     for _ in range(2):
         optimiser = Muon(inside.parameters(), matrices_of(inside))
-        x = torch.rand(4, 1, 6, generator=torch.Generator().manual_seed(1))
 
-        def closure(optimiser=optimiser, x=x):
+        def closure(optimiser=optimiser):
             optimiser.zero_grad()
-            loss = inside(x).square().sum()
+            loss = inside(batch(0)).square().sum()
             loss.backward()
             return loss
 
@@ -113,19 +117,11 @@ def test_a_training_goes_on_where_it_was():
     whole, half = network(), network()
     after(5, whole, Muon(whole.parameters(), matrices_of(whole)))
     first = Muon(half.parameters(), matrices_of(half))
-    generator = torch.Generator().manual_seed(1)
-    inputs = [torch.rand(4, 1, 6, generator=generator) for _ in range(5)]
-    for x in inputs[:2]:
-        first.zero_grad()
-        half(x).square().sum().backward()
-        first.step()
+    after(2, half, first)
     state = copy.deepcopy(first.state_dict())
     second = Muon(half.parameters(), matrices_of(half))
     second.load_state_dict(state)
-    for x in inputs[2:]:
-        second.zero_grad()
-        half(x).square().sum().backward()
-        second.step()
+    after(3, half, second, begin=2)
     for mine, other in zip(whole.parameters(), half.parameters(), strict=True):
         assert torch.equal(mine, other)
 

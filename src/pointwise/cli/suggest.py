@@ -175,10 +175,7 @@ def _write_list(path: Path, run: Run, read: list[_Cloud], chosen: list[Region]) 
             "file": str(read[region.scan].file),
             "cloud": read[region.scan].number + 1,
             **{f"{axis}_min": low for axis, low in zip("xyz", region.low, strict=True)},
-            **{
-                f"{axis}_max": low + region.side
-                for axis, low in zip("xyz", region.low, strict=True)
-            },
+            **{f"{axis}_max": high for axis, high in zip("xyz", region.high, strict=True)},
             "points": region.points,
             "uncertainty": round(region.uncertainty, 4),
             "between": _between(run, region),

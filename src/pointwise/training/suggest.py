@@ -163,8 +163,8 @@ def choose(looked: Regions, count: int | None = None) -> list[int]:
     What labels are worth is the sum, over the classes, of the square root of how many of them are
     doubtful: more of the same is worth less, so that rare classes count. The region is next that
     adds most to it for its size, by what the run expects there (Wei, Iyer, Bilmes, ICML 2015,
-    "Submodularity in data subset selection and active learning", on such sums of roots). Of what is
-    labelled already as many count as of what is not, of each hundred.
+    "Submodularity in data subset selection and active learning", on such sums of roots). What is
+    labelled already counts as if it were as doubtful, in the mean, as what is not.
     """
     found = looked.found
     if not found:
@@ -174,7 +174,7 @@ def choose(looked: Regions, count: int | None = None) -> list[int]:
     held = looked.known * expected.sum() / sizes.sum()
     left = np.ones(len(found), dtype=bool)
     chosen: list[int] = []
-    while len(chosen) < min(len(found) if count is None else count, len(found)):
+    for _ in range(len(found))[:count]:
         gain = (np.sqrt(held + expected) - np.sqrt(held)).sum(axis=1) / sizes
         best = int(np.argmax(np.where(left, gain, -1.0)))
         chosen.append(best)
